@@ -1,0 +1,82 @@
+"""A delivery is what came in together, and the function that settles it once its fate is known.
+
+`settle` is called exactly once, in the order in which deliveries were offered, with one outcome per item, after
+the commit. Called with `StoreUnavailable` it means: not stored as far as we know; do not acknowledge.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+from bridge.errors import Rejected, StoreUnavailable
+from bridge.reading import Reading
+
+Item = Reading | Rejected
+
+
+class Kept(Enum):
+    """A reading that is in the history: from now on, or it was there before."""
+
+    STORED = "stored"
+    DUPLICATE = "duplicate"
+
+
+Outcome = Kept | Rejected
+"""What became of one item. `Rejected` is committed too, in `rejected_message`."""
+
+Settlement = Sequence[Outcome] | StoreUnavailable
+
+BYTES_PER_WEIGHT = 1024
+
+
+class Delivery(NamedTuple):
+    """Items that share one acknowledgement.
+
+    `weight` counts against the batch and the capacity: one a reading, or one for each KiB where that is more,
+    so that memory stays bounded whatever devices put into their messages.
+    """
+
+    items: Sequence[Item]
+    settle: Callable[[Settlement], None]
+    weight: int
+
+
+def delivery(items: Sequence[Item], settle: Callable[[Settlement], None], size_bytes: int) -> Delivery:
+    """A delivery of a message of `size_bytes`."""
+    return Delivery(items, settle, max(len(items), size_bytes // BYTES_PER_WEIGHT, 1))
+
+
+class Receipt(NamedTuple):
+    """What became of a message, told to its sender after the commit: the answer over HTTP and over MQTT."""
+
+    stored: int
+    duplicates: int
+    rejected: list[dict[str, int | str]]
+
+    @classmethod
+    def of(cls, outcomes: Sequence[Outcome]) -> "Receipt":
+        """Count the outcomes; each rejection keeps its index in the message and says its reason."""
+        rejected: list[dict[str, int | str]] = [
+            {"index": index, "reason": str(outcome)}
+            for index, outcome in enumerate(outcomes)
+            if isinstance(outcome, Rejected)
+        ]
+        stored = sum(outcome is Kept.STORED for outcome in outcomes)
+        return cls(stored, len(outcomes) - stored - len(rejected), rejected)
+
+    def encode(self) -> bytes:
+        """The contract's JSON object."""
+        return json.dumps(self._asdict(), separators=(",", ":")).encode()
+
+
+class Store(Protocol):
+    """Where readings are kept."""
+
+    async def write(self, items: Sequence[Item]) -> list[Outcome]:
+        """Keep every item, all of them or none, and say what became of each, in order.
+
+        When it returns, the items are committed. Idempotent: writing the same items again stores nothing twice.
+        Raises `StoreUnavailable` when the outcome is not certain.
+        """
+        ...

@@ -1,0 +1,135 @@
+"""What a reading means and which values it may have.
+
+One device sends one reading a minute. Its identity is (device, timestamp), the same over MQTT and HTTP.
+Energies are those of the interval since the device's last reading, signed: negative flows back to the grid.
+"""
+
+import json
+import re
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal, NewType, cast
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+DeviceId = NewType("DeviceId", str)
+"""A vehicle's or meter's name: `[A-Za-z0-9_-]{1,64}`, so that it is one MQTT topic level and one URL segment."""
+
+Kind = Literal["vehicle", "meter"]
+
+DEVICE_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+_RFC3339 = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d{1,12})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+).fullmatch
+# A backslash that is itself escaped does not begin an escape: only an odd run of them before u0000 is a NUL.
+_ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000").search
+
+
+def parse_timestamp(value: object) -> datetime:
+    """Read an RFC 3339 timestamp with an offset; the result is UTC, to the microsecond.
+
+    An aware `datetime` is taken as it is. Raises a pydantic error with the reason otherwise.
+    """
+    if type(value) is str:
+        return _parse_rfc3339(value)
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise PydanticCustomError("timestamp", "Input should have an offset from UTC")
+        return value.astimezone(UTC)
+    raise PydanticCustomError("timestamp", "Input should be an RFC 3339 string")
+
+
+def _parse_rfc3339(text: str) -> datetime:
+    if _RFC3339(text) is None:
+        raise PydanticCustomError(
+            "timestamp", "Input should be RFC 3339 with an offset, as in 2026-02-10T10:15:00Z"
+        )
+    try:
+        parsed = datetime.fromisoformat(text.upper())
+        return parsed if parsed.tzinfo is UTC else parsed.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise PydanticCustomError("timestamp", "{reason}", {"reason": str(error)}) from None
+
+
+def format_timestamp(value: datetime) -> str:
+    """The RFC 3339 form in UTC with `Z`; fractions of a second only where there are any."""
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+Timestamp = Annotated[datetime, PlainValidator(parse_timestamp), PlainSerializer(format_timestamp)]
+Id = Annotated[DeviceId, Field(pattern=DEVICE_ID_PATTERN, strict=True)]
+Kwh = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False, strict=True)]
+
+
+class _Payload(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="allow", alias_generator=to_camel, validate_by_name=True, hide_input_in_errors=True
+    )
+
+    @property
+    def extra(self) -> dict[str, Any] | None:
+        """Fields that the contract does not name, kept so that a newer firmware loses nothing."""
+        return self.__pydantic_extra__ or None
+
+    @cached_property
+    def extra_json(self) -> str | None:
+        """`extra` as JSON text for a `jsonb` column.
+
+        Raises `ValueError` for what jsonb cannot hold: NaN, infinities, lone surrogates and NUL.
+        """
+        extra = self.__pydantic_extra__
+        if not extra:
+            return None
+        text = json.dumps(extra, allow_nan=False, ensure_ascii=False)
+        text.encode()
+        if _ESCAPED_NUL(text):
+            raise ValueError("NUL cannot be stored")
+        return text
+
+
+class VehicleReading(_Payload):
+    """A vehicle's minute: state of charge (%), DC energy into the battery (kWh), battery temperature (degC)."""
+
+    kind: ClassVar[Kind] = "vehicle"
+
+    vehicle_id: Id
+    soc: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, strict=True)]
+    kwh_delivered_dc: Kwh
+    battery_temp: Annotated[float, Field(ge=-60, le=150, allow_inf_nan=False, strict=True)]
+    timestamp: Timestamp
+
+    @property
+    def device(self) -> DeviceId:
+        return self.vehicle_id
+
+
+class MeterReading(_Payload):
+    """A smart meter's minute: AC energy taken from the grid (kWh) and voltage (V)."""
+
+    kind: ClassVar[Kind] = "meter"
+
+    meter_id: Id
+    kwh_consumed_ac: Kwh
+    voltage: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False, strict=True)]
+    timestamp: Timestamp
+
+    @property
+    def device(self) -> DeviceId:
+        return self.meter_id
+
+
+Reading = VehicleReading | MeterReading
+
+
+def is_device_id(text: str) -> bool:
+    """Whether `text` can be a device's name."""
+    return re.fullmatch(DEVICE_ID_PATTERN[1:-1], text) is not None
+
+
+def device_id(text: str) -> DeviceId:
+    """`text` as a device's name. Raises `ValueError` when it cannot be one."""
+    if not is_device_id(text):
+        raise ValueError(f"a device id has the form {DEVICE_ID_PATTERN[1:-1]}")
+    return cast(DeviceId, text)

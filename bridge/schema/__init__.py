@@ -1,0 +1,1 @@
+"""The tables, as SQL files applied in the order of their names; the only truth about them."""

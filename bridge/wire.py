@@ -1,0 +1,237 @@
+"""Topic and bytes to readings and back. Pure: no clock, no socket, no await.
+
+Every byte string decodes to at least one item: a reading, or the rejection that names the field and the reason.
+In an array each element stands for itself. The formats are those of DESIGN "Contracts" (docs/contracts.md).
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from bridge.errors import NotJson, Reason, Rejected, Source
+from bridge.reading import Kind, MeterReading, Reading, VehicleReading, format_timestamp, is_device_id
+
+MAX_READINGS_PER_MESSAGE = 1_000
+MAX_READINGS_PER_BODY = 10_000
+_MAX_DETAIL = 500
+
+_MODELS: dict[str, type[VehicleReading] | type[MeterReading]] = {
+    "vehicle": VehicleReading,
+    "meter": MeterReading,
+}
+_OTHER_ID = {"vehicle": "meterId", "meter": "vehicleId"}
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedWindow:
+    """How far a device's clock may be from ours. Outside, one reading could freeze a live row for ever."""
+
+    past: timedelta
+    future: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    source: Source
+    topic: str | None = None
+    device: str | None = None
+
+    def reject(self, reason: Reason, detail: str, payload: bytes, device: str | None = None) -> Rejected:
+        return Rejected(reason, detail[:_MAX_DETAIL], payload, self.source, self.topic, self.device or device)
+
+
+def topic_of(reading: Reading) -> str:
+    """The topic that a reading of this device is published to."""
+    return f"fleet/{reading.kind}/{reading.device}/telemetry"
+
+
+def encode(reading: Reading) -> bytes:
+    """One reading as the contract's JSON object."""
+    return reading.model_dump_json(by_alias=True).encode()
+
+
+def encode_many(readings: Iterable[Reading]) -> bytes:
+    """Readings as one JSON array: a device's backlog."""
+    return b"[" + b",".join(encode(reading) for reading in readings) + b"]"
+
+
+def decode_message(
+    topic: str, payload: bytes, now: datetime, window: AcceptedWindow
+) -> list[Reading | Rejected]:
+    """The readings of one MQTT message, all of the topic's device. Never raises; never empty."""
+    levels = topic.split("/")
+    if len(levels) != 4 or levels[1] not in _MODELS or not is_device_id(levels[2]):
+        return [Rejected("bad_topic", "no device can be read from the topic", payload, "mqtt", topic)]
+    kind, device = levels[1], levels[2]
+    if payload[:1] != b"{":
+        return _decode_other(_Origin("mqtt", topic, device), kind, payload, now, window)
+    try:
+        reading = _MODELS[kind].__pydantic_validator__.validate_json(payload, by_alias=True, by_name=False)
+    except ValidationError as error:
+        return [_invalid(_Origin("mqtt", topic, device), error, payload)]
+    if reading.device == device and not reading.__pydantic_extra__ and _in_window(reading, now, window):
+        return [reading]
+    return [_check(_Origin("mqtt", topic, device), kind, reading, payload, now, window)]
+
+
+def _decode_other(
+    origin: _Origin, kind: str, payload: bytes, now: datetime, window: AcceptedWindow
+) -> list[Reading | Rejected]:
+    """A payload that does not begin with an object: an array, white space first, or no reading at all."""
+    try:
+        document = _loads(payload)
+    except ValueError as error:
+        return [origin.reject("not_json", str(error), payload)]
+    elements = document if isinstance(document, list) else [document]
+    refusal = _refuse_length(origin, elements, MAX_READINGS_PER_MESSAGE, payload)
+    return [refusal] if refusal else [_decode_element(origin, e, now, window, kind) for e in elements]
+
+
+def decode_body(
+    body: bytes, now: datetime, window: AcceptedWindow, ndjson: bool = False
+) -> list[Reading | Rejected]:
+    """The readings of an HTTP body: one object, an array, or a JSON object a line. Never empty.
+
+    Raises `NotJson` when the body is not JSON at all; a broken NDJSON line is a rejected item of its own.
+    """
+    origin = _Origin("http")
+    if ndjson:
+        lines = [line for line in body.splitlines() if line.strip()]
+        return [_decode_line(origin, line, now, window) for line in lines] or [_empty(origin, body)]
+    try:
+        document = _loads(body)
+    except ValueError as error:
+        raise NotJson(str(error)) from None
+    elements = document if isinstance(document, list) else [document]
+    return [_decode_element(origin, element, now, window) for element in elements] or [_empty(origin, body)]
+
+
+def _decode_line(origin: _Origin, line: bytes, now: datetime, window: AcceptedWindow) -> Reading | Rejected:
+    try:
+        element = _loads(line)
+    except ValueError as error:
+        return origin.reject("not_json", str(error), line)
+    return _decode_element(origin, element, now, window)
+
+
+def _empty(origin: _Origin, payload: bytes) -> Rejected:
+    return origin.reject("not_a_reading", "there is no reading in it", payload)
+
+
+def _refuse_length(origin: _Origin, elements: Sequence[Any], most: int, payload: bytes) -> Rejected | None:
+    if not elements:
+        return _empty(origin, payload)
+    if len(elements) > most:
+        return origin.reject("too_many_readings", f"{len(elements)} readings; at most {most}", payload)
+    return None
+
+
+def _decode_element(
+    origin: _Origin, element: Any, now: datetime, window: AcceptedWindow, kind: str | None = None
+) -> Reading | Rejected:
+    """One parsed JSON value; without `kind` its shape says which it is."""
+    if not isinstance(element, dict):
+        return origin.reject("not_a_reading", "a reading is a JSON object", _dump(element))
+    kind = kind or _kind_of(element)
+    if kind is None:
+        return origin.reject("not_a_reading", "either vehicleId or meterId is required", _dump(element))
+    try:
+        model = _MODELS[kind].__pydantic_validator__
+        reading = model.validate_python(element, by_alias=True, by_name=False)
+    except ValidationError as error:
+        return _invalid(origin, error, _dump(element), _claimed_device(element))
+    if not reading.__pydantic_extra__ and origin.topic is None and _in_window(reading, now, window):
+        return reading  # type: ignore[no-any-return]
+    return _check(origin, kind, reading, None, now, window)
+
+
+def _kind_of(element: dict[str, Any]) -> Kind | None:
+    vehicle, meter = "vehicleId" in element, "meterId" in element
+    if vehicle == meter:
+        return None
+    return "vehicle" if vehicle else "meter"
+
+
+def _claimed_device(element: dict[str, Any]) -> str | None:
+    claimed = element.get("vehicleId", element.get("meterId"))
+    return claimed if isinstance(claimed, str) and is_device_id(claimed) else None
+
+
+def _check(
+    origin: _Origin,
+    kind: str,
+    reading: Reading,
+    payload: bytes | None,
+    now: datetime,
+    window: AcceptedWindow,
+) -> Reading | Rejected:
+    """What the model alone cannot know: the topic's device, the time, and whether the extras can be kept."""
+    reason = _refusal(origin, kind, reading, now, window)
+    if reason is None:
+        return reading
+    payload = payload if payload is not None else _dump(reading.model_dump(mode="json", by_alias=True))
+    return origin.reject(*reason, payload, reading.device)
+
+
+def _refusal(
+    origin: _Origin, kind: str, reading: Reading, now: datetime, window: AcceptedWindow
+) -> tuple[Reason, str] | None:
+    if origin.device is not None and reading.device != origin.device:
+        return "device_mismatch", f"{kind}Id: {reading.device} is not the topic's {origin.device}"
+    extra = reading.__pydantic_extra__
+    if extra and _OTHER_ID[kind] in extra:
+        return "not_a_reading", "vehicleId and meterId: only one of them is allowed"
+    if not _in_window(reading, now, window):
+        return "timestamp_out_of_range", _time_detail(reading, now, window)
+    try:
+        _ = reading.extra_json
+    except ValueError as error:
+        return "invalid_field", f"{', '.join(map(ascii, extra or ()))}: {error}"
+    return None
+
+
+def _in_window(reading: Reading, now: datetime, window: AcceptedWindow) -> bool:
+    return now - window.past <= reading.timestamp <= now + window.future
+
+
+def _time_detail(reading: Reading, now: datetime, window: AcceptedWindow) -> str:
+    if reading.timestamp > now:
+        return f"timestamp: {format_timestamp(reading.timestamp)} is more than {window.future} in the future"
+    return f"timestamp: {format_timestamp(reading.timestamp)} is more than {window.past} in the past"
+
+
+def _invalid(origin: _Origin, error: ValidationError, payload: bytes, device: str | None = None) -> Rejected:
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    types: dict[str, Reason] = {"json_invalid": "not_json", "model_type": "not_a_reading"}
+    reason = types.get(errors[0]["type"], "invalid_field")
+    detail = "; ".join(": ".join([*map(str, e["loc"]), e["msg"]]) for e in errors[:8])
+    return origin.reject(reason, detail, payload, device)
+
+
+def _loads(payload: bytes) -> Any:
+    """Parse JSON so that one hostile value does not take its neighbours with it.
+
+    The fast parser refuses a whole document for a number out of range, a lone surrogate or a byte that is not
+    UTF-8; the slow one lets them through, and the element that holds them is rejected alone.
+    Raises `ValueError` when the document is not JSON.
+    """
+    try:
+        return from_json(payload)
+    except ValueError as error:
+        try:
+            return json.loads(payload.decode("utf-8", "surrogateescape"), parse_int=_parse_int)
+        except (ValueError, RecursionError):
+            raise error from None
+
+
+def _parse_int(digits: str) -> int | float:
+    return int(digits) if len(digits) < 400 else float(digits)
+
+
+def _dump(element: Any) -> bytes:
+    return json.dumps(element).encode()
