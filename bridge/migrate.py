@@ -1,4 +1,4 @@
-"""Bring the schema up to date: each SQL file once, in order, in one transaction, whoever else tries at the same time."""
+"""Bring the schema up to date: each SQL file once, in order, in one transaction, whoever else tries too."""
 
 from importlib.resources import files
 

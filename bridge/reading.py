@@ -20,9 +20,7 @@ DeviceId = NewType("DeviceId", str)
 Kind = Literal["vehicle", "meter"]
 
 DEVICE_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
-_RFC3339 = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d{1,12})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
-).fullmatch
+_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d{1,12})?([Zz]|[+-]\d\d:\d\d)", re.ASCII).fullmatch
 # A backslash that is itself escaped does not begin an escape: only an odd run of them before u0000 is a NUL.
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000").search
 
@@ -43,9 +41,7 @@ def parse_timestamp(value: object) -> datetime:
 
 def _parse_rfc3339(text: str) -> datetime:
     if _RFC3339(text) is None:
-        raise PydanticCustomError(
-            "timestamp", "Input should be RFC 3339 with an offset, as in 2026-02-10T10:15:00Z"
-        )
+        raise PydanticCustomError("timestamp", "Input should be RFC 3339 with an offset, as in 2026-02-10T10:15:00Z")
     try:
         parsed = datetime.fromisoformat(text.upper())
         return parsed if parsed.tzinfo is UTC else parsed.astimezone(UTC)

@@ -31,9 +31,7 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z0-9_-]{1,40}$",
         description="Names the MQTT session and the lock; of two bridges with one name the second stands by.",
     )
-    bridge_http_host: str = Field(
-        default="127.0.0.1", description="Where the bridge serves health and metrics."
-    )
+    bridge_http_host: str = Field(default="127.0.0.1", description="Where the bridge serves health and metrics.")
     bridge_http_port: Port = Field(default=9100, description="Port of the bridge's health and metrics.")
     http_host: str = Field(default="127.0.0.1", description="Where the API listens.")
     http_port: Port = Field(default=8000, description="Port of the API.")
@@ -48,9 +46,7 @@ class Settings(BaseSettings):
     session_expiry_s: int = Field(
         default=30 * 86_400, ge=1, description="How long the broker keeps the queue of a bridge that is away."
     )
-    batch_size: int = Field(
-        default=5_000, ge=1, description="Readings a transaction takes at most (by weight)."
-    )
+    batch_size: int = Field(default=5_000, ge=1, description="Readings a transaction takes at most (by weight).")
     batch_age_ms: int = Field(default=50, ge=0, description="How long a reading waits for company.")
     http_batch_age_ms: int = Field(
         default=2, ge=0, description="The same for the API, where a client waits for the answer."
@@ -68,22 +64,14 @@ class Settings(BaseSettings):
         gt=0,
         description="Outstanding messages and no commit for this long: not ready, and the MQTT session reconnects.",
     )
-    command_timeout_s: float = Field(
-        default=30.0, gt=0, description="A database command that takes longer failed."
-    )
-    past_limit_days: float = Field(
-        default=90.0, gt=0, description="Device times older than this are rejected."
-    )
-    future_limit_s: float = Field(
-        default=300.0, ge=0, description="Device times further ahead than this are rejected."
-    )
+    command_timeout_s: float = Field(default=30.0, gt=0, description="A database command that takes longer failed.")
+    past_limit_days: float = Field(default=90.0, gt=0, description="Device times older than this are rejected.")
+    future_limit_s: float = Field(default=300.0, ge=0, description="Device times further ahead than this are rejected.")
     reading_interval_s: float = Field(
         default=60.0, gt=0, description="Seconds between a device's readings; coverage counts against it."
     )
     partitions_ahead_days: int = Field(default=3, ge=0, description="Daily partitions made before their day.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least level logged."
-    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="auto: readable on a terminal, JSON elsewhere."
     )

@@ -60,9 +60,7 @@ def encode_many(readings: Iterable[Reading]) -> bytes:
     return b"[" + b",".join(encode(reading) for reading in readings) + b"]"
 
 
-def decode_message(
-    topic: str, payload: bytes, now: datetime, window: AcceptedWindow
-) -> list[Reading | Rejected]:
+def decode_message(topic: str, payload: bytes, now: datetime, window: AcceptedWindow) -> list[Reading | Rejected]:
     """The readings of one MQTT message, all of the topic's device. Never raises; never empty."""
     levels = topic.split("/")
     if len(levels) != 4 or levels[1] not in _MODELS or not is_device_id(levels[2]):
@@ -92,9 +90,7 @@ def _decode_other(
     return [refusal] if refusal else [_decode_element(origin, e, now, window, kind) for e in elements]
 
 
-def decode_body(
-    body: bytes, now: datetime, window: AcceptedWindow, ndjson: bool = False
-) -> list[Reading | Rejected]:
+def decode_body(body: bytes, now: datetime, window: AcceptedWindow, ndjson: bool = False) -> list[Reading | Rejected]:
     """The readings of an HTTP body: one object, an array, or a JSON object a line. Never empty.
 
     Raises `NotJson` when the body is not JSON at all; a broken NDJSON line is a rejected item of its own.

@@ -1,0 +1,165 @@
+"""The loop that keeps the promise: gather deliveries, write them in one transaction, then settle them in order.
+
+Nothing is settled as stored before its commit. While the store is unavailable the same batch is tried again with
+growing pauses; what has been offered meanwhile waits, up to `capacity`, and `full` tells the doors to stop taking.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from bridge.batch import Batch
+from bridge.delivery import Delivery, Item, Settlement, Store
+from bridge.errors import LeadershipLost, StoreUnavailable
+from bridge.metrics import IngestMetrics
+
+log = structlog.get_logger(__name__)
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 5.0
+
+
+class Ingest:
+    """One writer's loop. Doors call `offer` and mind `full`; `run` does the rest.
+
+    `give_up_after_s` is for doors whose clients wait for an answer: after that long without success a batch is
+    settled with `StoreUnavailable` instead of being tried for ever.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        batch_size: int,
+        batch_age_s: float,
+        capacity: int,
+        metrics: IngestMetrics,
+        give_up_after_s: float | None = None,
+    ) -> None:
+        self._store = store
+        self._batch: Batch[Delivery] = Batch(batch_size, batch_age_s)
+        self._capacity = capacity
+        self._metrics = metrics
+        self._give_up_after_s = give_up_after_s
+        self._writing_weight = 0
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._stopping = asyncio.Event()
+        self._moved_at = time.monotonic()
+        self.on_room: Callable[[], None] = lambda: None
+        """Called when there is room again after `full`."""
+
+    @property
+    def outstanding(self) -> int:
+        """Weight that was offered and is not settled yet."""
+        return self._batch.weight + self._writing_weight
+
+    @property
+    def full(self) -> bool:
+        """Whether the doors should stop taking; a single delivery may still overshoot the capacity."""
+        return self.outstanding >= self._capacity
+
+    @property
+    def stalled_s(self) -> float:
+        """For how long something has been outstanding without any batch being settled, in seconds."""
+        return time.monotonic() - self._moved_at if self.outstanding else 0.0
+
+    def offer(self, delivery: Delivery) -> None:
+        """Take a delivery. It will be settled exactly once."""
+        now = time.monotonic()
+        if not self.outstanding:
+            self._moved_at = now
+            self._wake.set()
+        if self._batch.add(delivery, delivery.weight, now):
+            self._wake.set()
+        if self.full:
+            self._room.clear()
+
+    async def room(self) -> None:
+        """Wait until the ingest is not full."""
+        await self._room.wait()
+
+    def stop(self) -> None:
+        """Write what is here, then let `run` return. While the store is unavailable, give up instead of waiting."""
+        self._stopping.set()
+        self._wake.set()
+
+    def discard(self) -> None:
+        """Settle all that waits as not stored: its sender's connection is gone, or the lock is somebody else's."""
+        while waiting := self._batch.take():
+            self._settle(waiting, StoreUnavailable("not written"))
+
+    async def run(self) -> None:
+        """Write batches until stopped. Raises `LeadershipLost` when another bridge took over; the rest stays."""
+        while await self._due():
+            deliveries = self._batch.take()
+            self._writing_weight = sum(delivery.weight for delivery in deliveries)
+            try:
+                settlement = await self._write([item for delivery in deliveries for item in delivery.items])
+            except BaseException:
+                self._settle(deliveries, StoreUnavailable("the writer stopped"))
+                raise
+            self._settle(deliveries, settlement)
+
+    async def _due(self) -> bool:
+        """Wait until a batch is due (True) or all is written after `stop` (False)."""
+        while True:
+            wait_s = self._batch.due_in(time.monotonic())
+            if wait_s == 0.0 or (self._stopping.is_set() and wait_s is not None):
+                return True
+            if self._stopping.is_set():
+                return False
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _write(self, items: Sequence[Item]) -> Settlement:
+        started = time.monotonic()
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                outcomes = await self._store.write(items)
+            except LeadershipLost:
+                raise
+            except StoreUnavailable as error:
+                waited_s = time.monotonic() - started
+                self._metrics.unavailable()
+                if self._stopping.is_set() or (self._give_up_after_s is not None and waited_s >= self._give_up_after_s):
+                    log.warning("batch given up", readings=len(items), error=str(error))
+                    return error
+                log.warning("store unavailable", readings=len(items), waited_s=round(waited_s, 1), error=str(error))
+                await self._pause(pause_s)
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            else:
+                self._metrics.written(outcomes, time.monotonic() - started)
+                return outcomes
+
+    async def _pause(self, pause_s: float) -> None:
+        """A pause with jitter, so that many writers do not come back at the same moment; `stop` ends it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s * random.uniform(0.5, 1.0)):
+                await self._stopping.wait()
+
+    def _settle(self, deliveries: Sequence[Delivery], settlement: Settlement) -> None:
+        """Settle each delivery with its share of the outcomes, in order."""
+        start = 0
+        for delivery in deliveries:
+            if isinstance(settlement, StoreUnavailable):
+                delivery.settle(settlement)
+            else:
+                end = start + len(delivery.items)
+                delivery.settle(settlement[start:end])
+                start = end
+        self._writing_weight = 0
+        self._moved_at = time.monotonic()
+        if not self.full and not self._room.is_set():
+            self._room.set()
+            self.on_room()

@@ -1,0 +1,81 @@
+"""Counters and gauges for Prometheus. Updated once a batch, never once a reading."""
+
+from collections import Counter as Tally
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from bridge.delivery import Kept, Outcome
+from bridge.errors import Rejected
+
+
+class IngestMetrics:
+    """What a writer did; one object for each `Ingest`, in the registry of its process."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self._readings = Counter(
+            "fleet_readings", "Items committed, by what became of them.", ["outcome"], registry=registry
+        )
+        self._rejected = Counter(
+            "fleet_rejected", "Rejected items committed, by reason.", ["reason"], registry=registry
+        )
+        self._seconds = Histogram(
+            "fleet_batch_write_seconds",
+            "From the first attempt to the commit of a batch.",
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+            registry=registry,
+        )
+        self._sizes = Histogram(
+            "fleet_batch_readings",
+            "Items of a committed batch.",
+            buckets=(1, 10, 100, 500, 1000, 2500, 5000, 10000, 20000),
+            registry=registry,
+        )
+        self._unavailable = Counter(
+            "fleet_store_unavailable", "Attempts to write that failed through no fault of the data.", registry=registry
+        )
+        for outcome in ("stored", "duplicate", "rejected"):
+            self._readings.labels(outcome)
+
+    def written(self, outcomes: Sequence[Outcome], seconds: float) -> None:
+        """A batch was committed."""
+        self._seconds.observe(seconds)
+        self._sizes.observe(len(outcomes))
+        stored = outcomes.count(Kept.STORED)
+        self._readings.labels("stored").inc(stored)
+        if stored == len(outcomes):
+            return
+        tally = Tally(o.reason if isinstance(o, Rejected) else o.value for o in outcomes)
+        self._readings.labels("duplicate").inc(tally.pop("duplicate", 0))
+        tally.pop("stored", None)
+        self._readings.labels("rejected").inc(sum(tally.values()))
+        for reason, count in tally.items():
+            self._rejected.labels(reason).inc(count)
+
+    def unavailable(self) -> None:
+        """An attempt to write failed; it will be repeated or given up."""
+        self._unavailable.inc()
+
+
+class SessionMetrics:
+    """What the MQTT session sees."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.messages = Counter("fleet_mqtt_messages", "PUBLISH packets received.", registry=registry)
+        self.acks = Counter("fleet_mqtt_acks", "PUBACKs sent.", registry=registry)
+        self.stale_acks = Counter(
+            "fleet_mqtt_stale_acks", "Acks dropped because their connection was gone.", registry=registry
+        )
+        self.receipts = Counter("fleet_mqtt_receipts", "Receipts published.", registry=registry)
+        self.connects = Counter("fleet_mqtt_connects", "Connections that the broker accepted.", registry=registry)
+        self.session_lost = Counter(
+            "fleet_mqtt_session_lost",
+            "Connections for which the broker had no session: its queue, if there was one, is gone.",
+            registry=registry,
+        )
+        self.broker_dropped = Gauge(
+            "fleet_broker_dropped_messages", "The broker's own count of messages it dropped.", registry=registry
+        )
+        self.connected = Gauge("fleet_mqtt_connected", "1 while subscribed.", registry=registry)
+        self.leader = Gauge("fleet_bridge_leader", "1 for the bridge that works, 0 in standby.", registry=registry)

@@ -1,0 +1,233 @@
+"""PostgreSQL: history, live rows and rejects in one transaction. The only module that names asyncpg's errors.
+
+Exactly once rests on the key (device, ts): whatever is written again after a crash, a lost connection or an
+unknown COMMIT meets its own identity. Fresh batches are copied straight into the history; only when a row turns
+out to be there already is the batch looked up first and the rest copied.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime
+
+import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+
+from bridge.delivery import Item, Outcome
+from bridge.errors import LeadershipLost, Misconfigured, Rejected, StoreUnavailable
+from bridge.reading import Reading
+from bridge.tables import REJECT_SQL, TABLES, Table, columns_of, newest, reject_row
+from bridge.verdict import Known, any_repeated, refuse, sort_out
+
+Connection = asyncpg.Connection[asyncpg.Record]
+
+_SESSION = {
+    "application_name": "fleet-bridge",
+    "jit": "off",
+    "timezone": "UTC",
+    # The writer looks rows up by key and nothing else: a plan that scans the history is always wrong here, and
+    # the planner cannot know how many elements an array will have.
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_custom_plan",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+_FOREIGN = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
+_LOCK_SPACE = 0x666C
+_ATTEMPTS = 5
+
+
+class _Unstorable(Exception):
+    """The database refuses these values (SQLSTATE class 22 or 23), or they cannot even be sent."""
+
+
+class _AlreadyThere(Exception):
+    """A row of the batch is in the history already."""
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Raise the database's errors as ours: `StoreUnavailable` for everything that is not the data's fault."""
+    try:
+        yield
+    except asyncpg.UniqueViolationError as error:
+        raise _AlreadyThere from error
+    except asyncpg.CheckViolationError as error:
+        raise StoreUnavailable(f"a partition is missing: {error}") from error
+    except (asyncpg.exceptions.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+        raise _Unstorable(str(error)) from error
+    except _FOREIGN as error:
+        if isinstance(error, ValueError):  # asyncpg's own DataError: it could not encode a value
+            raise _Unstorable(str(error)) from error
+        raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+
+
+class PostgresStore:
+    """One connection, used by one writer. Connects when it is first needed and again after every failure.
+
+    With a `lock_name` the connection also holds the lock of that name, so that only one bridge of a name writes:
+    losing the connection is losing the lock, and `LeadershipLost` says that somebody else has it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        source: Source = "mqtt",
+        lock_name: str | None = None,
+        command_timeout_s: float = 30.0,
+        partitions_ahead_days: int = 3,
+    ) -> None:
+        self._url = url
+        self._source = source
+        self._lock_name = lock_name
+        self._timeout_s = command_timeout_s
+        self._ahead_days = partitions_ahead_days
+        self._connection: Connection | None = None
+        self._partitions: set[tuple[str, int]] = set()
+        self._prepared_for: date | None = None
+        self._look_first = False
+
+    async def connect(self) -> None:
+        """Connect unless connected. Raises `StoreUnavailable`, `LeadershipLost` or `Misconfigured`."""
+        if self._connection is not None and not self._connection.is_closed():
+            return
+        with translated():
+            connection = await asyncpg.connect(
+                self._url,
+                timeout=self._timeout_s,
+                command_timeout=self._timeout_s,
+                server_settings=_SESSION,
+                target_session_attrs=SessionAttribute.read_write,
+            )
+        try:
+            with translated():
+                await _require_durability(connection)
+                await self._take_lock(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+        self._connection = connection
+        self._partitions.clear()
+        self._prepared_for = None
+
+    async def _take_lock(self, connection: Connection) -> None:
+        if self._lock_name is None:
+            return
+        taken = await connection.fetchval("SELECT pg_try_advisory_lock($1, hashtext($2))", _LOCK_SPACE, self._lock_name)
+        if not taken:
+            raise LeadershipLost(f"another bridge is {self._lock_name}")
+
+    async def close(self) -> None:
+        """Close the connection, and with it give up the lock."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                await connection.close(timeout=5)
+            except _FOREIGN:
+                connection.terminate()
+
+    async def write(self, items: Sequence[Item]) -> list[Outcome]:
+        """See `delivery.Store`. What only the database refuses is found by halving and kept as `unstorable`."""
+        try:
+            return await self._write(items)
+        except _Unstorable as error:
+            if len(items) > 1:
+                half = len(items) // 2
+                return await self.write(items[:half]) + await self.write(items[half:])
+            if isinstance(items[0], Rejected):
+                raise StoreUnavailable(f"a rejected message cannot be kept: {error}") from error
+            return await self._write([refuse(items[0], "unstorable", str(error), self._source)])
+
+    async def _write(self, items: Sequence[Item]) -> list[Outcome]:
+        """One transaction, again with a look first when a row turns out to be there."""
+        for _ in range(_ATTEMPTS):
+            await self.connect()
+            assert self._connection is not None
+            try:
+                with translated():
+                    outcomes = await self._transaction(self._connection, items)
+            except _AlreadyThere:
+                self._look_first = True
+                continue
+            except StoreUnavailable as error:
+                self._drop_unless_sound(error)
+                raise
+            # Repetitions come in runs (a redelivered backlog, a replay): look first until a batch has none.
+            self._look_first = any_repeated(outcomes)
+            return outcomes
+        raise StoreUnavailable("another writer keeps storing the same readings")
+
+    def _drop_unless_sound(self, error: StoreUnavailable) -> None:
+        """Keep the connection, and the lock, only after errors that the server survives with the session."""
+        cause, connection = error.__cause__, self._connection
+        sound = isinstance(cause, asyncpg.PostgresError) and (cause.sqlstate or "")[:2] in ("40", "53", "55")
+        if connection is not None and not (sound and not connection.is_closed()):
+            connection.terminate()
+            self._connection = None
+        self._partitions.clear()
+
+    async def _transaction(self, connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+        now = datetime.now(UTC)
+        await self._ensure_partitions(connection, items, now)
+        async with connection.transaction():
+            known = await _look_up(connection, items) if self._look_first else {}
+            outcomes, fresh = sort_out(items, known, self._source)
+            for table in TABLES:
+                await _store_fresh(connection, table, fresh[table.kind], now)
+            await _store_rejects(connection, [o for o in outcomes if isinstance(o, Rejected)], now)
+        return outcomes
+
+    async def _ensure_partitions(self, connection: Connection, items: Sequence[Item], now: datetime) -> None:
+        days = {(i.kind, i.timestamp.toordinal()) for i in items if not isinstance(i, Rejected)}
+        if self._prepared_for != now.date():
+            today = now.toordinal()
+            days |= {(t.kind, today + n) for t in TABLES for n in range(self._ahead_days + 1)}
+            self._prepared_for = now.date()
+        for kind, day in sorted(days - self._partitions):
+            history = next(table.history for table in TABLES if table.kind == kind)
+            await connection.fetchval("SELECT ensure_partition($1::text::regclass, $2)", history, date.fromordinal(day))
+            self._partitions.add((kind, day))
+
+
+async def _require_durability(connection: Connection) -> None:
+    """Refuse a server that may forget what it has confirmed. Raises `Misconfigured`."""
+    for name in ("fsync", "full_page_writes", "synchronous_commit"):
+        value = await connection.fetchval("SELECT current_setting($1)", name)
+        if value in ("off", "local"):
+            raise Misconfigured(f"PostgreSQL has {name} = {value}; a stored reading could be lost. Set it to on.")
+
+
+async def _look_up(connection: Connection, items: Sequence[Item]) -> Known:
+    """Which items have their identity in the history: their index, and whether all their values are equal."""
+    known: Known = {}
+    for table in TABLES:
+        at = [n for n, item in enumerate(items) if not isinstance(item, Rejected) and item.kind == table.kind]
+        if not at:
+            continue
+        columns = columns_of([table.row(items[n]) for n in at])
+        found = await connection.fetch(table.look_up_sql, *columns, min(columns[1]), max(columns[1]))
+        known.update((at[row["position"] - 1], row["same"]) for row in found)
+    return known
+
+
+async def _store_fresh(connection: Connection, table: Table, readings: list[Reading], now: datetime) -> None:
+    """History and live rows, both in the order of the key: two writers then wait for each other in one order."""
+    if not readings:
+        return
+    readings.sort(key=lambda reading: (reading.device, reading.timestamp))
+    await connection.copy_records_to_table(
+        table.history,
+        records=[(now, *table.row(reading)) for reading in readings],
+        columns=["received_at", *table.columns],
+    )
+    live = columns_of([table.row(reading) for reading in newest(readings)])
+    await connection.execute(table.upsert_live_sql, *live, now)
+
+
+async def _store_rejects(connection: Connection, rejects: list[Rejected], now: datetime) -> None:
+    if rejects:
+        rows = columns_of(sorted(map(reject_row, rejects), key=lambda row: row[0].bytes))
+        await connection.execute(REJECT_SQL, rows[0], now, *rows[1:])

@@ -1,0 +1,128 @@
+"""How each kind of reading lies in its tables: columns, rows and the SQL that asks for them."""
+
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from bridge.errors import Rejected
+from bridge.reading import Kind, MeterReading, Reading, VehicleReading
+
+Row = tuple[Any, ...]
+
+
+class Table(NamedTuple):
+    """One kind's history and live table, with the same columns: device, ts, the values, extra."""
+
+    kind: Kind
+    history: str
+    live: str
+    device_column: str
+    value_columns: tuple[str, str] | tuple[str, str, str]
+    row: Callable[[Any], Row]
+    """The reading's values in the order of `columns`."""
+
+    @property
+    def columns(self) -> list[str]:
+        return [self.device_column, "ts", *self.value_columns, "extra"]
+
+    @property
+    def _arrays(self) -> str:
+        values = len(self.value_columns)
+        types = ["text", "timestamptz", *["float8"] * values, "jsonb"]
+        return ", ".join(f"${n}::{name}[]" for n, name in enumerate(types, start=1))
+
+    @property
+    def look_up_sql(self) -> str:
+        """Which of the given rows have their identity in the history: position (from 1), and whether all is equal.
+
+        The last two parameters are the least and greatest ts: they let the planner prune the partitions.
+        """
+        columns, next_parameter = self.columns, len(self.columns) + 1
+        same = " AND ".join(f"h.{c} IS NOT DISTINCT FROM g.{c}" for c in columns[2:])
+        return (
+            f"SELECT g.position, {same} AS same FROM unnest({self._arrays}) WITH ORDINALITY "  # noqa: S608
+            f"AS g({', '.join(columns)}, position) JOIN {self.history} h "
+            f"ON h.{self.device_column} = g.{self.device_column} AND h.ts = g.ts "
+            f"WHERE h.ts BETWEEN ${next_parameter} AND ${next_parameter + 1}"
+        )
+
+    @property
+    def upsert_live_sql(self) -> str:
+        """Make the given rows, one a device, the live ones where they are newer by device time."""
+        columns = self.columns
+        updated = ", ".join(f"{c} = excluded.{c}" for c in ["received_at", *columns[1:]])
+        return (
+            f"INSERT INTO {self.live} AS live ({', '.join(columns)}, received_at) "  # noqa: S608
+            f"SELECT *, ${len(columns) + 1}::timestamptz FROM unnest({self._arrays}) "
+            f"ON CONFLICT ({self.device_column}) DO UPDATE SET {updated} WHERE excluded.ts > live.ts"
+        )
+
+
+def _vehicle_row(r: VehicleReading) -> Row:
+    return (r.vehicle_id, r.timestamp, r.soc, r.kwh_delivered_dc, r.battery_temp, r.extra_json)
+
+
+def _meter_row(r: MeterReading) -> Row:
+    return (r.meter_id, r.timestamp, r.kwh_consumed_ac, r.voltage, r.extra_json)
+
+
+VEHICLE = Table(
+    "vehicle",
+    "vehicle_telemetry_history",
+    "vehicle_live_status",
+    "vehicle_id",
+    ("soc", "kwh_delivered_dc", "battery_temp"),
+    _vehicle_row,
+)
+METER = Table(
+    "meter", "meter_telemetry_history", "meter_live_status", "meter_id", ("kwh_consumed_ac", "voltage"), _meter_row
+)
+TABLES = (VEHICLE, METER)
+"""In the order in which every writer takes them, so that two writers cannot deadlock."""
+
+
+def columns_of(rows: Sequence[Row]) -> list[Sequence[Any]]:
+    """Rows turned into the arrays that `unnest` takes."""
+    return list(zip(*rows, strict=True))
+
+
+REJECT_SQL = (
+    "INSERT INTO rejected_message (id, received_at, source, topic, device, reason, detail, payload) "
+    "SELECT id, $2, source, topic, device, reason, detail, payload FROM unnest($1::uuid[], $3::text[], $4::text[], "
+    "$5::text[], $6::text[], $7::text[], $8::bytea[]) AS g(id, source, topic, device, reason, detail, payload) "
+    "ON CONFLICT (id) DO NOTHING"
+)
+
+
+def reject_row(rejected: Rejected) -> Row:
+    """id, source, topic, device, reason, detail, payload."""
+    topic = None if rejected.topic is None else _storable(rejected.topic)
+    return (
+        reject_id(rejected),
+        rejected.source,
+        topic,
+        rejected.device,
+        rejected.reason,
+        _storable(rejected.detail),
+        rejected.payload,
+    )
+
+
+def reject_id(rejected: Rejected) -> UUID:
+    """The same for the same rejected message, so that a redelivery is kept once."""
+    parts = (rejected.source, rejected.topic or "", rejected.reason, rejected.device or "")
+    digest = blake2b(rejected.payload, digest_size=16, salt=b"rejected")
+    for part in parts:
+        digest.update(b"\0" + part.encode("utf-8", "surrogatepass"))
+    return UUID(bytes=digest.digest())
+
+
+def _storable(text: str) -> str:
+    """Text without what PostgreSQL's text type refuses."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def newest(readings: Sequence[Reading]) -> list[Reading]:
+    """Each device's newest reading, ordered by device; the readings are ordered by device and time."""
+    return list({reading.device: reading for reading in readings}.values())
