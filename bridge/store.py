@@ -8,17 +8,18 @@ out to be there already is the batch looked up first and the rest copied.
 import contextlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
+from typing import TypeAlias
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
 from bridge.delivery import Item, Outcome
-from bridge.errors import LeadershipLost, Misconfigured, Rejected, StoreUnavailable
+from bridge.errors import LeadershipLost, Misconfigured, Rejected, Source, StoreUnavailable
 from bridge.reading import Reading
 from bridge.tables import REJECT_SQL, TABLES, Table, columns_of, newest, reject_row
 from bridge.verdict import Known, any_repeated, refuse, sort_out
 
-Connection = asyncpg.Connection[asyncpg.Record]
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 _SESSION = {
     "application_name": "fleet-bridge",
