@@ -51,6 +51,8 @@ class Ingest:
         self._room.set()
         self._stopping = asyncio.Event()
         self._moved_at = time.monotonic()
+        self.retrying = False
+        """The store is unavailable, we know it, and the same batch is tried again."""
         self.on_room: Callable[[], None] = lambda: None
         """Called when there is room again after `full`."""
 
@@ -132,6 +134,7 @@ class Ingest:
             except StoreUnavailable as error:
                 waited_s = time.monotonic() - started
                 self._metrics.unavailable()
+                self.retrying = True
                 if self._stopping.is_set() or (self._give_up_after_s is not None and waited_s >= self._give_up_after_s):
                     log.warning("batch given up", readings=len(items), error=str(error))
                     return error
@@ -139,6 +142,7 @@ class Ingest:
                 await self._pause(pause_s)
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
             else:
+                self.retrying = False
                 self._metrics.written(outcomes, time.monotonic() - started)
                 return outcomes
 

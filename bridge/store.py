@@ -106,6 +106,7 @@ class PostgresStore:
         try:
             with translated():
                 await _require_durability(connection)
+                await _require_schema(connection)
                 await self._take_lock(connection)
         except BaseException:
             connection.terminate()
@@ -199,6 +200,11 @@ async def _require_durability(connection: Connection) -> None:
         value = await connection.fetchval("SELECT current_setting($1)", name)
         if value in ("off", "local"):
             raise Misconfigured(f"PostgreSQL has {name} = {value}; a stored reading could be lost. Set it to on.")
+
+
+async def _require_schema(connection: Connection) -> None:
+    if not await connection.fetchval("SELECT to_regprocedure('ensure_partition(regclass,date)') IS NOT NULL"):
+        raise StoreUnavailable("the database has no tables yet: run `python -m bridge migrate`")
 
 
 async def _look_up(connection: Connection, items: Sequence[Item]) -> Known:

@@ -12,6 +12,8 @@ from bridge.errors import Reason, Rejected, Source
 from bridge.reading import Kind, Reading
 from bridge.wire import encode, topic_of
 
+CONFLICT = "timestamp: the device already has a reading of this time, with other values"
+
 Known = dict[int, bool]
 """Index of an item whose identity is in the history: whether all its values are the same there."""
 
@@ -26,10 +28,13 @@ def sort_out(
         if isinstance(item, Rejected):
             outcomes.append(item)
         elif known and index in known:
-            outcomes.append(Kept.DUPLICATE if known[index] else refuse(item, "conflict", "", source))
+            outcomes.append(Kept.DUPLICATE if known[index] else refuse(item, "conflict", CONFLICT, source))
         else:
-            winner = first.setdefault((item.kind, item.device, item.timestamp), item)
-            outcomes.append(Kept.STORED if winner is item else _repeated(winner, item, source))
+            identity = (item.kind, item.device, item.timestamp)
+            winner = first.get(identity)
+            if winner is None:
+                first[identity] = item
+            outcomes.append(Kept.STORED if winner is None else _repeated(winner, item, source))
     fresh: dict[Kind, list[Reading]] = {"vehicle": [], "meter": []}
     for reading in first.values():
         fresh[reading.kind].append(reading)
@@ -37,7 +42,7 @@ def sort_out(
 
 
 def _repeated(winner: Reading, item: Reading, source: Source) -> Outcome:
-    return Kept.DUPLICATE if winner == item else refuse(item, "conflict", "", source)
+    return Kept.DUPLICATE if winner == item else refuse(item, "conflict", CONFLICT, source)
 
 
 def any_repeated(outcomes: Sequence[Outcome]) -> bool:

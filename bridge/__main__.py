@@ -1,0 +1,119 @@
+"""Command line of the bridge: `python -m bridge run | migrate | rejected list|show|replay`."""
+
+import asyncio
+import signal
+import sys
+from typing import Annotated
+from uuid import UUID
+
+import structlog
+import typer
+import uvloop
+from pydantic import ValidationError
+
+from bridge import logs, rejects
+from bridge.errors import Misconfigured, StoreUnavailable
+from bridge.migrate import migrate as apply_migrations
+from bridge.service import Bridge
+from bridge.settings import Settings
+from bridge.store import PostgresStore, translated
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="The path of a reading, MQTT to PostgreSQL.")
+rejected = typer.Typer(no_args_is_help=True, help="Messages that could not be readings.")
+app.add_typer(rejected, name="rejected")
+log = structlog.get_logger("bridge")
+
+
+def _settings() -> Settings:
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for problem in error.errors():
+            print(f"FLEET_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}", file=sys.stderr)
+        raise SystemExit(2) from None
+    logs.configure(settings.log_level, settings.log_format)
+    return settings
+
+
+@app.command()
+def run() -> None:
+    """Serve until SIGTERM or SIGINT; then finish the batch, commit, acknowledge, disconnect and exit with 0."""
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await Bridge(settings).run(stop)
+
+    settings = _settings()
+    try:
+        uvloop.run(serve())
+    except Misconfigured as error:
+        log.error("cannot keep the promise", reason=str(error))
+        raise SystemExit(2) from None
+    log.info("stopped")
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the schema up to date. Safe to run again, and from several places at once."""
+
+    async def apply() -> list[str]:
+        with translated():
+            return await apply_migrations(settings.database_url)
+
+    settings = _settings()
+    try:
+        applied = asyncio.run(apply())
+    except (StoreUnavailable, Misconfigured) as error:
+        log.error("not migrated", reason=str(error))
+        raise SystemExit(1) from None
+    log.info("schema is up to date", applied=applied)
+
+
+@rejected.command("list")
+def list_(
+    reason: Annotated[str | None, typer.Option(help="Only this reason.")] = None,
+    device: Annotated[str | None, typer.Option(help="Only this device.")] = None,
+    limit: Annotated[int, typer.Option(min=1)] = 50,
+) -> None:
+    """The newest rejected messages, one JSON object a line."""
+    for row in asyncio.run(rejects.list_rejected(_settings().database_url, reason, device, limit)):
+        print(rejects.as_json(row))
+
+
+@rejected.command()
+def show(id_: Annotated[UUID, typer.Argument(metavar="ID")]) -> None:
+    """One rejected message, with its payload, as JSON."""
+    row = asyncio.run(rejects.show_rejected(_settings().database_url, id_))
+    if row is None:
+        print(f"there is no rejected message {id_}", file=sys.stderr)
+        raise SystemExit(1)
+    print(rejects.as_json(row))
+
+
+@rejected.command()
+def replay(
+    ids: Annotated[list[UUID] | None, typer.Argument(metavar="[ID]...")] = None,
+    reason: Annotated[str | None, typer.Option(help="Every message rejected for this reason.")] = None,
+) -> None:
+    """Decode and store rejected messages anew, for instance after widening a limit. Exits with 1 if any stays."""
+
+    async def again() -> dict[UUID, str]:
+        store = PostgresStore(settings.database_url)
+        try:
+            return await rejects.replay_rejected(
+                settings.database_url, store, settings.accepted_window, ids or [], reason
+            )
+        finally:
+            await store.close()
+
+    settings = _settings()
+    results = asyncio.run(again())
+    for id_, result in results.items():
+        print(f"{id_} {result}")
+    raise SystemExit(0 if all(result == "stored" for result in results.values()) else 1)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,45 @@
+"""The bridge's own small HTTP port: /healthz (the process lives), /readyz (readings move), /metrics."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+NotReady = Callable[[], str | None]
+"""Why the bridge is not ready, or None."""
+
+
+class HealthServer(uvicorn.Server):
+    """Serves until `should_exit`; leaves the signals to the process."""
+
+    def __init__(self, host: str, port: int, registry: CollectorRegistry, not_ready: NotReady) -> None:
+        app = _application(registry, not_ready)
+        super().__init__(uvicorn.Config(app, host=host, port=port, log_config=None, lifespan="off"))
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _application(registry: CollectorRegistry, not_ready: NotReady) -> Starlette:
+    async def healthz(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(_: Request) -> Response:
+        reason = not_ready()
+        if reason is None:
+            return JSONResponse({"status": "ready"})
+        problem = {"title": "Not ready", "status": 503, "detail": reason}
+        return JSONResponse(problem, 503, media_type="application/problem+json")
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(
+        routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)],
+    )

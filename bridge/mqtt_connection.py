@@ -1,0 +1,252 @@
+"""One network connection of the MQTT session: packets in, acknowledgements out.
+
+A PUBACK is sent only when its message has been committed, in the order of receipt (MQTT-4.6.0-2), and only on the
+connection that the message came on: packet ids begin anew with each connection, so a late ack on the next one
+could release another message.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from urllib.parse import unquote, urlsplit
+
+import mqtt5
+import structlog
+
+from bridge import wire
+from bridge.delivery import Delivery, Receipt, Settlement, delivery
+from bridge.errors import StoreUnavailable
+from bridge.metrics import SessionMetrics
+from bridge.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+TELEMETRY = ("fleet/vehicle/+/telemetry", "fleet/meter/+/telemetry")
+BROKER_DROPPED = "$SYS/broker/publish/messages/dropped"
+_SUBSCRIBE_ID, _STATUS_ID = 1, 2
+_OutPacket = (
+    mqtt5.ConnectPacket | mqtt5.SubscribePacket | mqtt5.PublishPacket | mqtt5.PingReqPacket | mqtt5.DisconnectPacket
+)
+
+
+class Connection(asyncio.Protocol):
+    """Takes PUBLISH packets as deliveries and acknowledges them when they are settled.
+
+    `take` keeps a delivery and says whether there is room for more; without room the socket is not read.
+    """
+
+    def __init__(self, settings: Settings, metrics: SessionMetrics, take: Callable[[Delivery], bool]) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._take = take
+        self._transport: asyncio.Transport | None = None
+        self._buffer = b""
+        self._acks: list[bytes] = []
+        self._paused = False
+        self._last_heard = time.monotonic()
+        self._pinger: asyncio.TimerHandle | None = None
+        self._broker_dropped = 0
+        loop = asyncio.get_running_loop()
+        self.keep_alive_s = settings.keep_alive_s
+        self.connack: asyncio.Future[mqtt5.ConnAckPacket] = loop.create_future()
+        self.subscribed: asyncio.Future[None] = loop.create_future()
+        self.closed: asyncio.Future[str] = loop.create_future()
+        """Done, with the reason, when the connection is over."""
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        url = urlsplit(self._settings.bridge_mqtt_url)
+        self._send(
+            mqtt5.ConnectPacket(
+                self._settings.client_id,
+                username=unquote(url.username) if url.username else None,
+                password=unquote(url.password).encode() if url.password else None,
+                clean_start=False,
+                session_expiry_interval=self._settings.session_expiry_s,
+                receive_max=self._settings.receive_maximum,
+                keep_alive=self._settings.keep_alive_s,
+                will=mqtt5.Will(
+                    self._settings.status_topic, payload=b"offline", qos=mqtt5.QoS.AT_LEAST_ONCE, retain=True
+                ),
+            )
+        )
+        self._ping()
+
+    def data_received(self, data: bytes) -> None:
+        self._last_heard = time.monotonic()
+        view = memoryview(self._buffer + data if self._buffer else data)
+        offset, now = 0, datetime.now(UTC)
+        try:
+            while offset < len(view):
+                packet, length = mqtt5.read(view[offset:])
+                offset += length
+                self._received(packet, now)
+        except IndexError:
+            pass  # the rest of this packet is still on its way
+        except ValueError as error:
+            self.abort(f"malformed packet: {error}")
+        self._buffer = bytes(view[offset:])
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._pinger is not None:
+            self._pinger.cancel()
+        self._transport = None
+        self._finish(str(exc or "closed by the broker"))
+
+    # -- packets
+
+    def _received(self, packet: object, now: datetime) -> None:
+        if type(packet) is mqtt5.PublishPacket:
+            self._publish_received(packet, now)
+        elif isinstance(packet, mqtt5.ConnAckPacket):
+            if not self.connack.done():
+                self.connack.set_result(packet)
+        elif isinstance(packet, mqtt5.SubAckPacket):
+            self._subscribe_answered(packet)
+        elif isinstance(packet, mqtt5.DisconnectPacket):
+            self.abort(f"the broker disconnected: {packet.reason_code.name} {packet.reason_str or ''}".strip())
+
+    def _publish_received(self, packet: mqtt5.PublishPacket, now: datetime) -> None:
+        if packet.topic == BROKER_DROPPED:
+            self._note_dropped(packet.payload)
+            return
+        items = wire.decode_message(packet.topic, packet.payload, now, self._settings.accepted_window)
+        settle = partial(self._settle, packet.packet_id, packet.topic, packet.response_topic, packet.correlation_data)
+        if not self._take(delivery(items, settle, len(packet.payload))):
+            self._pause()
+
+    def _note_dropped(self, payload: bytes) -> None:
+        with contextlib.suppress(ValueError):
+            count = int(payload)
+            if count > self._broker_dropped:
+                log.error("the broker has dropped messages", dropped=count)
+            self._broker_dropped = count
+            self._metrics.broker_dropped.set(count)
+
+    def _subscribe_answered(self, packet: mqtt5.SubAckPacket) -> None:
+        refused = [code.name for code in packet.reason_codes[: len(TELEMETRY)] if code >= 0x80]
+        if refused:
+            self.abort(f"the broker refused the subscription: {', '.join(refused)}")
+        elif not self.subscribed.done():
+            self.subscribed.set_result(None)
+
+    # -- out
+
+    def subscribe(self) -> None:
+        """Subscribe, always: a session that exists may still lack a filter that this version asks for."""
+        filters = [
+            mqtt5.TopicFilter(
+                pattern,
+                max_qos=mqtt5.QoS.AT_LEAST_ONCE,
+                retain_handling=mqtt5.RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS,
+            )
+            for pattern in TELEMETRY
+        ]
+        filters.append(mqtt5.TopicFilter(BROKER_DROPPED, max_qos=mqtt5.QoS.AT_MOST_ONCE))
+        self._send(mqtt5.SubscribePacket(_SUBSCRIBE_ID, filters))
+
+    def publish_status(self, status: bytes) -> None:
+        """Retain the bridge's state for whoever watches it."""
+        self._send(
+            mqtt5.PublishPacket(
+                self._settings.status_topic,
+                status,
+                qos=mqtt5.QoS.AT_LEAST_ONCE,
+                retain=True,
+                packet_id=_STATUS_ID,
+            )
+        )
+
+    def _settle(
+        self,
+        packet_id: int | None,
+        topic: str,
+        response_topic: str | None,
+        correlation: bytes | None,
+        settlement: Settlement,
+    ) -> None:
+        """After the commit: PUBACK, and the receipt if one was asked for. Never before, never elsewhere."""
+        if isinstance(settlement, StoreUnavailable):
+            self.abort("not stored")  # no later ack may overtake this one; the broker delivers again
+            return
+        if self._transport is None:
+            self._metrics.stale_acks.inc()
+            return
+        if not self._acks:
+            asyncio.get_running_loop().call_soon(self.flush)
+        if response_topic is not None and _own_response_topic(topic, response_topic):
+            receipt = Receipt.of(settlement).encode()
+            self._acks.append(mqtt5.PublishPacket(response_topic, receipt, correlation_data=correlation).write())
+            self._metrics.receipts.inc()
+        if packet_id is not None:
+            self._acks.append(mqtt5.PubAckPacket(packet_id).write())
+
+    def flush(self) -> None:
+        """Write the gathered acks in one go."""
+        acks, self._acks = self._acks, []
+        if self._transport is not None and acks:
+            self._transport.write(b"".join(acks))
+            self._metrics.acks.inc(len(acks))
+
+    def _send(self, packet: _OutPacket) -> None:
+        if self._transport is not None:
+            self._transport.write(packet.write())
+
+    def _ping(self) -> None:
+        """Keep the connection alive, and notice when the other side is gone although nothing says so."""
+        silent_s = time.monotonic() - self._last_heard
+        if silent_s > self.keep_alive_s * 1.5 and not self._paused:
+            self.abort(f"nothing heard for {silent_s:.0f} s")
+            return
+        self._send(mqtt5.PingReqPacket())
+        self._pinger = asyncio.get_running_loop().call_later(self.keep_alive_s / 2, self._ping)
+
+    # -- flow and end
+
+    def _pause(self) -> None:
+        if self._transport is not None and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """There is room again."""
+        if self._transport is not None and self._paused:
+            self._paused = False
+            self._last_heard = time.monotonic()
+            self._transport.resume_reading()
+
+    def stop_reading(self) -> None:
+        """Take nothing more; what was taken can still be acknowledged."""
+        self._take = lambda _: False
+        self._pause()
+
+    def disconnect(self) -> None:
+        """Say goodbye: the will is not sent, the session stays."""
+        self.flush()
+        self.publish_status(b"offline")
+        self._send(mqtt5.DisconnectPacket())
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self, reason: str) -> None:
+        """Cut the connection at once; what is not acknowledged will be delivered again."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abort()
+        self._finish(reason)
+
+    def _finish(self, reason: str) -> None:
+        if not self.closed.done():
+            self.closed.set_result(reason)
+
+
+def _own_response_topic(topic: str, response_topic: str) -> bool:
+    """Whether receipts may go there: below the device's own prefix, and not back into its telemetry."""
+    prefix = topic.removesuffix("telemetry")
+    return response_topic.startswith(prefix) and response_topic != topic and len(response_topic) > len(prefix)

@@ -1,0 +1,89 @@
+"""The messages that could not be readings: look at them, and try them again after a mend."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from bridge.delivery import Item, Store
+from bridge.errors import Rejected
+from bridge.wire import AcceptedWindow, decode_body, decode_message
+
+_LIST = """
+SELECT id, received_at, source, topic, device, reason, detail, length(payload) AS bytes, replayed_at
+FROM rejected_message
+WHERE ($1::text IS NULL OR reason = $1) AND ($2::text IS NULL OR device = $2)
+ORDER BY received_at DESC LIMIT $3
+"""
+_SHOW = "SELECT * FROM rejected_message WHERE id = $1"
+_PENDING = """
+SELECT id, source, topic, payload FROM rejected_message
+WHERE replayed_at IS NULL AND (id = ANY($1::uuid[]) OR ($2::text IS NOT NULL AND reason = $2))
+ORDER BY received_at
+"""
+_DONE = "UPDATE rejected_message SET replayed_at = now() WHERE id = $1"
+
+
+async def list_rejected(url: str, reason: str | None, device: str | None, limit: int) -> list[dict[str, Any]]:
+    """The newest rejected messages, without their payloads."""
+    connection = await asyncpg.connect(url)
+    try:
+        return [dict(row) for row in await connection.fetch(_LIST, reason, device, limit)]
+    finally:
+        await connection.close()
+
+
+async def show_rejected(url: str, id_: UUID) -> dict[str, Any] | None:
+    """One rejected message with its payload; None when there is none of this id."""
+    connection = await asyncpg.connect(url)
+    try:
+        row = await connection.fetchrow(_SHOW, id_)
+        return dict(row) if row else None
+    finally:
+        await connection.close()
+
+
+async def replay_rejected(
+    url: str, store: Store, window: AcceptedWindow, ids: Sequence[UUID], reason: str | None
+) -> dict[UUID, str]:
+    """Decode and write the messages anew. Returns what became of each: `stored`, or why not, still.
+
+    A message counts as replayed when everything in it is in the history.
+    """
+    connection = await asyncpg.connect(url)
+    try:
+        results: dict[UUID, str] = {}
+        for row in await connection.fetch(_PENDING, list(ids), reason):
+            items = _decode(row["source"], row["topic"], row["payload"], window)
+            refused = [str(o) for o in await store.write(items) if isinstance(o, Rejected)]
+            if not refused:
+                await connection.execute(_DONE, row["id"])
+            results[row["id"]] = "; ".join(refused) or "stored"
+        return results
+    finally:
+        await connection.close()
+
+
+def _decode(source: str, topic: str | None, payload: bytes, window: AcceptedWindow) -> Sequence[Item]:
+    now = datetime.now(UTC)
+    if source == "mqtt":
+        return decode_message(topic or "", payload, now, window)
+    return decode_body(payload, now, window, ndjson=True)
+
+
+def as_json(row: dict[str, Any]) -> str:
+    """A row for people and for `jq`; a payload that is text is shown as text, other bytes in hex."""
+    shown = {key: _shown(value) for key, value in row.items()}
+    return json.dumps(shown, ensure_ascii=False)
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return "\\x" + value.hex()
+    return value if value is None or isinstance(value, int) else str(value)

@@ -1,0 +1,128 @@
+"""The bridge as a process: stand by until the lock is ours, serve, hand over cleanly.
+
+Of several bridges with one name exactly one works: it holds the lock on the connection that it writes with. The
+others wait for the lock; the broker's queue is theirs as soon as they have it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import structlog
+from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
+
+from bridge.errors import LeadershipLost, StoreUnavailable
+from bridge.health import HealthServer
+from bridge.ingest import Ingest
+from bridge.metrics import IngestMetrics, SessionMetrics
+from bridge.mqtt import Session
+from bridge.settings import Settings
+from bridge.store import PostgresStore
+
+log = structlog.get_logger(__name__)
+
+_STANDBY_PAUSE_S = 0.5
+
+
+class Bridge:
+    """One bridge process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        registry = CollectorRegistry()
+        for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
+            registry.register(collector)
+        self._registry = registry
+        self._ingest_metrics = IngestMetrics(registry)
+        self._session_metrics = SessionMetrics(registry)
+        self._store = PostgresStore(
+            settings.database_url,
+            lock_name=settings.bridge_name,
+            command_timeout_s=settings.command_timeout_s,
+            partitions_ahead_days=settings.partitions_ahead_days,
+        )
+        self._ingest: Ingest | None = None
+        self._session: Session | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set; then finish the batch, commit, acknowledge and disconnect.
+
+        Raises `Misconfigured` when the promise cannot be kept with this configuration.
+        """
+        async with self._health():
+            while not stop.is_set():
+                if await self._lead(stop):
+                    await self._serve(stop)
+            await self._store.close()
+
+    async def _lead(self, stop: asyncio.Event) -> bool:
+        """Wait for the store and its lock; False when stopped before that."""
+        state = ""
+        while not stop.is_set():
+            try:
+                await self._store.connect()
+            except StoreUnavailable as error:
+                if state != (state := str(error)):
+                    standby = isinstance(error, LeadershipLost)
+                    log.info("standing by" if standby else "waiting for the store", reason=state)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_STANDBY_PAUSE_S):
+                        await stop.wait()
+            else:
+                return True
+        return False
+
+    async def _serve(self, stop: asyncio.Event) -> None:
+        """Work until stopped or until another bridge has the lock."""
+        settings = self._settings
+        self._ingest = ingest = Ingest(
+            self._store,
+            batch_size=settings.batch_size,
+            batch_age_s=settings.batch_age_ms / 1000,
+            capacity=settings.capacity,
+            metrics=self._ingest_metrics,
+        )
+        self._session = session = Session(settings, ingest, self._session_metrics)
+        self._session_metrics.leader.set(1)
+        log.info("serving", bridge=settings.bridge_name)
+        writing, receiving = asyncio.create_task(ingest.run()), asyncio.create_task(session.run())
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({writing, receiving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            session.stop_reading()
+            ingest.stop()
+            await writing
+            await session.disconnect()
+            if receiving.done():
+                receiving.result()
+        except LeadershipLost as error:
+            log.warning("another bridge took over", reason=str(error))
+            session.abort("another bridge took over")
+        finally:
+            for task in (writing, receiving, stopping):
+                task.cancel()
+            await asyncio.gather(writing, receiving, stopping, return_exceptions=True)
+            self._session_metrics.leader.set(0)
+            self._session_metrics.connected.set(0)
+            self._ingest = self._session = None
+
+    def _not_ready(self) -> str | None:
+        if self._ingest is None or self._session is None:
+            return "standing by, or waiting for the store"
+        if not self._session.connected:
+            return "not connected to the broker"
+        if self._ingest.stalled_s > self._settings.stall_s:
+            return f"messages are outstanding and no commit has moved for {self._ingest.stalled_s:.0f} s"
+        return None
+
+    @contextlib.asynccontextmanager
+    async def _health(self) -> AsyncIterator[None]:
+        settings = self._settings
+        server = HealthServer(settings.bridge_http_host, settings.bridge_http_port, self._registry, self._not_ready)
+        serving = asyncio.create_task(server.serve())
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            with contextlib.suppress(SystemExit):
+                await serving
