@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from typing import cast
 from urllib.parse import unquote, urlsplit
 
 import mqtt5
@@ -27,6 +28,11 @@ log = structlog.get_logger(__name__)
 TELEMETRY = ("fleet/vehicle/+/telemetry", "fleet/meter/+/telemetry")
 BROKER_DROPPED = "$SYS/broker/publish/messages/dropped"
 _SUBSCRIBE_ID, _STATUS_ID = 1, 2
+_GRANTED = (
+    mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE,
+    mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE,
+    mqtt5.SubAckReasonCode.GRANTED_QOS_EXACTLY_ONCE,
+)
 _OutPacket = (
     mqtt5.ConnectPacket | mqtt5.SubscribePacket | mqtt5.PublishPacket | mqtt5.PingReqPacket | mqtt5.DisconnectPacket
 )
@@ -49,6 +55,7 @@ class Connection(asyncio.Protocol):
         self._last_heard = time.monotonic()
         self._pinger: asyncio.TimerHandle | None = None
         self._broker_dropped = 0
+        self._received_messages = 0
         loop = asyncio.get_running_loop()
         self.keep_alive_s = settings.keep_alive_s
         self.connack: asyncio.Future[mqtt5.ConnAckPacket] = loop.create_future()
@@ -59,8 +66,7 @@ class Connection(asyncio.Protocol):
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         url = urlsplit(self._settings.bridge_mqtt_url)
         self._send(
             mqtt5.ConnectPacket(
@@ -82,15 +88,18 @@ class Connection(asyncio.Protocol):
         self._last_heard = time.monotonic()
         view = memoryview(self._buffer + data if self._buffer else data)
         offset, now = 0, datetime.now(UTC)
-        try:
-            while offset < len(view):
+        while offset < len(view):
+            try:
                 packet, length = mqtt5.read(view[offset:])
-                offset += length
-                self._received(packet, now)
-        except IndexError:
-            pass  # the rest of this packet is still on its way
-        except ValueError as error:
-            self.abort(f"malformed packet: {error}")
+            except IndexError:
+                break  # the rest of this packet is still on its way
+            except ValueError as error:
+                self.abort(f"malformed packet: {error}")
+                return
+            offset += length
+            self._received(packet, now)
+        self._metrics.messages.inc(self._received_messages)
+        self._received_messages = 0
         self._buffer = bytes(view[offset:])
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -116,6 +125,7 @@ class Connection(asyncio.Protocol):
         if packet.topic == BROKER_DROPPED:
             self._note_dropped(packet.payload)
             return
+        self._received_messages += 1
         items = wire.decode_message(packet.topic, packet.payload, now, self._settings.accepted_window)
         settle = partial(self._settle, packet.packet_id, packet.topic, packet.response_topic, packet.correlation_data)
         if not self._take(delivery(items, settle, len(packet.payload))):
@@ -130,7 +140,7 @@ class Connection(asyncio.Protocol):
             self._metrics.broker_dropped.set(count)
 
     def _subscribe_answered(self, packet: mqtt5.SubAckPacket) -> None:
-        refused = [code.name for code in packet.reason_codes[: len(TELEMETRY)] if code >= 0x80]
+        refused = [code.name for code in packet.reason_codes[: len(TELEMETRY)] if code not in _GRANTED]
         if refused:
             self.abort(f"the broker refused the subscription: {', '.join(refused)}")
         elif not self.subscribed.done():
