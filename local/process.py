@@ -1,0 +1,118 @@
+"""A child process that never outlives its parent.
+
+The kernel sends it the stop signal when the parent is gone (`prctl(2)`, PR_SET_PDEATHSIG, set by setpriv), so a
+`kill -9` of us leaves no server behind. Start processes from the main thread: the kernel watches the thread.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from bridge.errors import Misconfigured
+
+_SERVICE_USER = ("nobody", "nogroup")
+
+
+class Process:
+    """A server with its log file.
+
+    `as_service` runs it as an unprivileged user when we are root, because PostgreSQL refuses root. It keeps
+    CAP_DAC_OVERRIDE, so that it can work below a directory such as /root that only root may enter.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[object],
+        log: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        stop_signal: signal.Signals = signal.SIGTERM,
+        as_service: bool = False,
+    ) -> None:
+        self.name = name
+        self.log = log
+        self._argv = [*confine(stop_signal, as_service), *map(str, argv)]
+        self._env = dict(env) if env is not None else None
+        self._stop_signal = stop_signal
+        self._popen: subprocess.Popen[bytes] | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._popen is not None and self._popen.poll() is None
+
+    @property
+    def pid(self) -> int:
+        assert self._popen is not None
+        return self._popen.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs, or before it was started."""
+        return None if self._popen is None else self._popen.poll()
+
+    def start(self) -> None:
+        """Start it in a session of its own, so that Ctrl-C reaches only us and we stop things in order."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._popen = subprocess.Popen(  # noqa: S603
+                self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._env, start_new_session=True
+            )
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to this process only, if it runs."""
+        if self._popen is not None:
+            self._popen.send_signal(number)
+
+    def stop(self, timeout_s: float = 30.0) -> int | None:
+        """Ask it to stop, kill it when it does not, and return its exit code."""
+        if self._popen is None:
+            return None
+        self.send(self._stop_signal)
+        try:
+            return self._popen.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return self.kill()
+
+    def kill(self) -> int:
+        """kill -9, and wait until it is gone."""
+        assert self._popen is not None
+        self._popen.kill()
+        return self._popen.wait()
+
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+        """Wait for a condition while it runs. Raises `RuntimeError` with the end of its log otherwise."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            if not self.running:
+                raise RuntimeError(f"{self.name} ended with {self.exit_code}:\n{self.log_tail()}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{self.name} is not ready after {timeout_s:.0f} s:\n{self.log_tail()}")
+            time.sleep(0.02)
+
+    def log_tail(self, lines: int = 15) -> str:
+        """The end of what it has written."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def confine(stop_signal: signal.Signals, as_service: bool) -> list[str]:
+    """The command prefix that ties a child to our life and, for root, gives it an unprivileged user."""
+    setpriv = shutil.which("setpriv", path=f"{os.environ.get('PATH', '')}:/usr/bin:/bin")
+    if setpriv is None:
+        raise Misconfigured("setpriv (util-linux) is missing: the local platform needs Linux")
+    prefix = [setpriv, "--pdeathsig", stop_signal.name.removeprefix("SIG")]
+    if as_service and os.geteuid() == 0:
+        user, group = _SERVICE_USER
+        caps = ["--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"]
+        prefix += ["--reuid", user, "--regid", group, "--clear-groups", *caps]
+    return [*prefix, "--"]
+
+
+def give_to_service(path: Path) -> None:
+    """Make the unprivileged user the owner of what its server keeps, when we are root."""
+    if os.geteuid() == 0:
+        shutil.chown(path, *_SERVICE_USER)

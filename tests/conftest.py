@@ -1,0 +1,63 @@
+"""Real servers for the tests: one PostgreSQL a session, with a database for each test, a broker for each test."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from bridge.migrate import migrate
+from local.mosquitto import Mosquitto
+from local.postgres import Postgres
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A server of the session's own; its role `fleet` owns the template and every clone of it."""
+    server = Postgres(tmp_path_factory.mktemp("postgres") / "server", settings={"shared_buffers": "128MB"})
+    server.start()
+    server.ensure_database("template", "fleet")
+    server.sql("ALTER ROLE fleet CREATEDB")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def template(postgres: Postgres) -> str:
+    """A migrated database that tests clone, so that none sees another's rows."""
+    asyncio.run(migrate(postgres.url("template", "fleet")))
+    return "template"
+
+
+@pytest.fixture
+def database_url(postgres: Postgres, template: str) -> str:
+    """The URL of a fresh database, as its owner."""
+    name = f"t{next(_numbers)}"
+    postgres.sql(f"CREATE DATABASE {name} TEMPLATE {template} OWNER fleet")
+    return postgres.url(name, "fleet")
+
+
+@pytest.fixture
+async def db(database_url: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+    """A connection to the test's database."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    """A broker of the test's own."""
+    server = Mosquitto(tmp_path / "mosquitto")
+    server.start()
+    yield server
+    server.stop()
