@@ -59,6 +59,15 @@ Id = Annotated[DeviceId, Field(pattern=DEVICE_ID_PATTERN, strict=True)]
 Kwh = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False, strict=True)]
 
 
+def jsonb_text(fields: dict[str, Any]) -> str:
+    """Fields as JSON that PostgreSQL's jsonb takes. Raises `ValueError` for what it cannot hold."""
+    text = json.dumps(fields, allow_nan=False, ensure_ascii=False)
+    text.encode()
+    if _ESCAPED_NUL(text):
+        raise ValueError("NUL cannot be stored")
+    return text
+
+
 class _Payload(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="allow", alias_generator=to_camel, validate_by_name=True, hide_input_in_errors=True
@@ -76,13 +85,7 @@ class _Payload(BaseModel):
         Raises `ValueError` for what jsonb cannot hold: NaN, infinities, lone surrogates and NUL.
         """
         extra = self.__pydantic_extra__
-        if not extra:
-            return None
-        text = json.dumps(extra, allow_nan=False, ensure_ascii=False)
-        text.encode()
-        if _ESCAPED_NUL(text):
-            raise ValueError("NUL cannot be stored")
-        return text
+        return jsonb_text(extra) if extra else None
 
 
 class VehicleReading(_Payload):

@@ -5,7 +5,7 @@ In an array each element stands for itself. The formats are those of DESIGN "Con
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from bridge.errors import NotJson, Reason, Rejected, Source
-from bridge.reading import Kind, MeterReading, Reading, VehicleReading, format_timestamp, is_device_id
+from bridge.reading import Kind, MeterReading, Reading, VehicleReading, format_timestamp, is_device_id, jsonb_text
 
 MAX_READINGS_PER_MESSAGE = 1_000
 MAX_READINGS_PER_BODY = 10_000
@@ -186,9 +186,17 @@ def _refusal(
         return "timestamp_out_of_range", _time_detail(reading, now, window)
     try:
         _ = reading.extra_json
-    except ValueError as error:
-        return "invalid_field", f"{', '.join(map(ascii, extra or ()))}: {error}"
+    except ValueError:
+        return "invalid_field", "; ".join(_unstorable(extra or {}))
     return None
+
+
+def _unstorable(extra: dict[str, Any]) -> Iterator[str]:
+    for name, value in extra.items():
+        try:
+            jsonb_text({name: value})
+        except ValueError as error:
+            yield f"{ascii(name)[1:-1]}: {error}"
 
 
 def _in_window(reading: Reading, now: datetime, window: AcceptedWindow) -> bool:
