@@ -21,6 +21,7 @@ log = structlog.get_logger(__name__)
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
+_CHECK_EVERY_S = 5.0
 
 
 class Ingest:
@@ -100,6 +101,9 @@ class Ingest:
         """Write batches until stopped. Raises `LeadershipLost` when another bridge took over; the rest stays."""
         while await self._due():
             deliveries = self._batch.take()
+            if not deliveries:
+                await self._check()
+                continue
             self._writing_weight = sum(delivery.weight for delivery in deliveries)
             try:
                 settlement = await self._write([item for delivery in deliveries for item in delivery.items])
@@ -109,7 +113,7 @@ class Ingest:
             self._settle(deliveries, settlement)
 
     async def _due(self) -> bool:
-        """Wait until a batch is due (True) or all is written after `stop` (False)."""
+        """Wait until a batch, or in idle times a check, is due (True) or all is written after `stop` (False)."""
         while True:
             wait_s = self._batch.due_in(time.monotonic())
             if wait_s == 0.0 or (self._stopping.is_set() and wait_s is not None):
@@ -118,10 +122,20 @@ class Ingest:
                 return False
             self._wake.clear()
             try:
-                async with asyncio.timeout(wait_s):
+                async with asyncio.timeout(_CHECK_EVERY_S if wait_s is None else wait_s):
                     await self._wake.wait()
             except TimeoutError:
-                continue
+                if wait_s is None:
+                    return True
+
+    async def _check(self) -> None:
+        """Write nothing: it proves that store and lock are still ours, and makes the next day's partitions."""
+        try:
+            await self._store.write([])
+        except LeadershipLost:
+            raise
+        except StoreUnavailable as error:
+            log.warning("store unavailable", readings=0, error=str(error))
 
     async def _write(self, items: Sequence[Item]) -> Settlement:
         started = time.monotonic()

@@ -74,6 +74,9 @@ class SessionMetrics:
             "Connections for which the broker had no session: its queue, if there was one, is gone.",
             registry=registry,
         )
+        self.taken_over = Counter(
+            "fleet_mqtt_taken_over", "Connections lost to another client with our client id.", registry=registry
+        )
         self.broker_dropped = Gauge(
             "fleet_broker_dropped_messages", "The broker's own count of messages it dropped.", registry=registry
         )

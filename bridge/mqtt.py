@@ -88,8 +88,9 @@ class Session:
         if connack.reason_code != mqtt5.ConnAckReasonCode.SUCCESS:
             raise ConnectionLost(f"the broker refused the connection: {connack.reason_code.name}")
         self._metrics.connects.inc()
-        if connack.server_keep_alive and self._connection is not None:
-            self._connection.keep_alive_s = connack.server_keep_alive
+        assert self._connection is not None
+        self._connection.keep_alive_s = connack.server_keep_alive or self._settings.keep_alive_s
+        self._connection.packet_limit = connack.max_packet_size or self._connection.packet_limit
         if not connack.session_present:
             self._metrics.session_lost.inc()
             log.warning("the broker has no session for this bridge: nothing was queued while it was away")

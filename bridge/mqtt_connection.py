@@ -8,7 +8,7 @@ could release another message.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import cast
@@ -18,7 +18,7 @@ import mqtt5
 import structlog
 
 from bridge import wire
-from bridge.delivery import Delivery, Receipt, Settlement, delivery
+from bridge.delivery import Delivery, Outcome, Receipt, Settlement, delivery
 from bridge.errors import StoreUnavailable
 from bridge.metrics import SessionMetrics
 from bridge.settings import Settings
@@ -28,6 +28,7 @@ log = structlog.get_logger(__name__)
 TELEMETRY = ("fleet/vehicle/+/telemetry", "fleet/meter/+/telemetry")
 BROKER_DROPPED = "$SYS/broker/publish/messages/dropped"
 _SUBSCRIBE_ID, _STATUS_ID = 1, 2
+_LARGEST_PACKET = 268_435_460  # five bytes of header and MQTT's largest remaining length
 _GRANTED = (
     mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE,
     mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE,
@@ -58,6 +59,7 @@ class Connection(asyncio.Protocol):
         self._received_messages = 0
         loop = asyncio.get_running_loop()
         self.keep_alive_s = settings.keep_alive_s
+        self.packet_limit = _LARGEST_PACKET
         self.connack: asyncio.Future[mqtt5.ConnAckPacket] = loop.create_future()
         self.subscribed: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[str] = loop.create_future()
@@ -119,7 +121,13 @@ class Connection(asyncio.Protocol):
         elif isinstance(packet, mqtt5.SubAckPacket):
             self._subscribe_answered(packet)
         elif isinstance(packet, mqtt5.DisconnectPacket):
-            self.abort(f"the broker disconnected: {packet.reason_code.name} {packet.reason_str or ''}".strip())
+            self._disconnected(packet)
+
+    def _disconnected(self, packet: mqtt5.DisconnectPacket) -> None:
+        if packet.reason_code == mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER:
+            self._metrics.taken_over.inc()
+            log.error("another client has connected with this bridge's client id")
+        self.abort(f"the broker disconnected: {packet.reason_code.name} {packet.reason_str or ''}".strip())
 
     def _publish_received(self, packet: mqtt5.PublishPacket, now: datetime) -> None:
         if packet.topic == BROKER_DROPPED:
@@ -191,11 +199,17 @@ class Connection(asyncio.Protocol):
         if not self._acks:
             asyncio.get_running_loop().call_soon(self.flush)
         if response_topic is not None and _own_response_topic(topic, response_topic):
-            receipt = Receipt.of(settlement).encode()
-            self._acks.append(mqtt5.PublishPacket(response_topic, receipt, correlation_data=correlation).write())
-            self._metrics.receipts.inc()
+            self._give_receipt(response_topic, correlation, settlement)
         if packet_id is not None:
             self._acks.append(mqtt5.PubAckPacket(packet_id).write())
+
+    def _give_receipt(self, topic: str, correlation: bytes | None, outcomes: Sequence[Outcome]) -> None:
+        receipt = mqtt5.PublishPacket(topic, Receipt.of(outcomes).encode(), correlation_data=correlation).write()
+        if len(receipt) > self.packet_limit:  # the broker would cut the connection, and again after every redelivery
+            log.error("receipt is larger than the broker takes", topic=topic, size=len(receipt))
+            return
+        self._acks.append(receipt)
+        self._metrics.receipts.inc()
 
     def flush(self) -> None:
         """Write the gathered acks in one go."""
@@ -257,6 +271,7 @@ class Connection(asyncio.Protocol):
 
 
 def _own_response_topic(topic: str, response_topic: str) -> bool:
-    """Whether receipts may go there: below the device's own prefix, and not back into its telemetry."""
+    """Whether receipts may go there: a topic, no filter, below the device's own prefix, and not its telemetry."""
     prefix = topic.removesuffix("telemetry")
-    return response_topic.startswith(prefix) and response_topic != topic and len(response_topic) > len(prefix)
+    below = response_topic.startswith(prefix) and len(response_topic) > len(prefix)
+    return below and response_topic != topic and not any(sign in response_topic for sign in "+#\0")

@@ -31,6 +31,12 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z0-9_-]{1,40}$",
         description="Names the MQTT session and the lock; of two bridges with one name the second stands by.",
     )
+    bridge_client_id: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9_-]{1,120}$",
+        description="The MQTT client id, fleet-bridge-NAME when unset. Whoever knows it and has an account could take "
+        "the session over, so make it a secret where others may connect: fleet-bridge-NAME-RANDOM.",
+    )
     bridge_http_host: str = Field(default="127.0.0.1", description="Where the bridge serves health and metrics.")
     bridge_http_port: Port = Field(default=9100, description="Port of the bridge's health and metrics.")
     http_host: str = Field(default="127.0.0.1", description="Where the API listens.")
@@ -84,7 +90,7 @@ class Settings(BaseSettings):
     @property
     def client_id(self) -> str:
         """The MQTT client id: one for each bridge name, so that the session outlives the process."""
-        return f"fleet-bridge-{self.bridge_name}"
+        return self.bridge_client_id or f"fleet-bridge-{self.bridge_name}"
 
     @property
     def status_topic(self) -> str:

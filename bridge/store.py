@@ -36,12 +36,18 @@ _SESSION = {
     "tcp_keepalives_count": "3",
 }
 _FOREIGN = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
+# Classes 22, 23 and 54 (too complex, too large): the values are at fault, and trying again would not help.
+_REFUSED = (
+    asyncpg.exceptions.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+)
 _LOCK_SPACE = 0x666C
 _ATTEMPTS = 5
 
 
 class _Unstorable(Exception):
-    """The database refuses these values (SQLSTATE class 22 or 23), or they cannot even be sent."""
+    """The database refuses these values (SQLSTATE class 22, 23 or 54), or they cannot even be sent."""
 
 
 class _AlreadyThere(Exception):
@@ -57,7 +63,7 @@ def translated() -> Iterator[None]:
         raise _AlreadyThere from error
     except asyncpg.CheckViolationError as error:
         raise StoreUnavailable(f"a partition is missing: {error}") from error
-    except (asyncpg.exceptions.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+    except _REFUSED as error:
         raise _Unstorable(str(error)) from error
     except _FOREIGN as error:
         if isinstance(error, ValueError):  # asyncpg's own DataError: it could not encode a value

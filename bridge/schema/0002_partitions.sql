@@ -28,7 +28,8 @@ BEGIN
     IF to_regclass(partition) IS NOT NULL THEN
         RETURN false;
     END IF;
-    PERFORM pg_advisory_xact_lock(hashtext('fleet_partition'));
+    -- A lock on the table, not an advisory one: only the former makes this session see what another has just made.
+    EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', parent);
     IF to_regclass(partition) IS NOT NULL THEN
         RETURN false;
     END IF;

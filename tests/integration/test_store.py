@@ -1,0 +1,244 @@
+"""One transaction for history, live and rejects; exactly once whatever is written again."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
+
+import asyncpg
+import pytest
+
+from bridge.delivery import Kept
+from bridge.errors import LeadershipLost, Misconfigured, Rejected, StoreUnavailable
+from bridge.migrate import migrate, migrations
+from bridge.store import PostgresStore
+from local.postgres import Postgres
+from tests.readings import SEED_TIME, meter, minutes, now_minute, vehicle
+
+pytestmark = pytest.mark.anyio
+Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[PostgresStore]:
+    store = PostgresStore(database_url, command_timeout_s=10)
+    yield store
+    await store.close()
+
+
+async def count(db: Db, table: str) -> int:
+    found: int = await db.fetchval(f"SELECT count(*) FROM {table}")
+    return found
+
+
+async def test_write_keeps_history_live_and_rejects(store: PostgresStore, db: Db) -> None:
+    reading, poison = vehicle("EV_1", firmware="2"), Rejected("not_json", "why\0", b"\0\xff", "mqtt", "t\0opic")
+    assert await store.write([reading, poison, meter("M_1")]) == [Kept.STORED, poison, Kept.STORED]
+    row = await db.fetchrow("SELECT * FROM vehicle_telemetry_history")
+    assert row is not None
+    assert (row["vehicle_id"], row["ts"], row["soc"]) == ("EV_1", reading.timestamp, 72.5)
+    assert row["extra"] == '{"firmware": "2"}'
+    assert await db.fetchval("SELECT soc FROM vehicle_live_status WHERE vehicle_id = 'EV_1'") == 72.5
+    assert await db.fetchval("SELECT voltage FROM meter_live_status WHERE meter_id = 'M_1'") == 231.5
+    rejected = await db.fetchrow("SELECT * FROM rejected_message")
+    assert rejected is not None
+    assert (rejected["payload"], rejected["reason"]) == (b"\0\xff", "not_json")
+
+
+async def test_same_readings_again_are_duplicates(store: PostgresStore, db: Db) -> None:
+    readings = list(minutes("EV_1", 50))
+    assert await store.write(readings) == [Kept.STORED] * 50
+    assert await store.write(readings) == [Kept.DUPLICATE] * 50
+    assert await store.write([*readings, vehicle("EV_2")]) == [*[Kept.DUPLICATE] * 50, Kept.STORED]
+    assert await count(db, "vehicle_telemetry_history") == 51
+
+
+async def test_same_identity_with_other_values_is_a_conflict(store: PostgresStore, db: Db) -> None:
+    first, other = vehicle("EV_1"), vehicle("EV_1", soc=1)
+    await store.write([first])
+    (outcome,) = await store.write([other])
+    assert isinstance(outcome, Rejected)
+    assert outcome.reason == "conflict"
+    assert await db.fetchval("SELECT soc FROM vehicle_telemetry_history") == 72.5
+    assert await db.fetchval("SELECT soc FROM vehicle_live_status") == 72.5
+    assert await db.fetchval("SELECT reason FROM rejected_message") == "conflict"
+
+
+async def test_rejected_message_again_is_kept_once(store: PostgresStore, db: Db) -> None:
+    poison = Rejected("not_json", "why", b"x", "mqtt", "t")
+    await store.write([poison, poison])
+    await store.write([poison])
+    assert await count(db, "rejected_message") == 1
+
+
+async def test_late_reading_leaves_the_live_row(store: PostgresStore, db: Db) -> None:
+    newest = now_minute()
+    await store.write([vehicle("EV_1", newest, soc=50)])
+    await store.write([vehicle("EV_1", newest - timedelta(minutes=5), soc=10)])
+    assert await db.fetchval("SELECT soc FROM vehicle_live_status") == 50
+    assert await count(db, "vehicle_telemetry_history") == 2
+
+
+async def test_many_readings_of_a_device_in_one_batch_leave_its_newest_live(store: PostgresStore, db: Db) -> None:
+    readings = list(minutes("EV_1", 100))
+    await store.write(readings[::-1])
+    assert await db.fetchval("SELECT ts FROM vehicle_live_status") == readings[-1].timestamp
+
+
+@pytest.mark.parametrize("poisoned", [{0}, {49}, {99}, {3, 4, 5, 77}, set(range(100))])
+async def test_poison_only_the_database_sees_is_found_by_halving(
+    store: PostgresStore, db: Db, poisoned: set[int]
+) -> None:
+    await db.execute(
+        "CREATE FUNCTION overflow() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN IF NEW.soc = 66.6 THEN PERFORM 2000000000 * NEW.soc::int; END IF; RETURN NEW; END $$"
+    )
+    await db.execute(
+        "CREATE TRIGGER poison BEFORE INSERT ON vehicle_telemetry_history FOR EACH ROW EXECUTE FUNCTION overflow()"
+    )
+    now = now_minute()
+    readings = [vehicle("EV_1", now - timedelta(minutes=n), soc=66.6 if n in poisoned else 50.0) for n in range(100)]
+    outcomes = await store.write(readings)
+    assert {n for n, outcome in enumerate(outcomes) if isinstance(outcome, Rejected)} == poisoned
+    assert all(o.reason == "unstorable" for o in outcomes if isinstance(o, Rejected))
+    assert await count(db, "vehicle_telemetry_history") == 100 - len(poisoned)
+    assert await count(db, "rejected_message") == len(poisoned)
+
+
+async def test_two_writers_of_the_same_readings_in_opposite_orders_store_each_once(database_url: str, db: Db) -> None:
+    readings = [reading for n in range(40) for reading in minutes(f"EV_{n}", 25)]
+    mqtt, http = PostgresStore(database_url, source="mqtt"), PostgresStore(database_url, source="http")
+    try:
+        for start in range(0, 1000, 100):
+            part = readings[start : start + 100]
+            outcomes = await asyncio.gather(mqtt.write(part), http.write(part[::-1]))
+            kept = [outcome for one in outcomes for outcome in one]
+            assert kept.count(Kept.STORED) == kept.count(Kept.DUPLICATE) == 100
+    finally:
+        await mqtt.close()
+        await http.close()
+    assert await count(db, "vehicle_telemetry_history") == 1000
+    assert await count(db, "rejected_message") == 0
+
+
+@pytest.mark.parametrize("change", ["UPDATE {} SET received_at = now()", "DELETE FROM {}", "TRUNCATE {}"])
+async def test_history_refuses_every_change(store: PostgresStore, db: Db, change: str) -> None:
+    await store.write([vehicle(), meter()])
+    partition = f"vehicle_telemetry_history_{now_minute():%Y%m%d}"
+    for table in ("vehicle_telemetry_history", "meter_telemetry_history", partition):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="append-only"):
+            await db.execute(change.format(table))
+    assert await count(db, "vehicle_telemetry_history") == 1
+
+
+async def test_partitions_are_made_ahead_and_on_demand(store: PostgresStore, db: Db) -> None:
+    await store.write([])
+    names = {row[0] for row in await db.fetch("SELECT inhrelid::regclass::text FROM pg_inherits")}
+    ahead = {now_minute() + timedelta(days=n) for n in range(4)}
+    assert {f"{k}_telemetry_history_{day:%Y%m%d}" for k in ("vehicle", "meter") for day in ahead} <= names
+    old = now_minute() - timedelta(days=80)
+    assert await store.write([vehicle("EV_1", old)]) == [Kept.STORED]
+    assert await count(db, f"vehicle_telemetry_history_{old:%Y%m%d}") == 1
+
+
+async def test_partition_is_made_once_by_two_at_once(database_url: str, db: Db) -> None:
+    connections = [await asyncpg.connect(database_url) for _ in range(4)]
+    for day in range(20):
+        made = await asyncio.gather(
+            *(
+                c.fetchval("SELECT ensure_partition('meter_telemetry_history', date '2030-01-01' + $1::int)", day)
+                for c in connections
+            )
+        )
+        assert sorted(made) == [False, False, False, True]
+    await asyncio.gather(*(c.close() for c in connections))
+
+
+async def test_midnight_belongs_to_the_new_day(store: PostgresStore, db: Db) -> None:
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    before = midnight - timedelta(microseconds=1)
+    assert await store.write([vehicle("EV_1", before), vehicle("EV_1", midnight)]) == [Kept.STORED] * 2
+    assert await db.fetchval(f"SELECT ts FROM vehicle_telemetry_history_{midnight:%Y%m%d}") == midnight
+    assert await db.fetchval(f"SELECT ts FROM vehicle_telemetry_history_{before:%Y%m%d}") == before
+
+
+async def test_dropped_partition_is_made_again(store: PostgresStore, db: Db) -> None:
+    await store.write([vehicle("EV_1")])
+    await db.execute(f"DROP TABLE vehicle_telemetry_history_{now_minute():%Y%m%d}")
+    with pytest.raises(StoreUnavailable, match="partition"):
+        await store.write([vehicle("EV_2")])
+    assert await store.write([vehicle("EV_2")]) == [Kept.STORED]
+
+
+async def test_cut_connection_is_unavailable_and_then_mends(store: PostgresStore, db: Db) -> None:
+    await store.write([vehicle("EV_1")])
+    await db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'fleet-bridge'")
+    with pytest.raises(StoreUnavailable):
+        await store.write([vehicle("EV_2")])
+    assert await store.write([vehicle("EV_2"), vehicle("EV_1")]) == [Kept.STORED, Kept.DUPLICATE]
+
+
+async def test_locked_table_is_unavailable_after_the_time_limit(database_url: str, db: Db) -> None:
+    store = PostgresStore(database_url, command_timeout_s=0.5)
+    await store.write([vehicle("EV_1")])
+    async with db.transaction():
+        await db.execute("LOCK TABLE vehicle_live_status IN EXCLUSIVE MODE")
+        with pytest.raises(StoreUnavailable):
+            await store.write([vehicle("EV_2")])
+    assert await store.write([vehicle("EV_2")]) == [Kept.STORED]
+    await store.close()
+
+
+async def test_read_only_server_is_unavailable(database_url: str, db: Db) -> None:
+    name = database_url.rsplit("/", 1)[1]
+    await db.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    store = PostgresStore(database_url, command_timeout_s=2)
+    with pytest.raises(StoreUnavailable):
+        await store.write([vehicle()])
+
+
+async def test_server_that_may_forget_is_refused(database_url: str, db: Db) -> None:
+    name = database_url.rsplit("/", 1)[1]
+    await db.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
+    with pytest.raises(Misconfigured, match="synchronous_commit"):
+        await PostgresStore(database_url).write([vehicle()])
+
+
+async def test_lock_is_held_by_one_and_free_after_it_is_gone(database_url: str, db: Db) -> None:
+    first, second = (PostgresStore(database_url, lock_name="main") for _ in range(2))
+    await first.write([vehicle("EV_1")])
+    with pytest.raises(LeadershipLost):
+        await second.write([vehicle("EV_2")])
+    await db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'fleet-bridge'")
+    assert await second.write([vehicle("EV_2")]) == [Kept.STORED]
+    with pytest.raises(StoreUnavailable):
+        await first.write([vehicle("EV_3")])
+    with pytest.raises(LeadershipLost):
+        await first.write([vehicle("EV_3")])
+    await second.close()
+
+
+async def test_migrate_is_idempotent_and_safe_at_once(postgres: Postgres) -> None:
+    postgres.sql("CREATE DATABASE migrated OWNER fleet")
+    url = postgres.url("migrated", "fleet")
+    applied = await asyncio.gather(*(migrate(url) for _ in range(4)))
+    assert sorted(applied) == [[], [], [], list(migrations())]
+    assert await migrate(url) == []
+
+
+async def test_migrate_refuses_a_newer_database(database_url: str, db: Db) -> None:
+    await db.execute("INSERT INTO schema_migration (name) VALUES ('9999_future')")
+    with pytest.raises(Misconfigured, match="9999_future"):
+        await migrate(database_url)
+
+
+async def test_reading_at_the_edges_of_every_type(store: PostgresStore, db: Db) -> None:
+    edge = vehicle(
+        "a" * 64, SEED_TIME.replace(microsecond=999_999), soc=0.1 + 0.2, deep={"a": [1e308, -0.0, "é\u2028"]}
+    )
+    window_is_not_the_stores_business = await store.write([edge])
+    assert window_is_not_the_stores_business == [Kept.STORED]
+    assert await store.write([edge]) == [Kept.DUPLICATE]
+    row = await db.fetchrow("SELECT * FROM vehicle_telemetry_history")
+    assert row is not None
+    assert (row["soc"], row["ts"]) == (0.1 + 0.2, edge.timestamp)
