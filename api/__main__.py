@@ -14,7 +14,6 @@ import uvloop
 from pydantic import ValidationError
 
 from api import keys
-from api.auth import Scope
 from api.database import Connection
 from api.server import serve
 from api.settings import ApiSettings
@@ -22,7 +21,8 @@ from bridge import logs
 from bridge.errors import Misconfigured, StoreUnavailable
 from bridge.store import translated
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="The HTTP service.")
+# A pretty traceback shows variables, and some of ours are secrets.
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The HTTP service.")
 key = typer.Typer(no_args_is_help=True, help="API keys.")
 app.add_typer(key, name="key")
 log = structlog.get_logger("api")
@@ -85,7 +85,7 @@ def run() -> None:
 def create(
     name: Annotated[str, typer.Argument(help="Whose key it is.")],
     scope: Annotated[
-        list[Scope] | None, typer.Option(help="ingest, read, assign or admin; may be repeated. Default: all but admin.")
+        list[str] | None, typer.Option(help="ingest, read, assign or admin; may be repeated. Default: all but admin.")
     ] = None,
     device: Annotated[
         list[str] | None,
@@ -94,9 +94,9 @@ def create(
     expires: Annotated[timedelta | None, typer.Option(parser=_duration, help="Lifetime: 90d, 12h, 30m.")] = None,
 ) -> None:
     """Make a key and print it, once."""
-    default = ("ingest",) if device else keys.DEFAULT_SCOPES
+    default = ["ingest"] if device else keys.DEFAULT_SCOPES
     try:
-        grant = keys.Grant(tuple(scope) if scope else default, tuple(device) if device else None, expires)
+        grant = keys.Grant(keys.scopes(scope or default), tuple(device) if device else None, expires)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     print(_in_database(lambda connection: keys.create(connection, name, grant))[1])

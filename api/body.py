@@ -11,8 +11,6 @@ from api.problems import Problem, unavailable
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 _GZIP = 16 + zlib.MAX_WBITS
-_CLOSE = {"Connection": "close"}
-"""Told with an answer that comes before the end of the body: the rest would otherwise be read to be thrown away."""
 
 
 class Disconnected(Exception):
@@ -73,7 +71,7 @@ async def read_body(receive: Receive, limit: int, timeout_s: float) -> bytes:
                 if not message.get("more_body"):
                     return b"".join(chunks)
     except TimeoutError:
-        raise Problem(408, f"the body did not arrive within {timeout_s:g} s", _CLOSE) from None
+        raise Problem(408, f"the body did not arrive within {timeout_s:g} s", {"Connection": "close"}) from None
 
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
@@ -101,4 +99,4 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
 
 
 def _too_large(limit: int) -> Problem:
-    return Problem(413, f"the body is larger than {limit} bytes", _CLOSE)
+    return Problem(413, f"the body is larger than {limit} bytes")

@@ -22,6 +22,7 @@ from bridge.store import translated
 
 log = structlog.get_logger(__name__)
 
+_SESSION = {"application_name": "fleet-api-keys"}
 _REMEMBER_S = 1.0
 _RELISTEN_S = 1.0
 _WRITE_USED_S = 5.0
@@ -83,7 +84,9 @@ class Keyring:
             lost = asyncio.Event()
             try:
                 with translated():
-                    listener = await asyncpg.connect(self._url, timeout=10, command_timeout=10)
+                    listener = await asyncpg.connect(
+                        self._url, timeout=10, command_timeout=10, server_settings=_SESSION
+                    )
                     await self._listen_on(listener, lost)
             except StoreUnavailable as error:
                 log.info("keys are looked up each time: cannot listen for changes", reason=str(error))

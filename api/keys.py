@@ -33,6 +33,13 @@ FROM unnest($1::text[], $2::timestamptz[]) AS used(id, at) WHERE api_key.id = us
 """
 
 
+def scopes(names: Sequence[str]) -> tuple[Scope, ...]:
+    """The scopes of these names. Raises `ValueError` for one that there is not."""
+    if unknown := set(names).difference(SCOPES):
+        raise ValueError(f"{', '.join(sorted(unknown))}: the scopes are {', '.join(SCOPES)}")
+    return tuple(scope for scope in SCOPES if scope in names)
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """What a new key may do and for how long. Raises `ValueError` when it makes no sense."""

@@ -95,8 +95,8 @@ _INGEST: dict[str, Any] = {
     "tags": ["ingest"],
     "summary": "Store readings",
     "operationId": "ingest",
-    "description": "One reading, a JSON array, or NDJSON; gzip is taken. Up to 10,000 readings and 8 MiB. Answers after "
-    "the commit; sending the same again stores nothing twice.",
+    "description": "One reading, a JSON array, or NDJSON; gzip is taken. Up to 10,000 readings and 8 MiB. Answers "
+    "after the commit; sending the same again stores nothing twice.",
     "requestBody": {
         "required": True,
         "content": {

@@ -29,6 +29,7 @@ class BoundedProtocol(HttpToolsProtocol):
     limits: ClassVar[Limits]
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
+    _in_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -45,7 +46,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._await_head()
         if self._head_timer is not None:
-            self._head_bytes += len(data)
+            self._head_bytes += 0 if self._in_body else len(data)
         if not self.transport.is_closing():
             super().data_received(data)
         if self._head_timer is not None and self._head_bytes > self.limits.head_bytes:
@@ -57,7 +58,15 @@ class BoundedProtocol(HttpToolsProtocol):
         if size > self.limits.head_bytes:
             self._cut(self._head_too_long())
         else:
+            self._in_body = True
             super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        # The rest of a body that was answered early is read and dropped, in the time of a head: closing at once
+        # would reset the connection before the client has read why.
+        self._in_body = False
+        self._head_done()
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         self._cut(Problem(400, msg))
@@ -79,7 +88,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def _cut(self, problem: Problem) -> None:
         self._head_done()
         if not self.transport.is_closing():
-            self.transport.write(_raw(problem))
+            if not self._in_body:  # in a body means: answered already
+                self.transport.write(_raw(problem))
             self.transport.close()
 
 
