@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from bridge.errors import Misconfigured
 from local import secrets as compose_secrets
 from local.settings import LocalSettings
+from local.settings_page import page
 from local.up import up
 
 app = typer.Typer(add_completion=False, help="The whole platform on one machine, from embedded parts.")
@@ -37,6 +38,12 @@ def secrets(
 ) -> None:
     """Make the passwords that `docker compose up` needs, once; existing ones stay."""
     print(f"secrets are in {compose_secrets.make(directory)}")
+
+
+@app.command()
+def settings() -> None:
+    """Print docs/settings.md."""
+    print(page(), end="")
 
 
 def _fail(message: str, code: int) -> None:
