@@ -1,7 +1,7 @@
 # One image for the bridge, the API and the simulator; docker-compose.yml says which of them a container is.
 FROM python:3.13-slim
 
-# Only what the services need, each file checked against the lock's hashes; httpx and rich are the simulator's.
+# Only what these three need, each file checked against the lock's hashes.
 COPY requirements-service.lock /tmp/
 RUN pip install --no-cache-dir --disable-pip-version-check --require-hashes -r /tmp/requirements-service.lock \
     && rm /tmp/requirements-service.lock

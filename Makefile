@@ -44,7 +44,7 @@ LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-
 lock: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet pip-tools
 	CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile $(LOCK) --all-extras -o requirements.lock pyproject.toml
-	CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile $(LOCK) -o requirements-service.lock pyproject.toml
+	CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile $(LOCK) --extra simulator -o requirements-service.lock pyproject.toml
 
 # Takes the environment, the caches and the data of `make up`.
 clean:
