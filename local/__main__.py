@@ -13,7 +13,9 @@ from local.settings import LocalSettings
 from local.settings_page import page
 from local.up import up
 
-app = typer.Typer(add_completion=False, help="The whole platform on one machine, from embedded parts.")
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, help="The whole platform on one machine, from embedded parts."
+)
 
 
 @app.callback(invoke_without_command=True)

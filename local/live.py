@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from prometheus_client.parser import text_string_to_metric_families
 
 from local.platform import Platform
-from local.service import Service
 
 _INTERVAL_S, _PLAIN_INTERVAL_S = 1.0, 10.0
 _LIVE_SQL = "SELECT count(*) FROM vehicle_live_status WHERE received_at > now() - interval '5 minutes'"
@@ -31,7 +30,7 @@ class LiveLine:
         self._platform = platform
         self._terminal = sys.stdout.isatty()
         self._interval_s = _INTERVAL_S if self._terminal else _PLAIN_INTERVAL_S
-        self._last, self._last_at = _figures(platform), time.monotonic()
+        self._stored, self._last_at = 0, time.monotonic()
 
     def wait(self) -> bool:
         """A short pause; whether it is time for the next line."""
@@ -45,15 +44,15 @@ class LiveLine:
 
     def _show(self, figures: Figures, now: float) -> None:
         # A counter begins anew with its process, and must not show a negative rate.
-        rate = max(0, figures.stored - self._last.stored) / (now - self._last_at)
+        rate = max(0, figures.stored - self._stored) / (now - self._last_at)
         text = f"{rate:8,.1f} readings/s stored   {figures.vehicles:,} vehicles live   {figures.rejected:,} rejected"
         sys.stdout.write(f"{_CLEAR}{text}" if self._terminal else f"{text}\n")
         sys.stdout.flush()
-        self._last, self._last_at = figures, now
+        self._stored, self._last_at = figures.stored, now
 
 
 def _figures(platform: Platform) -> Figures:
-    totals = [_outcomes(service) for service in (platform.bridge, platform.api)]
+    totals = [_outcomes(platform.bridge.get("/metrics")), _outcomes(platform.api.get("/metrics", platform.api_key))]
     return Figures(
         stored=sum(total.get("stored", 0) for total in totals),
         rejected=sum(total.get("rejected", 0) for total in totals),
@@ -61,8 +60,8 @@ def _figures(platform: Platform) -> Figures:
     )
 
 
-def _outcomes(service: Service) -> dict[str, int]:
-    """The readings that this process committed, by outcome."""
-    families = text_string_to_metric_families(service.get("/metrics"))
+def _outcomes(metrics: str) -> dict[str, int]:
+    """The readings that a process committed, by outcome."""
+    families = text_string_to_metric_families(metrics)
     samples = (sample for family in families if family.name == "fleet_readings" for sample in family.samples)
     return {s.labels["outcome"]: int(s.value) for s in samples if s.name == "fleet_readings_total"}

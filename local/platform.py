@@ -11,6 +11,7 @@ from typing import Protocol, Self
 from local.mosquitto import Mosquitto
 from local.ports import Ports, free_ports
 from local.postgres import Postgres
+from local.private import write_private
 from local.process import Process
 from local.service import Service, program, run_once
 
@@ -111,10 +112,7 @@ class Platform:
         if not self.api_key_file.exists():
             scopes = [f"--scope={scope}" for scope in ("ingest", "read", "assign", "admin")]
             key = run_once(["api", "key", "create", "local", *scopes], self.settings)
-            new = self.api_key_file.with_suffix(".new")
-            new.touch(mode=0o600)
-            new.write_text(key)
-            new.replace(self.api_key_file)
+            write_private(self.api_key_file, key)
         return self.api_key_file.read_text()
 
     def _start(self, part: Part) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from bridge.errors import Misconfigured
 from local.ports import free_port
+from local.private import write_private
 from local.process import Process, confine, give_to_service
 
 SETTINGS = {
@@ -82,9 +83,7 @@ class Postgres:
         """The password of this directory, made once."""
         path = self.directory / "password"
         if not path.exists():
-            self.directory.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600)
-            path.write_text(secrets.token_urlsafe(24))
+            write_private(path, secrets.token_urlsafe(24))
             give_to_service(path)
         return path.read_text()
 

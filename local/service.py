@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,9 +36,11 @@ class Service:
             return False
         return True
 
-    def get(self, path: str) -> str:
+    def get(self, path: str, api_key: str | None = None) -> str:
         """The body of a GET. Raises `OSError` when there is no answer, or not a 2xx."""
-        with urllib.request.urlopen(self.url + path, timeout=5) as response:  # noqa: S310
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        request = urllib.request.Request(self.url + path, headers=headers)  # noqa: S310
+        with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
             body: bytes = response.read()
         return body.decode()
 

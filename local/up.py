@@ -5,6 +5,7 @@ first one stops. After a `kill -9` of us the servers end by themselves, and the 
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import shlex
@@ -15,6 +16,8 @@ from pathlib import Path
 from bridge.errors import Misconfigured
 from local.live import LiveLine
 from local.platform import Platform
+from local.ports import Ports
+from local.private import write_private
 from local.process import wait_for_orphans
 from local.settings import LocalSettings
 
@@ -36,12 +39,11 @@ def up(settings: LocalSettings) -> None:
         env_file.unlink(missing_ok=True)
         _say(f"starting in {directory} ...")
         wait_for_orphans(directory / "logs")
-        ports = settings.ports()
-        with Platform(directory, ports, settings.sim_vehicles) as platform:
+        with Platform(directory, _ports(settings), settings.sim_vehicles) as platform:
             try:
                 platform.start()
-                _write_private(env_file, _assignments(platform.addresses))
-                _introduce(platform, settings)
+                write_private(env_file, _assignments(platform.addresses))
+                _introduce(platform)
                 _watch(platform)
             finally:
                 _ignore_signals()
@@ -55,6 +57,16 @@ def _private(directory: Path) -> Path:
     except OSError as error:
         raise Misconfigured(f"FLEET_LOCAL_DIR: {error}") from None
     return directory
+
+
+def _ports(settings: LocalSettings) -> Ports:
+    """The ports of this run; says which of the usual ones are somebody else's."""
+    ports = settings.ports()
+    for name, port in dataclasses.asdict(ports).items():
+        usual = getattr(settings, f"{name}_port")
+        if port != usual:
+            _say(f"port {usual} is taken by another program: using {port} (FLEET_{name.upper()}_PORT chooses one)")
+    return ports
 
 
 @contextlib.contextmanager
@@ -97,28 +109,15 @@ def _assignments(values: Mapping[str, str]) -> str:
     return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
 
 
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that only we may read; it appears whole or not at all."""
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    new.touch(mode=0o600)
-    new.write_text(text)
-    new.replace(path)
-
-
-def _introduce(platform: Platform, settings: LocalSettings) -> None:
-    for name, asked in (("http", settings.http_port), ("mqtt", settings.mqtt_port)):
-        used = getattr(platform.ports, name)
-        if used != asked:
-            _say(f"port {asked} is taken by another program: using {used}")
+def _introduce(platform: Platform) -> None:
     env = platform.directory / "env"
     _say(f"""
 The platform is ready.
   API          {platform.api.url}        (documentation: {platform.api.url}/docs)
-  MQTT         {platform.broker.url}
-  PostgreSQL   {platform.database_url}
+  MQTT         mqtt://127.0.0.1:{platform.ports.mqtt}
+  PostgreSQL   postgresql://127.0.0.1:{platform.ports.postgres}/{platform.database}
   bridge       {platform.bridge.url}/metrics
-  API key      in {platform.api_key_file}; all of this as shell assignments in {env}
+  API key      in {platform.api_key_file}; addresses with passwords, as shell assignments, in {env}
 
 Try it in another terminal:
   . {env}; mosquitto_pub -V 5 -q 1 -L $FLEET_MQTT_URL/fleet/vehicle/EV_002/telemetry -m '{_READING}'
