@@ -69,14 +69,16 @@ class Fleet:
         self._start = start
         self._minute = 0
         ids = [f"{name}EV_{n:05d}" for n in range(vehicles)], [f"{name}METER_{n:05d}" for n in range(meters)]
-        self.devices = [Device("vehicle", device_id(i)) for i in ids[0]] + [Device("meter", device_id(i)) for i in ids[1]]
+        self.devices = [Device("vehicle", device_id(i)) for i in ids[0]] + [
+            Device("meter", device_id(i)) for i in ids[1]
+        ]
         self._vehicles = [Vehicle(self._random) for _ in range(vehicles)]
         self._meters = [Meter(self._random, n if n < vehicles else None) for n in range(meters)]
         self._free = set(range(meters))
         self._seconds_ms = [self._random.randrange(60_000) for _ in self.devices]
         self._order = sorted(range(len(self.devices)), key=self._seconds_ms.__getitem__)
         self._heads = [f'{{"{device.kind}Id":"{device.id}",' for device in self.devices]
-        self._tails = [f"{_seconds_text(ms)}Z\"}}" for ms in self._seconds_ms]
+        self._tails = [f'{_seconds_text(ms)}Z"}}' for ms in self._seconds_ms]
         self.delivered_micro = [0] * len(self.devices)
         """Truth: energy of the readings emitted so far, in micro-kWh, by device."""
         self.consumed_micro = [0] * vehicles
@@ -106,10 +108,8 @@ class Fleet:
         prefix = (self._start + timedelta(minutes=minute)).isoformat()[:17]
         vehicles = len(self._vehicles)
         for device in self._order:
-            if device < vehicles:
-                values = self._vehicle_values(device)
-            else:
-                values = self._meter_values(device - vehicles)
+            is_vehicle = device < vehicles
+            values = self._vehicle_values(device) if is_vehicle else self._meter_values(device - vehicles)
             payload = f'{self._heads[device]}{values},"timestamp":"{prefix}{self._tails[device]}'.encode()
             yield Emission(minute * 60 + self._seconds_ms[device] / 1000, minute, device, payload)
 

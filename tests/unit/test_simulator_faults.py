@@ -83,7 +83,13 @@ def test_all_faults_are_expected_as_the_bridge_decides() -> None:
                 assert encode(item) == sent.payload
     stored = [i.payload for m in messages for i in m.items if EXPECTATIONS[i.expect] == "stored"]
     assert set(stored) == set(readings)
-    assert {e for e, _ in seen} >= {"conflict", "timestamp_out_of_range", "invalid_field", "not_json", "device_mismatch"}
+    assert {e for e, _ in seen} >= {
+        "conflict",
+        "timestamp_out_of_range",
+        "invalid_field",
+        "not_json",
+        "device_mismatch",
+    }
     assert ("invalid_field", True) in seen
 
 
