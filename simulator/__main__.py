@@ -115,6 +115,8 @@ def verify(
         raise _failure(console, str(error)) from None
     if not content.complete:
         console.print(f"the run did not end in good order ({content.torn_bytes} torn bytes): no simulated truth")
+    if not len(content):
+        raise _failure(console, "nothing was sent, so nothing is proven")
     result = asyncio.run(compare(content, database_url, wait))
     findings.show(result, console)
     raise typer.Exit(0 if result.clean else 1)

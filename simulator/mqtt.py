@@ -31,6 +31,7 @@ _MOST_IN_FLIGHT = 1_000
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _ANSWER_TIMEOUT_S = 20.0
 _DUP = 0x08
+_GRANTED = (mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE, mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE)
 
 
 class Refused(Exception):
@@ -144,7 +145,7 @@ class MqttLane:
             filters = [mqtt5.TopicFilter(topic, max_qos=mqtt5.QoS.AT_LEAST_ONCE) for topic in topics]
             connection.write(mqtt5.SubscribePacket(self._free_id(), filters).write())
             suback = await _before(connection, asyncio.ensure_future(self._subacks.get()))
-            if any(code >= mqtt5.SubAckReasonCode.UNSPECIFIED_ERROR for code in suback.reason_codes):
+            if any(code not in _GRANTED for code in suback.reason_codes):
                 raise Refused(f"the broker refuses a subscription like {topics[0]}")
 
     def _again(self, connection: Connection, session_present: bool) -> None:
