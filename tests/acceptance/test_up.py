@@ -1,5 +1,6 @@
 """`make up`: ready when its file says so, the seed's readings in and out again, and nothing left behind."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -27,23 +28,24 @@ PORTS = ("FLEET_HTTP_PORT", "FLEET_MQTT_PORT", "FLEET_POSTGRES_PORT", "FLEET_BRI
 class Up:
     """`python -m local` in a directory of the test's own, on free ports."""
 
-    def __init__(self, directory: Path, **environment: str) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.output = directory.parent / "output"
         self._environment = {name: str(free_port()) for name in PORTS}
-        self._environment |= {"FLEET_LOCAL_DIR": str(directory), "FLEET_SIM_VEHICLES": "0", **environment}
+        self._environment |= {"FLEET_LOCAL_DIR": str(directory), "FLEET_SIM_VEHICLES": "0"}
         self._popen: subprocess.Popen[bytes] | None = None
 
-    def run(self, **environment: str) -> "subprocess.Popen[bytes]":
-        """Start it; its output goes to a file."""
-        env = {**os.environ, **self._environment, **environment}
+    def run(self, **environment: str | None) -> "subprocess.Popen[bytes]":
+        """Start it with these changes to its environment (None: unset); its output goes to a file."""
+        changed = {**os.environ, **self._environment, **environment}
+        env = {name: value for name, value in changed.items() if value is not None}
         with self.output.open("wb") as output:
             self._popen = subprocess.Popen([sys.executable, "-m", "local"], env=env, stdout=output, stderr=output)
         return self._popen
 
     def until_ready(self, timeout_s: float = 60.0) -> dict[str, str]:
         """Wait for the file that says so, and return what it says."""
-        until(lambda: self.env.exists() or self._ended(), "ready", timeout_s)
+        until(lambda: self.env.exists() or not self.runs, "ready", timeout_s)
         assert self.env.exists(), self.output.read_text()
         return dict(word.split("=", 1) for word in shlex.split(self.env.read_text()))
 
@@ -62,17 +64,17 @@ class Up:
         assert self._popen is not None
         return psutil.Process(self._popen.pid).children(recursive=True)
 
-    def _ended(self) -> bool:
-        return self._popen is not None and self._popen.poll() is not None
+    @property
+    def runs(self) -> bool:
+        return self._popen is not None and self._popen.poll() is None
 
 
 @pytest.fixture
 def up(tmp_path: Path) -> Iterator[Up]:
     platform = Up(tmp_path / "local")
     yield platform
-    if platform._popen is not None and platform._popen.poll() is None:
-        platform._popen.kill()
-        platform._popen.wait()
+    if platform.runs:
+        platform.stop(signal.SIGTERM)
 
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -143,19 +145,15 @@ def test_killed_platform_leaves_no_server_and_starts_again_on_its_data(up: Up) -
     popen = up.run()
     env = up.until_ready()
     headers = {"Authorization": f"Bearer {env['FLEET_API_KEY']}"}
-    reading = {
-        "meterId": "METER_001",
-        "kwhConsumedAc": 5.1,
-        "voltage": 231.5,
-        "timestamp": datetime.now(UTC).isoformat(),
-    }
+    now = datetime.now(UTC).isoformat()
+    reading = {"meterId": "METER_001", "kwhConsumedAc": 5.1, "voltage": 231.5, "timestamp": now}
     assert httpx.post(f"{env['FLEET_API_URL']}/v1/ingest", json=reading, headers=headers).status_code == 201
     servers = up.servers()
     popen.kill()
     popen.wait()
+    up.env.unlink()  # the killed run could not; another test shows that the next one does
     started = time.monotonic()
     up.run()  # at once: the old servers are still ending
-    up.env.unlink()  # the one of the killed run; whoever waits for the file must see the new one only
     again = up.until_ready()
     assert time.monotonic() - started < 30
     assert not alive(servers)
@@ -169,7 +167,7 @@ def test_file_of_a_killed_run_is_gone_before_the_next_one_starts_a_server(up: Up
     up.directory.mkdir()
     up.env.write_text("FLEET_API_URL=http://127.0.0.1:1\n")
     popen = up.run()
-    until(lambda: (up.directory / "logs").exists(), "the first server starts")
+    until((up.directory / "logs").exists, "the first server starts")
     assert not up.env.exists()
     popen.send_signal(signal.SIGTERM)
     assert popen.wait(60) == 0
@@ -223,13 +221,10 @@ def test_secrets_are_private(up: Up) -> None:
 def test_default_port_that_is_taken_gives_way(up: Up) -> None:
     with socket.socket() as somebody:
         somebody.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+        with contextlib.suppress(OSError):  # somebody else has it already, which is as good
             somebody.bind(("127.0.0.1", 8000))
             somebody.listen()
-        except OSError:
-            pass  # somebody else has it already, which is as good
-        del up._environment["FLEET_HTTP_PORT"]
-        up.run()
+        up.run(FLEET_HTTP_PORT=None)
         env = up.until_ready()
     assert not env["FLEET_API_URL"].endswith(":8000")
     assert "port 8000 is taken by another program" in up.output.read_text()
