@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from api.settings import ApiSettings
 from pydantic.fields import FieldInfo
 
+from api.settings import ApiSettings
 from bridge.settings import Settings
 from local.settings import LocalSettings
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from api.settings import ApiSettings
 from pydantic import BaseModel
 
+from api.settings import ApiSettings
 from local.settings import LocalSettings
 from local.settings_page import page
 
