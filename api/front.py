@@ -88,7 +88,9 @@ class Front:
         path, method = scope["path"], scope["method"]
         if path not in PUBLIC_PATHS and not _is_preflight(scope):
             key = await self._admit(scope)
-            if path == INGEST_PATH and method == "POST":
+            if path == INGEST_PATH:
+                if method != "POST":
+                    raise Problem(405, "readings are posted", {"Allow": "POST"})
                 await self._door(scope, receive, answer, key)
                 return
             scope["state"]["key"] = key
