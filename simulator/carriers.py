@@ -27,6 +27,8 @@ Via = Literal["mqtt", "http", "both"]
 
 _MOST_WAITING = 8_000
 """Messages in memory that no lane has sent yet."""
+_MESSAGES_A_TURN = 1_000
+"""Offered between two turns of the event loop: one write a lane then carries many."""
 _GRACE_FOR_RECEIPTS_S = 10.0
 
 
@@ -63,9 +65,10 @@ class Carriers:
         lane = self._lanes[message.device % len(self._lanes)]
         lane.offer(message)
         self._offered += 1
-        if self._offered % 128 == 0:
+        if self._offered % _MESSAGES_A_TURN == 0:
             await asyncio.sleep(0)  # let the sockets work
-        await lane.room()
+        if lane.is_full:
+            await lane.room()
 
     async def drained(self) -> None:
         """Wait until everything is acknowledged, and for receipts a little longer."""
@@ -131,5 +134,5 @@ def _lane(
         return HttpLane(client, route.api, ledger, tally, route.http_batch, waiting)
     assert route.broker is not None
     client_id = f"fleet-simulator-{run_id.hex()}-{number}"
-    own = devices[number :: route.connections]
-    return MqttLane(route.broker, client_id, devices, ledger, tally, run_id, route.receipt_share, waiting, own)
+    own = {device: devices[device] for device in range(number, len(devices), route.connections)}
+    return MqttLane(route.broker, client_id, own, ledger, tally, run_id, route.receipt_share, waiting)

@@ -45,6 +45,10 @@ class HttpLane:
     def offer(self, message: Message) -> None:
         self._waiting.put(message)
 
+    @property
+    def is_full(self) -> bool:
+        return self._waiting.is_full
+
     async def room(self) -> None:
         await self._waiting.room()
 

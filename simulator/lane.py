@@ -24,6 +24,11 @@ class Lane(Protocol):
         """Take a message."""
         ...
 
+    @property
+    def is_full(self) -> bool:
+        """So much waits here that `room` should be awaited."""
+        ...
+
     async def room(self) -> None:
         """Wait until few enough messages wait here."""
         ...
@@ -59,6 +64,10 @@ class Waiting:
         if not self._messages:
             self._some.clear()
         return message
+
+    @property
+    def is_full(self) -> bool:
+        return not self._room.is_set()
 
     async def room(self) -> None:
         await self._room.wait()

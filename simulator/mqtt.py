@@ -9,7 +9,7 @@ import json
 import random
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import mqtt5
@@ -46,26 +46,25 @@ class _InFlight(NamedTuple):
 
 
 class MqttLane:
-    """Publishes the messages of `devices` over one connection at a time."""
+    """Publishes the messages of its devices, by their numbers, over one connection at a time."""
 
     def __init__(
         self,
         broker: Broker,
         client_id: str,
-        devices: Sequence[Device],
+        devices: Mapping[int, Device],
         ledger: LedgerWriter,
         tally: Tally,
         run_id: bytes,
         receipt_share: float,
         waiting: Waiting,
-        subscribed: Sequence[Device],
     ) -> None:
-        self._broker, self._client_id, self._devices = broker, client_id, devices
+        self._broker, self._client_id = broker, client_id
+        self._topics = {number: f"fleet/{device.kind}/{device.id}/" for number, device in devices.items()}
         self._ledger, self._tally, self._run_id = ledger, tally, run_id
         self._receipt_share = receipt_share
         self._owed_receipts = 0.0
         self._waiting = waiting
-        self._receipt_topics = [_receipt_topic(device) for device in subscribed] if receipt_share else []
         self._in_flight: dict[int, _InFlight] = {}
         self._window = 1
         self._next_id = 1
@@ -87,6 +86,10 @@ class MqttLane:
     def offer(self, message: Message) -> None:
         self._waiting.put(message)
         self._pump_soon()
+
+    @property
+    def is_full(self) -> bool:
+        return self._waiting.is_full
 
     async def room(self) -> None:
         await self._waiting.room()
@@ -140,8 +143,9 @@ class MqttLane:
 
     async def _subscribe(self, connection: Connection) -> None:
         """Each device listens to its own receipts, by name: no wildcard hears another's."""
-        for start in range(0, len(self._receipt_topics), _FILTERS_PER_SUBSCRIBE):
-            topics = self._receipt_topics[start : start + _FILTERS_PER_SUBSCRIBE]
+        own = [topic + "receipt" for topic in self._topics.values()] if self._receipt_share else []
+        for start in range(0, len(own), _FILTERS_PER_SUBSCRIBE):
+            topics = own[start : start + _FILTERS_PER_SUBSCRIBE]
             filters = [mqtt5.TopicFilter(topic, max_qos=mqtt5.QoS.AT_LEAST_ONCE) for topic in topics]
             connection.write(mqtt5.SubscribePacket(self._free_id(), filters).write())
             suback = await _before(connection, asyncio.ensure_future(self._subacks.get()))
@@ -177,7 +181,7 @@ class MqttLane:
             connection.write(b"".join(packets))
 
     def _publish(self, message: Message, now: float) -> bytes:
-        device, count = self._devices[message.device], len(message.items)
+        topic, count = self._topics[message.device], len(message.items)
         self._owed_receipts += self._receipt_share
         asks = self._owed_receipts >= 1
         flags = (IN_ARRAY if message.is_array else 0) | (RECEIPT_ASKED if asks else 0)
@@ -187,11 +191,11 @@ class MqttLane:
             self._owed_receipts -= 1
             self._awaited[first] = now
         packet = mqtt5.PublishPacket(
-            f"fleet/{device.kind}/{device.id}/telemetry",
+            topic + "telemetry",
             message.payload,
             qos=mqtt5.QoS.AT_LEAST_ONCE,
             packet_id=packet_id,
-            response_topic=_receipt_topic(device) if asks else None,
+            response_topic=topic + "receipt" if asks else None,
             correlation_data=CORRELATION.pack(self._run_id, first, count) if asks else None,
         ).write()
         self._in_flight[packet_id] = _InFlight(now, first, count, packet)
@@ -256,7 +260,3 @@ async def _before(connection: Connection, answer: "asyncio.Future[T]") -> T:
         return answer.result()
     answer.cancel()
     raise EOFError(connection.closed.result())
-
-
-def _receipt_topic(device: Device) -> str:
-    return f"fleet/{device.kind}/{device.id}/receipt"
