@@ -75,12 +75,13 @@ class Ingest:
     def offer(self, delivery: Delivery) -> None:
         """Take a delivery. It will be settled exactly once."""
         now = time.monotonic()
-        if not self.outstanding:
+        outstanding = self._batch.weight + self._writing_weight
+        if not outstanding:
             self._moved_at = now
             self._wake.set()
         if self._batch.add(delivery, delivery.weight, now):
             self._wake.set()
-        if self.full:
+        if outstanding + delivery.weight >= self._capacity:
             self._room.clear()
 
     async def room(self) -> None:
