@@ -21,6 +21,10 @@ Mode = Literal["pass", "stall", "swallow"]
 _CHUNK_BYTES = 65_536
 
 
+def _ignore(_link: "Link", _direction: Direction, _data: bytes) -> None:
+    """Nobody watches."""
+
+
 class Link:
     """One client's connection and the one made for it to the server."""
 
@@ -53,7 +57,7 @@ class Proxy:
         """New connections are closed as soon as they are made."""
         self.links: list[Link] = []
         """The connections that are open now, oldest first."""
-        self.watch: Callable[[Link, Direction, bytes], None] = lambda link, direction, data: None
+        self.watch: Callable[[Link, Direction, bytes], None] = _ignore
 
     async def start(self) -> None:
         """Listen; `port` says where."""
@@ -112,6 +116,8 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := await self._next(direction, reader):
                 self.watch(link, direction, data)
+                if writer.transport.is_closing():
+                    return
                 if self._modes[direction] == "pass":
                     writer.write(data)
                     await writer.drain()
