@@ -94,7 +94,7 @@ class Ingest:
         self._wake.set()
 
     def discard(self) -> None:
-        """Settle all that waits as not stored: its sender's connection is gone, or the lock is somebody else's."""
+        """Settle all that waits as not stored."""
         while waiting := self._batch.take():
             self._settle(waiting, StoreUnavailable("not written"))
 
@@ -112,6 +112,8 @@ class Ingest:
                 self._settle(deliveries, StoreUnavailable("the writer stopped"))
                 raise
             self._settle(deliveries, settlement)
+            if self._stopping.is_set() and isinstance(settlement, StoreUnavailable):
+                self.discard()  # each further try may take a time-out, and the process was asked to go
 
     async def _due(self) -> bool:
         """Wait until a batch, or in idle times a check, is due (True) or all is written after `stop` (False)."""
