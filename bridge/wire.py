@@ -5,20 +5,23 @@ In an array each element stands for itself. The formats are those of DESIGN "Con
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from bridge.errors import NotJson, Reason, Rejected, Source
+from bridge.errors import NotJson, Reason, Rejected, Source, TooManyReadings
 from bridge.reading import Kind, MeterReading, Reading, VehicleReading, format_timestamp, is_device_id, jsonb_text
 
 MAX_READINGS_PER_MESSAGE = 1_000
 MAX_READINGS_PER_BODY = 10_000
 _MAX_DETAIL = 500
+_lines = re.compile(rb"\S[^\r\n]*").finditer
 
 _MODELS: dict[str, type[VehicleReading] | type[MeterReading]] = {
     "vehicle": VehicleReading,
@@ -93,18 +96,26 @@ def _decode_other(
 def decode_body(body: bytes, now: datetime, window: AcceptedWindow, ndjson: bool = False) -> list[Reading | Rejected]:
     """The readings of an HTTP body: one object, an array, or a JSON object a line. Never empty.
 
-    Raises `NotJson` when the body is not JSON at all; a broken NDJSON line is a rejected item of its own.
+    Raises `NotJson` when the body is not JSON at all (a broken NDJSON line is a rejected item of its own), and
+    `TooManyReadings` before it has decoded any: eight megabytes of commas must not cost millions of rejections.
     """
     origin = _Origin("http")
     if ndjson:
-        lines = [line for line in body.splitlines() if line.strip()]
+        lines = [line[0].rstrip() for line in islice(_lines(body), MAX_READINGS_PER_BODY + 1)]
+        _refuse_crowd(len(lines))
         return [_decode_line(origin, line, now, window) for line in lines] or [_empty(origin, body)]
     try:
         document = _loads(body)
     except ValueError as error:
         raise NotJson(str(error)) from None
     elements = document if isinstance(document, list) else [document]
+    _refuse_crowd(len(elements))
     return [_decode_element(origin, element, now, window) for element in elements] or [_empty(origin, body)]
+
+
+def _refuse_crowd(readings: int) -> None:
+    if readings > MAX_READINGS_PER_BODY:
+        raise TooManyReadings(f"more than {MAX_READINGS_PER_BODY} readings")
 
 
 def _decode_line(origin: _Origin, line: bytes, now: datetime, window: AcceptedWindow) -> Reading | Rejected:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bridge.errors import Misconfigured
 from local.ports import free_port, is_open
+from local.private import write_private
 from local.process import Process, give_to_service
 from mosquitto import password_line
 
@@ -52,8 +53,7 @@ class Mosquitto:
         conf = self._adapted((files("mosquitto") / "mosquitto.conf").read_text())
         accounts = "".join(password_line(user, password) for user, password in self._secrets().items())
         for name, text in {"mosquitto.conf": conf, "passwords": accounts, "acl": _acl()}.items():
-            (self.directory / name).touch(mode=0o600)
-            (self.directory / name).write_text(text)
+            write_private(self.directory / name, text)
         for path in (self.directory, *self.directory.iterdir()):
             give_to_service(path)
 
@@ -76,9 +76,7 @@ class Mosquitto:
         """The accounts' passwords, made once."""
         path = self.directory / "accounts.json"
         if not path.exists():
-            self.directory.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600)
-            path.write_text(json.dumps({account: secrets.token_urlsafe(18) for account in ACCOUNTS}))
+            write_private(path, json.dumps({account: secrets.token_urlsafe(18) for account in ACCOUNTS}))
         accounts: dict[str, str] = json.loads(path.read_text())
         return accounts
 

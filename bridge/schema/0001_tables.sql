@@ -80,11 +80,21 @@ CREATE TABLE rejected_message (
 );
 CREATE INDEX rejected_message_by_time ON rejected_message (received_at);
 
+-- The secret is kept as its SHA-256 only: it has 256 bits, so it cannot be guessed from the hash.
+
 CREATE TABLE api_key (
     id           text        PRIMARY KEY,
     name         text        NOT NULL,
     hash         bytea       NOT NULL,
+    scopes       text[]      NOT NULL,
+    devices      text[],
     created_at   timestamptz NOT NULL DEFAULT now(),
+    expires_at   timestamptz,
     revoked_at   timestamptz,
-    last_used_at timestamptz
+    last_used_at timestamptz,
+    replaces     text
 );
+
+COMMENT ON COLUMN api_key.devices IS 'what it may report: EV_1, EV_* or vehicle:EV_1; null for every device';
+COMMENT ON COLUMN api_key.last_used_at IS 'written every few seconds, not with every request';
+COMMENT ON COLUMN api_key.replaces IS 'the key that was rotated into this one';
