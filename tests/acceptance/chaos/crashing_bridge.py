@@ -1,4 +1,6 @@
-"""The real bridge, with a crash at a named point or with a bug planted: `crashing_bridge POINT NTH` runs it.
+"""The real bridge, or API, with a crash at a named point or with a bug planted.
+
+`python -m tests.acceptance.chaos.crashing_bridge POINT NTH bridge|api run` runs it.
 
 Nothing of this is in `bridge/`: its functions are wrapped here, then `python -m bridge run` goes on as ever.
 Crash points kill the process with SIGKILL at the n-th time; planted bugs stay, to show that the oracle sees them.
@@ -6,6 +8,7 @@ Crash points kill the process with SIGKILL at the n-th time; planted bugs stay, 
 
 import asyncio
 import os
+import runpy
 import signal
 import sys
 import time
@@ -137,31 +140,38 @@ def dropped_batch(nth: int) -> None:
 def stale_acks(_: int) -> None:
     """Acks of a lost connection go out on the next one, and then the process is killed.
 
-    Writes are slowed down until then, so that messages of both connections are outstanding at the same time.
+    The first batch is held back until the next connection has messages of its own outstanding, and they are not
+    written any more.
     """
-    settle, made, write = Connection._settle, Connection.connection_made, PostgresStore.write
-    connections: list[Connection] = []
+    settle, publish_received = Connection._settle, Connection._publish_received
+    write, connections = PostgresStore.write, list[Connection]()
+    two_outstanding, crossed = asyncio.Event(), asyncio.Event()
 
-    def remember(self: Connection, transport: asyncio.BaseTransport) -> None:
-        connections.append(self)
-        made(self, transport)
+    def remember(self: Connection, packet: Any, now: Any) -> None:
+        if packet.topic.startswith("fleet/"):
+            if self not in connections:
+                connections.append(self)
+            if len(connections) > 1:
+                two_outstanding.set()
+        publish_received(self, packet, now)
 
-    async def slow(self: PostgresStore, items: Sequence[Item]) -> list[Outcome]:
-        outcomes = await write(self, items)
+    async def held_back(self: PostgresStore, items: Sequence[Item]) -> list[Outcome]:
         if items:
-            await asyncio.sleep(1.5)
-        return outcomes
+            await two_outstanding.wait()
+            await asyncio.sleep(3600 if crossed.is_set() else 0.2)
+        return await write(self, items)
 
     def wrapped(self: Connection, packet_id: Any, topic: str, response: Any, data: Any, settlement: Settlement) -> None:
         if self._transport is None and not isinstance(settlement, StoreUnavailable):
             settle(connections[-1], packet_id, topic, None, None, settlement)
+            crossed.set()
             asyncio.get_running_loop().call_later(0.2, _die)
         else:
             settle(self, packet_id, topic, response, data, settlement)
 
-    Connection.connection_made = remember  # type: ignore[method-assign]
+    Connection._publish_received = remember  # type: ignore[method-assign]
     Connection._settle = wrapped  # type: ignore[method-assign, assignment]
-    PostgresStore.write = slow  # type: ignore[method-assign]
+    PostgresStore.write = held_back  # type: ignore[method-assign]
 
 
 POINTS = {
@@ -176,7 +186,6 @@ POINTS = {
 
 if __name__ == "__main__":
     POINTS[sys.argv[1]](int(sys.argv[2]))
-    sys.argv = ["bridge", "run"]
-    from bridge.__main__ import app
-
-    app()
+    del sys.argv[1:3]
+    program = sys.argv.pop(1)
+    runpy.run_module(program, run_name="__main__", alter_sys=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.chaos.workload import Message
+from tests.acceptance.chaos.workload import Door, Message
 
 
 class Ledger:
@@ -21,21 +21,21 @@ class Ledger:
         self._file = path.open("ab", buffering=0)
         self._lines: list[bytes] = []
 
-    def sent(self, message: Message, door: str) -> None:
+    def sent(self, message: Message, door: Door) -> None:
         """It will be sent as soon as `sync` has returned."""
         self._note(what="sent", door=door, cycle=message.cycle, n=message.n, items=message.items)
 
     def puback(self, n: int, at: float) -> None:
         """The broker took it; its word came at this time."""
-        self._note(what="puback", n=n, at=at)
+        self._note(what="puback", door="mqtt", n=n, at=at)
 
-    def answer(self, n: int, answer: dict[str, Any]) -> None:
+    def answer(self, n: int, door: Door, answer: dict[str, Any]) -> None:
         """A receipt, or the body of a 201, 207 or 422: it is stored."""
-        self._note(what="answer", n=n, answer=answer)
+        self._note(what="answer", door=door, n=n, answer=answer)
 
-    def indeterminate(self, n: int, why: str) -> None:
+    def indeterminate(self, n: int, door: Door, why: str) -> None:
         """No answer, or one that leaves it open."""
-        self._note(what="indeterminate", n=n, why=why)
+        self._note(what="indeterminate", door=door, n=n, why=why)
 
     def _note(self, **record: Any) -> None:
         line = json.dumps({"at": time.monotonic(), **record}).encode() + b"\n"
@@ -51,11 +51,11 @@ class Ledger:
 
 @dataclass
 class Entry:
-    """One message, and the best that is known of it. Times are the machine's monotonic clock, in seconds."""
+    """One message through one door, and the best that is known of it. Times are monotonic, in seconds."""
 
     n: int
     cycle: int
-    door: str
+    door: Door
     items: list[list[Any]]
     sent_at: float
     puback_at: float | None = None
@@ -64,15 +64,15 @@ class Entry:
 
 def read_ledger(path: Path) -> list[Entry]:
     """Every message of the ledger, in the order of sending."""
-    entries: dict[int, Entry] = {}
+    entries: dict[tuple[int, Door], Entry] = {}
     for record in _records(path):
+        key = (record["n"], record["door"])
         if record["what"] == "sent":
-            entries[record["n"]] = Entry(record["n"], record["cycle"], record["door"], record["items"], record["at"])
+            entries[key] = Entry(record["n"], record["cycle"], record["door"], record["items"], record["at"])
         elif record["what"] == "puback":
-            entry = entries[record["n"]]
-            entry.puback_at = entry.puback_at or record["at"]
+            entries[key].puback_at = entries[key].puback_at or record["at"]
         elif record["what"] == "answer":
-            entries[record["n"]].answers.append(record["answer"])
+            entries[key].answers.append(record["answer"])
     return list(entries.values())
 
 

@@ -20,8 +20,8 @@ from tests.acceptance.chaos.workload import reject_key
 Identity = tuple[str, str, str]
 """kind, device, UTC time."""
 
-Reject = tuple[str, str]
-"""reason, content."""
+Reject = tuple[str, str, str]
+"""door, reason, content."""
 
 _HISTORY = {
     "vehicle": "SELECT vehicle_id, ts, ARRAY[soc, kwh_delivered_dc, battery_temp], extra "
@@ -36,7 +36,7 @@ SELECT coalesce(l.{id}, h.{id}) FROM (SELECT * FROM {kind}_live_status WHERE {id
 WHERE (l.ts, {live}, l.extra::text) IS DISTINCT FROM (h.ts, {history}, h.extra::text)
 """
 _TOTALS = "SELECT {id}, count(*), sum({energy}) FROM {kind}_telemetry_history WHERE {id} LIKE $1 GROUP BY 1"
-_REJECTS = "SELECT reason, payload FROM rejected_message WHERE position($1::bytea in payload) > 0"
+_REJECTS = "SELECT source, reason, payload FROM rejected_message WHERE position($1::bytea in payload) > 0"
 _COLUMNS = {
     "vehicle": ("vehicle_id", "kwh_delivered_dc", ("soc", "kwh_delivered_dc", "battery_temp")),
     "meter": ("meter_id", "kwh_consumed_ac", ("kwh_consumed_ac", "voltage")),
@@ -70,11 +70,17 @@ class Verdict:
 
 @dataclass
 class _Claim:
-    """One variant's standing: whether somebody was told that it is stored, and whether the broker was believed."""
+    """One variant's standing at one door: whether it was promised, by us or by a broker that is to be believed."""
 
     promised: bool = False
     excused: bool = False
     stored_claims: int = 0
+
+
+Readings = dict[Identity, dict[str, dict[str, _Claim]]]
+"""Identity, values, door."""
+
+History = dict[Identity, list[str]]
 
 
 def examine(database_url: str, entries: Iterable[Entry], prefix: str, excused_until: float) -> Verdict:
@@ -94,7 +100,7 @@ async def _examine(database_url: str, entries: list[Entry], prefix: str, excused
         kept = await _rejects(db, prefix)
         verdict.readings, verdict.rejects = sum(map(len, history.values())), sum(kept.values())
         _check_history(verdict, readings, history)
-        _check_rejects(verdict, readings, rejects, history, kept)
+        _check_rejects(verdict, rejects, _conflicts(readings, history), kept)
         for kind in _COLUMNS:
             await _check_live(verdict, db, kind, prefix)
             await _check_totals(verdict, db, kind, prefix, history)
@@ -103,21 +109,19 @@ async def _examine(database_url: str, entries: list[Entry], prefix: str, excused
     return verdict
 
 
-def _claims(
-    entries: list[Entry], excused_until: float
-) -> tuple[dict[Identity, dict[str, _Claim]], dict[Reject, _Claim]]:
-    readings: dict[Identity, dict[str, _Claim]] = defaultdict(lambda: defaultdict(_Claim))
+def _claims(entries: list[Entry], excused_until: float) -> tuple[Readings, dict[Reject, _Claim]]:
+    readings: Readings = defaultdict(lambda: defaultdict(lambda: defaultdict(_Claim)))
     rejects: dict[Reject, _Claim] = defaultdict(_Claim)
     for entry in entries:
-        believed = entry.puback_at is not None
         excused = _excused(entry, excused_until)
+        promised = bool(entry.answers) or (entry.puback_at is not None and not excused)
         for item in entry.items:
             if item[0] == "reject":
-                claim = rejects[item[1], item[2]]
+                claim = rejects[entry.door, item[1], item[2]]
             else:
                 kind, device, at, values, extra = item
-                claim = readings[kind, device, at][_values(values, extra)]
-            claim.promised |= bool(entry.answers) or (believed and not excused)
+                claim = readings[kind, device, at][_values(values, extra)][entry.door]
+            claim.promised |= promised
             claim.excused |= excused
         if len(entry.items) == 1 and entry.items[0][0] != "reject":
             # The broker may deliver one receipt twice, so each message counts once.
@@ -132,9 +136,7 @@ def _excused(entry: Entry, excused_until: float) -> bool:
     return entry.puback_at <= excused_until + _LATE_WORD_S
 
 
-def _check_history(
-    verdict: Verdict, readings: dict[Identity, dict[str, _Claim]], history: dict[Identity, list[str]]
-) -> None:
+def _check_history(verdict: Verdict, readings: Readings, history: History) -> None:
     for identity, rows in history.items():
         if len(rows) > 1:
             verdict.doubled.append(f"{identity} is in the history {len(rows)} times")
@@ -142,24 +144,17 @@ def _check_history(
             if row not in readings.get(identity, {}):
                 verdict.foreign.append(f"{identity} with {row}")
     for identity, variants in readings.items():
-        if sum(claim.stored_claims for claim in variants.values()) > 1:
+        claims = [claim for doors in variants.values() for claim in doors.values()]
+        if sum(claim.stored_claims for claim in claims) > 1:
             verdict.doubled.append(f"{identity} was called newly stored more than once")
         if identity not in history:
-            _missing(verdict, variants.values(), f"{identity} is not in the history")
+            _missing(verdict, claims, f"{identity} is not in the history")
 
 
 def _check_rejects(
-    verdict: Verdict,
-    readings: dict[Identity, dict[str, _Claim]],
-    rejects: dict[Reject, _Claim],
-    history: dict[Identity, list[str]],
-    kept: "Counter[Reject]",
+    verdict: Verdict, expected: dict[Reject, _Claim], conflicts: dict[Reject, _Claim], kept: "Counter[Reject]"
 ) -> None:
-    expected = dict(rejects)
-    for identity, variants in readings.items():
-        for values, claim in variants.items():
-            if values not in history.get(identity, [values]):
-                expected["conflict", _conflict_key(identity, values)] = claim
+    expected = expected | conflicts
     for reject, claim in expected.items():
         if reject not in kept:
             _missing(verdict, [claim], f"{reject} is not among the rejects")
@@ -168,6 +163,17 @@ def _check_rejects(
             verdict.doubled.append(f"{reject} is among the rejects {count} times")
         if reject not in expected:
             verdict.foreign.append(f"{reject} among the rejects")
+
+
+def _conflicts(readings: Readings, history: History) -> dict[Reject, _Claim]:
+    """The variants that came second: each door keeps its own copy of them."""
+    return {
+        (door, "conflict", _conflict_key(identity, values)): claim
+        for identity, variants in readings.items()
+        for values, doors in variants.items()
+        if values not in history.get(identity, [values])
+        for door, claim in doors.items()
+    }
 
 
 def _missing(verdict: Verdict, claims: Iterable[_Claim], what: str) -> None:
@@ -185,7 +191,7 @@ async def _check_live(verdict: Verdict, db: Any, kind: str, prefix: str) -> None
     verdict.wrong += [f"{row[0]}: its live row is not its newest" for row in await db.fetch(question, prefix + "%")]
 
 
-async def _check_totals(verdict: Verdict, db: Any, kind: str, prefix: str, history: dict[Identity, list[str]]) -> None:
+async def _check_totals(verdict: Verdict, db: Any, kind: str, prefix: str, history: History) -> None:
     """The database's own sums against the ledger's values, device by device."""
     expected: dict[str, tuple[int, float]] = {}
     for (of, device, _), rows in history.items():
@@ -202,8 +208,8 @@ async def _check_totals(verdict: Verdict, db: Any, kind: str, prefix: str, histo
     ]
 
 
-async def _history(db: Any, prefix: str) -> dict[Identity, list[str]]:
-    history: dict[Identity, list[str]] = defaultdict(list)
+async def _history(db: Any, prefix: str) -> History:
+    history: History = defaultdict(list)
     for kind, question in _HISTORY.items():
         for device, ts, values, extra in await db.fetch(question, prefix + "%"):
             identity = (kind, device, ts.astimezone(UTC).isoformat())
@@ -213,7 +219,7 @@ async def _history(db: Any, prefix: str) -> dict[Identity, list[str]]:
 
 async def _rejects(db: Any, prefix: str) -> "Counter[Reject]":
     rows = await db.fetch(_REJECTS, prefix.encode())
-    return Counter((row["reason"], reject_key(row["payload"])) for row in rows)
+    return Counter((row["source"], row["reason"], reject_key(row["payload"])) for row in rows)
 
 
 def _values(values: list[float], extra: Any) -> str:

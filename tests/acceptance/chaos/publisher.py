@@ -2,11 +2,12 @@
 
 Commands come on stdin, one a line: `publish CYCLE COUNT RATE`, `drain CYCLE`. It answers `published CYCLE` and
 `drained CYCLE`. It behaves as a device should: what is not acknowledged is sent again, and so is what asked for a
-receipt and got none. The client is paho-mqtt, which shares nothing with the bridge.
+receipt and got none. The clients are paho-mqtt and httpx, which share nothing with the bridge.
 """
 
 import itertools
 import json
+import os
 import queue
 import sys
 import time
@@ -22,6 +23,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from tests.acceptance.chaos.http_door import HttpDoor
 from tests.acceptance.chaos.ledger import Ledger
 from tests.acceptance.chaos.workload import Message, Workload
 
@@ -30,15 +32,17 @@ _BURST_S = 0.02
 
 
 class Publisher:
-    """Sends over MQTT with QoS 1 and keeps the ledger. The client's threads only leave word of what came."""
+    """Sends through both doors and keeps the ledger. The clients' threads only leave word of what came."""
 
-    def __init__(self, url: str, ledger: Ledger, workload: Workload) -> None:
+    def __init__(self, url: str, api_url: str, api_key: str, ledger: Ledger, workload: Workload) -> None:
         self._ledger = ledger
         self._workload = workload
         self._flying: dict[int, Message] = {}
         self._refused: list[Message] = []
         self._unanswered: dict[int, Message] = {}
+        self._posting: set[int] = set()
         self._came: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._http = HttpDoor(api_url, api_key, self._posted, self._not_posted)
         parts = urlsplit(url)
         self._client = client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id="chaos-publisher", protocol=MQTTProtocolVersion.MQTTv5
@@ -60,10 +64,15 @@ class Publisher:
         due = time.monotonic()
         while gathered := list(itertools.islice(messages, burst)):
             for message in gathered:
-                self._ledger.sent(message, "mqtt")
+                for door in message.doors:
+                    self._ledger.sent(message, door)
             self._ledger.sync()
             for message in gathered:
-                self._send(message)
+                if "mqtt" in message.doors:
+                    self._send(message)
+                if "http" in message.doors:
+                    self._posting.add(message.n)
+                    self._http.send(message)
             due += burst / rate
             self._collect(due)
 
@@ -83,7 +92,7 @@ class Publisher:
 
     def _settle(self) -> None:
         ask_at = time.monotonic() + _ANSWER_AGAIN_S
-        while self._flying or self._refused or self._unanswered:
+        while self._flying or self._refused or self._unanswered or self._posting:
             self._collect(time.monotonic() + 0.02)
             again, self._refused = self._refused, []
             if time.monotonic() > ask_at and not self._flying:
@@ -121,7 +130,7 @@ class Publisher:
         if reason == 0:
             self._ledger.puback(message.n, at)
         else:  # 0x10: nobody has subscribed, so the broker has not kept it
-            self._ledger.indeterminate(message.n, f"PUBACK {reason}")
+            self._ledger.indeterminate(message.n, "mqtt", f"PUBACK {reason}")
             self._refused.append(message)
 
     def _answered(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
@@ -130,7 +139,17 @@ class Publisher:
 
     def _note_answer(self, n: int, answer: dict[str, Any]) -> None:
         self._unanswered.pop(n, None)
-        self._ledger.answer(n, answer)
+        self._ledger.answer(n, "mqtt", answer)
+
+    def _posted(self, message: Message, answer: dict[str, Any]) -> None:
+        self._came.put(partial(self._note_posted, message.n, answer))
+
+    def _note_posted(self, n: int, answer: dict[str, Any]) -> None:
+        self._posting.discard(n)
+        self._ledger.answer(n, "http", answer)
+
+    def _not_posted(self, message: Message, why: str) -> None:
+        self._came.put(partial(self._ledger.indeterminate, message.n, "http", why))
 
 
 def properties(packet: int, **values: Any) -> Properties:
@@ -144,10 +163,13 @@ def properties(packet: int, **values: Any) -> Properties:
 def main() -> None:
     parser = ArgumentParser()
     parser.add_argument("--url", required=True)
+    parser.add_argument("--api", required=True, help="the URL of POST /v1/ingest; the key is in FLEET_API_KEY")
     parser.add_argument("--ledger", type=Path, required=True)
     parser.add_argument("--seed", type=int, required=True)
     options = parser.parse_args()
-    publisher = Publisher(options.url, Ledger(options.ledger), Workload(options.seed))
+    publisher = Publisher(
+        options.url, options.api, os.environ["FLEET_API_KEY"], Ledger(options.ledger), Workload(options.seed)
+    )
     say = partial(print, flush=True)
     say("ready")
     for line in sys.stdin:

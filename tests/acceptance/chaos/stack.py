@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from bridge.migrate import migrate
 from local.mosquitto import Mosquitto
-from local.ports import free_port
+from local.ports import free_port, is_open
 from local.postgres import Postgres
 from local.process import Process, give_to_service
 from tests.acceptance.chaos.link import Link
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[3]
 _DISK = "384m"
 
 # Small batches and short patience: many more transactions, acks and time-outs in a second than in production.
-BRIDGE_SETTINGS = {
+SETTINGS = {
     "FLEET_BRIDGE_NAME": "chaos",
     "FLEET_BATCH_SIZE": "200",
     "FLEET_BATCH_AGE_MS": "20",
@@ -36,6 +36,7 @@ BRIDGE_SETTINGS = {
     "FLEET_KEEP_ALIVE_S": "2",
     "FLEET_STALL_S": "3",
     "FLEET_COMMAND_TIMEOUT_S": "2",
+    "FLEET_HTTP_TIMEOUT_S": "3",
     "FLEET_LOG_FORMAT": "json",
 }
 
@@ -74,15 +75,18 @@ class Broker(Mosquitto):
         self.most_queued = most
 
 
+def _command(program: str, wrap: tuple[str, int] | None) -> list[object]:
+    crashing: list[object] = [] if wrap is None else ["tests.acceptance.chaos.crashing_bridge", *wrap]
+    return [sys.executable, "-m", *crashing, program, "run"]
+
+
 class Bridge:
     """A bridge process, plain or wrapped by `crashing_bridge`."""
 
     def __init__(self, name: str, logs: Path, env: dict[str, str], wrap: tuple[str, int] | None) -> None:
         self.port = free_port()
-        argv: list[object] = [sys.executable, "-m", "bridge", "run"]
-        if wrap is not None:
-            argv = [sys.executable, "-m", "tests.acceptance.chaos.crashing_bridge", *wrap]
-        self.process = Process(name, argv, logs / "bridge.log", env={**env, "FLEET_BRIDGE_HTTP_PORT": str(self.port)})
+        log, env = logs / f"bridge-{self.port}.log", {**env, "FLEET_BRIDGE_HTTP_PORT": str(self.port)}
+        self.process = Process(name, _command("bridge", wrap), log, env=env)
         self.process.start()
 
     def ready(self) -> bool:
@@ -109,11 +113,16 @@ class Bridge:
 class Publisher:
     """The publisher's process and its answers."""
 
-    def __init__(self, url: str, ledger: Path, seed: int) -> None:
+    def __init__(self, url: str, api_url: str, api_key: str, ledger: Path, seed: int) -> None:
         module = ["-m", "tests.acceptance.chaos.publisher"]
-        options = ["--url", url, "--ledger", str(ledger), "--seed", str(seed)]
+        options = ["--url", url, "--api", api_url, "--ledger", str(ledger), "--seed", str(seed)]
         self._process = subprocess.Popen(
-            [sys.executable, *module, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+            [sys.executable, *module, *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "FLEET_API_KEY": api_key},
         )
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
@@ -146,8 +155,10 @@ class Publisher:
 class Stack:
     """Everything, started; `close` ends it. All of it lies below `directory`."""
 
-    def __init__(self, directory: Path, seed: int) -> None:
+    def __init__(self, directory: Path, seed: int, first: tuple[str, int] | None = None) -> None:
         self.directory = directory
+        self.first = first
+        self.api_port = free_port()
         self.ledger = directory / "ledger.jsonl"
         self.kills = 0
         self.supervised = True
@@ -175,11 +186,21 @@ class Stack:
         self.database_link = self._link(self.postgres.port)
         self.broker_link = self._link(self.broker.bridge_port)
         self.device_link = self._link(self.broker.port)
-        self._opened.callback(self.kill_bridge)
-        self.start_bridge()
-        until(self.bridge.ready, "the first bridge is ready")
-        self.publisher = Publisher(_through(self.broker.url, self.device_link), self.ledger, seed)
+        self._start_programs()
+        url = _through(self.broker.url, self.device_link)
+        self.publisher = Publisher(url, f"{self._api_url}/v1/ingest", self.api_key, self.ledger, seed)
         self._opened.callback(self.publisher.close)
+
+    def _start_programs(self) -> None:
+        self._opened.callback(self.kill_bridge)
+        self.start_bridge(self.first)
+        until(self.bridge.ready, "the first bridge is ready")
+        create = [sys.executable, "-m", "api", "key", "create", "chaos"]
+        made = subprocess.run(create, env=self._env, capture_output=True, text=True, check=True)
+        self.api_key = made.stdout.strip()
+        self.start_api()
+        self._opened.callback(self.kill_api)
+        until(lambda: is_open(self.api_port), "the API listens")
 
     def _link(self, port: int) -> Link:
         link = Link(port)
@@ -206,15 +227,33 @@ class Stack:
 
     def start_bridge(self, wrap: tuple[str, int] | None = None) -> Bridge:
         """Start one more bridge; `wrap` names a crash point or a planted bug, and its n."""
-        env = {
+        self.bridges.append(Bridge(f"bridge {len(self.bridges)}", self.directory / "logs", self._env, wrap))
+        return self.bridge
+
+    def start_api(self, wrap: tuple[str, int] | None = None) -> Process:
+        """Start the API, wrapped like a bridge."""
+        self.api = Process("API", _command("api", wrap), self.directory / "logs" / "api.log", env=self._env)
+        self.api.start()
+        return self.api
+
+    def kill_api(self) -> None:
+        self.api.kill()
+        self.kills += 1
+
+    @property
+    def _api_url(self) -> str:
+        return f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def _env(self) -> dict[str, str]:
+        return {
             **{name: value for name, value in os.environ.items() if not name.startswith("FLEET_")},
-            **BRIDGE_SETTINGS,
+            **SETTINGS,
             "PYTHONPATH": str(ROOT),
             "FLEET_DATABASE_URL": _through(self.postgres.url("chaos", "fleet"), self.database_link),
             "FLEET_BRIDGE_MQTT_URL": _through(self.broker.bridge_url, self.broker_link),
+            "FLEET_HTTP_PORT": str(self.api_port),
         }
-        self.bridges.append(Bridge(f"bridge {len(self.bridges)}", self.directory / "logs", env, wrap))
-        return self.bridge
 
     def kill_bridge(self) -> None:
         """kill -9 of every bridge."""
@@ -224,7 +263,9 @@ class Stack:
         self.bridges.clear()
 
     def supervise(self) -> None:
-        """What systemd does: a bridge that has ended is started again."""
+        """What systemd does: a bridge or an API that has ended is started again."""
+        if not self.api.running:
+            self.start_api()
         ended = [bridge for bridge in self.bridges if not bridge.process.running]
         self.bridges = [bridge for bridge in self.bridges if bridge not in ended]
         self.kills += len(ended)

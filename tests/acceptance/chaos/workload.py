@@ -8,12 +8,13 @@ import json
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 UNSTORABLE_SOC = 66.625
 """A value that the wire takes and the chaos database refuses (a trigger of the harness divides by zero)."""
 
 Doc = dict[str, Any]
+Door = Literal["mqtt", "http"]
 _DEVICES = 12
 _WEIGHTS = {
     "single": 58,
@@ -36,6 +37,8 @@ class Message(NamedTuple):
     payload: bytes
     items: list[list[Any]]
     wants_receipt: bool
+    doors: tuple[Door, ...]
+    """HTTP knows no topic, so only messages without poison go through it, some through both at once."""
 
 
 class Workload:
@@ -51,13 +54,14 @@ class Workload:
         for _ in range(count):
             topic, payload, items = source.next()
             self._n += 1
-            yield Message(self._n, cycle, topic, payload, items, wants_receipt=source.rng.random() < 0.4)
+            wants_receipt = source.rng.random() < 0.4
+            yield Message(self._n, cycle, topic, payload, items, wants_receipt, source.doors(items))
 
     def sentinel(self, cycle: int) -> Message:
         """A reading behind all others in the queue: its receipt says that the queue has drained."""
         self._n += 1
         doc = _vehicle(random.Random(self._n), f"C{cycle}-S", datetime.now(UTC))
-        return Message(self._n, cycle, _topic("vehicle", f"C{cycle}-S"), _dump(doc), [item_of(doc)], True)
+        return Message(self._n, cycle, _topic("vehicle", f"C{cycle}-S"), _dump(doc), [item_of(doc)], True, ("mqtt",))
 
 
 class _Source:
@@ -78,6 +82,12 @@ class _Source:
         made: tuple[str, bytes, list[list[Any]]] = getattr(self, f"_{form}")()
         self._all.append(made)
         return made
+
+    def doors(self, items: list[list[Any]]) -> tuple[Door, ...]:
+        draw = self.rng.random()
+        if draw < 0.75 or any(item[0] == "reject" for item in items):
+            return ("mqtt",)
+        return ("http",) if draw < 0.9 else ("mqtt", "http")
 
     # -- good ones
 
