@@ -91,12 +91,13 @@ def create(
         list[str] | None,
         typer.Option(help="May report only this device, or prefix: EV_1, EV_*, vehicle:EV_1; may be repeated."),
     ] = None,
-    expires: Annotated[timedelta | None, typer.Option(parser=_duration, help="Lifetime: 90d, 12h, 30m.")] = None,
+    expires: Annotated[str | None, typer.Option(help="Lifetime: 90d, 12h, 30m.")] = None,
 ) -> None:
     """Make a key and print it, once."""
+    lifetime = None if expires is None else _duration(expires)
     default = ["ingest"] if device else keys.DEFAULT_SCOPES
     try:
-        grant = keys.Grant(keys.scopes(scope or default), tuple(device) if device else None, expires)
+        grant = keys.Grant(keys.scopes(scope or default), tuple(device) if device else None, lifetime)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     print(_in_database(lambda connection: keys.create(connection, name, grant))[1])
@@ -120,12 +121,11 @@ def revoke(id_: Annotated[str, typer.Argument(metavar="ID")]) -> None:
 @key.command()
 def rotate(
     id_: Annotated[str, typer.Argument(metavar="ID")],
-    overlap: Annotated[
-        timedelta, typer.Option(parser=_duration, help="How long the old key stays good: 7d, 12h.")
-    ] = timedelta(days=1),
+    overlap: Annotated[str, typer.Option(help="How long the old key stays good: 7d, 12h.")] = "1d",
 ) -> None:
     """Make a successor with the same rights and print it, once; the old key ends after the overlap."""
-    successor = _in_database(lambda connection: keys.rotate(connection, id_, overlap))
+    lapse = _duration(overlap)
+    successor = _in_database(lambda connection: keys.rotate(connection, id_, lapse))
     if successor is None:
         print(f"there is no key {id_} that is alive", file=sys.stderr)
         raise SystemExit(1)

@@ -43,7 +43,13 @@ _OF_VEHICLE = _SELECT + (
 @router.put(
     "/meters/{meterId}/assignments/{from}",
     response_model=Assignment,
-    responses={201: {"model": Assignment, "description": "Created"}, 200: {"description": "Replaced, or as it was"}},
+    responses={
+        200: {"description": "Replaced, or as it was"},
+        201: {"description": "Created", "model": Assignment},
+        400: {"description": "Not JSON"},
+        408: {"description": "The body did not arrive in time"},
+        413: {"description": "The body is too large"},
+    },
 )
 async def put_assignment(
     services: WithServices,

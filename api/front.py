@@ -5,9 +5,10 @@ Plain ASGI, around everything: no route can be reached past it.
 
 import asyncio
 import contextlib
+import functools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter
@@ -57,7 +58,9 @@ class Front:
         self._keyring = keyring
         self._settings = settings
         self._rate = RateLimit(settings.rate_limit_per_s, settings.rate_limit_burst)
-        self._answers = Counter("fleet_http_answers", "Answers, by status.", ["status"], registry=registry)
+        answers = Counter("fleet_http_answers", "Answers, by status.", ["status"], registry=registry)
+        # `labels` looks its child up under a lock, which is dear for every request.
+        self._answers = functools.cache(answers.labels)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -88,7 +91,9 @@ class Front:
         path, method = scope["path"], scope["method"]
         if path not in PUBLIC_PATHS and not _is_preflight(scope):
             key = await self._admit(scope)
-            if path == INGEST_PATH and method == "POST":
+            if path == INGEST_PATH:
+                if method != "POST":
+                    raise Problem(405, "readings are posted", {"Allow": "POST"})
                 await self._door(scope, receive, answer, key)
                 return
             scope["state"]["key"] = key
@@ -137,7 +142,7 @@ def _is_preflight(scope: Scope) -> bool:
 class _Answer:
     """`send` with the headers that every answer has, and the count of answers."""
 
-    def __init__(self, scope: Scope, send: Send, answers: Counter) -> None:
+    def __init__(self, scope: Scope, send: Send, answers: Callable[[int], Counter]) -> None:
         self._send = send
         self._answers = answers
         self._headers = _HEADERS + (_DOCS if scope["path"] == "/docs" else _NOTHING)
@@ -148,7 +153,7 @@ class _Answer:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._started = True
-            self._answers.labels(message["status"]).inc()
+            self._answers(message["status"]).inc()
             message["headers"] = [*message["headers"], *self._headers]
         await self._send(message)
 

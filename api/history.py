@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from api.database import connection
-from api.live import never_seen
+from api.live import NEVER_SEEN, never_seen
 from api.models import MeterPage, VehiclePage
 from api.paging import Cursor, decode_time, encode_cursor, next_link
 from api.period import AskedPeriod, DeviceId, Period
@@ -21,7 +21,10 @@ router = APIRouter(prefix="/v1/history", tags=["history"])
 
 HistoryLimit = Annotated[int, Query(ge=1, le=10_000, description="Readings a page.")]
 _TICK = timedelta(microseconds=1)
-_CSV_TOO: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}
+_RESPONSES: dict[int | str, dict[str, Any]] = NEVER_SEEN | {
+    200: {"content": {"text/csv": {"schema": {"type": "string"}}}},
+    406: {"description": "Neither JSON nor CSV is accepted"},
+}
 _COLUMNS = {"vehicle": VEHICLE_COLUMNS, "meter": METER_COLUMNS}
 
 
@@ -37,7 +40,7 @@ _PAGE = {"vehicle": _page_sql(VEHICLE), "meter": _page_sql(METER)}
 _SEEN = {t.kind: f"SELECT EXISTS (SELECT FROM {t.live} WHERE {t.device_column} = $1)" for t in (VEHICLE, METER)}  # noqa: S608
 
 
-@router.get("/vehicles/{vehicleId}", response_model=VehiclePage, responses=_CSV_TOO)
+@router.get("/vehicles/{vehicleId}", response_model=VehiclePage, responses=_RESPONSES)
 async def vehicle_history(
     request: Request,
     services: WithServices,
@@ -50,7 +53,7 @@ async def vehicle_history(
     return await _history(request, services, VEHICLE, vehicleId, period, cursor, limit)
 
 
-@router.get("/meters/{meterId}", response_model=MeterPage, responses=_CSV_TOO)
+@router.get("/meters/{meterId}", response_model=MeterPage, responses=_RESPONSES)
 async def meter_history(
     request: Request,
     services: WithServices,

@@ -1,5 +1,7 @@
 """GET /v1/live/...: the newest state of each device, from the live tables alone."""
 
+from typing import Any
+
 from fastapi import APIRouter
 from starlette.responses import Response
 
@@ -14,6 +16,7 @@ from bridge.tables import METER, VEHICLE, Table
 
 router = APIRouter(prefix="/v1/live", tags=["live"])
 
+NEVER_SEEN: dict[int | str, dict[str, Any]] = {404: {"description": "The device has never been seen"}}
 _COLUMNS = {"vehicle": VEHICLE_COLUMNS, "meter": METER_COLUMNS}
 
 
@@ -36,7 +39,7 @@ async def live_vehicles(services: WithServices, cursor: Cursor = None, limit: Li
     return await _page(services.pool, VEHICLE, cursor, limit)
 
 
-@router.get("/vehicles/{vehicleId}", response_model=VehicleState)
+@router.get("/vehicles/{vehicleId}", response_model=VehicleState, responses=NEVER_SEEN)
 async def live_vehicle(services: WithServices, vehicleId: DeviceId) -> Response:  # noqa: N803
     """The newest state of one vehicle."""
     return await _one(services.pool, VEHICLE, vehicleId)
@@ -48,7 +51,7 @@ async def live_meters(services: WithServices, cursor: Cursor = None, limit: Limi
     return await _page(services.pool, METER, cursor, limit)
 
 
-@router.get("/meters/{meterId}", response_model=MeterState)
+@router.get("/meters/{meterId}", response_model=MeterState, responses=NEVER_SEEN)
 async def live_meter(services: WithServices, meterId: DeviceId) -> Response:  # noqa: N803
     """The newest state of one meter."""
     return await _one(services.pool, METER, meterId)

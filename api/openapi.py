@@ -155,8 +155,10 @@ def _document(app: FastAPI) -> dict[str, Any]:
 def _finish(path: str, method: str, operation: dict[str, Any]) -> None:
     """Errors are problems, and everything that is not public needs a key."""
     responses = operation["responses"]
-    if "422" in responses:
-        responses["422"] = _problem("A field is not what it should be; the detail names it")
+    if responses.get("422", {}).get("description") == "Validation Error":
+        responses["422"]["description"] = "Not what it should be; the detail names the field and the reason"
+    for status in filter(lambda status: status >= "400", responses):
+        responses[status] = _problem(responses[status]["description"])
     if path in PUBLIC_PATHS:
         operation["security"] = []
         return

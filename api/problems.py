@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -12,6 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from bridge.errors import StoreUnavailable
+
+log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
@@ -67,7 +70,8 @@ async def _on_problem(_: Request, error: Exception) -> Response:
     return error.response()
 
 
-async def _on_unavailable(_: Request, __: Exception) -> Response:
+async def _on_unavailable(request: Request, error: Exception) -> Response:
+    log.warning("store unavailable", path=request.url.path, error=str(error))
     return unavailable("the store is unavailable").response()
 
 

@@ -57,7 +57,7 @@ class Platform:
         self._start(self.api)
         _ = self.api_key
         if self._sim_vehicles:
-            self._start(Simulator(self._logs / "simulator.log", self._sim_vehicles, self.settings | self.addresses))
+            self._start(Simulator(self.directory, self._sim_vehicles, self.settings | self.addresses))
 
     def stop(self) -> None:
         """Stop in reverse order: nobody loses the server that they still need to finish."""
@@ -124,15 +124,18 @@ class Platform:
 
 
 class Simulator:
-    """A small fleet that talks to the platform until it is stopped."""
+    """A small fleet that talks to the platform until it is stopped; its ledger is that of the last run."""
 
-    def __init__(self, log: Path, vehicles: int, env: dict[str, str]) -> None:
-        self.process = program("the simulator", ["simulator", "run", "--vehicles", str(vehicles)], log, env)
+    def __init__(self, directory: Path, vehicles: int, env: dict[str, str]) -> None:
+        self._ledger = directory / "ledger"
+        argv = ["simulator", "run", f"--vehicles={vehicles}", f"--ledger={self._ledger}", "--connections=1"]
+        self.process = program("the simulator", argv, directory / "logs" / "simulator.log", env)
 
     def start(self) -> None:
         """Start it; its first readings are on their way soon after."""
+        self._ledger.unlink(missing_ok=True)
         self.process.start()
 
     def stop(self) -> None:
-        """Let it write its ledger and end."""
+        """Let it wait for its last acknowledgements, close its ledger and end."""
         self.process.stop()
