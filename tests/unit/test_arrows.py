@@ -37,7 +37,7 @@ BRIDGE = {
 
 OUTSIDE = {
     "bridge": set[str](),
-    "mosquitto": set[str](),
+    "mosquitto": {"bridge"},
     "api": {"bridge"},
     "simulator": {"bridge"},
     "local": {"bridge", "api", "simulator", "mosquitto"},
