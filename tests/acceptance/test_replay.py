@@ -36,7 +36,9 @@ def _written(folder: Path, begin: datetime) -> tuple[Path, Path]:
 def test_household_is_stored_to_the_last_digit(platform: Platform, tmp_path: Path, via: str) -> None:
     file = recording("uci_household_power_1min.txt")
     ledger = tmp_path / "ledger"
-    replayed = simulator(platform, "replay", file, "--via", via, "--name", f"{via}-", "--ledger", ledger)
+    replayed = simulator(
+        platform, "replay", file, *("--via", via, "--name", f"{via}-", "--http-batch", "5000", "--ledger", ledger)
+    )
     assert replayed.returncode == 0, replayed.stdout + replayed.stderr
     assert "37,283 readings, 1063.8435 kWh" in replayed.stdout
     assert _verified(platform, ledger)["readings in the history"] == 37_283
