@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
+
 from bridge.migrate import migrate
 from local.mosquitto import Mosquitto
 from local.ports import free_port, is_open
@@ -161,6 +163,8 @@ class Stack:
         self.api_port = free_port()
         self.ledger = directory / "ledger.jsonl"
         self.kills = 0
+        self.most_memory = 0
+        """The largest resident set of any bridge, in bytes."""
         self.supervised = True
         self.excused_until = 0.0
         """What the broker acknowledged before this moment it may have forgotten: we made it."""
@@ -266,6 +270,9 @@ class Stack:
         """What systemd does: a bridge or an API that has ended is started again."""
         if not self.api.running:
             self.start_api()
+        for bridge in self.bridges:
+            with contextlib.suppress(psutil.Error):
+                self.most_memory = max(self.most_memory, psutil.Process(bridge.process.pid).memory_info().rss)
         ended = [bridge for bridge in self.bridges if not bridge.process.running]
         self.bridges = [bridge for bridge in self.bridges if bridge not in ended]
         self.kills += len(ended)
