@@ -11,9 +11,10 @@ from pathlib import Path
 
 from tests.acceptance.chaos.fault import CannotHappenHere
 from tests.acceptance.chaos.nemesis import FAULTS, choose
+from tests.acceptance.chaos.processes import Stuck
 from tests.acceptance.chaos.report import Report
 from tests.acceptance.chaos.runner import Load, examine_all, run_cycle
-from tests.acceptance.chaos.stack import Stack, Stuck
+from tests.acceptance.chaos.stack import Stack
 
 
 def main() -> int:

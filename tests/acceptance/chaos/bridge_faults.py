@@ -5,7 +5,8 @@ import signal
 from collections.abc import Iterator
 
 from tests.acceptance.chaos.fault import Course, fault
-from tests.acceptance.chaos.stack import Stack, Stuck, until
+from tests.acceptance.chaos.processes import Stuck, until
+from tests.acceptance.chaos.stack import Stack
 
 _MOST_MEMORY = 300 * 1024 * 1024
 

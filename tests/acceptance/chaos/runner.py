@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from tests.acceptance.chaos.fault import Fault
 from tests.acceptance.chaos.ledger import read_ledger
 from tests.acceptance.chaos.oracle import Verdict, examine
-from tests.acceptance.chaos.stack import Stack, until
+from tests.acceptance.chaos.processes import until
+from tests.acceptance.chaos.stack import Stack
 
 
 @dataclass(frozen=True)
