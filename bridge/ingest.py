@@ -77,12 +77,13 @@ class Ingest:
     def offer(self, delivery: Delivery) -> None:
         """Take a delivery. It will be settled exactly once."""
         now = time.monotonic()
-        if not self.outstanding:
+        outstanding = self._batch.weight + self._writing_weight
+        if not outstanding:
             self._moved_at = now
             self._wake.set()
         if self._batch.add(delivery, delivery.weight, now):
             self._wake.set()
-        if self.full:
+        if outstanding + delivery.weight >= self._capacity:
             self._room.clear()
 
     async def room(self) -> None:
@@ -95,7 +96,7 @@ class Ingest:
         self._wake.set()
 
     def discard(self) -> None:
-        """Settle all that waits as not stored: its sender's connection is gone, or the lock is somebody else's."""
+        """Settle all that waits as not stored."""
         while waiting := self._batch.take():
             self._settle(waiting, StoreUnavailable("not written"))
 
@@ -113,6 +114,8 @@ class Ingest:
                 self._settle(deliveries, StoreUnavailable("the writer stopped"))
                 raise
             self._settle(deliveries, settlement)
+            if self._stopping.is_set() and isinstance(settlement, StoreUnavailable):
+                self.discard()  # each further try may take a time-out, and the process was asked to go
 
     async def _due(self) -> bool:
         """Wait until a batch, or in idle times a check, is due (True) or all is written after `stop` (False)."""

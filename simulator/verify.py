@@ -18,7 +18,7 @@ import asyncpg
 from bridge.reading import Kind
 from simulator import database
 from simulator.database import Connection, Period
-from simulator.expected import Expected, Values, expected_of, values_of
+from simulator.expected import Expected, Values, expected_of, feeds_of, period_of, values_of
 from simulator.findings import Findings
 from simulator.ledger_reader import ACKNOWLEDGED, Ledger
 
@@ -70,13 +70,13 @@ class _Comparison:
         self._ledger = ledger
         self._findings = Findings()
         self._created = datetime.fromisoformat(ledger.info["created"])
-        self._feeds = _feeds(ledger)
+        self._feeds = feeds_of(ledger)
         self._energy: dict[str, Decimal] = {}
         self._consumed: dict[str, Decimal] = defaultdict(Decimal)
         self._is_certain = ledger.complete
 
     async def findings(self) -> Findings:
-        period = _period(self._ledger)
+        period = period_of(self._ledger)
         seen = self._findings.seen
         seen["devices"], seen["items sent"] = len(self._ledger.devices), len(self._ledger)
         for bits, name in ((1, "by PUBACK"), (2, "by receipt"), (4, "by HTTP answer")):
@@ -230,26 +230,3 @@ class _Comparison:
 
 def _is_equal(found: Decimal, true: Decimal) -> bool:
     return abs(found - true) <= _TOLERANCE_KWH
-
-
-def _period(ledger: Ledger) -> Period | None:
-    """From the first to the last device time that should be stored; None when there is none."""
-    first = last = None
-    for device, (kind, _) in enumerate(ledger.devices):
-        for number in ledger.numbers_of(device):
-            item = ledger.item(number)
-            if item.expect == "stored":
-                at, _ = values_of(kind, item.payload)
-                first = at if first is None or at < first else first
-                last = at if last is None or at > last else last
-    return None if first is None or last is None else (first, last)
-
-
-def _feeds(ledger: Ledger) -> dict[str, tuple[list[int], list[str | None]]]:
-    """For each meter the times from which it feeds somebody else, ascending, and whom."""
-    feeds: dict[str, tuple[list[int], list[str | None]]] = {}
-    for meter, since_us, vehicle in sorted(ledger.assignments, key=lambda a: a[:2]):
-        since, vehicles = feeds.setdefault(ledger.devices[meter][1], ([], []))
-        since.append(since_us)
-        vehicles.append(None if vehicle is None else ledger.devices[vehicle][1])
-    return feeds

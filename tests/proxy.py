@@ -116,6 +116,8 @@ class Proxy:
         try:
             while data := await self._next(direction, reader):
                 self.watch(link, direction, data)
+                if writer.transport.is_closing():
+                    return
                 if self._modes[direction] == "pass":
                     writer.write(data)
                     await writer.drain()
