@@ -8,8 +8,9 @@ import pytest
 
 from tests.acceptance.chaos.fault import Fault
 from tests.acceptance.chaos.oracle import Verdict
+from tests.acceptance.chaos.processes import until
 from tests.acceptance.chaos.runner import Load, run_cycle
-from tests.acceptance.chaos.stack import Stack, until
+from tests.acceptance.chaos.stack import Stack
 
 _LOAD = Load(count=500, rate=500.0)
 Course = Callable[[Stack, random.Random], Iterator[None]]

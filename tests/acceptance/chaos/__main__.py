@@ -1,5 +1,6 @@
 """`python -m tests.acceptance.chaos --cycles N --seed S [--fault NAME] [--report FILE]`: the long fault run."""
 
+import contextlib
 import random
 import shutil
 import sys
@@ -10,27 +11,28 @@ from pathlib import Path
 
 from tests.acceptance.chaos.fault import CannotHappenHere
 from tests.acceptance.chaos.nemesis import FAULTS, choose
+from tests.acceptance.chaos.processes import Stuck
 from tests.acceptance.chaos.report import Report
 from tests.acceptance.chaos.runner import Load, examine_all, run_cycle
-from tests.acceptance.chaos.stack import Stack, Stuck
+from tests.acceptance.chaos.stack import Stack
 
 
 def main() -> int:
     options = _options()
     directory = Path(tempfile.mkdtemp(prefix="chaos-"))
     directory.chmod(0o755)
-    report, started = Report(options.seed), time.monotonic()
+    report, started, sound = Report(options.seed), time.monotonic(), False
     stack = Stack(directory, options.seed)
     try:
-        sound = _run(stack, options, report)
+        with contextlib.suppress(KeyboardInterrupt):  # what there is so far is reconciled
+            sound = _run(stack, options, report)
         everything = examine_all(stack)
-        report.close(everything, stack.kills, time.monotonic() - started)
+        report.close(everything, stack.kills, stack.most_memory, time.monotonic() - started)
         sound &= everything.sound
         if not everything.sound:
             print(f"the whole run: {everything}")
     except Stuck as stuck:
         print(f"stuck: {stuck}")
-        sound = False
     finally:
         stack.close()
     print(report)
@@ -48,7 +50,9 @@ def _run(stack: Stack, options: Namespace, report: Report) -> bool:
         rng = random.Random(f"{options.seed}:{cycle}:faults")
         faults = choose(cycle, rng, options.fault or list(FAULTS))
         names = [fault.name for fault in faults]
-        load = Load(round(options.messages * rng.uniform(0.5, 1.5)), options.rate * rng.choice([0.5, 1, 2]))
+        load = Load(
+            round(options.messages * rng.uniform(0.5, 1.5)), options.rate * rng.choice([0.5, 1, 2]), options.hold
+        )
         began = time.monotonic()
         try:
             verdict = run_cycle(stack, cycle, faults, rng, load)
@@ -69,6 +73,7 @@ def _options() -> Namespace:
     parser.add_argument("--first", type=int, default=0, help="the first cycle, to replay a failing one")
     parser.add_argument("--messages", type=int, default=1000, help="about so many a cycle")
     parser.add_argument("--rate", type=float, default=500.0, help="messages a second")
+    parser.add_argument("--hold", type=float, default=1.0, help="make faults last so many times as long")
     parser.add_argument("--fault", action="append", choices=list(FAULTS), help="only these")
     parser.add_argument("--report", type=Path, help="where the figures go, as JSON")
     return parser.parse_args()

@@ -7,7 +7,8 @@ import socket
 from collections.abc import Iterator
 
 from tests.acceptance.chaos.fault import Course, fault, repeatedly
-from tests.acceptance.chaos.stack import Stack, Stuck, until
+from tests.acceptance.chaos.processes import Stuck, until
+from tests.acceptance.chaos.stack import Stack
 
 _HEAD = b"POST /v1/ingest HTTP/1.1\r\nHost: chaos\r\nContent-Type: application/json\r\nAuthorization: Bearer %s\r\n"
 _BODIES = (b"Content-Length: 100000\r\n\r\n[{", b"Transfer-Encoding: chunked\r\n\r\n5\r\n[{", b"\r\n", b"Content-Le")

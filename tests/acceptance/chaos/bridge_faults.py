@@ -4,10 +4,9 @@ import random
 import signal
 from collections.abc import Iterator
 
-import psutil
-
 from tests.acceptance.chaos.fault import Course, fault
-from tests.acceptance.chaos.stack import Stack, Stuck, until
+from tests.acceptance.chaos.processes import Stuck, until
+from tests.acceptance.chaos.stack import Stack
 
 _MOST_MEMORY = 300 * 1024 * 1024
 
@@ -77,7 +76,6 @@ def overload(stack: Stack, rng: random.Random) -> Iterator[None]:
     """The database takes a fraction of what comes: memory stays bounded, the rest waits in the broker."""
     stack.database_link.delay(0.15)
     yield
-    used = psutil.Process(stack.bridge.process.pid).memory_info().rss if stack.bridge.process.running else 0
-    if used > _MOST_MEMORY:
-        raise Stuck(f"the bridge uses {used} bytes")
     stack.database_link.heal()
+    if stack.most_memory > _MOST_MEMORY:
+        raise Stuck(f"the bridge has used {stack.most_memory} bytes")

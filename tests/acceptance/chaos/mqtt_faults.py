@@ -12,8 +12,9 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 
 from tests.acceptance.chaos.fault import fault, repeatedly
+from tests.acceptance.chaos.processes import until
 from tests.acceptance.chaos.publisher import properties
-from tests.acceptance.chaos.stack import SETTINGS, Stack, until
+from tests.acceptance.chaos.stack import SETTINGS, Stack
 
 _BEYOND_KEEP_ALIVE_S = 4.0
 
@@ -71,6 +72,19 @@ def broker_kill(stack: Stack, rng: random.Random) -> Iterator[None]:
     stack.broker.start()
     stack.forgive_broker()
     yield
+
+
+@fault("broker-kill-with-backlog", alone=True)
+def broker_kill_with_backlog(stack: Stack, rng: random.Random) -> Iterator[None]:
+    """The bridge is away, so what the broker has acknowledged lies in its memory alone: it is lost, and counted."""
+    stack.supervised = False
+    stack.bridge.process.stop()
+    yield
+    stack.broker.process.kill()
+    stack.kills += 1
+    stack.broker.start()
+    stack.forgive_broker()
+    stack.supervised = True
 
 
 @fault("broker-old-snapshot")

@@ -9,7 +9,8 @@ import threading
 from collections.abc import Iterator
 
 from tests.acceptance.chaos.fault import CannotHappenHere, fault, repeatedly
-from tests.acceptance.chaos.stack import Stack, until
+from tests.acceptance.chaos.processes import until
+from tests.acceptance.chaos.stack import Stack
 
 _OF_BRIDGE = "FROM pg_stat_activity WHERE application_name = 'fleet-bridge'"
 _CUT_SESSIONS = f"SELECT pg_terminate_backend(pid) {_OF_BRIDGE}"

@@ -27,6 +27,8 @@ class Report:
     faults: Counter[str] = field(default_factory=Counter)
     skipped: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    bridge_mib: int = 0
+    """The most that a bridge has used, resident."""
 
     def add(self, names: list[str], verdict: Verdict) -> None:
         """One more cycle."""
@@ -35,11 +37,12 @@ class Report:
         self.messages += verdict.messages
         self.puback_only_lost += verdict.excused
 
-    def close(self, everything: Verdict, kills: int, seconds: float) -> None:
+    def close(self, everything: Verdict, kills: int, bridge_bytes: int, seconds: float) -> None:
         """The last reconciliation is that of the whole run."""
         self.readings, self.rejects = everything.readings, everything.rejects
         self.lost, self.doubled = len(everything.lost), len(everything.doubled)
         self.never_sent, self.wrong = len(everything.foreign), len(everything.wrong)
+        self.bridge_mib = bridge_bytes // 2**20
         self.kills, self.seconds = kills, round(seconds, 1)
 
     def write(self, path: Path) -> None:
@@ -50,5 +53,6 @@ class Report:
             f"seed {self.seed}: {self.cycles} cycles, {sum(self.faults.values())} faults, {self.kills} kills, "
             f"{self.messages} messages, {self.readings} readings and {self.rejects} rejects kept in "
             f"{self.seconds:.0f} s\nlost {self.lost}, doubled {self.doubled}, never sent {self.never_sent}, "
-            f"wrong {self.wrong}; lost of what the broker alone had acknowledged: {self.puback_only_lost}"
+            f"wrong {self.wrong}; lost of what the broker alone had acknowledged: {self.puback_only_lost}; "
+            f"the bridge used {self.bridge_mib} MiB at most"
         )
