@@ -1,6 +1,5 @@
 """`python -m tests.acceptance.chaos --cycles N --seed S [--fault NAME] [--report FILE]`: the long fault run."""
 
-import contextlib
 import random
 import shutil
 import sys
@@ -24,8 +23,7 @@ def main() -> int:
     report, started, sound = Report(options.seed), time.monotonic(), False
     stack = Stack(directory, options.seed)
     try:
-        with contextlib.suppress(KeyboardInterrupt):  # what there is so far is reconciled
-            sound = _run(stack, options, report)
+        sound = _run(stack, options, report)
         everything = examine_all(stack)
         report.close(everything, stack.kills, stack.most_memory, time.monotonic() - started)
         sound &= everything.sound

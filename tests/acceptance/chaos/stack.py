@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -165,7 +166,7 @@ class Stack:
                 self.most_memory = max(self.most_memory, psutil.Process(bridge.process.pid).memory_info().rss)
         ended = [bridge for bridge in self.bridges if not bridge.process.running]
         self.bridges = [bridge for bridge in self.bridges if bridge not in ended]
-        self.kills += len(ended)
+        self.kills += sum(bridge.process.exit_code == -signal.SIGKILL for bridge in ended)
         if not self.bridges and self.supervised:
             self.start_bridge()
 
