@@ -8,7 +8,10 @@ from typing import Any
 
 
 async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> Any:
-    """Ask (or await) again and again until the answer is true, and return it. Raises `AssertionError` with the last answer."""
+    """Ask (or await) again and again until the answer is true, and return it.
+
+    Raises `AssertionError` with the last answer when the time is over.
+    """
     deadline = time.monotonic() + timeout_s
     while True:
         answer = condition()

@@ -219,12 +219,12 @@ async def test_stalled_time_counts_only_while_something_is_outstanding() -> None
         assert ingest.stalled_s == 0
 
 
-@pytest.mark.parametrize("answer", [None, StoreUnavailable("away")])
+@pytest.mark.parametrize("answers", [[], [StoreUnavailable("away")]])
 async def test_idle_loop_checks_the_store_and_goes_on(
-    monkeypatch: pytest.MonkeyPatch, answer: StoreUnavailable | None
+    monkeypatch: pytest.MonkeyPatch, answers: list[StoreUnavailable]
 ) -> None:
     monkeypatch.setattr(ingest_module, "_CHECK_EVERY_S", 0.01)
-    store, settled = Replay(*[answer] * (answer is not None)), Settled()
+    store, settled = Replay(*answers), Settled()
     ingest = loop_over(store)
     async with running(ingest):
         await until(lambda: len(store.writes) >= 2)
