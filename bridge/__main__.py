@@ -12,7 +12,7 @@ import typer
 import uvloop
 from pydantic import ValidationError
 
-from bridge import logs, rejects
+from bridge import logs, memory, rejects
 from bridge.errors import Misconfigured, StoreUnavailable
 from bridge.migrate import migrate as apply_migrations
 from bridge.service import Bridge
@@ -63,6 +63,7 @@ def run() -> None:
         await Bridge(settings).run(stop)
 
     settings = _settings()
+    memory.calm_collector()
     try:
         uvloop.run(serve())
     except Misconfigured as error:

@@ -19,6 +19,7 @@ Reason = Literal[
     "too_many_readings",
     "conflict",  # this identity is already in the history with other values
     "unstorable",  # only the database refused it
+    "forbidden",  # whoever sent it may not report this device
 ]
 
 
@@ -47,6 +48,10 @@ class LeadershipLost(StoreUnavailable):
 
 class NotJson(ValueError):
     """An HTTP body that is not JSON at all."""
+
+
+class TooManyReadings(ValueError):
+    """An HTTP body with more readings than one request may carry; none of them was decoded."""
 
 
 class Misconfigured(Exception):

@@ -50,6 +50,7 @@ class Connection(asyncio.Protocol):
         self._settings = settings
         self._metrics = metrics
         self._take = take
+        self._window = settings.accepted_window
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
         self._answers: list[bytes] = []
@@ -138,7 +139,7 @@ class Connection(asyncio.Protocol):
             self._note_dropped(packet.payload)
             return
         self._received_messages += 1
-        items = wire.decode_message(packet.topic, packet.payload, now, self._settings.accepted_window)
+        items = wire.decode_message(packet.topic, packet.payload, now, self._window)
         settle = partial(self._settle, packet.packet_id, packet.topic, packet.response_topic, packet.correlation_data)
         if not self._take(delivery(items, settle, len(packet.payload))):
             self._pause()

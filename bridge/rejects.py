@@ -8,6 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
+from bridge import audit
 from bridge.delivery import Item, Store
 from bridge.errors import Rejected
 from bridge.wire import AcceptedWindow, decode_body, decode_message
@@ -59,9 +60,13 @@ async def replay_rejected(
         for row in await connection.fetch(_PENDING, list(ids), reason):
             items = _decode(row["source"], row["topic"], row["payload"], window)
             refused = [str(o) for o in await store.write(items) if isinstance(o, Rejected)]
-            if not refused:
-                await connection.execute(_DONE, row["id"])
-            results[row["id"]] = "; ".join(refused) or "stored"
+            results[row["id"]] = result = "; ".join(refused) or "stored"
+            async with connection.transaction():
+                if not refused:
+                    await connection.execute(_DONE, row["id"])
+                await audit.record(
+                    connection, audit.operator(), "rejected.replay", f"rejected:{row['id']}", result=result
+                )
         return results
     finally:
         await connection.close()

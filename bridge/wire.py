@@ -5,20 +5,25 @@ In an array each element stands for itself. The formats are those of DESIGN "Con
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from functools import lru_cache
+from itertools import islice
+from operator import attrgetter
+from typing import Any, cast
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from bridge.errors import NotJson, Reason, Rejected, Source
+from bridge.errors import NotJson, Reason, Rejected, Source, TooManyReadings
 from bridge.reading import Kind, MeterReading, Reading, VehicleReading, format_timestamp, is_device_id, jsonb_text
 
 MAX_READINGS_PER_MESSAGE = 1_000
 MAX_READINGS_PER_BODY = 10_000
 _MAX_DETAIL = 500
+_lines = re.compile(rb"\S[^\r\n]*").finditer
 
 _MODELS: dict[str, type[VehicleReading] | type[MeterReading]] = {
     "vehicle": VehicleReading,
@@ -62,19 +67,29 @@ def encode_many(readings: Iterable[Reading]) -> bytes:
 
 def decode_message(topic: str, payload: bytes, now: datetime, window: AcceptedWindow) -> list[Reading | Rejected]:
     """The readings of one MQTT message, all of the topic's device. Never raises; never empty."""
-    levels = topic.split("/")
-    if len(levels) != 4 or levels[1] not in _MODELS or not is_device_id(levels[2]):
+    sender = _sender(topic)
+    if sender is None:
         return [Rejected("bad_topic", "no device can be read from the topic", payload, "mqtt", topic)]
-    kind, device = levels[1], levels[2]
+    kind, device, id_of = sender
     if payload[:1] != b"{":
         return _decode_other(_Origin("mqtt", topic, device), kind, payload, now, window)
     try:
         reading = _MODELS[kind].__pydantic_validator__.validate_json(payload, by_alias=True, by_name=False)
     except ValidationError as error:
         return [_invalid(_Origin("mqtt", topic, device), error, payload)]
-    if reading.device == device and not reading.__pydantic_extra__ and _in_window(reading, now, window):
+    if id_of(reading) == device and not reading.__pydantic_extra__ and _in_window(reading, now, window):
         return [reading]
     return [_check(_Origin("mqtt", topic, device), kind, reading, payload, now, window)]
+
+
+@lru_cache(maxsize=65_536)
+def _sender(topic: str) -> tuple[Kind, str, Callable[[Any], str]] | None:
+    """Kind and id of the topic's device, and how to read the id of a reading of that kind; None for a bad topic."""
+    levels = topic.split("/")
+    if len(levels) != 4 or levels[1] not in _MODELS or not is_device_id(levels[2]):
+        return None
+    kind = cast(Kind, levels[1])
+    return kind, levels[2], attrgetter(f"{kind}_id")
 
 
 def _decode_other(
@@ -93,18 +108,26 @@ def _decode_other(
 def decode_body(body: bytes, now: datetime, window: AcceptedWindow, ndjson: bool = False) -> list[Reading | Rejected]:
     """The readings of an HTTP body: one object, an array, or a JSON object a line. Never empty.
 
-    Raises `NotJson` when the body is not JSON at all; a broken NDJSON line is a rejected item of its own.
+    Raises `NotJson` when the body is not JSON at all (a broken NDJSON line is a rejected item of its own), and
+    `TooManyReadings` before it has decoded any: eight megabytes of commas must not cost millions of rejections.
     """
     origin = _Origin("http")
     if ndjson:
-        lines = [line for line in body.splitlines() if line.strip()]
+        lines = [line[0].rstrip() for line in islice(_lines(body), MAX_READINGS_PER_BODY + 1)]
+        _refuse_crowd(len(lines))
         return [_decode_line(origin, line, now, window) for line in lines] or [_empty(origin, body)]
     try:
         document = _loads(body)
     except ValueError as error:
         raise NotJson(str(error)) from None
     elements = document if isinstance(document, list) else [document]
+    _refuse_crowd(len(elements))
     return [_decode_element(origin, element, now, window) for element in elements] or [_empty(origin, body)]
+
+
+def _refuse_crowd(readings: int) -> None:
+    if readings > MAX_READINGS_PER_BODY:
+        raise TooManyReadings(f"more than {MAX_READINGS_PER_BODY} readings")
 
 
 def _decode_line(origin: _Origin, line: bytes, now: datetime, window: AcceptedWindow) -> Reading | Rejected:

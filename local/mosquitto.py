@@ -1,36 +1,50 @@
 """The system's Mosquitto with the project's configuration, in a private directory, on loopback only."""
 
-import json
 import os
-import secrets
 import shutil
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
 from bridge.errors import Misconfigured
 from local.ports import free_port, is_open
+from local.private import write_private
 from local.process import Process, give_to_service
-from mosquitto import password_line
+from mosquitto import provisioning
+from mosquitto.directory import Directory, accounts
 
-ACCOUNTS = ("bridge", "gateway")
+_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 class Mosquitto:
-    """One broker in one directory: accounts and queue stay; start it again and they are there."""
+    """One broker in one directory: its CA, accounts, devices and queue stay; start it again and they are there."""
 
-    def __init__(self, directory: Path, *, port: int | None = None, bridge_port: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        port: int | None = None,
+        bridge_port: int | None = None,
+        tls_port: int | None = None,
+        password_port: int | None = None,
+    ) -> None:
         self.directory = directory
         self.port = port or free_port()
         self.bridge_port = bridge_port or free_port()
+        self.tls_port = tls_port or free_port()
+        """Devices with certificates."""
+        self.password_port = password_port or free_port()
+        """Devices with passwords, in TLS too."""
         log = directory.parent / "logs" / "mosquitto.log"
         argv = [_program(), "-c", directory / "mosquitto.conf"]
         self.process = Process("Mosquitto", argv, log, as_service=True)
 
     def start(self) -> None:
-        """Write the configuration, start the broker and wait until both listeners accept connections."""
+        """Write the configuration, start the broker and wait until every listener accepts connections."""
         self._configure()
         self.process.start()
-        self.process.wait_until(lambda: is_open(self.port) and is_open(self.bridge_port))
+        ports = (self.port, self.bridge_port, self.tls_port, self.password_port)
+        self.process.wait_until(lambda: all(map(is_open, ports)))
 
     def stop(self) -> None:
         """Stop it; it saves its queue."""
@@ -39,52 +53,56 @@ class Mosquitto:
     @property
     def url(self) -> str:
         """For gateways: an account that may publish for every device."""
-        return f"mqtt://gateway:{self._secrets()['gateway']}@127.0.0.1:{self.port}"
+        return f"mqtt://gateway:{self._accounts()['gateway']}@127.0.0.1:{self.port}"
 
     @property
     def bridge_url(self) -> str:
         """For the bridge only."""
-        return f"mqtt://bridge:{self._secrets()['bridge']}@127.0.0.1:{self.bridge_port}"
+        return f"mqtt://bridge:{self._accounts()['bridge']}@127.0.0.1:{self.bridge_port}"
+
+    @property
+    def bridge_client_id(self) -> str:
+        """The bridge's secret client id, FLEET_BRIDGE_CLIENT_ID: whoever knew it could take the session over."""
+        return self._accounts()["bridge_client_id"]
+
+    @property
+    def provisioning(self) -> Directory:
+        """The CA, the registry and the credentials of this broker's devices."""
+        return Directory(self.directory)
 
     def _configure(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        (self.directory / "data").mkdir(exist_ok=True)
+        provisioning.initialise(self.provisioning, _HOSTS)
+        (self.directory / "data").mkdir(mode=0o700, exist_ok=True)
+        write_private(self.provisioning.control_url, f"mqtt://127.0.0.1:{self.bridge_port}")
         conf = self._adapted((files("mosquitto") / "mosquitto.conf").read_text())
-        accounts = "".join(password_line(user, password) for user, password in self._secrets().items())
-        for name, text in {"mosquitto.conf": conf, "passwords": accounts, "acl": _acl()}.items():
-            (self.directory / name).touch(mode=0o600)
-            (self.directory / name).write_text(text)
-        for path in (self.directory, *self.directory.iterdir()):
+        write_private(self.directory / "mosquitto.conf", conf)
+        for path in self._broker_files():
             give_to_service(path)
 
+    def _broker_files(self) -> Iterator[Path]:
+        yield self.directory / "mosquitto.conf"
+        for directory in (self.directory / "data", self.provisioning.broker):
+            yield directory
+            yield from directory.iterdir()
+
     def _adapted(self, conf: str) -> str:
-        """The configuration with this machine's paths and ports. A line that is not there is a mistake of ours."""
+        """The configuration with this machine's paths and ports. A text that is not there is a mistake of ours."""
         changes = {
             "listener 1883\n": f"listener {self.port} 127.0.0.1\n",
             "listener 1884\n": f"listener {self.bridge_port} 127.0.0.1\n",
-            "password_file /mosquitto/config/passwords": f"password_file {self.directory}/passwords",
-            "acl_file /mosquitto/config/acl": f"acl_file {self.directory}/acl",
-            "persistence_location /mosquitto/data/": f"persistence_location {self.directory}/data/",
+            "listener 8883\n": f"listener {self.tls_port} 127.0.0.1\n",
+            "listener 8884\n": f"listener {self.password_port} 127.0.0.1\n",
+            " /mosquitto/config/": f" {self.provisioning.broker}/",
+            " /mosquitto/data/": f" {self.directory}/data/",
         }
-        for line, here in changes.items():
-            if conf.count(line) != 1:
-                raise Misconfigured(f"mosquitto.conf: expected one line {line.strip()!r}")
-            conf = conf.replace(line, here)
+        for text, here in changes.items():
+            if text not in conf:
+                raise Misconfigured(f"mosquitto.conf: expected {text.strip()!r}")
+            conf = conf.replace(text, here)
         return conf
 
-    def _secrets(self) -> dict[str, str]:
-        """The accounts' passwords, made once."""
-        path = self.directory / "accounts.json"
-        if not path.exists():
-            self.directory.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600)
-            path.write_text(json.dumps({account: secrets.token_urlsafe(18) for account in ACCOUNTS}))
-        accounts: dict[str, str] = json.loads(path.read_text())
-        return accounts
-
-
-def _acl() -> str:
-    return (files("mosquitto") / "acl").read_text()
+    def _accounts(self) -> dict[str, str]:
+        return accounts(self.provisioning)
 
 
 def _program() -> str:

@@ -1,7 +1,38 @@
-"""Free TCP ports on the loopback interface."""
+"""TCP ports on the loopback interface."""
 
 import contextlib
 import socket
+from dataclasses import dataclass
+
+from bridge.errors import Misconfigured
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the parts of a platform listen."""
+
+    http: int
+    bridge_http: int
+    mqtt: int
+    postgres: int
+
+
+class PortTaken(Misconfigured):
+    """Somebody else listens on a port that was asked for by name."""
+
+
+def pick(setting: str, port: int, given: bool) -> int:
+    """`port`, or a free one when it is only the default and taken. Raises `PortTaken` when it was `given`."""
+    if is_free(port):
+        return port
+    if given:
+        raise PortTaken(f"{setting}: port {port} is taken by another program; stop that one or choose another port")
+    return free_port()
+
+
+def free_ports() -> Ports:
+    """Four ports that nobody listens on now."""
+    return Ports(free_port(), free_port(), free_port(), free_port())
 
 
 def free_port() -> int:
@@ -10,6 +41,18 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen there now. Connections that linger from an earlier one do not count."""
+    with contextlib.closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen()
+        except OSError:
+            return False
+        return True
 
 
 def is_open(port: int) -> bool:

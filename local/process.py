@@ -2,8 +2,13 @@
 
 The kernel sends it the stop signal when the parent is gone (`prctl(2)`, PR_SET_PDEATHSIG, set by setpriv), so a
 `kill -9` of us leaves no server behind. Start processes from the main thread: the kernel watches the thread.
+
+Until it is gone, a child holds a lock on its log file: the lock lives as long as any process, its own children too,
+has the log as its output. So whoever starts after a crash knows when the last one's servers have ended.
 """
 
+import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -11,10 +16,12 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from bridge.errors import Misconfigured
 
 _SERVICE_USER = ("nobody", "nogroup")
+_ORPHAN_TIMEOUT_S = 60.0
 
 
 class Process:
@@ -59,6 +66,7 @@ class Process:
         """Start it in a session of its own, so that Ctrl-C reaches only us and we stop things in order."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
+            _lock(log, self.log)
             self._popen = subprocess.Popen(  # noqa: S603
                 self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._env, start_new_session=True
             )
@@ -97,6 +105,24 @@ class Process:
     def log_tail(self, lines: int = 15) -> str:
         """The end of what it has written."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def wait_for_orphans(logs: Path) -> None:
+    """Wait until no process of an earlier start writes into this directory of logs."""
+    for path in logs.glob("*.log"):
+        with path.open("ab") as log:
+            _lock(log, path)
+
+
+def _lock(log: BinaryIO, path: Path) -> None:
+    """Take the log's lock from whoever still has it. Raises `RuntimeError` when that one does not end."""
+    deadline = time.monotonic() + _ORPHAN_TIMEOUT_S
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"a server of an earlier start still runs and writes to {path}")
+        time.sleep(0.02)
 
 
 def confine(stop_signal: signal.Signals, as_service: bool) -> list[str]:

@@ -113,7 +113,7 @@ class Proxy:
     async def _pump(
         self, link: Link, direction: Direction, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        with contextlib.suppress(OSError):
+        try:
             while data := await self._next(direction, reader):
                 self.watch(link, direction, data)
                 if writer.transport.is_closing():
@@ -121,6 +121,9 @@ class Proxy:
                 if self._modes[direction] == "pass":
                     writer.write(data)
                     await writer.drain()
+        except OSError:
+            pass  # a reset ends this direction as an end of stream does
+        finally:
             writer.close()
 
     async def _next(self, direction: Direction, reader: asyncio.StreamReader) -> bytes:

@@ -8,10 +8,7 @@ from typing import Any
 
 
 async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> Any:
-    """Ask (or await) again and again until the answer is true, and return it.
-
-    Raises `AssertionError` with the last answer when the time is over.
-    """
+    """Ask (or await) until the answer is true, and return it. Raises `AssertionError` with the last answer."""
     deadline = time.monotonic() + timeout_s
     while True:
         answer = condition()

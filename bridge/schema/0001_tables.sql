@@ -4,7 +4,7 @@
 
 CREATE TABLE vehicle_telemetry_history (
     ts               timestamptz NOT NULL,
-    received_at      timestamptz NOT NULL,
+    received_at      timestamptz NOT NULL DEFAULT now(),
     soc              float8      NOT NULL,
     kwh_delivered_dc float8      NOT NULL,
     battery_temp     float8      NOT NULL,
@@ -15,7 +15,7 @@ CREATE TABLE vehicle_telemetry_history (
 
 CREATE TABLE meter_telemetry_history (
     ts              timestamptz NOT NULL,
-    received_at     timestamptz NOT NULL,
+    received_at     timestamptz NOT NULL DEFAULT now(),
     kwh_consumed_ac float8      NOT NULL,
     voltage         float8      NOT NULL,
     meter_id        text        NOT NULL COLLATE "C",
@@ -80,11 +80,21 @@ CREATE TABLE rejected_message (
 );
 CREATE INDEX rejected_message_by_time ON rejected_message (received_at);
 
+-- The secret is kept as its SHA-256 only: it has 256 bits, so it cannot be guessed from the hash.
+
 CREATE TABLE api_key (
     id           text        PRIMARY KEY,
     name         text        NOT NULL,
     hash         bytea       NOT NULL,
+    scopes       text[]      NOT NULL,
+    devices      text[],
     created_at   timestamptz NOT NULL DEFAULT now(),
+    expires_at   timestamptz,
     revoked_at   timestamptz,
-    last_used_at timestamptz
+    last_used_at timestamptz,
+    replaces     text
 );
+
+COMMENT ON COLUMN api_key.devices IS 'what it may report: EV_1, EV_* or vehicle:EV_1; null for every device';
+COMMENT ON COLUMN api_key.last_used_at IS 'written every few seconds, not with every request';
+COMMENT ON COLUMN api_key.replaces IS 'the key that was rotated into this one';

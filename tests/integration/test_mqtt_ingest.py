@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import aiomqtt
@@ -70,16 +69,20 @@ def topic_of(name: str) -> str:
     return f"fleet/vehicle/{name}/telemetry"
 
 
+def row_of(stack: Stack, query: str) -> Callable[[], object]:
+    return lambda: stack.db.fetchrow(query)
+
+
 async def test_seed_payloads_are_kept_in_history_and_live(stack: Stack) -> None:
     messages = [(topic_of("EV_002"), SEED_VEHICLE), ("fleet/meter/METER_001/telemetry", SEED_METER)]
     await publish_with_paho(stack.url, "5", messages)
     for table in ("vehicle_telemetry_history", "vehicle_live_status"):
         query = f"SELECT soc, kwh_delivered_dc, battery_temp, ts, extra FROM {table} WHERE vehicle_id = 'EV_002'"
-        row = await until(partial(stack.db.fetchrow, query))
+        row = await until(row_of(stack, query))
         assert tuple(row) == (72.5, 4.25, 38.6, SEED_TIME, None)
     for table in ("meter_telemetry_history", "meter_live_status"):
         query = f"SELECT kwh_consumed_ac, voltage, ts, extra FROM {table} WHERE meter_id = 'METER_001'"
-        row = await until(partial(stack.db.fetchrow, query))
+        row = await until(row_of(stack, query))
         assert tuple(row) == (5.1, 231.5, SEED_TIME, None)
 
 

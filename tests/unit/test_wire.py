@@ -7,9 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.errors import NotJson, Rejected
+from bridge.errors import NotJson, Rejected, TooManyReadings
 from bridge.reading import MeterReading, Reading, VehicleReading
-from bridge.wire import AcceptedWindow, decode_body, decode_message, encode, encode_many, topic_of
+from bridge.wire import (
+    MAX_READINGS_PER_BODY,
+    AcceptedWindow,
+    decode_body,
+    decode_message,
+    encode,
+    encode_many,
+    topic_of,
+)
 from tests.readings import SEED_METER, SEED_TIME, SEED_VEHICLE, json_values, readings, vehicle
 
 NOW = datetime(2026, 2, 10, 10, 16, tzinfo=UTC)
@@ -275,3 +283,18 @@ def test_any_extra_is_kept_or_rejected_by_name(extra: dict[str, object]) -> None
     else:
         assert (item.extra or {}) == {k: v for k, v in extra.items() if k not in json.loads(SEED_VEHICLE)}
         assert item.extra_json is None or "\\u0000" not in item.extra_json
+
+
+@pytest.mark.parametrize(("separator", "brackets"), [(b",", (b"[", b"]")), (b"\n", (b"", b""))])
+def test_body_with_too_many_readings_is_refused_whole(separator: bytes, brackets: tuple[bytes, bytes]) -> None:
+    body = brackets[0] + separator.join([b"1"] * (MAX_READINGS_PER_BODY + 1)) + brackets[1]
+    with pytest.raises(TooManyReadings):
+        decode_body(body, NOW, WINDOW, ndjson=separator == b"\n")
+
+
+def test_ndjson_lines_may_end_in_crlf_and_blanks_are_no_lines() -> None:
+    body = b"\r\n \t\n\n".join([SEED_VEHICLE, b"", b" " + SEED_METER]) + b"\r\n"
+    assert [item.kind for item in decode_body(body, NOW, WINDOW, ndjson=True) if not isinstance(item, Rejected)] == [
+        "vehicle",
+        "meter",
+    ]

@@ -1,0 +1,19 @@
+# One image for the bridge, the API and the simulator; docker-compose.yml says which of them a container is.
+FROM python:3.13-slim
+
+# Only what these three need, each file checked against the lock's hashes.
+COPY requirements-service.lock /tmp/
+RUN pip install --no-cache-dir --disable-pip-version-check --require-hashes -r /tmp/requirements-service.lock \
+    && rm /tmp/requirements-service.lock
+
+WORKDIR /app
+COPY bridge bridge
+COPY api api
+COPY simulator simulator
+COPY --chmod=755 scripts/with-secrets /usr/local/bin/with-secrets
+
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/app
+# No account of the host has this id.
+USER 10001:10001
+ENTRYPOINT ["with-secrets", "python", "-m"]
+CMD ["bridge", "run"]

@@ -1,0 +1,58 @@
+# The two commands of the README are `make up` and `make test`; everything they need is made by what they depend on.
+# Needs Linux, Python >= 3.11 and make. A second run finds the stamp files and touches no network.
+
+CYCLES ?= 20
+SEED ?= 1
+PYTEST_FLAGS ?=
+# The interpreter for the environment: the first of these that is new enough. PYTHON=... overrides.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 /usr/bin/python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# Its servers die with it, and it stops when make is gone, however that ended.
+TIED := exec setpriv --pdeathsig TERM --
+export PATH := $(PATH):/usr/sbin:/usr/local/sbin
+
+.DEFAULT_GOAL := help
+.PHONY: help up test check bench chaos lock clean system
+
+help:
+	@echo 'make up | test | check | bench | chaos CYCLES=n SEED=s | lock | clean    (see README.md)'
+
+up: system $(INSTALLED)
+	@$(TIED) $(BIN)/python -m local
+
+test: system $(INSTALLED)
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit/test_arrows.py
+
+bench: system $(INSTALLED)
+	$(BIN)/python -m tests.bench
+
+chaos: system $(INSTALLED)
+	$(BIN)/python -m tests.acceptance.chaos --cycles $(CYCLES) --seed $(SEED)
+
+# Locks the versions anew. The files name no package index, so that every machine uses its own.
+LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+lock: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet pip-tools
+	CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile $(LOCK) --all-extras -o requirements.lock pyproject.toml
+	CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile $(LOCK) --extra simulator -o requirements-service.lock pyproject.toml
+
+# Takes the environment, the caches and the data of `make up`.
+clean:
+	rm -rf $(VENV) .local build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-results
+
+system:
+	@sh scripts/system-packages
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@sh scripts/virtual-environment '$(PYTHON)' $(VENV)
+	@touch $@

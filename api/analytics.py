@@ -1,0 +1,152 @@
+"""GET /v1/analytics/performance/{vehicleId}: what a vehicle drew, what reached its battery, and how sure that is.
+
+Both questions are answered from the keys alone (they include the summed columns), in the partitions of the period.
+
+- Energies are summed as whole numbers of 1e-12 kWh: what a device writes with up to twelve
+  decimals adds up exactly, whatever the order of the rows.
+- The mean temperature is the integral over time of the straight lines between consecutive readings, divided by the
+  time between the first and the last: each reading weighs as much as the time around it.
+- Coverage is readings present / expected at `reading_interval_s`, at most 1. Expected is the elapsed part of the
+  period; time before a device's first reading counts as not covered, because nobody measured it.
+- AC comes from the meters while they were assigned to the vehicle, each in half-open periods.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import NamedTuple
+
+import asyncpg
+from fastapi import APIRouter
+
+from api.database import Connection, connection
+from api.live import NEVER_SEEN, never_seen
+from api.models import MeterPeriod, MeterShare, Performance
+from api.period import AskedPeriod, DeviceId, Period
+from api.services import WithServices
+from bridge.tables import VEHICLE
+
+router = APIRouter(prefix="/v1/analytics", tags=["analytics"])
+
+# 1000 kWh are 1e15 units, which a float8 still holds exactly; sums of int8 are exact and as cheap as those of floats.
+UNITS_PER_KWH = 10**12
+VEHICLE_SQL = """
+SELECT count(*) AS readings, sum(round(kwh_delivered_dc * 1e12)::int8) AS units,
+       coalesce(sum((battery_temp + before_temp) / 2 * seconds) / nullif(sum(seconds), 0), avg(battery_temp)) AS temp,
+       EXISTS (SELECT FROM vehicle_live_status WHERE vehicle_id = $1) AS seen
+FROM (SELECT kwh_delivered_dc, battery_temp, lag(battery_temp) OVER by_time AS before_temp,
+             date_part('epoch', ts - lag(ts) OVER by_time) AS seconds
+      FROM vehicle_telemetry_history WHERE vehicle_id = $1 AND ts >= $2 AND ts < $3
+      WINDOW by_time AS (ORDER BY ts)) AS reading
+"""
+# The outer bounds prune partitions when the statement is planned, the assignment's when it runs.
+METERS_SQL = """
+SELECT assigned.meter_id, assigned.period_from, assigned.period_to, measured.readings, measured.units
+FROM (SELECT a.meter_id, greatest(a.valid_from, $2) AS period_from,
+             least($3, (SELECT min(n.valid_from) FROM meter_assignment n
+                        WHERE n.meter_id = a.meter_id AND n.valid_from > a.valid_from)) AS period_to
+      FROM meter_assignment a WHERE a.vehicle_id = $1 AND a.valid_from < $3) AS assigned
+CROSS JOIN LATERAL (
+    SELECT count(*) AS readings, sum(round(kwh_consumed_ac * 1e12)::int8) AS units
+    FROM meter_telemetry_history
+    WHERE meter_id = assigned.meter_id AND ts >= assigned.period_from AND ts < assigned.period_to
+      AND ts >= $2 AND ts < $3) AS measured
+WHERE assigned.period_from < assigned.period_to
+ORDER BY assigned.meter_id, assigned.period_from
+"""
+
+
+class Expectation(NamedTuple):
+    """How many readings a device should have sent by now."""
+
+    now: datetime
+    interval_s: float
+
+    def coverage(self, readings: int, periods: Iterable[Period]) -> float | None:
+        """Readings present / expected, at most 1; None while nothing is expected."""
+        expected = sum(period.elapsed_s(self.now) for period in periods) / self.interval_s
+        return min(1.0, readings / expected) if expected > 0 else None
+
+
+@router.get("/performance/{vehicleId}", responses=NEVER_SEEN)
+async def performance(services: WithServices, period: AskedPeriod, vehicleId: DeviceId) -> Performance:  # noqa: N803
+    """A vehicle's AC and DC energy, their ratio and its mean battery temperature over a period."""
+    async with connection(services.pool) as c:
+        vehicle, assigned = await _ask(c, vehicleId, period)
+    expectation = Expectation(datetime.now(UTC), services.settings.reading_interval_s)
+    dc, ac = _kwh([vehicle]), _kwh(assigned)
+    efficiency, reason = _efficiency(ac, dc, bool(assigned))
+    return Performance(
+        vehicle_id=vehicleId,
+        start=period.start,
+        end=period.end,
+        total_kwh_consumed_ac=ac,
+        total_kwh_delivered_dc=dc,
+        efficiency=efficiency,
+        efficiency_reason=reason,
+        avg_battery_temp=vehicle["temp"],
+        readings=vehicle["readings"],
+        coverage=expectation.coverage(vehicle["readings"], [period]),
+        meters=_shares(assigned, expectation),
+    )
+
+
+async def _ask(c: Connection, vehicle_id: str, period: Period) -> tuple[asyncpg.Record, list[asyncpg.Record]]:
+    """The vehicle's own figures, and its meters' for each assignment. Raises 404."""
+    vehicle = await c.fetchrow(VEHICLE_SQL, vehicle_id, period.start, period.end)
+    assert vehicle is not None
+    if not vehicle["seen"]:
+        raise never_seen(VEHICLE, vehicle_id)
+    return vehicle, await c.fetch(METERS_SQL, vehicle_id, period.start, period.end)
+
+
+def _kwh(measured: Iterable[asyncpg.Record]) -> float | None:
+    """The energy of all rows together, or None where nothing was measured: absent is not zero."""
+    units = [int(row["units"]) for row in measured if row["units"] is not None]
+    return sum(units) / UNITS_PER_KWH if units else None
+
+
+def _efficiency(ac: float | None, dc: float | None, any_assigned: bool) -> tuple[float | None, str | None]:
+    """DC / AC, or None and why it would say nothing."""
+    if not any_assigned:
+        return None, "no meter was assigned to the vehicle in this period"
+    if ac is None:
+        return None, "the assigned meters have no readings in this period"
+    if dc is None:
+        return None, "the vehicle has no readings in this period"
+    if ac == 0:
+        return None, "the meters measured no AC energy in this period"
+    if ac < 0:
+        return None, "more AC energy flowed back to the grid than was drawn in this period"
+    return dc / ac, None
+
+
+def _shares(assigned: Iterable[asyncpg.Record], expectation: Expectation) -> list[MeterShare]:
+    by_meter = groupby(assigned, key=lambda row: row["meter_id"])
+    return [_share(meter_id, list(rows), expectation) for meter_id, rows in by_meter]
+
+
+def _share(meter_id: str, rows: list[asyncpg.Record], expectation: Expectation) -> MeterShare:
+    readings = sum(row["readings"] for row in rows)
+    return MeterShare(
+        meter_id=meter_id,
+        kwh_consumed_ac=_kwh(rows),
+        readings=readings,
+        coverage=expectation.coverage(readings, map(_period, rows)),
+        periods=[_meter_period(row, expectation) for row in rows],
+    )
+
+
+def _meter_period(row: asyncpg.Record, expectation: Expectation) -> MeterPeriod:
+    period = _period(row)
+    return MeterPeriod(
+        start=period.start,
+        end=period.end,
+        kwh_consumed_ac=_kwh([row]),
+        readings=row["readings"],
+        coverage=expectation.coverage(row["readings"], [period]),
+    )
+
+
+def _period(row: asyncpg.Record) -> Period:
+    return Period(row["period_from"], row["period_to"])

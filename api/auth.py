@@ -1,0 +1,99 @@
+"""Who may do what. Pure: no clock, no database.
+
+A key is `fleet_<id>_<secret>`: the id finds the row, the secret (256 bits) is compared by its hash in constant time.
+What a request needs follows from its method and path, so a new route is guarded before anybody thinks of it.
+"""
+
+import hmac
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Literal
+
+Scope = Literal["ingest", "read", "assign", "admin"]
+
+INGEST_PATH = "/v1/ingest"
+PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_token = re.compile(r"fleet_([a-z0-9]{12})_([A-Za-z0-9_-]{43})").fullmatch
+_device_pattern = re.compile(r"(?:(?:vehicle|meter):)?[A-Za-z0-9_-]{1,64}\*?").fullmatch
+_ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as the database knows it; never its secret."""
+
+    id: str
+    name: str
+    hash: bytes
+    scopes: frozenset[Scope]
+    devices: tuple[str, ...] | None
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+    def holds(self, scope: Scope) -> bool:
+        """Whether the key has the scope; `admin` implies all."""
+        return scope in self.scopes or "admin" in self.scopes
+
+    def refusal(self, now: datetime) -> str | None:
+        """Why the key is no good any more, or None."""
+        if self.revoked_at is not None:
+            return "the API key was revoked"
+        if self.expires_at is not None and self.expires_at <= now:
+            return "the API key has expired"
+        return None
+
+    def may_report(self, kind: str, device: str) -> bool:
+        """Whether the key may send this device's readings."""
+        return self.devices is None or any(_covers(pattern, kind, device) for pattern in self.devices)
+
+
+def _covers(pattern: str, kind: str, device: str) -> bool:
+    pattern_kind, _, name = pattern.rpartition(":")
+    if pattern_kind not in ("", kind):
+        return False
+    return device.startswith(name[:-1]) if name.endswith("*") else device == name
+
+
+def is_device_pattern(text: str) -> bool:
+    """Whether `text` names devices: `EV_1`, a prefix `EV_*`, either of one kind only (`vehicle:EV_1`)."""
+    return _device_pattern(text) is not None
+
+
+def new_token() -> tuple[str, str]:
+    """A fresh key's id and the whole key."""
+    id_ = "".join(secrets.choice(_ID_LETTERS) for _ in range(12))
+    return id_, f"fleet_{id_}_{secrets.token_urlsafe(32)}"
+
+
+def token_hash(token: str) -> bytes:
+    """What is stored of a key."""
+    return sha256(token.encode()).digest()
+
+
+def id_of(token: str) -> str | None:
+    """The id in a key, or None when it cannot be a key of ours."""
+    match = _token(token)
+    return match[1] if match else None
+
+
+def is_key(token: str, key: ApiKey) -> bool:
+    """Whether `token` is this key; takes the same time whatever is wrong with it."""
+    return hmac.compare_digest(token_hash(token), key.hash)
+
+
+def bearer_token(authorization: str) -> str | None:
+    """The token of an `Authorization: Bearer` header (RFC 6750), or None."""
+    scheme, _, token = authorization.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def required_scope(method: str, path: str) -> Scope:
+    """The scope that a request needs."""
+    if path == INGEST_PATH:
+        return "ingest"
+    return "read" if method in _SAFE_METHODS else "assign"

@@ -1,0 +1,54 @@
+"""The connections that answer questions; writing has its own. Foreign errors become ours here."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import TypeAlias
+
+import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+
+from api.settings import ApiSettings
+from bridge.store import translated
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+
+SESSION = {
+    "application_name": "fleet-api",
+    "jit": "off",
+    "timezone": "UTC",
+    # A generic plan would carry every partition of the history; a custom one has only the period's.
+    "plan_cache_mode": "force_custom_plan",
+    # Every question is answered from a key. Fresh partitions have no statistics yet, and a scan would look cheap.
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+
+
+async def open_pool(settings: ApiSettings) -> Pool:
+    """A pool that connects when it is first asked, so that the API starts before its database."""
+    return await asyncpg.create_pool(
+        settings.database_url,
+        min_size=0,
+        max_size=settings.http_read_connections,
+        timeout=settings.http_read_timeout_s,
+        command_timeout=settings.http_read_timeout_s,
+        server_settings=SESSION,
+        target_session_attrs=SessionAttribute.read_write,
+        reset=_keep_session,
+    )
+
+
+async def _keep_session(_: object) -> None:
+    """No query of ours leaves session state behind, so a connection goes back without another round trip."""
+
+
+@contextlib.asynccontextmanager
+async def connection(pool: Pool) -> AsyncIterator[Connection]:
+    """A connection of the pool. Raises `StoreUnavailable` for all that is the database's fault."""
+    with translated():
+        async with pool.acquire() as acquired:
+            yield acquired  # type: ignore[misc]  # a proxy with the connection's methods

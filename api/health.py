@@ -1,0 +1,43 @@
+"""/healthz, /readyz and /metrics."""
+
+import asyncio
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import Response
+
+from api.database import connection
+from api.problems import unavailable
+from api.services import WithServices
+from bridge.errors import StoreUnavailable
+
+router = APIRouter(tags=["operation"])
+
+_PROBE_TIMEOUT_S = 2.0
+# Not merely a server that listens: the tables must be there.
+_PROBE = "SELECT to_regclass('vehicle_live_status') IS NOT NULL"
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """The process lives."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readyz(services: WithServices) -> dict[str, str]:
+    """The store answers, within two seconds."""
+    try:
+        async with asyncio.timeout(_PROBE_TIMEOUT_S), connection(services.pool) as c:
+            migrated = await c.fetchval(_PROBE)
+    except (StoreUnavailable, TimeoutError):
+        raise unavailable("the store does not answer") from None
+    if not migrated:
+        raise unavailable("the database has no tables yet: run `python -m bridge migrate`")
+    return {"status": "ready"}
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def metrics(services: WithServices) -> Response:
+    """Counters and gauges for Prometheus."""
+    return Response(generate_latest(services.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,127 @@
+"""POST /v1/ingest: the second door into the bridge. It answers after the commit, or says that nothing is certain.
+
+Requests that wait at the same time share one transaction. The endpoint is plain ASGI: what a framework does for a
+request costs as much as storing a reading.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from api.auth import ApiKey
+from api.body import MAX_BODY_BYTES, BodyBudget, announced_bytes, decompress, header, read_body
+from api.problems import Problem, unavailable
+from api.settings import ApiSettings
+from bridge.delivery import Item, Outcome, Receipt, Settlement, delivery
+from bridge.errors import NotJson, Rejected, StoreUnavailable, TooManyReadings
+from bridge.ingest import Ingest
+from bridge.verdict import refuse
+from bridge.wire import decode_body
+
+log = structlog.get_logger(__name__)
+
+_JSON = frozenset({"", "application/json"})
+_NDJSON = frozenset({"application/x-ndjson", "application/ndjson"})
+
+
+class IngestDoor:
+    """Takes bodies in and answers with what became of them."""
+
+    def __init__(self, settings: ApiSettings, ingest: Ingest) -> None:
+        self._ingest = ingest
+        self._window = settings.accepted_window
+        self._commit_timeout_s = settings.http_timeout_s
+        self._body_timeout_s = settings.http_body_timeout_s
+        self._budget = BodyBudget(settings.http_body_budget_mib * 1024 * 1024)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, key: ApiKey) -> None:
+        """Answer one POST. Raises `Problem` or `Disconnected`."""
+        ndjson = _is_ndjson(header(scope, b"content-type"))
+        announced = announced_bytes(scope, MAX_BODY_BYTES)
+        with self._budget.reserve(announced):
+            body = await read_body(receive, MAX_BODY_BYTES, self._body_timeout_s)
+            encoding = header(scope, b"content-encoding").strip().lower()
+            items = self._decode(decompress(body, encoding, MAX_BODY_BYTES), ndjson)
+            if key.devices is not None:
+                items = [_forbid_foreign(item, key) for item in items]
+            outcomes = await self._commit(items, len(body))
+        await _answer(outcomes, send)
+
+    def _decode(self, body: bytes, ndjson: bool) -> Sequence[Item]:
+        try:
+            return decode_body(body, datetime.now(UTC), self._window, ndjson)
+        except NotJson as error:
+            raise Problem(400, f"not JSON: {error}") from None
+        except TooManyReadings as error:
+            raise Problem(413, str(error)) from None
+
+    async def _commit(self, items: Sequence[Item], size_bytes: int) -> Sequence[Outcome]:
+        """Offer the items and wait for their fate. Raises 503 when it is not certain, or when there is no room."""
+        if self._ingest.full:
+            raise unavailable("more readings are waiting than are taken in", 1)
+        settled: asyncio.Future[Settlement] = asyncio.get_running_loop().create_future()
+
+        def settle(settlement: Settlement) -> None:
+            if not settled.done():  # the client's patience may have ended first
+                settled.set_result(settlement)
+
+        self._ingest.offer(delivery(items, settle, size_bytes))
+        try:
+            async with asyncio.timeout(self._commit_timeout_s):
+                settlement = await settled
+        except TimeoutError:
+            settlement = StoreUnavailable("no commit in time")
+        if isinstance(settlement, StoreUnavailable):
+            log.warning("not stored as far as we know", readings=len(items), error=str(settlement))
+            raise unavailable("the store is unavailable; send the same again, nothing is stored twice") from settlement
+        return settlement
+
+
+def _is_ndjson(content_type: str) -> bool:
+    """Whether the body is NDJSON rather than JSON. Raises 415 for anything else."""
+    media_type, _, parameters = content_type.partition(";")
+    media_type = media_type.strip().lower()
+    charset = parameters.replace(" ", "").replace('"', "").lower()
+    if media_type not in _JSON | _NDJSON or charset not in ("", "charset=utf-8"):
+        accepted = "application/json, application/x-ndjson"
+        raise Problem(415, f"Content-Type: {content_type} is not taken; {accepted} in UTF-8 are", {"Accept": accepted})
+    return media_type in _NDJSON
+
+
+def _forbid_foreign(item: Item, key: ApiKey) -> Item:
+    """The item itself, or its rejection when the key may not report the device that it names."""
+    if isinstance(item, Rejected):
+        foreign = item.device is not None and not any(key.may_report(k, item.device) for k in ("vehicle", "meter"))
+        return dataclasses.replace(item, reason="forbidden", detail=_detail(key, item.device)) if foreign else item
+    if key.may_report(item.kind, item.device):
+        return item
+    return refuse(item, "forbidden", _detail(key, f"{item.kind} {item.device}"), "http")
+
+
+def _detail(key: ApiKey, device: str | None) -> str:
+    return f"key {key.id} may not report {device}"
+
+
+async def _answer(outcomes: Sequence[Outcome], send: Send) -> None:
+    """201, 207, or a problem that carries the receipt too when nothing was taken."""
+    receipt = Receipt.of(outcomes)
+    if len(receipt.rejected) == len(outcomes):
+        forbidden = all(isinstance(o, Rejected) and o.reason == "forbidden" for o in outcomes)
+        raise Problem(403 if forbidden else 422, _why(receipt), **receipt._asdict())
+    await _respond(send, 207 if receipt.rejected else 201, receipt.encode(), b"application/json")
+
+
+def _why(receipt: Receipt) -> str:
+    first = str(receipt.rejected[0]["reason"])
+    return first if len(receipt.rejected) == 1 else f"every reading was rejected; the first: {first}"
+
+
+async def _respond(send: Send, status: int, body: bytes, media_type: bytes) -> None:
+    """Send a whole answer."""
+    headers = [(b"content-type", media_type), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,135 @@
+"""The keys that are in use, remembered for a second, so that a reading does not cost a look-up.
+
+A revocation is heard of (LISTEN) in the moment it commits and the key forgotten. While nobody listens, because that
+connection is lost, nothing is remembered and every request looks its key up. A link that is dead without telling is
+bounded by the second.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import asyncpg
+import structlog
+
+from api import keys
+from api.auth import ApiKey, id_of, is_key
+from api.database import Pool, connection
+from bridge.errors import StoreUnavailable
+from bridge.store import translated
+
+log = structlog.get_logger(__name__)
+
+_SESSION = {"application_name": "fleet-api-keys"}
+_REMEMBER_S = 1.0
+_RELISTEN_S = 1.0
+_WRITE_USED_S = 5.0
+_MOST = 100_000
+
+
+class Keyring:
+    """Verifies keys."""
+
+    def __init__(self, pool: Pool, database_url: str) -> None:
+        self._pool = pool
+        self._url = database_url
+        self._known: dict[str, tuple[ApiKey, float]] = {}
+        self._changes = 0
+        self._listening = False
+        self._used: dict[str, datetime] = {}
+
+    async def verify(self, token: str) -> tuple[ApiKey | None, str]:
+        """The key, or None and why not. Raises `StoreUnavailable`: without the store nobody is let in."""
+        id_ = id_of(token)
+        key = await self._find(id_) if id_ is not None else None
+        if key is None or not is_key(token, key):
+            return None, "there is no such API key"
+        now = datetime.now(UTC)
+        refusal = key.refusal(now)
+        if refusal is not None:
+            return None, refusal
+        self._used[key.id] = now
+        return key, ""
+
+    async def _find(self, id_: str) -> ApiKey | None:
+        known = self._known.get(id_)
+        if known is not None and time.monotonic() < known[1]:
+            return known[0]
+        changes, asked_at = self._changes, time.monotonic()
+        async with connection(self._pool) as c:
+            key = await keys.find(c, id_)
+        # A change that was announced while we asked may be newer than the answer.
+        if key is not None and self._listening and changes == self._changes:
+            if len(self._known) >= _MOST:
+                self._known.clear()
+            self._known[id_] = key, asked_at + _REMEMBER_S
+        return key
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Listen for changes and write uses down, until left."""
+        tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._write_uses())]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._write_used()
+
+    async def _listen(self) -> None:
+        while True:
+            lost = asyncio.Event()
+            try:
+                with translated():
+                    listener = await asyncpg.connect(
+                        self._url, timeout=10, command_timeout=10, server_settings=_SESSION
+                    )
+                    await self._listen_on(listener, lost)
+            except StoreUnavailable as error:
+                log.info("keys are looked up each time: cannot listen for changes", reason=str(error))
+            finally:
+                self._forget_all()
+            await asyncio.sleep(_RELISTEN_S)
+
+    async def _listen_on(self, listener: "asyncpg.Connection[asyncpg.Record]", lost: asyncio.Event) -> None:
+        """Listen until the connection is lost; ask something now and then, so that a dead link is noticed."""
+        try:
+            listener.add_termination_listener(lambda _: lost.set())
+            await listener.add_listener("fleet_api_key", self._changed)
+            self._listening = True
+            while not lost.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_WRITE_USED_S):
+                        await lost.wait()
+                        return
+                await listener.execute("SELECT 1")
+        finally:
+            self._listening = False
+            listener.terminate()
+
+    def _changed(self, _: object, __: int, ___: str, id_: object) -> None:
+        self._changes += 1
+        self._known.pop(str(id_), None)
+
+    def _forget_all(self) -> None:
+        self._listening = False
+        self._changes += 1
+        self._known.clear()
+
+    async def _write_uses(self) -> None:
+        while True:
+            await asyncio.sleep(_WRITE_USED_S)
+            await self._write_used()
+
+    async def _write_used(self) -> None:
+        used, self._used = self._used, {}
+        if not used:
+            return
+        try:
+            async with connection(self._pool) as c:
+                await keys.mark_used(c, sorted(used.items()))
+        except StoreUnavailable:
+            self._used = used | self._used

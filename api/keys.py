@@ -1,0 +1,120 @@
+"""API keys in the database: create, list, revoke, rotate. Each act leaves its row in the audit trail."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import get_args
+
+import asyncpg
+
+from api.auth import ApiKey, Scope, is_device_pattern, new_token, token_hash
+from api.database import Connection
+from bridge import audit
+
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+DEFAULT_SCOPES: tuple[Scope, ...] = ("ingest", "read", "assign")
+
+_CREATE = """
+INSERT INTO api_key (id, name, hash, scopes, devices, expires_at, replaces)
+VALUES ($1, $2, $3, $4, $5, now() + $6::interval, $7)
+"""
+_FIND = "SELECT id, name, hash, scopes, devices, expires_at, revoked_at FROM api_key WHERE id = $1"
+_LIST = """
+SELECT id, name, scopes, devices, created_at, expires_at, revoked_at, last_used_at, replaces
+FROM api_key ORDER BY created_at, id
+"""
+_REVOKE = "UPDATE api_key SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL RETURNING name"
+_LOCK = "SELECT name, scopes, devices FROM api_key WHERE id = $1 AND revoked_at IS NULL FOR UPDATE"
+# A key that expires sooner than the overlap keeps its own end.
+_LAPSE = "UPDATE api_key SET expires_at = least(expires_at, now() + $2::interval) WHERE id = $1"
+_USED = """
+UPDATE api_key SET last_used_at = greatest(last_used_at, used.at)
+FROM unnest($1::text[], $2::timestamptz[]) AS used(id, at) WHERE api_key.id = used.id
+"""
+
+
+def scopes(names: Sequence[str]) -> tuple[Scope, ...]:
+    """The scopes of these names. Raises `ValueError` for one that there is not."""
+    if unknown := set(names).difference(SCOPES):
+        raise ValueError(f"{', '.join(sorted(unknown))}: the scopes are {', '.join(SCOPES)}")
+    return tuple(scope for scope in SCOPES if scope in names)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a new key may do and for how long. Raises `ValueError` when it makes no sense."""
+
+    scopes: tuple[Scope, ...]
+    devices: tuple[str, ...] | None = None
+    lifetime: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        for device in self.devices or ():
+            if not is_device_pattern(device):
+                raise ValueError(f"{device!r} is no device, prefix (EV_*) or device of a kind (vehicle:EV_1)")
+        if self.devices is not None and set(self.scopes) != {"ingest"}:
+            raise ValueError("a key for certain devices has the scope ingest alone")
+
+
+async def create(connection: Connection, name: str, grant: Grant, replaces: str | None = None) -> tuple[str, str]:
+    """Make a key; its id and the whole key, which is not kept anywhere and cannot be shown again."""
+    id_, token = new_token()
+    devices = None if grant.devices is None else list(grant.devices)
+    await connection.execute(
+        _CREATE, id_, name, token_hash(token), list(grant.scopes), devices, grant.lifetime, replaces
+    )
+    if replaces is None:
+        await audit.record(
+            connection, audit.operator(), "key.create", f"key:{id_}", name=name, scopes=grant.scopes, devices=devices
+        )
+    return id_, token
+
+
+async def find(connection: Connection, id_: str) -> ApiKey | None:
+    """The key of this id, good or not."""
+    row = await connection.fetchrow(_FIND, id_)
+    if row is None:
+        return None
+    devices = None if row["devices"] is None else tuple(row["devices"])
+    return ApiKey(
+        row["id"],
+        row["name"],
+        row["hash"],
+        frozenset(row["scopes"]),
+        devices,
+        row["expires_at"],
+        row["revoked_at"],
+    )
+
+
+async def list_keys(connection: Connection) -> Sequence[asyncpg.Record]:
+    """Every key, the oldest first, without hashes."""
+    return await connection.fetch(_LIST)
+
+
+async def revoke(connection: Connection, id_: str) -> bool:
+    """End a key at once; False when there is no such key alive."""
+    name = await connection.fetchval(_REVOKE, id_)
+    if name is not None:
+        await audit.record(connection, audit.operator(), "key.revoke", f"key:{id_}", name=name)
+    return name is not None
+
+
+async def rotate(connection: Connection, id_: str, overlap: timedelta) -> tuple[str, str] | None:
+    """A new key with the rights of an old one, which ends after `overlap`; None when there is no such key alive."""
+    row = await connection.fetchrow(_LOCK, id_)
+    if row is None:
+        return None
+    grant = Grant(tuple(row["scopes"]), None if row["devices"] is None else tuple(row["devices"]))
+    await connection.execute(_LAPSE, id_, overlap)
+    successor = await create(connection, row["name"], grant, replaces=id_)
+    await audit.record(
+        connection, audit.operator(), "key.rotate", f"key:{id_}", name=row["name"], successor=successor[0]
+    )
+    return successor
+
+
+async def mark_used(connection: Connection, used: Sequence[tuple[str, object]]) -> None:
+    """Write when keys were last used: (id, time)."""
+    ids, times = zip(*used, strict=True)
+    await connection.execute(_USED, list(ids), list(times))

@@ -1,0 +1,78 @@
+"""Pages by cursor: a page says where the next begins, so what is inserted meanwhile moves nothing."""
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import Query
+from starlette.datastructures import URL
+
+from api.problems import Problem, invalid
+from bridge.reading import format_timestamp, is_device_id, parse_timestamp
+
+Cursor = Annotated[str | None, Query(max_length=400, description="`nextCursor` of the page before.")]
+Limit = Annotated[int, Query(ge=1, le=1_000, description="Items a page.")]
+
+
+def encode_cursor(*position: object) -> str:
+    """The position of a page's last item, opaque to the caller."""
+    parts = [format_timestamp(p) if isinstance(p, datetime) else p for p in position]
+    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
+
+
+def decode_device(cursor: str | None) -> str:
+    """The device after which a page begins; an empty string before all. Raises 422."""
+    if cursor is None:
+        return ""
+    (device,) = _decode(cursor, 1)
+    return _device(device)
+
+
+def decode_time(cursor: str) -> datetime:
+    """The time after which a page begins. Raises 422."""
+    (time,) = _decode(cursor, 1)
+    return _time(time)
+
+
+def decode_time_and_device(cursor: str) -> tuple[datetime, str]:
+    """The time and device after which a page begins. Raises 422."""
+    time, device = _decode(cursor, 2)
+    return _time(time), _device(device)
+
+
+def _decode(cursor: str, length: int) -> Sequence[Any]:
+    try:
+        parts = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError, RecursionError):
+        raise _not_ours() from None
+    if not isinstance(parts, list) or len(parts) != length:
+        raise _not_ours()
+    return parts
+
+
+def _device(part: object) -> str:
+    if not isinstance(part, str) or not is_device_id(part):
+        raise _not_ours()
+    return part
+
+
+def _time(part: object) -> datetime:
+    try:
+        return parse_timestamp(part)
+    except ValueError:
+        raise _not_ours() from None
+
+
+def _not_ours() -> Problem:
+    return invalid("cursor", "is not a nextCursor of this list")
+
+
+def next_link(url: URL, cursor: str | None) -> dict[str, str]:
+    """The headers that lead to the next page, for answers that cannot hold `nextCursor` (RFC 8288)."""
+    if cursor is None:
+        return {}
+    following = url.include_query_params(cursor=cursor)
+    return {"Link": f'<{following.path}?{following.query}>; rel="next"', "X-Next-Cursor": cursor}

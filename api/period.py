@@ -1,0 +1,66 @@
+"""The half-open period [from, to) that a question is about."""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+from fastapi import Depends, Path, Query
+from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+
+from api.problems import invalid
+from api.services import WithServices
+from bridge.reading import DEVICE_ID_PATTERN, format_timestamp, parse_timestamp
+
+DEFAULT_SPAN = timedelta(hours=24)
+# A "+" in a query string means a blank; whoever forgot to escape the one of an offset means a plus all the same.
+_unescaped_offset = re.compile(r" (?=\d\d:\d\d$)").sub
+
+
+def _parse(value: object) -> datetime:
+    return parse_timestamp(_unescaped_offset("+", value) if isinstance(value, str) else value)
+
+
+Instant = Annotated[
+    datetime,
+    PlainValidator(_parse),
+    PlainSerializer(format_timestamp),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-02-10T10:15:00Z"]}),
+]
+"""An RFC 3339 timestamp with an offset."""
+
+DeviceId = Annotated[str, Path(pattern=DEVICE_ID_PATTERN, examples=["EV_002"])]
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """From `start` up to, and not including, `end`."""
+
+    start: datetime
+    end: datetime
+
+    def elapsed_s(self, now: datetime) -> float:
+        """Seconds of the period that lie behind `now`."""
+        return max(0.0, (min(self.end, now) - self.start).total_seconds())
+
+
+async def _period(
+    services: WithServices,
+    start: Annotated[
+        Instant | None, Query(alias="from", description="Begin, included. Default: 24 hours before `to`.")
+    ] = None,
+    end: Annotated[Instant | None, Query(alias="to", description="End, not included. Default: now.")] = None,
+) -> Period:
+    end = end or datetime.now(UTC)
+    try:
+        start = start or end - DEFAULT_SPAN
+    except OverflowError:
+        raise invalid("to", "there is no day before it") from None
+    if start >= end:
+        raise invalid("from", f"{format_timestamp(start)} is not before to, {format_timestamp(end)}")
+    if end - start > timedelta(days=services.settings.range_limit_days):
+        raise invalid("from", f"the period is longer than {services.settings.range_limit_days:g} days")
+    return Period(start, end)
+
+
+AskedPeriod = Annotated[Period, Depends(_period)]

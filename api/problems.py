@@ -1,0 +1,103 @@
+"""Every error is `application/problem+json` (RFC 9457): type, title, status, detail, and what else the caller needs."""
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from bridge.errors import StoreUnavailable
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 2
+
+
+class Problem(Exception):
+    """An error answer. `members` are RFC 9457 extension members."""
+
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None, **members: Any) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.members = members
+
+    def body(self) -> bytes:
+        """The problem's JSON document."""
+        title = HTTPStatus(self.status).phrase
+        document = {"type": "about:blank", "title": title, "status": self.status, "detail": self.detail}
+        return json.dumps(document | self.members).encode()
+
+    def response(self) -> Response:
+        """The problem as an answer."""
+        return Response(self.body(), self.status, self.headers, MEDIA_TYPE)
+
+
+def unavailable(detail: str, retry_after_s: int = RETRY_AFTER_S) -> Problem:
+    """503: not done as far as we know; the same request may be sent again, nothing is stored twice."""
+    return Problem(503, detail, {"Retry-After": str(retry_after_s)})
+
+
+def internal_error() -> Problem:
+    """500, which tells a stranger nothing about our insides."""
+    return Problem(500, "the server failed; the log says why")
+
+
+def invalid(field: str, reason: str) -> Problem:
+    """422 that names the field."""
+    return Problem(422, f"{field}: {reason}", errors=[{"field": field, "reason": reason}])
+
+
+def install(app: FastAPI) -> None:
+    """Answer everything that goes wrong in `app` with a problem."""
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(StoreUnavailable, _on_unavailable)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(Exception, _on_bug)
+
+
+async def _on_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return error.response()
+
+
+async def _on_unavailable(request: Request, error: Exception) -> Response:
+    log.warning("store unavailable", path=request.url.path, error=str(error))
+    return unavailable("the store is unavailable").response()
+
+
+async def _on_http_exception(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return Problem(error.status_code, str(error.detail), error.headers).response()
+
+
+async def _on_invalid(_: Request, error: Exception) -> Response:
+    """400 for a body that is not JSON, 422 for every field that is not what it should be."""
+    assert isinstance(error, RequestValidationError)
+    errors = [{"field": _field(e["loc"]), "reason": _reason(e)} for e in error.errors()]
+    if any(e["type"] == "json_invalid" for e in error.errors()):
+        return Problem(400, f"not JSON: {errors[0]['reason']}").response()
+    return Problem(422, "; ".join(f"{e['field']}: {e['reason']}" for e in errors), errors=errors).response()
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    """`('query', 'from')` is the caller's `from`; the body as a whole is `body`."""
+    return ".".join(map(str, location[1:])) or str(location[0])
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    cause = (error.get("ctx") or {}).get("error")
+    return str(cause) if cause else str(error["msg"])
+
+
+async def _on_bug(_: Request, __: Exception) -> Response:
+    return internal_error().response()

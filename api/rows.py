@@ -1,0 +1,65 @@
+"""Rows of the live and history tables as JSON and CSV.
+
+Written out by hand so that `extra` reaches the caller as the database has it: through Python's floats its numbers
+would lose digits.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import asyncpg
+
+from bridge.reading import format_timestamp
+from bridge.tables import METER, VEHICLE, Table
+
+_NAMES = {
+    "vehicle_id": "vehicleId",
+    "meter_id": "meterId",
+    "soc": "soc",
+    "kwh_delivered_dc": "kwhDeliveredDc",
+    "battery_temp": "batteryTemp",
+    "kwh_consumed_ac": "kwhConsumedAc",
+    "voltage": "voltage",
+    "ts": "timestamp",
+    "received_at": "receivedAt",
+    "extra": "extra",
+}
+
+
+def columns(table: Table) -> list[str]:
+    """The columns of a reading in the order of its payload, then when it came and what else it held."""
+    return [table.device_column, *table.value_columns, "ts", "received_at", "extra"]
+
+
+VEHICLE_COLUMNS = ", ".join(columns(VEHICLE))
+METER_COLUMNS = ", ".join(columns(METER))
+
+
+def page_json(rows: Sequence[asyncpg.Record], next_cursor: str | None) -> str:
+    """A page: `{"items": [...], "nextCursor": ...}`."""
+    return f'{{"items":[{",".join(map(row_json, rows))}],"nextCursor":{json.dumps(next_cursor)}}}'
+
+
+def row_json(row: asyncpg.Record) -> str:
+    """One row as a JSON object."""
+    return "{" + ",".join(f'"{_NAMES[column]}":{_json(column, value)}' for column, value in row.items()) + "}"
+
+
+def _json(column: str, value: Any) -> str:
+    if column == "extra":
+        return value or "null"
+    return json.dumps(value) if isinstance(value, str | float) else f'"{format_timestamp(value)}"'
+
+
+def page_csv(table: Table, rows: Iterable[asyncpg.Record]) -> str:
+    """The rows as RFC 4180 CSV with a header line; `extra` is a column of JSON."""
+    lines = [",".join(_NAMES[column] for column in columns(table))]
+    lines += [",".join(_csv(column, value) for column, value in row.items()) for row in rows]
+    return "\r\n".join(lines) + "\r\n"
+
+
+def _csv(column: str, value: Any) -> str:
+    if column == "extra":
+        return "" if value is None else '"' + value.replace('"', '""') + '"'
+    return str(value) if isinstance(value, str | float) else format_timestamp(value)

@@ -1,0 +1,62 @@
+"""The API as a process: uvicorn around the service, stopped by a signal after the requests in flight."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Iterator
+
+import structlog
+import uvicorn
+
+from api.app import service
+from api.front import Front
+from api.protocol import Limits, bounded_protocol
+from api.settings import ApiSettings
+
+log = structlog.get_logger(__name__)
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn raises a caught signal again after a clean stop; a service that was asked to stop exits with 0.
+        yield
+
+
+async def serve(settings: ApiSettings) -> None:
+    """Serve until SIGTERM or SIGINT; then finish the requests in flight and write what they brought.
+
+    Raises `Misconfigured` when the promise cannot be kept, and whatever ended the writer.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with service(settings, on_failure=stop.set) as front:
+        server = _Server(_config(settings, front))
+        serving = asyncio.create_task(server.serve())
+        serving.add_done_callback(lambda _: stop.set())
+        log.info("serving", host=settings.http_host, port=settings.http_port, tls=settings.tls_cert_file is not None)
+        await stop.wait()
+        server.should_exit = True
+        await serving
+
+
+def _config(settings: ApiSettings, front: Front) -> uvicorn.Config:
+    limits = Limits(settings.http_connections, settings.http_head_timeout_s, settings.http_head_bytes)
+    return uvicorn.Config(
+        front,
+        host=settings.http_host,
+        port=settings.http_port,
+        http=bounded_protocol(limits),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=settings.http_keep_alive_s,
+        timeout_graceful_shutdown=settings.http_shutdown_s,
+        ssl_certfile=settings.tls_cert_file,
+        ssl_keyfile=settings.tls_key_file,
+    )

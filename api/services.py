@@ -1,0 +1,36 @@
+"""What the routes work with, and how they get at it."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends
+from prometheus_client import CollectorRegistry
+from starlette.requests import Request
+
+from api.auth import ApiKey
+from api.database import Pool
+from api.settings import ApiSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Made once, when the process starts."""
+
+    settings: ApiSettings
+    pool: Pool
+    registry: CollectorRegistry
+
+
+async def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+async def _caller(request: Request) -> ApiKey:
+    key: ApiKey = request.state.key
+    return key
+
+
+WithServices = Annotated[Services, Depends(_services)]
+Caller = Annotated[ApiKey, Depends(_caller)]
+"""The key that the front has let in."""

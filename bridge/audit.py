@@ -1,0 +1,26 @@
+"""Who changed what: one row for each administrative act, in the transaction of the act itself."""
+
+import getpass
+import json
+from typing import Any, Literal
+
+import asyncpg
+
+Action = Literal["key.create", "key.revoke", "key.rotate", "assignment.put", "rejected.replay"]
+
+_RECORD = "INSERT INTO audit_log (actor, action, subject, detail) VALUES ($1, $2, $3, $4::jsonb)"
+
+
+def operator() -> str:
+    """The actor of a command line: whoever the system says is typing."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # a container's user id without a name
+        return "cli:unknown"
+
+
+async def record(
+    connection: "asyncpg.Connection[asyncpg.Record]", actor: str, action: Action, subject: str, **detail: Any
+) -> None:
+    """Write the act down on `connection`, so that it commits or fails with what it tells of."""
+    await connection.execute(_RECORD, actor, action, subject, json.dumps(detail, default=str))

@@ -1,0 +1,141 @@
+"""The whole platform: its parts, started in order and stopped in reverse order.
+
+The order is that of dependence. The bridge's session exists before any device can connect, because a broker without
+a subscriber acknowledges a message and forgets it.
+"""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from local.mosquitto import Mosquitto
+from local.ports import Ports, free_ports
+from local.postgres import Postgres
+from local.private import write_private
+from local.process import Process
+from local.service import Service, program, run_once
+
+_OWNER = "fleet"
+
+
+class Part(Protocol):
+    """A server that is ready when `start` returns and gone when `stop` returns."""
+
+    @property
+    def process(self) -> Process: ...
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+class Platform:
+    """PostgreSQL, Mosquitto, the bridge and the API in one private directory, on loopback only.
+
+    A part can be stopped, killed (`part.process.kill()`) and started again by itself. Use it as a context manager:
+    whatever was started is stopped.
+    """
+
+    def __init__(self, directory: Path, ports: Ports | None = None, sim_vehicles: int = 0) -> None:
+        self.directory = directory.resolve()
+        self.database = "fleet"
+        self._logs = self.directory / "logs"
+        self.ports = ports or free_ports()
+        self._sim_vehicles = sim_vehicles
+        self.postgres = Postgres(self.directory / "postgres", port=self.ports.postgres)
+        self.broker = Mosquitto(self.directory / "mosquitto", port=self.ports.mqtt)
+        self.bridge = self._service("bridge", self.ports.bridge_http)
+        self.api = self._service("api", self.ports.http)
+        self.started: list[Part] = []
+        """The parts that run, or should, in the order of their start."""
+
+    def start(self) -> None:
+        """Start everything; on return all of it is ready. Raises `RuntimeError` with the end of a log when not."""
+        self._start(self.postgres)
+        self.postgres.ensure_database(self.database, _OWNER)
+        self._start(self.broker)
+        run_once(["bridge", "migrate"], self.settings)
+        self._start(self.bridge)
+        self._start(self.api)
+        _ = self.api_key
+        if self._sim_vehicles:
+            self._start(Simulator(self.directory, self._sim_vehicles, self.settings | self.addresses))
+
+    def stop(self) -> None:
+        """Stop in reverse order: nobody loses the server that they still need to finish."""
+        while self.started:
+            self.started.pop().stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _type: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
+        self.stop()
+
+    def dead(self) -> Process | None:
+        """A part that has ended although nobody stopped it."""
+        return next((part.process for part in self.started if not part.process.running), None)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings that make a program of the project part of this platform."""
+        return {
+            "FLEET_DATABASE_URL": self.database_url,
+            "FLEET_BRIDGE_MQTT_URL": self.broker.bridge_url,
+            "FLEET_BRIDGE_HTTP_HOST": "127.0.0.1",
+            "FLEET_BRIDGE_HTTP_PORT": str(self.ports.bridge_http),
+            "FLEET_HTTP_HOST": "127.0.0.1",
+            "FLEET_HTTP_PORT": str(self.ports.http),
+        }
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """What a client needs, in the order in which `<dir>/env` has it."""
+        return {
+            "FLEET_API_URL": self.api.url,
+            "FLEET_API_KEY": self.api_key,
+            "FLEET_MQTT_URL": self.broker.url,
+            "FLEET_DATABASE_URL": self.database_url,
+        }
+
+    @property
+    def database_url(self) -> str:
+        """The project's database, as its owner."""
+        return self.postgres.url(self.database, _OWNER)
+
+    @property
+    def api_key_file(self) -> Path:
+        """Where the API key is kept, for us alone."""
+        return self.directory / "api-key"
+
+    @property
+    def api_key(self) -> str:
+        """A key that may do everything; made once."""
+        if not self.api_key_file.exists():
+            scopes = [f"--scope={scope}" for scope in ("ingest", "read", "assign", "admin")]
+            key = run_once(["api", "key", "create", "local", *scopes], self.settings)
+            write_private(self.api_key_file, key)
+        return self.api_key_file.read_text()
+
+    def _start(self, part: Part) -> None:
+        self.started.append(part)
+        part.start()
+
+    def _service(self, module: str, port: int) -> Service:
+        return Service(f"the {module}", [module, "run"], self._logs / f"{module}.log", self.settings, port)
+
+
+class Simulator:
+    """A small fleet that talks to the platform until it is stopped; its ledger is that of the last run."""
+
+    def __init__(self, directory: Path, vehicles: int, env: dict[str, str]) -> None:
+        self._ledger = directory / "ledger"
+        argv = ["simulator", "run", f"--vehicles={vehicles}", f"--ledger={self._ledger}", "--connections=1"]
+        self.process = program("the simulator", argv, directory / "logs" / "simulator.log", env)
+
+    def start(self) -> None:
+        """Start it; its first readings are on their way soon after."""
+        self._ledger.unlink(missing_ok=True)
+        self.process.start()
+
+    def stop(self) -> None:
+        """Let it wait for its last acknowledgements, close its ledger and end."""
+        self.process.stop()

@@ -1,0 +1,140 @@
+"""`make up`: the platform in the foreground until Ctrl-C, with a file that says when it is ready.
+
+`<dir>/env` exists exactly while everything in it answers: it is removed before the first part starts and before the
+first one stops. After a `kill -9` of us the servers end by themselves, and the next start waits for that.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import shlex
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from bridge.errors import Misconfigured
+from local.live import LiveLine
+from local.platform import Platform
+from local.ports import Ports
+from local.private import write_private
+from local.process import wait_for_orphans
+from local.settings import LocalSettings
+
+_READING = (
+    '{"vehicleId": "EV_002", "soc": 72.5, "kwhDeliveredDc": 4.25, "batteryTemp": 38.6, '
+    """"timestamp": "'$(date -u +%FT%TZ)'"}"""
+)
+
+
+class AlreadyRunning(Misconfigured):
+    """Another `make up` has this directory."""
+
+
+def up(settings: LocalSettings) -> None:
+    """Run the whole platform until SIGINT or SIGTERM. Raises `RuntimeError` when a part fails or dies."""
+    directory = _private(settings.local_dir)
+    with _only_one(directory), _stopped_by_signals():
+        env_file = directory / "env"
+        env_file.unlink(missing_ok=True)
+        _say(f"starting in {directory} ...")
+        wait_for_orphans(directory / "logs")
+        with Platform(directory, _ports(settings), settings.sim_vehicles) as platform:
+            try:
+                platform.start()
+                write_private(env_file, _assignments(platform.addresses))
+                _introduce(platform)
+                _watch(platform)
+            finally:
+                _ignore_signals()
+                env_file.unlink(missing_ok=True)
+
+
+def _private(directory: Path) -> Path:
+    directory = directory.resolve()
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Misconfigured(f"FLEET_LOCAL_DIR: {error}") from None
+    return directory
+
+
+def _ports(settings: LocalSettings) -> Ports:
+    """The ports of this run; says which of the usual ones are somebody else's."""
+    ports = settings.ports()
+    for name, port in dataclasses.asdict(ports).items():
+        usual = getattr(settings, f"{name}_port")
+        if port != usual:
+            _say(f"port {usual} is taken by another program: using {port} (FLEET_{name.upper()}_PORT chooses one)")
+    return ports
+
+
+@contextlib.contextmanager
+def _only_one(directory: Path) -> Iterator[None]:
+    """Hold the directory's lock. The kernel lets go of it when we end, however we end."""
+    try:
+        lock = (directory / "lock").open("a+")
+    except PermissionError:
+        raise Misconfigured(f"{directory} belongs to another user; choose another FLEET_LOCAL_DIR") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read()
+            raise AlreadyRunning(f"the platform runs already in {directory} (process {holder})") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the block at any point of it; that is the way to end, not an error."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        yield
+
+
+def _ignore_signals() -> None:
+    """From now on we are stopping; a second Ctrl-C must not leave half of it behind."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    _say("\nstopping ...")
+
+
+def _assignments(values: Mapping[str, str]) -> str:
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
+
+
+def _introduce(platform: Platform) -> None:
+    env = platform.directory / "env"
+    _say(f"""
+The platform is ready.
+  API          {platform.api.url}        (documentation: {platform.api.url}/docs)
+  MQTT         mqtt://127.0.0.1:{platform.ports.mqtt}
+  PostgreSQL   postgresql://127.0.0.1:{platform.ports.postgres}/{platform.database}
+  bridge       {platform.bridge.url}/metrics
+  API key      in {platform.api_key_file}; addresses with passwords, as shell assignments, in {env}
+
+Try it in another terminal:
+  . {env}; mosquitto_pub -V 5 -q 1 -L $FLEET_MQTT_URL/fleet/vehicle/EV_002/telemetry -m '{_READING}'
+  . {env}; curl -sS -H "Authorization: Bearer $FLEET_API_KEY" $FLEET_API_URL/v1/live/vehicles/EV_002
+
+Ctrl-C stops it.
+""")
+
+
+def _watch(platform: Platform) -> None:
+    """Show the live line until a signal ends us. Raises `RuntimeError` when a part dies."""
+    line = LiveLine(platform)
+    while (dead := platform.dead()) is None:
+        if line.wait():
+            line.show()
+    raise RuntimeError(f"{dead.name} ended with {dead.exit_code}; the end of {dead.log}:\n{dead.log_tail()}")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201

@@ -1,0 +1,96 @@
+"""What the broker reads, and how a running one is told: reload by SIGHUP, disconnect by taking the client id over.
+
+What Mosquitto 2 does on SIGHUP was read in its source and is held by tests: passwords, access list and revocation
+list are read anew; a client whose password is gone is disconnected; one whose certificate is revoked is not. So the
+latter gets a `deny` at once, and its connection is ended by a connection of ours with its client id.
+"""
+
+import os
+import signal
+import socket
+import sqlite3
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import mqtt5
+
+from mosquitto import password_line
+from mosquitto.authority import Authority, revocation_list
+from mosquitto.device import Device
+from mosquitto.directory import ACCOUNTS, Directory, accounts, replace
+from mosquitto.registry import passwords, revoked_certificates, revoked_since
+
+_DENIED_FOR = timedelta(days=1)
+_TIMEOUT_S = 10.0
+
+
+class BrokerUnreachable(Exception):
+    """The broker runs, or should, and could not be told."""
+
+
+def write_files(directory: Directory, authority: Authority, db: sqlite3.Connection) -> None:
+    """Make passwords, acl and crl.pem from the registry."""
+    internal = accounts(directory)
+    lines = [password_line(name, internal[name]) for name in ACCOUNTS]
+    lines += [f"{device}:{hash_}\n" for device, hash_ in passwords(db)]
+    replace(directory.broker / "passwords", "".join(lines).encode())
+    replace(directory.broker / "acl", _acl(revoked_since(db, datetime.now(UTC) - _DENIED_FOR)).encode())
+    replace(directory.broker / "crl.pem", revocation_list(authority, revoked_certificates(db)))
+
+
+def _acl(revoked: Iterable[Device]) -> str:
+    """The access list, with a denial for whoever was revoked lately.
+
+    A connection that finished its TLS handshake before the revocation may still say CONNECT after it; Mosquitto ends
+    one that says nothing within two minutes. After a day the denial is no longer needed, and the list stays short.
+    """
+    fixed = (files("mosquitto") / "acl").read_text()
+    return fixed + "".join(f"\nuser {device}\ntopic deny #\n" for device in revoked)
+
+
+def running_pid(directory: Directory) -> int | None:
+    """The broker that uses this directory; None when there is none on this machine."""
+    try:
+        pid = int(directory.pid_file.read_text())
+        program = Path(f"/proc/{pid}/comm").read_text().strip()
+    except (OSError, ValueError):
+        return None
+    return pid if program == "mosquitto" else None  # the file may be left over and the number somebody else's
+
+
+def reload(directory: Directory) -> bool:
+    """Make a running broker read its files anew; False when none runs here."""
+    pid = running_pid(directory)
+    if pid is not None:
+        os.kill(pid, signal.SIGHUP)
+    return pid is not None
+
+
+def disconnect(directory: Directory, devices: Iterable[Device]) -> None:
+    """End the devices' connections and sessions at once. Raises `BrokerUnreachable`."""
+    url, password = directory.control_url.read_text().strip(), accounts(directory)["provisioner"]
+    for device in devices:
+        try:
+            _take_over(url, password, str(device))
+        except (OSError, ValueError, IndexError) as error:
+            raise BrokerUnreachable(f"{device} may still be connected, {url} did not answer: {error}") from error
+
+
+def _take_over(url: str, password: str, client_id: str) -> None:
+    """Connect with a clean start as `client_id`: the broker ends whoever has it (MQTT-3.1.4-3), then leave."""
+    address = urlsplit(url)
+    connect = mqtt5.ConnectPacket(client_id, username="provisioner", password=password.encode(), clean_start=True)
+    with socket.create_connection((address.hostname or "", address.port or 1883), _TIMEOUT_S) as connection:
+        connection.sendall(connect.write())
+        answer = b""
+        while len(answer) < 2 or len(answer) < 2 + answer[1]:
+            if not (received := connection.recv(1024)):
+                raise OSError("the connection was closed")
+            answer += received
+        packet, _ = mqtt5.read(memoryview(answer))
+        if not isinstance(packet, mqtt5.ConnAckPacket) or packet.reason_code != mqtt5.ConnAckReasonCode.SUCCESS:
+            raise OSError(f"the broker refused: {packet}")
+        connection.sendall(mqtt5.DisconnectPacket().write())

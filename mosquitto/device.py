@@ -1,0 +1,51 @@
+"""A device's name, and lists of them.
+
+The name is `vehicle/EV_002`: the kind and the id, which is also its place below `fleet/`. It is the certificate's
+common name, the user name and the client id, so that one line of the access list, `fleet/%u/telemetry`, binds a
+device to its kind and its id (docs/decisions/0005-device-names.md).
+"""
+
+import csv
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+from bridge.reading import Kind, is_device_id
+
+LONGEST_COMMON_NAME = 64  # X.520 ub-common-name
+
+
+class BadDevice(ValueError):
+    """A device that cannot be provisioned as asked; the message says why."""
+
+
+class Device(NamedTuple):
+    """One device; `str` is its name on the broker."""
+
+    kind: Kind
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.id}"
+
+
+def device(kind: str | None, id_: str) -> Device:
+    """Check and make a device. Raises `BadDevice`."""
+    for known in get_args(Kind):
+        if kind == known:
+            if not is_device_id(id_):
+                raise BadDevice(f"{id_!r}: an id has 1 to 64 of A-Z a-z 0-9 _ -")
+            return Device(known, id_)
+    raise BadDevice(f"{id_}: the kind is vehicle or meter, not {kind}")
+
+
+def read_csv(path: Path, kind: str | None) -> list[Device]:
+    """The devices of a CSV file with a header: `id` and, unless `kind` is given, `kind`. Raises `BadDevice`."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        if "id" not in (rows.fieldnames or ()):
+            raise BadDevice(f"{path}: the header has no column `id`")
+        devices = [device((row.get("kind") or kind or "").strip(), (row["id"] or "").strip()) for row in rows]
+    if len(set(devices)) < len(devices):
+        twice = next(d for n, d in enumerate(devices) if d in devices[:n])
+        raise BadDevice(f"{path}: {twice} is there twice")
+    return devices

@@ -1,0 +1,145 @@
+"""The acts: make the CA, give devices credentials, change them, take them.
+
+The registry commits before any credential leaves our hands, so there is no certificate that could not be revoked;
+and what the broker reads is made after that, under the registry's lock, so two commands cannot undo each other.
+"""
+
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+
+from mosquitto import authority, broker, password_hash, registry
+from mosquitto.authority import Authority, Issued
+from mosquitto.device import BadDevice, Device
+from mosquitto.directory import Directory, accounts, replace
+from mosquitto.registry import Credential
+
+_SERVER_LIFE = timedelta(days=5 * 365)
+
+
+def initialise(directory: Directory, hosts: Sequence[str]) -> bool:
+    """Make the CA, the broker's certificate, the accounts and the first broker files, once.
+
+    True when it made the CA. An existing one is never replaced: every device trusts it.
+    """
+    directory.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.broker.mkdir(mode=0o700, exist_ok=True)
+    made = not (directory.ca_key.exists() and directory.ca_certificate.exists())
+    if made:
+        key, certificate = authority.create()
+        replace(directory.ca_certificate, certificate)
+        replace(directory.ca_key, key)
+    if not (directory.broker / "server.crt").exists():
+        renew_server(directory, hosts)
+    if not directory.control_url.exists():
+        replace(directory.control_url, b"mqtt://127.0.0.1:1884")
+    accounts(directory)
+    refresh(directory)
+    return made
+
+
+def renew_server(directory: Directory, hosts: Sequence[str]) -> None:
+    """Give the broker a new key and certificate; a reload makes it use them for new connections."""
+    issued = authority.issue_server(_authority(directory), hosts, _SERVER_LIFE)
+    replace(directory.broker / "server.key", issued.key)
+    replace(directory.broker / "server.crt", issued.certificate)
+
+
+def refresh(directory: Directory) -> None:
+    """Make the broker's files from the registry as it is."""
+    with registry.registry(directory.registry) as db:
+        broker.write_files(directory, _authority(directory), db)
+
+
+def add_certificates(directory: Directory, devices: Sequence[Device], life: timedelta) -> None:
+    """Provision new devices with certificates: all, or none when one cannot be. Raises `BadDevice`."""
+    issuer = _authority(directory)
+    issued = [(device, authority.issue_device(issuer, device, life)) for device in devices]
+    _add(directory, [(device, _credential(one)) for device, one in issued])
+    for device, one in issued:
+        _hand_out_certificate(directory, device, one)
+
+
+def add_passwords(directory: Directory, devices: Sequence[Device]) -> None:
+    """Provision new devices with passwords: all, or none when one cannot be. Raises `BadDevice`."""
+    made = [(device, secrets.token_urlsafe(24)) for device in devices]
+    _add(directory, [(device, Credential(password_hash=password_hash(password))) for device, password in made])
+    for device, password in made:
+        _hand_out_password(directory, device, password)
+
+
+def rotate(directory: Directory, device: Device, life: timedelta, *, password: bool, keep_old: bool) -> None:
+    """Give a device a new credential in place of the old ones, or beside its old certificates with `keep_old`."""
+    issuer, secret = _authority(directory), secrets.token_urlsafe(24)
+    issued = None if password else authority.issue_device(issuer, device, life)
+    credential = Credential(password_hash=password_hash(secret)) if issued is None else _credential(issued)
+    with registry.registry(directory.registry) as db:
+        if not keep_old:
+            registry.revoke_credentials(db, [device])
+        registry.add(db, [(device, credential)], "rotate")
+        broker.write_files(directory, issuer, db)
+    if issued is None:
+        _hand_out_password(directory, device, secret)
+    else:
+        _hand_out_certificate(directory, device, issued)
+
+
+def revoke(directory: Directory, devices: Sequence[Device]) -> None:
+    """Take everything that the devices could come in with; `broker.reload` and `disconnect` make it felt."""
+    with registry.registry(directory.registry) as db:
+        registry.revoke(db, devices)
+        broker.write_files(directory, _authority(directory), db)
+
+
+def _add(directory: Directory, credentials: Sequence[tuple[Device, Credential]]) -> None:
+    with registry.registry(directory.registry) as db:
+        _refuse_known(registry.live(db, [device for device, _ in credentials]))
+        registry.add(db, credentials, "add")
+        broker.write_files(directory, _authority(directory), db)
+
+
+def _refuse_known(known: Sequence[Device]) -> None:
+    if known:
+        more = f" and {len(known) - 1} more" if len(known) > 1 else ""
+        raise BadDevice(f"{known[0]}{more}: provisioned already; rotate gives a new credential, revoke takes it")
+
+
+def _authority(directory: Directory) -> Authority:
+    if not directory.ca_key.exists():
+        raise BadDevice(f"{directory.root}: there is no CA yet; run `python -m mosquitto ca init {directory.root}`")
+    return authority.load(directory.ca_key.read_bytes(), directory.ca_certificate.read_bytes())
+
+
+def _credential(issued: Issued) -> Credential:
+    return Credential(serial=issued.serial, not_after=issued.not_after)
+
+
+def _hand_out_certificate(directory: Directory, device: Device, issued: Issued) -> None:
+    ca = directory.ca_certificate.read_bytes()
+    _hand_out(directory, device, {"device.key": issued.key, "device.crt": issued.certificate, "ca.crt": ca})
+
+
+def _hand_out_password(directory: Directory, device: Device, password: str) -> None:
+    ca = directory.ca_certificate.read_bytes()
+    _hand_out(directory, device, {"password": password.encode(), "ca.crt": ca})
+
+
+def _hand_out(directory: Directory, device: Device, contents: dict[str, bytes]) -> None:
+    """Leave a device's credentials where its person fetches them. Lost ones are made again with rotate: no fsync."""
+    directory.handed_out.mkdir(mode=0o700, exist_ok=True)
+    place = directory.credentials(str(device))
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name, content in contents.items():
+        with open(place / name, "wb", opener=_private) as file:
+            file.write(content)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def find(directory: Directory, wanted: Iterable[tuple[str | None, str]]) -> list[Device]:
+    """The provisioned devices of these kinds (None: whichever it is) and ids. Raises `BadDevice`."""
+    with registry.registry(directory.registry) as db:
+        return [registry.find(db, kind, id_) for kind, id_ in wanted]

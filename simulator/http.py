@@ -1,0 +1,101 @@
+"""An HTTP lane: one POST after the other to /v1/ingest, as NDJSON, with the same body again until it is answered."""
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+
+import httpx
+
+from simulator.endpoints import Api
+from simulator.lane import Waiting
+from simulator.ledger import ANSWERED, VIA_HTTP, LedgerWriter
+from simulator.message import Item, Message
+from simulator.tally import Tally
+
+_COMMITTED = (201, 207, 422)
+"""All of these say that everything in the body is committed: to the history, or to the rejects."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
+
+
+class UnexpectedAnswer(Exception):
+    """The API answers what trying again would not change; the text is its answer."""
+
+
+class HttpLane:
+    """Posts up to `most` readings at a time. A backlog travels as lines of its own, not as an array."""
+
+    def __init__(
+        self, client: httpx.AsyncClient, api: Api, ledger: LedgerWriter, tally: Tally, most: int, waiting: Waiting
+    ) -> None:
+        self._client, self._api = client, api
+        self._ledger, self._tally = ledger, tally
+        self._most = most
+        self._waiting = waiting
+        self._posting = False
+
+    @property
+    def idle(self) -> bool:
+        return not self._waiting and not self._posting
+
+    @property
+    def awaits_receipts(self) -> bool:
+        return False  # the answer is the receipt
+
+    def offer(self, message: Message) -> None:
+        self._waiting.put(message)
+
+    @property
+    def is_full(self) -> bool:
+        return self._waiting.is_full
+
+    async def room(self) -> None:
+        await self._waiting.room()
+
+    async def run(self) -> None:
+        """Post until cancelled. Raises `UnexpectedAnswer`."""
+        while True:
+            await self._waiting.some()
+            self._posting = True
+            messages = self._take()
+            first = self._ledger.items
+            for message in messages:
+                self._ledger.sent(message.device, message.items, VIA_HTTP)
+            items = [item for message in messages for item in message.items]
+            self._ledger.flush()
+            self._tally.sent += len(items)
+            await self._post(first, items)
+            self._posting = False
+
+    def _take(self) -> list[Message]:
+        taken, weight = [], 0
+        while self._waiting and weight < self._most:
+            taken.append(self._waiting.take())
+            weight += len(taken[-1].items)
+        return taken
+
+    async def _post(self, first: int, items: Sequence[Item]) -> None:
+        body = b"\n".join(item.payload for item in items)
+        started, pause_s = time.monotonic(), _FIRST_PAUSE_S
+        while not await self._answered(body, first, len(items), started):
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+    async def _answered(self, body: bytes, first: int, count: int, started: float) -> bool:
+        """Post once. False when the outcome is not certain: then the same again is right."""
+        headers = {**self._api.headers, "Content-Type": "application/x-ndjson"}
+        try:
+            response = await self._client.post(f"{self._api.url}/v1/ingest", content=body, headers=headers)
+        except httpx.TransportError:
+            self._tally.reconnects += 1
+            return False
+        if response.status_code in (429, 500, 502, 503, 504):
+            return False
+        if response.status_code not in _COMMITTED:
+            raise UnexpectedAnswer(f"{response.status_code} {response.text[:500]}")
+        self._ledger.acknowledged(ANSWERED, first, count)
+        self._ledger.flush()
+        self._tally.answered += count
+        self._tally.rejected += len(response.json()["rejected"])
+        self._tally.answer_latency.add(time.monotonic() - started, count)
+        return True

@@ -1,0 +1,77 @@
+"""A lane carries the messages of its devices in the order in which they are offered."""
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+from simulator.message import Message
+
+
+class Lane(Protocol):
+    """What the run needs of MQTT and of HTTP."""
+
+    @property
+    def idle(self) -> bool:
+        """All that was offered is acknowledged."""
+        ...
+
+    @property
+    def awaits_receipts(self) -> bool:
+        """Receipts that were asked for have not come; one may be lost, as they travel with QoS 0."""
+        ...
+
+    def offer(self, message: Message) -> None:
+        """Take a message."""
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """So much waits here that `room` should be awaited."""
+        ...
+
+    async def room(self) -> None:
+        """Wait until few enough messages wait here."""
+        ...
+
+    async def run(self) -> None:
+        """Carry messages until cancelled."""
+        ...
+
+
+class Waiting:
+    """The messages that a lane has not sent yet: bounded by whoever minds `room`."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._messages: deque[Message] = deque()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._some = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def put(self, message: Message) -> None:
+        self._messages.append(message)
+        self._some.set()
+        if len(self._messages) >= self._most:
+            self._room.clear()
+
+    def take(self) -> Message:
+        message = self._messages.popleft()
+        if len(self._messages) <= self._most // 2:
+            self._room.set()
+        if not self._messages:
+            self._some.clear()
+        return message
+
+    @property
+    def is_full(self) -> bool:
+        return not self._room.is_set()
+
+    async def room(self) -> None:
+        await self._room.wait()
+
+    async def some(self) -> None:
+        """Wait until there is a message."""
+        await self._some.wait()

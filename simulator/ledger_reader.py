@@ -1,0 +1,157 @@
+"""Reads a ledger back: payloads stay on disk (mmap), memory holds some 20 bytes an item."""
+
+import json
+import mmap
+import zlib
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bridge.reading import DeviceId, Kind, device_id
+from simulator import ledger as form
+
+ACK_BITS = {form.PUBACK: 1, form.RECEIPT: 2, form.ANSWERED: 4, form.REFUSED: 8}
+ACKNOWLEDGED = 1 | 2 | 4
+
+
+class DamagedLedger(Exception):
+    """The file is no ledger, or is broken before its last block."""
+
+
+class SentItem(NamedTuple):
+    """One item as it was sent, its expectation by name, and the bits of `ACK_BITS` for its acknowledgements."""
+
+    payload: bytes
+    expect: str
+    flags: int
+    acks: int
+
+
+@dataclass
+class Ledger:
+    """A ledger's content."""
+
+    file: "mmap.mmap | bytes"
+    info: dict[str, Any] = field(default_factory=dict)
+    devices: list[tuple[Kind, DeviceId]] = field(default_factory=list)
+    assignments: list[tuple[int, int, int | None]] = field(default_factory=list)
+    """Meter, valid from (microseconds since 1970), vehicle."""
+    truth: dict[int, tuple[int, int]] = field(default_factory=dict)
+    acks: bytearray = field(default_factory=bytearray)
+    complete: bool = False
+    torn_bytes: int = 0
+    _offsets: "array[int]" = field(default_factory=lambda: array("Q"))
+    _device_of: "array[int]" = field(default_factory=lambda: array("I"))
+    _by_device: "array[int]" = field(default_factory=lambda: array("I"))
+    _starts: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def numbers_of(self, device: int) -> Sequence[int]:
+        """The numbers of this device's items, in the order in which they were sent."""
+        return self._by_device[self._starts[device] : self._starts[device + 1]]
+
+    def item(self, number: int) -> SentItem:
+        """The item of this number."""
+        offset = self._offsets[number]
+        _, _, expect, flags, length = form.SENT.unpack_from(self.file, offset)
+        start = offset + form.SENT.size
+        name = self.info["expectations"][expect]
+        return SentItem(bytes(self.file[start : start + length]), name, flags, self.acks[number])
+
+    def _index(self) -> None:
+        """Sort the items by device, by counting."""
+        counts = [0] * (len(self.devices) + 1)
+        for device in self._device_of:
+            counts[device + 1] += 1
+        self._starts = list(accumulate(counts))
+        free, self._by_device = list(self._starts), array("I", bytes(4 * len(self)))
+        for number, device in enumerate(self._device_of):
+            self._by_device[free[device]] = number
+            free[device] += 1
+
+
+def read_ledger(path: Path) -> Ledger:
+    """Read a ledger, also one whose writer was killed. Raises `DamagedLedger`."""
+    with path.open("rb") as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
+    if content[: len(form.MAGIC)] != form.MAGIC:
+        raise DamagedLedger(f"{path} is no ledger of this version")
+    ledger = Ledger(content)
+    offset = len(form.MAGIC)
+    while (end := _block_end(content, offset)) is not None:
+        _read_records(ledger, offset + form.BLOCK.size, end)
+        offset = end
+    ledger.torn_bytes = len(content) - offset
+    if not ledger.info:
+        raise DamagedLedger(f"{path} ends before its header")
+    ledger._index()
+    return ledger
+
+
+def _block_end(content: "mmap.mmap | bytes", offset: int) -> int | None:
+    """Where the block ends; None when the file ends before it does. Raises `DamagedLedger` when it is broken."""
+    if offset + form.BLOCK.size > len(content):
+        return None
+    length, checksum = form.BLOCK.unpack_from(content, offset)
+    start = offset + form.BLOCK.size
+    end: int = start + length
+    if end > len(content):
+        return None
+    if zlib.crc32(content[start:end]) != checksum:
+        if end == len(content):
+            return None
+        raise DamagedLedger(f"the block at byte {offset} is broken")
+    return end
+
+
+def _read_records(ledger: Ledger, offset: int, end: int) -> None:
+    content = ledger.file
+    while offset < end:
+        kind = content[offset : offset + 1]
+        if kind == b"S":
+            _, device, _, _, length = form.SENT.unpack_from(content, offset)
+            ledger._offsets.append(offset)
+            ledger._device_of.append(device)
+            ledger.acks.append(0)
+            offset += form.SENT.size + length
+        elif kind in ACK_BITS:
+            _, first, count = form.ACK.unpack_from(content, offset)
+            bit = ACK_BITS[kind]
+            for number in range(first, first + count):
+                ledger.acks[number] |= bit
+            offset += form.ACK.size
+        else:
+            offset = _read_rare(ledger, kind, offset)
+
+
+def _read_rare(ledger: Ledger, kind: bytes, offset: int) -> int:
+    """A record of which there are few. Returns where the next one begins."""
+    content = ledger.file
+    if kind == b"D":
+        _, which, length = form.DEVICE.unpack_from(content, offset)
+        start = offset + form.DEVICE.size
+        name = bytes(content[start : start + length]).decode()
+        ledger.devices.append(("meter" if which else "vehicle", device_id(name)))
+        return start + int(length)
+    if kind == b"A":
+        _, meter, valid_from_us, vehicle = form.ASSIGNED.unpack_from(content, offset)
+        ledger.assignments.append((meter, valid_from_us, None if vehicle == form.NOBODY else vehicle))
+        return offset + form.ASSIGNED.size
+    if kind == b"T":
+        _, device, delivered, consumed = form.TRUTH.unpack_from(content, offset)
+        ledger.truth[device] = delivered, consumed
+        return offset + form.TRUTH.size
+    if kind == b"H":
+        _, length = form.HEADER.unpack_from(content, offset)
+        start = offset + form.HEADER.size
+        ledger.info = json.loads(bytes(content[start : start + length]))
+        return start + int(length)
+    if kind == b"E":
+        ledger.complete = True
+        return offset + 1
+    raise DamagedLedger(f"unknown record {kind!r} at byte {offset}")

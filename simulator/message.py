@@ -1,0 +1,41 @@
+"""What a lane sends, and what is expected of it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, get_args
+
+from bridge.errors import Reason
+
+EXPECTATIONS: tuple[str, ...] = ("stored", *get_args(Reason))
+"""What should become of a reading: `stored` in the history, or kept with this reason in the rejects."""
+STORED = 0
+
+
+def expectation(reason: Reason) -> int:
+    """The expectation that a message is rejected for this reason."""
+    return EXPECTATIONS.index(reason)
+
+
+class Item(NamedTuple):
+    """One reading, or what should be one, and what is expected of it (index into `EXPECTATIONS`)."""
+
+    payload: bytes
+    expect: int
+
+
+class Message(NamedTuple):
+    """One publish of a device: a single item, or with `is_array` its backlog as one JSON array."""
+
+    device: int
+    items: Sequence[Item]
+    is_array: bool = False
+
+    @property
+    def payload(self) -> bytes:
+        if self.is_array:
+            return b"[" + b",".join(item.payload for item in self.items) + b"]"
+        return self.items[0].payload
+
+
+def single(device: int, payload: bytes, expect: int = STORED) -> Message:
+    """A message of one item."""
+    return Message(device, (Item(payload, expect),))

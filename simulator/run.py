@@ -1,0 +1,77 @@
+"""The simulated fleet on the air: minute by minute, through the faults, into the lanes."""
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from rich.console import Console
+
+from bridge.reading import format_timestamp
+from simulator.carriers import Carriers, Route, carriers
+from simulator.faults import FaultRates, Faults
+from simulator.fleet import Emission, Fleet
+from simulator.pacing import Pacer
+from simulator.tally import Tally
+
+_UNBOUNDED_MINUTES = 60 * 24 * 3650
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to simulate. `minutes` None: until stopped. `speed` 1 is real time, 0 as fast as it goes."""
+
+    seed: int
+    vehicles: int
+    meters: int
+    name: str
+    start: datetime
+    minutes: int | None
+    speed: float
+    rates: FaultRates
+    prepare: bool
+    """Make all readings before the first is sent: for measuring what receives them."""
+
+
+async def run(plan: Plan, route: Route, stop: asyncio.Event, console: Console) -> Tally:
+    """Simulate until all minutes are over or `stop` is set; then send what is held back and wait for its acks."""
+    fleet = Fleet(plan.seed, plan.vehicles, plan.meters, plan.start, plan.name)
+    via_http = [route.is_http(number % route.connections) for number in range(len(fleet.devices))]
+    faults = Faults(plan.seed, plan.rates, plan.minutes or _UNBOUNDED_MINUTES, via_http)
+    info = {**asdict(plan), "mode": "run", "start": format_timestamp(plan.start)}
+    async with carriers(route, fleet.devices, info, console) as lanes:
+        await _simulate(plan, fleet, faults, lanes, stop)
+        for message in faults.rest():
+            await lanes.carry(message)
+        await lanes.drained()
+        for device, delivered in enumerate(fleet.delivered_micro):
+            lanes.ledger.truth(device, delivered, fleet.consumed_micro[device] if device < plan.vehicles else 0)
+        lanes.ledger.close(complete=True)
+    return lanes.tally
+
+
+async def _simulate(plan: Plan, fleet: Fleet, faults: Faults, lanes: Carriers, stop: asyncio.Event) -> None:
+    emissions = _emissions(plan, fleet, lanes, stop)
+    if plan.prepare:
+        emissions = iter(list(emissions))
+    pacer = Pacer(plan.speed)
+    for emission in emissions:
+        # The truth counts what was emitted, so when stopped while it waits this one still goes out.
+        await pacer.stopped_before(emission.due_s, stop)
+        for message in faults.befall(emission.minute, emission.device, emission.payload):
+            await lanes.carry(message)
+
+
+def _emissions(plan: Plan, fleet: Fleet, lanes: Carriers, stop: asyncio.Event) -> Iterator[Emission]:
+    """The fleet's readings until all minutes are over or `stop` is set; assignments go to the API on the way."""
+    for minute in itertools.count():
+        if minute == plan.minutes:
+            return
+        assignments = fleet.step()
+        if lanes.registrar is not None:
+            lanes.registrar.register(assignments)
+        for emission in fleet.emissions():
+            yield emission
+            if stop.is_set():
+                return

@@ -1,0 +1,232 @@
+"""Compares a ledger with the database, a few devices at a time, so that memory does not grow with the ledger.
+
+What was acknowledged must be there exactly once with its values; what was not acknowledged may be there; nothing
+else may. Energies are compared with the simulated truth when the run ended in good order and nothing is
+indeterminate, else with what the ledger says was sent and is there.
+"""
+
+import asyncio
+import json
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import asyncpg
+
+from bridge.reading import Kind
+from simulator import database
+from simulator.database import Connection, Period
+from simulator.expected import Expected, Values, expected_of, feeds_of, period_of, values_of
+from simulator.findings import Findings
+from simulator.ledger_reader import ACKNOWLEDGED, Ledger
+
+_ITEMS_AT_ONCE = 50_000
+_TOLERANCE_KWH = Decimal("1e-9")
+"""Far below the micro-kWh in which readings are given, above what float8 to numeric may round in long sums."""
+_MICRO = Decimal(1_000_000)
+_NONE = Decimal()
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ACK_NAMES = ((1, "missing after PUBACK"), (2, "missing after receipt"), (4, "missing after HTTP answer"))
+
+
+async def verify(ledger: Ledger, url: str, wait_s: float) -> Findings:
+    """Compare, at most `wait_s` seconds after what is missing could still come."""
+    deadline = asyncio.get_running_loop().time() + wait_s
+    connection = await asyncpg.connect(url, server_settings={"timezone": "UTC", "jit": "off"})
+    try:
+        await _settled(connection, ledger, deadline)
+        while True:
+            findings = await _Comparison(connection, ledger).findings()
+            if not findings.may_still_come or asyncio.get_running_loop().time() >= deadline:
+                return findings
+            await asyncio.sleep(1)
+    finally:
+        await connection.close()
+
+
+async def _settled(connection: Connection, ledger: Ledger, deadline: float) -> None:
+    """Wait until each device's last acknowledged reading is there: lanes and bridge keep each device's order."""
+    last: dict[Kind, list[tuple[str, datetime]]] = {"vehicle": [], "meter": []}
+    for device, (kind, name) in enumerate(ledger.devices):
+        for number in reversed(ledger.numbers_of(device)):
+            payload, expect, _, acks = ledger.item(number)
+            if expect == "stored" and acks & ACKNOWLEDGED:
+                last[kind].append((name, values_of(kind, payload)[0]))
+                break
+    for kind, identities in last.items():
+        while await database.present(connection, kind, identities) < len(identities):
+            if asyncio.get_running_loop().time() >= deadline:
+                return
+            await asyncio.sleep(0.5)
+
+
+class _Comparison:
+    """One pass over all devices."""
+
+    def __init__(self, connection: Connection, ledger: Ledger) -> None:
+        self._connection = connection
+        self._ledger = ledger
+        self._findings = Findings()
+        self._created = datetime.fromisoformat(ledger.info["created"])
+        self._feeds = feeds_of(ledger)
+        self._energy: dict[str, Decimal] = {}
+        self._consumed: dict[str, Decimal] = defaultdict(Decimal)
+        self._is_certain = ledger.complete
+
+    async def findings(self) -> Findings:
+        period = period_of(self._ledger)
+        seen = self._findings.seen
+        seen["devices"], seen["items sent"] = len(self._ledger.devices), len(self._ledger)
+        for bits, name in ((1, "by PUBACK"), (2, "by receipt"), (4, "by HTTP answer")):
+            seen[f"acknowledged {name}"] = sum(count for acks, count in self._acks().items() if acks & bits)
+        seen["indeterminate"] = sum(count for acks, count in self._acks().items() if not acks & ACKNOWLEDGED)
+        if period is None:
+            return self._findings
+        for kind, devices in self._portions():
+            expected = [expected_of(self._ledger, d, self._ledger.numbers_of(d)) for d in devices]
+            await self._compare(kind, expected, period)
+        await self._compare_energy(period)
+        return self._findings
+
+    def _acks(self) -> Counter[int]:
+        return Counter(self._ledger.acks)
+
+    def _portions(self) -> Iterator[tuple[Kind, list[int]]]:
+        """Devices of one kind whose items fit into memory together."""
+        kinds: tuple[Kind, Kind] = ("vehicle", "meter")
+        for kind in kinds:
+            portion, items = list[int](), 0
+            for device, (which, _) in enumerate(self._ledger.devices):
+                if which != kind:
+                    continue
+                portion.append(device)
+                items += len(self._ledger.numbers_of(device))
+                if items >= _ITEMS_AT_ONCE:
+                    yield kind, portion
+                    portion, items = [], 0
+            if portion:
+                yield kind, portion
+
+    async def _compare(self, kind: Kind, expected: Sequence[Expected], period: Period) -> None:
+        names = [one.device for one in expected]
+        rows: dict[str, list[tuple[datetime, Values]]] = defaultdict(list)
+        for name, at, extra, *values in await database.history(self._connection, kind, names, period):
+            rows[name].append((at, (json.loads(extra) if extra else None, *values)))
+        for one in expected:
+            self._compare_history(one, rows.pop(one.device, []))
+        for stale in await database.stale_live(self._connection, kind, names):
+            self._findings.fault("live not newest", stale)
+        kept: dict[str, Counter[tuple[str, bytes]]] = defaultdict(Counter)
+        recent: set[tuple[str, str, bytes]] = set()
+        for row in await database.rejects(self._connection, names):
+            reject = row["reason"], row["payload"]
+            kept[row["device"]][reject] += 1
+            if row["received_at"] >= self._created:
+                recent.add((row["device"], *reject))
+        for one in expected:
+            self._compare_rejects(one, kept[one.device], recent)
+
+    def _compare_history(self, expected: Expected, rows: Sequence[tuple[datetime, Values]]) -> None:
+        findings, found = self._findings, set[datetime]()
+        for at, values in rows:
+            where = f"{expected.device} {at.isoformat()}"
+            if at not in expected.values:
+                findings.fault("invented", where)
+            elif at in found:
+                findings.fault("duplicated", where)
+            elif values != expected.values[at]:
+                findings.fault("different", f"{where}: {values[1:]}, sent {expected.values[at][1:]}")
+            found.add(at)
+        findings.seen["readings in the history"] += len(rows)
+        for at, acks in expected.acks.items():
+            if at not in found:
+                self._note_missing(acks, f"{expected.device} {at.isoformat()}")
+        self._add_up(expected, found)
+
+    def _note_missing(self, acks: int, where: str) -> None:
+        for bit, name in _ACK_NAMES:
+            if acks & bit:
+                self._findings.fault(name, where)
+        if not acks & ACKNOWLEDGED:
+            self._is_certain = False
+            self._findings.seen["indeterminate and not there"] += 1
+
+    def _add_up(self, expected: Expected, found: set[datetime]) -> None:
+        """The energy of what must be or is there, as the ledger has it."""
+        column = 1 + database.TABLES[expected.kind].values.index(database.TABLES[expected.kind].energy)
+        total = Decimal()
+        for at, values in expected.values.items():
+            if at in found or expected.acks[at] & ACKNOWLEDGED:
+                kwh = Decimal(repr(values[column]))
+                total += kwh
+                if expected.kind == "meter" and (vehicle := self._fed(expected.device, at)) is not None:
+                    self._consumed[vehicle] += kwh
+        self._energy[expected.device] = total
+
+    def _fed(self, meter: str, at: datetime) -> str | None:
+        """Whom the ledger's assignments give this meter's reading to."""
+        since, vehicles = self._feeds.get(meter, ([], []))
+        index = bisect_right(since, (at - _EPOCH) // timedelta(microseconds=1)) - 1
+        return vehicles[index] if index >= 0 else None
+
+    def _compare_rejects(
+        self, expected: Expected, kept: Counter[tuple[str, bytes]], recent: set[tuple[str, str, bytes]]
+    ) -> None:
+        findings = self._findings
+        for reject, acks in expected.rejects.items():
+            where = f"{expected.device} {reject[0]} {reject[1][:80]!r}"
+            if not kept[reject] and acks & ACKNOWLEDGED:
+                findings.fault("reject missing", where)
+            elif kept[reject] > 1:
+                findings.fault("reject duplicated", where)
+            findings.seen["rejects as expected"] += kept[reject] == 1
+        for reject in kept:
+            if reject not in expected.rejects and (expected.device, *reject) in recent:
+                findings.fault("reject unexpected", f"{expected.device} {reject[0]} {reject[1][:80]!r}")
+
+    async def _compare_energy(self, period: Period) -> None:
+        names: dict[Kind, list[str]] = {"vehicle": [], "meter": []}
+        delivered: dict[str, Decimal] = {}
+        for kind, name in self._ledger.devices:
+            names[kind].append(name)
+        for kind, some in names.items():
+            delivered |= await database.energy(self._connection, kind, some, period)
+        consumed = await database.consumed(self._connection, names["meter"], period)
+        self._apply_truth()
+        for device, true in self._energy.items():
+            if not _is_equal(delivered.get(device, _NONE), true):
+                self._findings.fault("energy differs", f"{device}: {delivered.get(device)} kWh, truth {true} kWh")
+        # A killed run cannot know of the last assignments whether the API has taken them.
+        if self._ledger.assignments and self._ledger.complete:
+            for vehicle in names["vehicle"]:
+                self._compare_efficiency(vehicle, delivered.get(vehicle, _NONE), consumed.get(vehicle, _NONE))
+            self._note_efficiency(delivered, consumed, names["vehicle"])
+
+    def _apply_truth(self) -> None:
+        """Compare with what was simulated, where nothing is uncertain, instead of with what was sent."""
+        if not self._is_certain:
+            return
+        for device, (delivered, consumed) in self._ledger.truth.items():
+            name = self._ledger.devices[device][1]
+            self._energy[name], self._consumed[name] = delivered / _MICRO, consumed / _MICRO
+
+    def _compare_efficiency(self, name: str, dc: Decimal, ac: Decimal) -> None:
+        """Delivered DC over consumed AC, both over the whole period, as the API defines it."""
+        true_dc, true_ac = self._energy[name], self._consumed[name]
+        if _is_equal(dc, true_dc) and _is_equal(ac, true_ac):
+            self._findings.seen["vehicles of equal efficiency"] += 1
+        else:
+            self._findings.fault("efficiency differs", f"{name}: {dc} / {ac} kWh, truth {true_dc} / {true_ac} kWh")
+
+    def _note_efficiency(
+        self, delivered: dict[str, Decimal], consumed: dict[str, Decimal], vehicles: list[str]
+    ) -> None:
+        if total_ac := sum(consumed.values()):
+            total_dc = sum(delivered.get(name, _NONE) for name in vehicles)
+            self._findings.seen["fleet's DC over AC, per mille"] = round(1000 * total_dc / total_ac)
+
+
+def _is_equal(found: Decimal, true: Decimal) -> bool:
+    return abs(found - true) <= _TOLERANCE_KWH

@@ -1,0 +1,241 @@
+"""`make up`: ready when its file says so, the seed's readings in and out again, and nothing left behind."""
+
+import contextlib
+import fcntl
+import json
+import os
+import shlex
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from local.ports import free_port
+from tests.acceptance.waiting import until
+
+PORTS = ("FLEET_HTTP_PORT", "FLEET_MQTT_PORT", "FLEET_POSTGRES_PORT", "FLEET_BRIDGE_HTTP_PORT")
+
+
+class Up:
+    """`python -m local` in a directory of the test's own, on free ports."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.output = directory.parent / "output"
+        self._environment = {name: str(free_port()) for name in PORTS}
+        self._environment |= {"FLEET_LOCAL_DIR": str(directory), "FLEET_SIM_VEHICLES": "0"}
+        self._popen: subprocess.Popen[bytes] | None = None
+
+    def run(self, **environment: str | None) -> "subprocess.Popen[bytes]":
+        """Start it with these changes to its environment (None: unset); its output goes to a file."""
+        changed = {**os.environ, **self._environment, **environment}
+        env = {name: value for name, value in changed.items() if value is not None}
+        with self.output.open("wb") as output:
+            self._popen = subprocess.Popen([sys.executable, "-m", "local"], env=env, stdout=output, stderr=output)
+        return self._popen
+
+    def until_ready(self, timeout_s: float = 60.0) -> dict[str, str]:
+        """Wait for the file that says so, and return what it says."""
+        until(lambda: self.env.exists() or not self.runs, "ready", timeout_s)
+        assert self.env.exists(), self.output.read_text()
+        return dict(word.split("=", 1) for word in shlex.split(self.env.read_text()))
+
+    @property
+    def env(self) -> Path:
+        return self.directory / "env"
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Ask it to stop and return its exit code."""
+        assert self._popen is not None
+        self._popen.send_signal(number)
+        return self._popen.wait(90)
+
+    def servers(self) -> list[psutil.Process]:
+        """Everything that runs because of it."""
+        assert self._popen is not None
+        return psutil.Process(self._popen.pid).children(recursive=True)
+
+    @property
+    def runs(self) -> bool:
+        return self._popen is not None and self._popen.poll() is None
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    platform = Up(tmp_path / "local")
+    yield platform
+    if platform.runs:
+        platform.stop(signal.SIGTERM)
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def shell(command: str, env: Path) -> str:
+    """Run a command as a reader of the README would."""
+    script = f". {shlex.quote(str(env))}; {command}"
+    return subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=30, check=True).stdout
+
+
+def test_seed_payloads_come_back_through_live_history_and_analytics(up: Up) -> None:
+    up.run()
+    env = up.until_ready()
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    vehicle = {"vehicleId": "EV_002", "soc": 72.5, "kwhDeliveredDc": 4.25, "batteryTemp": 38.6, "timestamp": now}
+    meter = {"meterId": "METER_001", "kwhConsumedAc": 5.10, "voltage": 231.5, "timestamp": now}
+    bearer = '-H "Authorization: Bearer $FLEET_API_KEY"'
+    curl = f"curl -sS --fail-with-body {bearer}"
+    assignment = "$FLEET_API_URL/v1/meters/METER_001/assignments/2026-01-01T00:00:00Z"
+    shell(f"""{curl} -X PUT {assignment} -H 'Content-Type: application/json' -d '{{"vehicleId": "EV_002"}}'""", up.env)
+    topic = "$FLEET_MQTT_URL/fleet/vehicle/EV_002/telemetry"
+    shell(f"mosquitto_pub -V 5 -q 1 -L {topic} -m {shlex.quote(json.dumps(vehicle))}", up.env)
+    receipt = shell(
+        f"{curl} $FLEET_API_URL/v1/ingest -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(meter))}",
+        up.env,
+    )
+    assert json.loads(receipt) == {"stored": 1, "duplicates": 0, "rejected": []}
+    headers = {"Authorization": f"Bearer {env['FLEET_API_KEY']}"}
+    with httpx.Client(base_url=env["FLEET_API_URL"], headers=headers) as client:
+        until(lambda: client.get("/v1/live/vehicles/EV_002").status_code == 200, "the vehicle is live")
+        live = client.get("/v1/live/vehicles/EV_002").json()
+        assert vehicle.items() <= live.items()
+        assert meter.items() <= client.get("/v1/live/meters/METER_001").json().items()
+        (row,) = client.get("/v1/history/vehicles/EV_002").json()["items"]
+        assert {k: v for k, v in vehicle.items() if k != "vehicleId"}.items() <= row.items()
+        answer = client.get("/v1/analytics/performance/EV_002").json()
+    assert answer["totalKwhDeliveredDc"] == 4.25
+    assert answer["totalKwhConsumedAc"] == pytest.approx(5.10)
+    assert answer["efficiency"] == pytest.approx(4.25 / 5.10)
+    assert answer["avgBatteryTemp"] == pytest.approx(38.6)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+def test_signal_stops_all_in_order(up: Up, number: signal.Signals) -> None:
+    up.run()
+    up.until_ready()
+    servers = up.servers()
+    assert len(servers) >= 4
+    assert up.stop(number) == 0, up.output.read_text()
+    assert not alive(servers)
+    assert not up.env.exists()
+
+
+def test_signal_while_it_starts_stops_what_has_started(up: Up) -> None:
+    popen = up.run()
+    log = up.directory / "logs" / "postgres.log"
+    until(lambda: log.exists() and "ready to accept" in log.read_text(), "PostgreSQL is up")
+    servers = up.servers()
+    popen.send_signal(signal.SIGINT)
+    assert popen.wait(60) == 0, up.output.read_text()
+    assert not alive(servers)
+    assert not up.env.exists()
+
+
+def test_killed_platform_leaves_no_server_and_starts_again_on_its_data(up: Up) -> None:
+    popen = up.run()
+    env = up.until_ready()
+    headers = {"Authorization": f"Bearer {env['FLEET_API_KEY']}"}
+    now = datetime.now(UTC).isoformat()
+    reading = {"meterId": "METER_001", "kwhConsumedAc": 5.1, "voltage": 231.5, "timestamp": now}
+    assert httpx.post(f"{env['FLEET_API_URL']}/v1/ingest", json=reading, headers=headers).status_code == 201
+    servers = up.servers()
+    popen.kill()
+    popen.wait()
+    up.env.unlink()  # the killed run could not; another test shows that the next one does
+    started = time.monotonic()
+    up.run()  # at once: the old servers are still ending
+    again = up.until_ready()
+    assert time.monotonic() - started < 30
+    assert not alive(servers)
+    assert again == env, "the same addresses, the same key"
+    live = httpx.get(f"{env['FLEET_API_URL']}/v1/live/meters/METER_001", headers=headers)
+    assert live.json()["kwhConsumedAc"] == 5.1
+    assert up.stop() == 0
+
+
+def test_file_of_a_killed_run_is_gone_before_the_next_one_starts_a_server(up: Up) -> None:
+    up.directory.mkdir()
+    up.env.write_text("FLEET_API_URL=http://127.0.0.1:1\n")
+    popen = up.run()
+    until((up.directory / "logs").exists, "the first server starts")
+    assert not up.env.exists()
+    popen.send_signal(signal.SIGTERM)
+    assert popen.wait(60) == 0
+
+
+def test_second_platform_in_the_same_directory_says_that_it_runs(up: Up) -> None:
+    up.directory.mkdir()
+    with (up.directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert up.run().wait(30) == 2
+    (line,) = up.output.read_text().splitlines()
+    assert "runs already" in line
+    assert str(up.directory) in line
+
+
+@pytest.mark.parametrize("setting", PORTS)
+def test_given_port_that_is_taken_is_one_clear_line(up: Up, setting: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        port = somebody.getsockname()[1]
+        assert up.run(**{setting: str(port)}).wait(30) == 2
+    *_, line = up.output.read_text().splitlines()
+    assert line.startswith(f"{setting}: port {port} is taken")
+
+
+def test_dead_part_stops_all_with_its_name_and_its_last_words(up: Up) -> None:
+    popen = up.run()
+    up.until_ready()
+    servers = up.servers()
+    (bridge,) = [p for p in servers if p.cmdline()[-2:] == ["bridge", "run"]]
+    bridge.kill()
+    assert popen.wait(60) == 1
+    output = up.output.read_text()
+    assert "the bridge ended with -9" in output
+    assert "subscribed" in output
+    assert not alive(servers)
+    assert not up.env.exists()
+
+
+def test_secrets_are_private(up: Up) -> None:
+    up.run()
+    env = up.until_ready()
+    assert stat.S_IMODE(up.directory.stat().st_mode) == 0o700
+    for path in (up.env, up.directory / "api-key"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    output = up.output.read_text()
+    assert env["FLEET_API_URL"] in output
+    assert env["FLEET_API_KEY"] not in output
+    assert up.stop() == 0
+
+
+def test_default_port_that_is_taken_gives_way(up: Up) -> None:
+    with socket.socket() as somebody:
+        somebody.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):  # somebody else has it already, which is as good
+            somebody.bind(("127.0.0.1", 8000))
+            somebody.listen()
+        up.run(FLEET_HTTP_PORT=None)
+        env = up.until_ready()
+    assert not env["FLEET_API_URL"].endswith(":8000")
+    assert "port 8000 is taken by another program" in up.output.read_text()
+    assert up.stop() == 0
+
+
+def test_simulated_fleet_arrives(up: Up) -> None:
+    up.run(FLEET_SIM_VEHICLES=None)
+    env = up.until_ready()
+    headers = {"Authorization": f"Bearer {env['FLEET_API_KEY']}"}
+    with httpx.Client(base_url=env["FLEET_API_URL"], headers=headers) as client:
+        # Twenty vehicles spread over the minute: the first ones are there within seconds.
+        until(lambda: len(client.get("/v1/live/vehicles").json()["items"]) >= 2, "vehicles are live", 60)
+    assert up.stop() == 0

@@ -1,0 +1,72 @@
+"""The real API process on a free port, with a database of its own and keys for every purpose."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from api import keys
+from local.postgres import Postgres
+from tests.integration.api.server import Api, Connection, launch
+
+# The history refuses TRUNCATE; the replica role has no triggers.
+_EMPTY = """
+SET session_replication_role = replica;
+TRUNCATE vehicle_telemetry_history, meter_telemetry_history, vehicle_live_status, meter_live_status,
+         meter_assignment, rejected_message, api_key, audit_log;
+"""
+
+
+@pytest.fixture(scope="session")
+def api_database_url(postgres: Postgres, template: str) -> str:
+    """One database for all tests here, emptied before each: starting a process for each would take minutes."""
+    postgres.sql(f"CREATE DATABASE api TEMPLATE {template} OWNER fleet")
+    return postgres.url("api", "fleet")
+
+
+@pytest.fixture
+def database_url(postgres: Postgres, api_database_url: str) -> str:
+    """The shared database, empty."""
+    postgres.sql(_EMPTY, "api")
+    return api_database_url
+
+
+@pytest.fixture(scope="session")
+def shared_api(api_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    api = launch(api_database_url, tmp_path_factory.mktemp("api") / "api.log", {})
+    yield api
+    api.process.stop()
+
+
+@pytest.fixture
+def api(shared_api: Api, database_url: str) -> Api:
+    """An API with default settings and an empty database."""
+    return shared_api
+
+
+@pytest.fixture
+def start_api(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Api]]:
+    """Start an API process with other settings; all are stopped after the test."""
+    started: list[Api] = []
+
+    def start(**settings: object) -> Api:
+        started.append(launch(database_url, tmp_path / f"api{len(started)}.log", settings))
+        return started[-1]
+
+    yield start
+    for api in started:
+        api.process.stop()
+
+
+@pytest.fixture
+async def token(db: Connection) -> str:
+    """A key with the default scopes."""
+    return (await keys.create(db, "test", keys.Grant(keys.DEFAULT_SCOPES)))[1]
+
+
+@pytest.fixture
+async def client(api: Api, token: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client with that key."""
+    async with api.client(token) as client:
+        yield client

@@ -1,0 +1,80 @@
+"""A running API process and how the tests talk to it."""
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import asyncpg
+import httpx
+
+from local.ports import free_port
+from local.process import Process
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+@dataclass
+class Api:
+    """A running API process."""
+
+    url: str
+    process: Process
+    env: dict[str, str]
+
+    @property
+    def port(self) -> int:
+        return int(self.env["FLEET_HTTP_PORT"])
+
+    @property
+    def log(self) -> str:
+        """What the process has logged so far."""
+        return self.process.log.read_text()
+
+    def client(self, token: str | None = None, **options: Any) -> httpx.AsyncClient:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30, **options)
+
+    def socket(self) -> socket.socket:
+        """A plain connection, for what no decent client would send."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+
+    def wait_until(self, path: str) -> None:
+        """Wait until `path` answers with 200."""
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                if httpx.get(self.url + path, verify=False).status_code == 200:
+                    return
+            except httpx.TransportError:
+                assert self.process.running, self.log
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.02)
+
+
+def launch(database_url: str, log: Path, settings: Mapping[str, object]) -> Api:
+    """Start an API process on a free port and wait until it is ready."""
+    port = free_port()
+    env = {"FLEET_DATABASE_URL": database_url, "FLEET_HTTP_PORT": str(port)}
+    env |= {f"FLEET_{name.upper()}": str(value) for name, value in settings.items()}
+    process = Process("api", [sys.executable, "-m", "api", "run"], log, env={**os.environ, **env})
+    process.start()
+    api = Api(f"{'https' if 'tls_cert_file' in settings else 'http'}://127.0.0.1:{port}", process, env)
+    api.wait_until("/readyz")
+    return api
+
+
+def assert_problem(answer: httpx.Response, status: int, about: str = "") -> dict[str, Any]:
+    """The answer is a problem of this status that says `about`; its document."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    document: dict[str, Any] = answer.json()
+    assert document["status"] == status
+    assert document["title"]
+    assert about in document["detail"], document["detail"]
+    assert "Traceback" not in answer.text
+    return document

@@ -1,0 +1,137 @@
+"""The parts of the API that need neither a clock nor a server."""
+
+import contextlib
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.auth import ApiKey, bearer_token, id_of, is_device_pattern, is_key, new_token, required_scope, token_hash
+from api.body import decompress
+from api.history import negotiate
+from api.keys import Grant, scopes
+from api.paging import decode_device, decode_time, decode_time_and_device, encode_cursor
+from api.period import Period
+from api.problems import Problem
+from api.rate import RateLimit
+from tests.readings import ids
+
+NOW = datetime(2026, 2, 10, 10, 15, tzinfo=UTC)
+
+
+def key(
+    *devices: str, token: str = "", expires_at: datetime | None = None, revoked_at: datetime | None = None
+) -> ApiKey:
+    return ApiKey("id", "name", token_hash(token), frozenset({"ingest"}), devices or None, expires_at, revoked_at)
+
+
+def test_token_has_256_bits_and_its_id() -> None:
+    tokens = [new_token() for _ in range(100)]
+    assert all(id_of(token) == id_ for id_, token in tokens)
+    assert len({token.split("_", 2)[2] for _, token in tokens}) == 100
+    assert all(len(token.split("_", 2)[2]) == 43 for _, token in tokens)  # 43 characters of 6 bits
+
+
+@pytest.mark.parametrize(
+    "token", ["", "fleet", "fleet__", "fleet_abc_x", f"FLEET_{'a' * 12}_{'b' * 43}", f"fleet_{'a' * 12}_{'b' * 44}"]
+)
+def test_other_text_is_no_token(token: str) -> None:
+    assert id_of(token) is None
+
+
+def test_only_the_key_itself_is_the_key() -> None:
+    token, other = new_token()[1], new_token()[1]
+    assert is_key(token, key(token=token))
+    assert not is_key(other, key(token=token))
+
+
+@pytest.mark.parametrize(
+    ("header", "token"),
+    [("Bearer x", "x"), ("bearer  x ", "x"), ("Basic x", None), ("", None), ("x", None), ("Bearer", "")],
+)
+def test_bearer_header(header: str, token: str | None) -> None:
+    assert bearer_token(header) == token
+
+
+def test_key_ends_when_it_expires_and_when_it_is_revoked() -> None:
+    assert key(expires_at=NOW + timedelta(seconds=1)).refusal(NOW) is None
+    assert "expired" in (key(expires_at=NOW).refusal(NOW) or "")
+    assert "revoked" in (key(revoked_at=NOW, expires_at=NOW).refusal(NOW) or "")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "kind", "device", "allowed"),
+    [
+        ("EV_1", "vehicle", "EV_1", True),
+        ("EV_1", "meter", "EV_1", True),
+        ("vehicle:EV_1", "meter", "EV_1", False),
+        ("vehicle:EV_1", "vehicle", "EV_1", True),
+        ("EV_1", "vehicle", "EV_12", False),
+        ("EV_*", "vehicle", "EV_12", True),
+        ("EV_*", "vehicle", "EX_12", False),
+        ("meter:M*", "meter", "M", True),
+    ],
+)
+def test_device_pattern(pattern: str, kind: str, device: str, allowed: bool) -> None:
+    assert is_device_pattern(pattern)
+    assert key(pattern).may_report(kind, device) is allowed
+
+
+@pytest.mark.parametrize("text", ["", "*", "a*b", "a/b", "car:EV_1", "vehicle:", "EV_1\n", "x" * 65])
+def test_other_text_is_no_device_pattern(text: str) -> None:
+    assert not is_device_pattern(text)
+    with pytest.raises(ValueError, match="device"):
+        Grant(("ingest",), (text,))
+
+
+def test_scopes_must_exist() -> None:
+    assert scopes(["read", "ingest", "read"]) == ("ingest", "read")
+    with pytest.raises(ValueError, match="root"):
+        scopes(["root"])
+
+
+def test_scope_that_a_request_needs() -> None:
+    assert required_scope("POST", "/v1/ingest") == "ingest"
+    assert required_scope("GET", "/v1/anything") == "read"
+    assert required_scope("PUT", "/v1/anything") == required_scope("DELETE", "/x") == "assign"
+
+
+def test_rate_limit_lets_the_burst_through_then_its_rate() -> None:
+    limit = RateLimit(per_s=2, burst=3)
+    assert [limit.wait_s("a", 0.0) for _ in range(4)] == [0, 0, 0, 0.5]
+    assert limit.wait_s("b", 0.0) == 0
+    assert limit.wait_s("a", 0.4) == pytest.approx(0.1)
+    assert limit.wait_s("a", 0.5) == 0
+    assert limit.wait_s("a", 1000.0) == 0
+    assert [limit.wait_s("a", 1000.0) for _ in range(3)] == [0, 0, 0.5]
+
+
+@given(ids, st.datetimes(timezones=st.just(UTC)))
+def test_cursor_comes_back_as_it_was(device: str, time: datetime) -> None:
+    assert decode_device(encode_cursor(device)) == device
+    assert decode_time(encode_cursor(time)) == time
+    assert decode_time_and_device(encode_cursor(time, device)) == (time, device)
+
+
+@given(st.text(max_size=40))
+def test_any_other_cursor_is_a_problem(text: str) -> None:
+    with pytest.raises(Problem):
+        decode_time(text)
+
+
+@given(st.text(max_size=60))
+def test_any_accept_header_is_negotiated_or_refused(text: str) -> None:
+    with contextlib.suppress(Problem):
+        assert negotiate(text) in ("application/json", "text/csv")
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_gzip_or_a_problem(body: bytes) -> None:
+    with contextlib.suppress(Problem):
+        assert len(decompress(body, "gzip", 1_000)) <= 1_000
+
+
+def test_elapsed_part_of_a_period() -> None:
+    period = Period(NOW, NOW + timedelta(minutes=10))
+    assert [period.elapsed_s(NOW + timedelta(minutes=m)) for m in (-1, 0, 5, 20)] == [0, 0, 300, 600]

@@ -1,0 +1,149 @@
+"""Who may import whom: DESIGN's drawing, held. A new module or arrow is added here, on purpose, or not at all."""
+
+import ast
+import itertools
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("bridge", "api", "simulator", "local", "mosquitto")
+
+BRIDGE = {
+    "errors": "",
+    "logs": "",
+    "memory": "",
+    "batch": "",
+    "health": "",
+    "reading": "",
+    "schema": "",
+    "wire": "reading errors",
+    "settings": "wire",
+    "delivery": "reading errors",
+    "metrics": "delivery errors",
+    "reject_rate": "",
+    "ingest": "delivery batch reject_rate errors metrics",
+    "tables": "reading errors",
+    "verdict": "delivery reading wire errors",
+    "store": "delivery reading errors tables verdict",
+    "audit": "",
+    "migrate": "errors",
+    "rejects": "delivery wire errors audit",
+    "mqtt_connection": "wire delivery errors metrics settings",
+    "mqtt": "mqtt_connection delivery ingest errors metrics settings",
+    "service": "ingest mqtt store settings errors metrics health",
+    "__main__": "service rejects migrate store settings errors logs memory",
+}
+"""Inside the bridge each module knows only these. `store` and `mqtt` never know each other: `ingest` stands between."""
+
+OUTSIDE = {
+    "bridge": set[str](),
+    "mosquitto": {"bridge"},
+    "api": {"bridge"},
+    "simulator": {"bridge"},
+    "local": {"bridge", "api", "simulator", "mosquitto"},
+}
+SIMULATOR_KNOWS = {"bridge.reading", "bridge.wire", "bridge.errors"}
+PURE = ("bridge.batch", "bridge.reading", "bridge.wire", "bridge.verdict", "bridge.delivery", "bridge.tables")
+IMPURE = {"asyncio", "socket", "time", "asyncpg", "mqtt5", "threading", "os", "random"}
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the project by its dotted name."""
+    files = itertools.chain.from_iterable((ROOT / package).rglob("*.py") for package in PACKAGES)
+    return {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): f for f in files}
+
+
+MODULES = modules()
+
+
+def imports(module: str) -> set[str]:
+    """What a module imports, at its top or anywhere in it; of the project's packages down to the module."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: imports are absolute here"
+            assert node.module is not None
+            found |= {_module_of(node.module, alias.name) for alias in node.names}
+    return found
+
+
+def _module_of(package: str, name: str) -> str:
+    return f"{package}.{name}" if f"{package}.{name}" in MODULES else package
+
+
+def of_project(names: set[str]) -> set[str]:
+    return {name for name in names if name.split(".")[0] in PACKAGES}
+
+
+def reached(module: str) -> set[str]:
+    """Everything of the project that importing this module brings in."""
+    seen: set[str] = set()
+    todo = {module}
+    while todo:
+        seen |= todo
+        todo = {name for known in todo if known in MODULES for name in of_project(imports(known))} - seen
+    return seen
+
+
+def test_bridge_modules_are_the_drawn_ones() -> None:
+    assert {name.split(".")[1] for name in MODULES if name.startswith("bridge.")} == BRIDGE.keys()
+
+
+@pytest.mark.parametrize("name", BRIDGE)
+def test_bridge_module_knows_exactly_what_is_drawn(name: str) -> None:
+    drawn = {f"bridge.{known}" for known in BRIDGE[name].split()}
+    assert {known for known in imports(f"bridge.{name}") if known.startswith("bridge.")} == drawn
+
+
+def test_bridge_arrows_have_no_circle() -> None:
+    drawn_so_far: set[str] = set()
+    for name, known in BRIDGE.items():
+        assert set(known.split()) <= drawn_so_far, f"{name} knows a module that is drawn below it"
+        drawn_so_far.add(name)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_package_knows_only_what_its_arrows_allow(module: str) -> None:
+    package = module.split(".")[0]
+    foreign = {name.split(".")[0] for name in of_project(imports(module))} - {package}
+    assert foreign <= OUTSIDE[package]
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.split(".")[0] == "api"])
+def test_api_never_reaches_mqtt(module: str) -> None:
+    assert not {name for name in reached(module) if name.startswith("bridge.mqtt")}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.split(".")[0] == "simulator"])
+def test_simulator_knows_the_wire_and_nothing_behind_it(module: str) -> None:
+    assert {name for name in imports(module) if name.startswith("bridge")} <= SIMULATOR_KNOWS
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_pure_module_has_no_clock_and_no_socket(module: str) -> None:
+    assert not {name.split(".")[0] for name in imports(module)} & IMPURE
+    assert not [n for n in ast.walk(ast.parse(MODULES[module].read_text())) if isinstance(n, ast.Await)]
+
+
+def test_mqtt_codec_is_known_to_the_session_alone() -> None:
+    users = {name for name in MODULES if name.startswith("bridge") and "mqtt5" in imports(name)}
+    assert users == {"bridge.mqtt", "bridge.mqtt_connection"}
+
+
+def test_database_errors_are_named_in_the_store_alone() -> None:
+    """Elsewhere in the bridge asyncpg is only connected with; `translated` turns its errors into ours."""
+    named = {name for name in MODULES if name.startswith("bridge") and _names_database_errors(MODULES[name])}
+    assert named == {"bridge.store"}
+
+
+def _names_database_errors(path: Path) -> bool:
+    return any(
+        isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "asyncpg"
+        and (node.attr.endswith("Error") or node.attr == "exceptions")
+        for node in ast.walk(ast.parse(path.read_text()))
+    )

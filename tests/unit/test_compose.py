@@ -1,0 +1,104 @@
+"""The containers have the settings of `make up`, take secrets from files and stay off the network."""
+
+import base64
+import hashlib
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bridge.settings import Settings
+from local import secrets
+from local.postgres import SETTINGS
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+
+
+def test_postgres_has_the_settings_of_the_local_one() -> None:
+    options = dict(o.removeprefix("-c").split("=", 1) for o in SERVICES["postgres"]["command"] if o.startswith("-c"))
+    # Loopback inside a container would be out of reach; who may connect is said by `ports` and the network.
+    assert options == {**SETTINGS, "listen_addresses": "*"}
+
+
+def test_mosquitto_runs_with_our_configuration_and_access_list() -> None:
+    mounts = dict(str(volume).split(":")[:2] for volume in SERVICES["mosquitto"]["volumes"])
+    script = SERVICES["mosquitto"]["command"][-1]
+    assert script.endswith(f"mosquitto -c {mounts['./mosquitto/mosquitto.conf']}")
+    conf = (ROOT / "mosquitto" / "mosquitto.conf").read_text()
+    installed = {"acl_file": mounts["./mosquitto/acl"], "password_file": "/run/secrets/mosquitto_passwords"}
+    for setting, source in installed.items():
+        place = next(line.split()[1] for line in conf.splitlines() if line.startswith(setting))
+        assert f"{source} {place}" in script
+    location = next(line.split()[1] for line in conf.splitlines() if line.startswith("persistence_location"))
+    assert mounts["mosquitto"] == location.rstrip("/")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_service_is_published_on_loopback_only(service: str) -> None:
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES[service].get("ports", []))
+    assert "network_mode" not in SERVICES[service]
+
+
+def test_bridge_listener_is_not_published() -> None:
+    assert not [port for port in SERVICES["mosquitto"]["ports"] if port.endswith(":1884")]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_service_restarts_and_has_a_health_check_where_it_serves(service: str) -> None:
+    assert SERVICES[service]["restart"] in ("unless-stopped", "on-failure")
+    assert ("healthcheck" in SERVICES[service]) == ("ports" in SERVICES[service])
+
+
+def test_published_ports_are_the_settings_defaults() -> None:
+    for service, setting in (("api", "http_port"), ("bridge", "bridge_http_port")):
+        default = Settings.model_fields[setting].default
+        assert SERVICES[service]["ports"] == [f"127.0.0.1:${{FLEET_{setting.upper()}:-{default}}}:{default}"]
+
+
+def test_secrets_command_makes_every_file_that_compose_mounts(tmp_path: Path) -> None:
+    directory = secrets.make(tmp_path / "secrets")
+    mounted = {Path(secret["file"]).name for secret in COMPOSE["secrets"].values()}
+    assert mounted == {path.name for path in directory.iterdir()}
+    assert {secret for s in SERVICES.values() for secret in s.get("secrets", [])} == COMPOSE["secrets"].keys()
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_secrets_command_keeps_what_is_there(tmp_path: Path) -> None:
+    first = {path.name: path.read_text() for path in secrets.make(tmp_path).iterdir()}
+    (tmp_path / "fleet_api_key").write_text("made later")
+    again = {path.name: path.read_text() for path in secrets.make(tmp_path).iterdir()}
+    assert again == {**first, "fleet_api_key": "made later"}
+
+
+def test_broker_password_file_fits_the_urls(tmp_path: Path) -> None:
+    directory = secrets.make(tmp_path)
+    lines = (directory / "mosquitto_passwords").read_text().splitlines()
+    urls = [(directory / f"fleet_{name}").read_text() for name in ("bridge_mqtt_url", "mqtt_url")]
+    for line, url in zip(lines, urls, strict=True):
+        user, password = url.removeprefix("mqtt://").split("@")[0].split(":")
+        name, _, rest = line.partition(":")
+        _, _, iterations, salt, digest = rest.strip().split("$")
+        expected = hashlib.pbkdf2_hmac("sha512", password.encode(), base64.b64decode(salt), int(iterations))
+        assert (name, base64.b64decode(digest)) == (user, expected)
+
+
+def test_no_secret_is_in_a_container_s_environment() -> None:
+    for service in SERVICES.values():
+        for name, value in service.get("environment", {}).items():
+            secret = any(word in name for word in ("PASSWORD", "KEY", "DATABASE_URL", "MQTT_URL"))
+            assert name.endswith("_FILE") or not secret
+            assert "@" not in str(value)
+
+
+def test_image_copies_only_what_docker_may_see() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    shown = {line[1:] for line in ignored if line.startswith("!")}
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    copied = {word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1] if word[:2] != "--"}
+    assert copied == shown
+    assert all((ROOT / path).exists() for path in copied)
+    assert any(line.startswith("USER 10001") for line in lines)
