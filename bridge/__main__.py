@@ -3,7 +3,8 @@
 import asyncio
 import signal
 import sys
-from typing import Annotated
+from collections.abc import Coroutine
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import structlog
@@ -17,6 +18,8 @@ from bridge.migrate import migrate as apply_migrations
 from bridge.service import Bridge
 from bridge.settings import Settings
 from bridge.store import PostgresStore, translated
+
+T = TypeVar("T")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The path of a reading, MQTT to PostgreSQL.")
 rejected = typer.Typer(no_args_is_help=True, help="Messages that could not be readings.")
@@ -33,6 +36,20 @@ def _settings() -> Settings:
         raise SystemExit(2) from None
     logs.configure(settings.log_level, settings.log_format)
     return settings
+
+
+def _finish(command: Coroutine[Any, Any, T]) -> T:
+    """The command's result. A database that is not there, or too new, ends it with 1 and a line that says so."""
+
+    async def translate() -> T:
+        with translated():
+            return await command
+
+    try:
+        return asyncio.run(translate())
+    except (StoreUnavailable, Misconfigured) as error:
+        log.error("not done", reason=str(error))
+        raise SystemExit(1) from None
 
 
 @app.command()
@@ -59,16 +76,7 @@ def run() -> None:
 def migrate() -> None:
     """Bring the schema up to date. Safe to run again, and from several places at once."""
 
-    async def apply() -> list[str]:
-        with translated():
-            return await apply_migrations(settings.database_url)
-
-    settings = _settings()
-    try:
-        applied = asyncio.run(apply())
-    except (StoreUnavailable, Misconfigured) as error:
-        log.error("not migrated", reason=str(error))
-        raise SystemExit(1) from None
+    applied = _finish(apply_migrations(_settings().database_url))
     log.info("schema is up to date", applied=applied)
 
 
@@ -79,14 +87,14 @@ def list_(
     limit: Annotated[int, typer.Option(min=1)] = 50,
 ) -> None:
     """The newest rejected messages, one JSON object a line."""
-    for row in asyncio.run(rejects.list_rejected(_settings().database_url, reason, device, limit)):
+    for row in _finish(rejects.list_rejected(_settings().database_url, reason, device, limit)):
         print(rejects.as_json(row))
 
 
 @rejected.command()
 def show(id_: Annotated[UUID, typer.Argument(metavar="ID")]) -> None:
     """One rejected message, with its payload, as JSON."""
-    row = asyncio.run(rejects.show_rejected(_settings().database_url, id_))
+    row = _finish(rejects.show_rejected(_settings().database_url, id_))
     if row is None:
         print(f"there is no rejected message {id_}", file=sys.stderr)
         raise SystemExit(1)
@@ -110,7 +118,7 @@ def replay(
             await store.close()
 
     settings = _settings()
-    results = asyncio.run(again())
+    results = _finish(again())
     for id_, result in results.items():
         print(f"{id_} {result}")
     raise SystemExit(0 if all(result == "stored" for result in results.values()) else 1)

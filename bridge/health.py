@@ -1,6 +1,7 @@
 """The bridge's own small HTTP port: /healthz (the process lives), /readyz (readings move), /metrics."""
 
 import contextlib
+import socket
 from collections.abc import Callable, Iterator
 
 import uvicorn
@@ -10,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from bridge.errors import Misconfigured
+
 NotReady = Callable[[], str | None]
 """Why the bridge is not ready, or None."""
 
@@ -17,13 +20,23 @@ NotReady = Callable[[], str | None]
 class HealthServer(uvicorn.Server):
     """Serves until `should_exit`; leaves the signals to the process."""
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry, not_ready: NotReady) -> None:
-        app = _application(registry, not_ready)
-        super().__init__(uvicorn.Config(app, host=host, port=port, log_config=None, lifespan="off"))
+    def __init__(self, registry: CollectorRegistry, not_ready: NotReady) -> None:
+        super().__init__(uvicorn.Config(_application(registry, not_ready), log_config=None, lifespan="off"))
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises `Misconfigured` when that is not possible."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise Misconfigured(
+            f"FLEET_BRIDGE_HTTP_PORT: cannot listen on {host}, port {port}: {error.strerror}"
+        ) from error
 
 
 def _application(registry: CollectorRegistry, not_ready: NotReady) -> Starlette:

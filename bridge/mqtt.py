@@ -5,7 +5,6 @@ Fixed client id, no clean start and a long expiry make the broker keep what arri
 """
 
 import asyncio
-import contextlib
 import random
 import ssl
 from functools import partial
@@ -16,7 +15,6 @@ import mqtt5
 import structlog
 
 from bridge.delivery import Delivery
-from bridge.errors import Misconfigured
 from bridge.ingest import Ingest
 from bridge.metrics import SessionMetrics
 from bridge.mqtt_connection import Connection
@@ -67,6 +65,9 @@ class Session:
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     async def _connect(self) -> None:
+        # Each connection reads a little before it notices that there is no room: while the store is away, a link
+        # that breaks again and again would fill the memory.
+        await self._ingest.room()
         make = partial(Connection, self._settings, self._metrics, self._take)
         async with asyncio.timeout(_ANSWER_TIMEOUT_S):
             _, connection = await asyncio.get_running_loop().create_connection(make, **self._address)
@@ -122,11 +123,10 @@ class Session:
 
     async def disconnect(self) -> None:
         """Send the last acks and say goodbye; the broker keeps the session."""
-        if self._connection is not None and self.connected:
+        if self._connection is not None and not self._connection.closed.done():
             self._connection.disconnect()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_ANSWER_TIMEOUT_S):
-                    await asyncio.shield(self._connection.closed)
+            await asyncio.wait({self._connection.closed}, timeout=_ANSWER_TIMEOUT_S)
+            self._connection.abort("the broker does not close the connection")
 
     def abort(self, reason: str) -> None:
         """Cut the connection: somebody else serves this session now."""
@@ -146,8 +146,6 @@ async def _answer(connection: Connection, answer: "asyncio.Future[Any]", timeout
 def _address(settings: Settings) -> dict[str, Any]:
     """Host, port and TLS of the broker, as `create_connection` takes them."""
     url = urlsplit(settings.bridge_mqtt_url)
-    if url.scheme not in _DEFAULT_PORT or not url.hostname:
-        raise Misconfigured("FLEET_BRIDGE_MQTT_URL: has the form mqtt[s]://[user:password@]host[:port]")
     address: dict[str, Any] = {"host": url.hostname, "port": url.port or _DEFAULT_PORT[url.scheme]}
     if url.scheme == "mqtts":
         address["ssl"] = ssl.create_default_context(cafile=settings.mqtt_ca_file)

@@ -55,7 +55,7 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         self._answers: list[bytes] = []
         self._unsent_acks = 0
-        self._paused = False
+        self._paused = self._leaving = False
         self._last_heard = time.monotonic()
         self._pinger: asyncio.TimerHandle | None = None
         self._broker_dropped = 0
@@ -91,6 +91,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._last_heard = time.monotonic()
+        if self._leaving:
+            return  # not acknowledged, so it comes again
         view = memoryview(self._buffer + data if self._buffer else data)
         offset, now = 0, datetime.now(UTC)
         while offset < len(view):
@@ -246,6 +248,10 @@ class Connection(asyncio.Protocol):
 
     def resume(self) -> None:
         """There is room again."""
+        if not self._leaving:
+            self._read_on()
+
+    def _read_on(self) -> None:
         if self._transport is not None and self._paused:
             self._paused = False
             self._last_heard = time.monotonic()
@@ -253,16 +259,19 @@ class Connection(asyncio.Protocol):
 
     def stop_reading(self) -> None:
         """Take nothing more; what was taken can still be acknowledged."""
-        self._take = lambda _: False
+        self._leaving = True
         self._pause()
 
     def disconnect(self) -> None:
-        """Say goodbye: the will is not sent, the session stays."""
+        """Say goodbye: the will is not sent, the session stays. The broker closes when it has read that.
+
+        Closing here, with something unread in the socket, would reset the connection, and the broker might never
+        read the last acks.
+        """
         self.flush()
         self.publish_status(b"offline")
         self._send(mqtt5.DisconnectPacket())
-        if self._transport is not None:
-            self._transport.close()
+        self._read_on()
 
     def abort(self, reason: str) -> None:
         """Cut the connection at once; what is not acknowledged will be delivered again."""

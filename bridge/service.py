@@ -12,7 +12,7 @@ import structlog
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
 from bridge.errors import LeadershipLost, StoreUnavailable
-from bridge.health import HealthServer
+from bridge.health import HealthServer, listen
 from bridge.ingest import Ingest
 from bridge.metrics import IngestMetrics, SessionMetrics
 from bridge.mqtt import Session
@@ -118,11 +118,11 @@ class Bridge:
     @contextlib.asynccontextmanager
     async def _health(self) -> AsyncIterator[None]:
         settings = self._settings
-        server = HealthServer(settings.bridge_http_host, settings.bridge_http_port, self._registry, self._not_ready)
-        serving = asyncio.create_task(server.serve())
+        listening = listen(settings.bridge_http_host, settings.bridge_http_port)
+        server = HealthServer(self._registry, self._not_ready)
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
         try:
             yield
         finally:
             server.should_exit = True
-            with contextlib.suppress(SystemExit):
-                await serving
+            await serving

@@ -2,11 +2,29 @@
 
 from datetime import timedelta
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, FilePath
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bridge.wire import AcceptedWindow
+
+
+def _mqtt_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.port == 0:
+        raise ValueError("has the form mqtt[s]://[user:password@]host[:port]")
+    return url
+
+
+def _database_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("postgresql", "postgres"):
+        raise ValueError("has the form postgresql://[user:password@]host[:port][,...]/database")
+    for host in parts.netloc.rpartition("@")[2].split(","):
+        _ = urlsplit(f"//{host}").port  # raises when it is no port
+    return url
+
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -16,14 +34,14 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FLEET_", frozen=True)
 
-    database_url: str = Field(
+    database_url: Annotated[str, AfterValidator(_database_url)] = Field(
         default="postgresql://fleet@127.0.0.1:5432/fleet", description="PostgreSQL, as a libpq URL."
     )
-    bridge_mqtt_url: str = Field(
+    bridge_mqtt_url: Annotated[str, AfterValidator(_mqtt_url)] = Field(
         default="mqtt://127.0.0.1:1884",
         description="The broker's bridge listener: mqtt:// or mqtts://, user and password where it asks for them.",
     )
-    mqtt_ca_file: str | None = Field(
+    mqtt_ca_file: FilePath | None = Field(
         default=None, description="CA that signed the broker's certificate; the system's when unset."
     )
     bridge_name: str = Field(

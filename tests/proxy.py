@@ -31,11 +31,15 @@ class Link:
     def __init__(self, number: int, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.number = number
         """Counts the proxy's connections from 1."""
-        self._writers = (client, server)
+        self._client, self._server = client, server
+
+    def tell_client(self, data: bytes) -> None:
+        """Say something in the server's name."""
+        self._client.write(data)
 
     def cut(self) -> None:
         """Reset both connections at once; what is in flight is lost."""
-        for writer in self._writers:
+        for writer in (self._client, self._server):
             connection = writer.get_extra_info("socket")
             if connection is not None and connection.fileno() >= 0:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,0 +1,358 @@
+"""The bridge as operators meet it: its start, its end, its death, its stand-in and its commands."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeAlias
+
+import asyncpg
+import pytest
+
+from bridge.reading import format_timestamp
+from bridge.wire import encode
+from local.mosquitto import Mosquitto
+from local.ports import free_port
+from local.postgres import Postgres
+from tests.bridges import BridgeProcess, bridge_process, environment
+from tests.devices import device, publish_with_paho
+from tests.proxy import proxy_before
+from tests.readings import minutes, now_minute, vehicle
+from tests.traffic import Traffic
+from tests.until import until
+
+pytestmark = pytest.mark.anyio
+Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+TOPIC = "fleet/vehicle/EV_1/telemetry"
+
+
+async def rows(db: Db) -> int:
+    found: int = await db.fetchval("SELECT count(*) FROM vehicle_telemetry_history")
+    return found
+
+
+async def stored(db: Db, count: int) -> bool:
+    return await rows(db) == count
+
+
+@asynccontextmanager
+async def load(url: str) -> AsyncIterator[list[int]]:
+    """Publish readings of one device as fast as they are taken; in the end the list has their number."""
+    published = [0]
+    going = True
+
+    async def publish() -> None:
+        async with device(url) as client:
+            readings = minutes("EV_1", 100_000)
+            while going:
+                await client.publish(TOPIC, encode(next(readings)), 1)
+                published[0] += 1
+
+    publishing = asyncio.create_task(publish())
+    try:
+        yield published
+    finally:
+        going = False
+        await publishing
+
+
+async def more(published: list[int]) -> None:
+    """Wait until a few hundred more have been published."""
+    enough = published[0] + 200
+    await until(lambda: published[0] > enough)
+
+
+# -- End
+
+
+async def test_sigterm_under_load_leaves_nothing_half_done(
+    tmp_path: Path, broker: Mosquitto, database_url: str, db: Db
+) -> None:
+    window = {"past_limit_days": 100, "batch_age_ms": 5}
+    async with proxy_before(broker.bridge_url) as (proxy, url):
+        traffic = Traffic.of(proxy)
+        bridge = BridgeProcess(tmp_path, url, database_url, **window)
+        await bridge.start()
+        async with load(broker.url) as published:
+            await more(published)
+            assert await bridge.stop() == 0
+            committed, acked = await rows(db), sum(map(len, traffic.acked.values()))
+            assert acked == committed > 0, "what was taken is committed, and what is committed is acknowledged"
+            await more(published)
+        async with bridge_process(tmp_path, url, database_url, **window) as again:
+            await until(lambda: stored(db, published[0]))
+            assert await again.metric("fleet_readings_total", outcome="duplicate") == 0
+            assert await again.metric("fleet_mqtt_session_lost_total") == 0
+
+
+async def test_sigterm_in_the_middle_of_a_backlog_acks_all_that_it_stored(
+    tmp_path: Path, broker: Mosquitto, database_url: str, db: Db
+) -> None:
+    """The bridge is full, so that the socket holds messages that it has not read when it goes."""
+    settings = {"batch_age_ms": 0, "batch_size": 50, "capacity": 100, "receive_maximum": 500}
+    async with bridge_process(tmp_path, broker.bridge_url, database_url, **settings) as bridge:
+        async with db.transaction():
+            await db.execute("LOCK TABLE vehicle_live_status")
+            await publish_with_paho(broker.url, "5", [(TOPIC, encode(r)) for r in minutes("EV_1", 5_000)])
+            bridge.process.send(signal.SIGTERM)
+        await until(lambda: not bridge.process.running)
+        assert bridge.process.exit_code == 0
+        assert 100 <= await rows(db) < 5_000
+        await bridge.start()
+        await until(lambda: stored(db, 5_000))
+        assert await bridge.metric("fleet_readings_total", outcome="duplicate") == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_signal_ends_it_with_exit_0_and_status_offline(
+    tmp_path: Path, broker: Mosquitto, database_url: str, number: signal.Signals
+) -> None:
+    async with bridge_process(tmp_path, broker.bridge_url, database_url) as bridge, device(broker.url) as watcher:
+        await watcher.subscribe("fleet/bridge/main/status", qos=1)
+        assert (await anext(watcher.messages)).payload == b"online"
+        assert await bridge.stop(number) == 0
+        async with asyncio.timeout(20):
+            assert (await anext(watcher.messages)).payload == b"offline"
+    assert '"event": "stopped"' in bridge.process.log_tail(1)
+
+
+async def test_sigterm_while_the_store_is_down_ends_it_soon_and_acks_nothing(
+    tmp_path: Path, broker: Mosquitto, database_url: str, db: Db
+) -> None:
+    async with (
+        proxy_before(database_url) as (proxy, through),
+        bridge_process(tmp_path, broker.bridge_url, through) as bridge,
+    ):
+        proxy.refusing = True
+        proxy.cut()
+        await publish_with_paho(broker.url, "5", [(TOPIC, encode(r)) for r in minutes("EV_1", 20)])
+        await until(lambda: _metric_is(bridge, "fleet_mqtt_messages_total", 20))
+        await until(lambda: bridge.metric("fleet_store_unavailable_total"))
+        assert await bridge.stop() == 0
+        proxy.refusing = False
+        await bridge.start()
+        await until(lambda: stored(db, 20))
+
+
+async def _metric_is(bridge: BridgeProcess, name: str, value: float) -> bool:
+    return await bridge.metric(name) == value
+
+
+async def test_killed_bridge_stores_everything_once_after_its_return(
+    tmp_path: Path, broker: Mosquitto, database_url: str, db: Db
+) -> None:
+    window = {"past_limit_days": 100}
+    async with bridge_process(tmp_path, broker.bridge_url, database_url, **window) as bridge:
+        async with load(broker.url) as published:
+            for _ in range(3):
+                await more(published)
+                bridge.process.kill()
+                await bridge.start()
+        await until(lambda: stored(db, published[0]))
+        assert await db.fetchval("SELECT count(*) FROM rejected_message") == 0
+        assert await db.fetchval("SELECT count(DISTINCT ts) FROM vehicle_telemetry_history") == published[0]
+
+
+async def test_standby_takes_over_when_the_first_is_killed(
+    tmp_path: Path, broker: Mosquitto, database_url: str, db: Db
+) -> None:
+    window = {"past_limit_days": 100}
+    second = BridgeProcess(tmp_path, broker.bridge_url, database_url, **window)
+    async with bridge_process(tmp_path, broker.bridge_url, database_url, **window) as first:
+        second.process.start()
+        try:
+            await until(lambda: _answers(second, 503))
+            assert "standing by" in (await second.get("/readyz"))[1]
+            assert (await second.get("/healthz"))[0] == 200
+            assert await second.metric("fleet_bridge_leader") == 0
+            assert await first.metric("fleet_bridge_leader") == 1
+            async with load(broker.url) as published:
+                await until(lambda: published[0] > 100)
+                first.process.kill()
+                await until(second.ready, timeout_s=5)
+                await more(published)
+            await until(lambda: stored(db, published[0]))
+            assert await second.metric("fleet_bridge_leader") == 1
+            assert await second.metric("fleet_mqtt_taken_over_total") == 0
+        finally:
+            second.process.kill()
+
+
+async def _answers(bridge: BridgeProcess, status: int) -> bool:
+    return (await bridge.get("/readyz"))[0] == status
+
+
+# -- Start
+
+
+def run(*arguments: str, **fields: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "bridge", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=environment(**fields))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batch_size", "many"),
+        ("bridge_name", "a/b"),
+        ("bridge_http_port", "70000"),
+        ("log_level", "loud"),
+        ("receive_maximum", "0"),
+        ("bridge_mqtt_url", "http://127.0.0.1"),
+        ("bridge_mqtt_url", "mqtt://127.0.0.1:port"),
+        ("bridge_mqtt_url", "mqtt://"),
+        ("database_url", "nonsense"),
+        ("database_url", "mysql://127.0.0.1/fleet"),
+        ("database_url", "postgresql://127.0.0.1:port/fleet"),
+    ],
+)
+def test_wrong_setting_stops_the_start_with_its_name(name: str, value: str) -> None:
+    result = run("run", **{"bridge_http_port": free_port(), name: value})
+    assert result.returncode == 2
+    assert f"FLEET_{name.upper()}" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_missing_ca_file_stops_the_start_with_its_name() -> None:
+    fields = {"bridge_http_port": free_port(), "bridge_mqtt_url": "mqtts://127.0.0.1", "mqtt_ca_file": "/nowhere.pem"}
+    result = run("run", **fields)
+    assert (result.returncode, "FLEET_MQTT_CA_FILE" in result.stderr) == (2, True)
+
+
+async def test_taken_health_port_stops_the_start_with_its_name(
+    tmp_path: Path, broker: Mosquitto, database_url: str
+) -> None:
+    async with bridge_process(tmp_path, broker.bridge_url, database_url) as bridge:
+        fields = {"bridge_http_port": bridge.port, "database_url": database_url, "bridge_mqtt_url": broker.bridge_url}
+        result = await asyncio.to_thread(run, "run", **fields)
+    assert (result.returncode, "FLEET_BRIDGE_HTTP_PORT" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("setting", ["synchronous_commit = off", "synchronous_commit = local"])
+def test_database_that_may_forget_is_refused(postgres: Postgres, database_url: str, setting: str) -> None:
+    name = database_url.rpartition("/")[2]
+    postgres.sql(f"ALTER DATABASE {name} SET {setting}")
+    result = run("run", database_url=database_url, bridge_http_port=free_port())
+    assert result.returncode == 2
+    assert setting in result.stderr
+
+
+def test_server_without_fsync_is_refused(tmp_path: Path) -> None:
+    server = Postgres(tmp_path / "postgres", settings={"fsync": "off"})
+    server.start()
+    try:
+        result = run("run", database_url=server.url(), bridge_http_port=free_port())
+    finally:
+        server.stop()
+    assert result.returncode == 2
+    assert "fsync = off" in result.stderr
+
+
+async def test_bridge_waits_for_its_schema_and_begins_when_it_is_there(
+    tmp_path: Path, broker: Mosquitto, postgres: Postgres
+) -> None:
+    postgres.sql("CREATE DATABASE unmigrated OWNER fleet")
+    url = postgres.url("unmigrated", "fleet")
+    bridge = BridgeProcess(tmp_path, broker.bridge_url, url)
+    bridge.process.start()
+    try:
+        await until(lambda: "run `python -m bridge migrate`" in bridge.process.log_tail())
+        first = await asyncio.to_thread(run, "migrate", database_url=url)
+        again = await asyncio.to_thread(run, "migrate", database_url=url)
+        assert (first.returncode, again.returncode) == (0, 0)
+        assert "0001_tables" in first.stderr
+        assert '"applied": []' in again.stderr
+        await until(bridge.ready)
+    finally:
+        bridge.process.kill()
+
+
+@pytest.mark.parametrize("arguments", [["migrate"], ["rejected", "list"], ["rejected", "replay", "--reason", "x"]])
+def test_command_without_a_database_says_so_in_a_line(arguments: list[str]) -> None:
+    result = run(*arguments, database_url=f"postgresql://fleet@127.0.0.1:{free_port()}/fleet")
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "Connect" in result.stderr
+
+
+# -- Health
+
+
+async def test_health_port_tells_life_readiness_and_metrics(
+    tmp_path: Path, broker: Mosquitto, database_url: str
+) -> None:
+    async with bridge_process(tmp_path, broker.bridge_url, database_url) as bridge:
+        assert await bridge.get("/healthz") == (200, '{"status":"ok"}')
+        assert await bridge.get("/readyz") == (200, '{"status":"ready"}')
+        assert await bridge.metric("fleet_mqtt_connected") == 1
+        assert await bridge.metric("process_resident_memory_bytes") > 0
+        broker.stop()
+        await until(lambda: _answers(bridge, 503))
+        _, problem = await bridge.get("/readyz")
+        assert json.loads(problem)["detail"] == "not connected to the broker"
+        assert (await bridge.get("/healthz"))[0] == 200
+        assert await bridge.metric("fleet_mqtt_connected") == 0
+
+
+# -- Rejected
+
+
+async def test_rejected_messages_are_listed_shown_and_replayed_once(
+    tmp_path: Path, broker: Mosquitto, database_url: str, db: Db
+) -> None:
+    old = vehicle("EV_1", now_minute() - timedelta(days=200))
+    async with bridge_process(tmp_path, broker.bridge_url, database_url):
+        await publish_with_paho(broker.url, "5", [(TOPIC, encode(old)), (TOPIC, b"\xffnot json")])
+        await until(lambda: _rejected(db, 2))
+
+    listed = [json.loads(line) for line in command(database_url, "rejected", "list").splitlines()]
+    assert {row["reason"] for row in listed} == {"timestamp_out_of_range", "not_json"}
+    (late,) = [json.loads(command(database_url, "rejected", "list", "--reason", "timestamp_out_of_range"))]
+    assert (late["device"], late["source"], late["topic"], late["replayed_at"]) == ("EV_1", "mqtt", TOPIC, None)
+    assert command(database_url, "rejected", "list", "--device", "EV_2") == ""
+    assert len(command(database_url, "rejected", "list", "--limit", "1").splitlines()) == 1
+    shown = json.loads(command(database_url, "rejected", "show", late["id"]))
+    assert json.loads(shown["payload"])["timestamp"] == format_timestamp(old.timestamp)
+    (broken,) = [row for row in listed if row["reason"] == "not_json"]
+    assert json.loads(command(database_url, "rejected", "show", broken["id"]))["payload"] == "\\xff6e6f74206a736f6e"
+
+    still = run("rejected", "replay", late["id"], database_url=database_url)
+    assert (still.returncode, "timestamp_out_of_range" in still.stdout) == (1, True)
+    assert await rows(db) == 0
+
+    wider = {"database_url": database_url, "past_limit_days": 400}
+    replayed = run("rejected", "replay", "--reason", "timestamp_out_of_range", **wider)
+    assert (replayed.returncode, replayed.stdout) == (0, f"{late['id']} stored\n")
+    assert await db.fetchval("SELECT ts FROM vehicle_telemetry_history") == old.timestamp
+    assert json.loads(command(database_url, "rejected", "show", late["id"]))["replayed_at"]
+    again = run("rejected", "replay", late["id"], **wider)
+    assert (again.returncode, again.stdout) == (0, "")
+    assert (await rows(db), await db.fetchval("SELECT count(*) FROM rejected_message")) == (1, 2)
+
+
+async def _rejected(db: Db, count: int) -> bool:
+    return bool(await db.fetchval("SELECT count(*) FROM rejected_message") == count)
+
+
+def command(database_url: str, *arguments: str) -> str:
+    result = run(*arguments, database_url=database_url)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_show_of_an_unknown_message_fails_with_its_id(database_url: str) -> None:
+    unknown = "00000000-0000-0000-0000-000000000000"
+    result = run("rejected", "show", unknown, database_url=database_url)
+    assert (result.returncode, unknown in result.stderr) == (1, True)
+
+
+def test_no_command_shows_the_help() -> None:
+    result = run()
+    assert "migrate" in result.stdout + result.stderr
+    assert result.returncode == 2

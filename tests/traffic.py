@@ -1,0 +1,39 @@
+"""MQTT packets that pass through a proxy, by connection."""
+
+from collections import defaultdict
+
+import mqtt5
+
+from tests.proxy import Direction, Link, Proxy
+
+
+class Traffic:
+    """Packet ids that the broker has sent to the bridge and those that the bridge has acknowledged, in order."""
+
+    def __init__(self) -> None:
+        self.delivered: defaultdict[int, list[int]] = defaultdict(list)
+        """Packet ids of QoS 1 messages by the number of the link."""
+        self.acked: defaultdict[int, list[int]] = defaultdict(list)
+        self._buffers: defaultdict[tuple[int, Direction], bytes] = defaultdict(bytes)
+
+    @classmethod
+    def of(cls, proxy: Proxy) -> "Traffic":
+        """Record what passes from now on."""
+        traffic = cls()
+        proxy.watch = traffic.see
+        return traffic
+
+    def see(self, link: Link, direction: Direction, data: bytes) -> None:
+        """Take one chunk."""
+        buffer, offset = memoryview(self._buffers[link.number, direction] + data), 0
+        while offset < len(buffer):
+            try:
+                packet, length = mqtt5.read(buffer[offset:])
+            except IndexError:
+                break
+            offset += length
+            if isinstance(packet, mqtt5.PublishPacket) and direction == "down" and packet.packet_id is not None:
+                self.delivered[link.number].append(packet.packet_id)
+            elif isinstance(packet, mqtt5.PubAckPacket) and direction == "up":
+                self.acked[link.number].append(packet.packet_id)
+        self._buffers[link.number, direction] = bytes(buffer[offset:])
