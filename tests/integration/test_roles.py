@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from typing import TypeAlias
 
 import asyncpg
@@ -17,8 +15,6 @@ from bridge.errors import Rejected
 from bridge.migrate import migrate
 from bridge.store import PostgresStore
 from local.postgres import LOGINS, Postgres
-from local.process import give_to_service
-from mosquitto import authority
 from tests.readings import meter, minutes, now_minute, vehicle
 
 pytestmark = pytest.mark.anyio
@@ -186,46 +182,3 @@ async def test_logins_have_passwords_of_their_own(logins: Postgres, database_url
     assert len({url.split(":")[2].split("@")[0] for url in urls.values()}) == 3
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(urls["bridge"].replace("//bridge:", "//api:"))
-
-
-@pytest.fixture(scope="module")
-def tls_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Postgres, Path]]:
-    """A server with a certificate of our CA, and the CA's own."""
-    place = tmp_path_factory.mktemp("tls")
-    key, certificate = authority.create()
-    issued = authority.issue_server(authority.load(key, certificate), ["localhost"], timedelta(days=1))
-    (place / "ca.crt").write_bytes(certificate)
-    for name, content in {"server.key": issued.key, "server.crt": issued.certificate}.items():
-        (place / name).write_bytes(content)
-        (place / name).chmod(0o600)
-        give_to_service(place / name)
-    files = {"ssl_cert_file": str(place / "server.crt"), "ssl_key_file": str(place / "server.key")}
-    server = Postgres(place / "server", settings={"shared_buffers": "128MB", "ssl": "on", **files})
-    server.start()
-    yield server, place / "ca.crt"
-    server.stop()
-
-
-async def test_database_by_verified_tls(tls_postgres: tuple[Postgres, Path]) -> None:
-    server, ca = tls_postgres
-    url = server.url().replace("127.0.0.1", "localhost") + f"?sslmode=verify-full&sslrootcert={ca}"
-    await migrate(url)
-    store = PostgresStore(url)
-    assert await store.write([vehicle()]) == [Kept.STORED]
-    in_tls = "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'fleet-bridge'"
-    assert server.sql(in_tls) == "t"
-    await store.close()
-
-
-async def test_database_with_a_foreign_certificate_or_name_is_not_spoken_to(
-    tls_postgres: tuple[Postgres, Path], tmp_path: Path
-) -> None:
-    server, ca = tls_postgres
-    (tmp_path / "foreign.crt").write_bytes(authority.create()[1])
-    with pytest.raises(ssl.SSLCertVerificationError, match="verify failed"):
-        await asyncpg.connect(
-            server.url().replace("127.0.0.1", "localhost")
-            + f"?sslmode=verify-full&sslrootcert={tmp_path / 'foreign.crt'}"
-        )
-    with pytest.raises(ssl.SSLCertVerificationError, match="IP address mismatch"):
-        await asyncpg.connect(server.url() + f"?sslmode=verify-full&sslrootcert={ca}")
