@@ -17,7 +17,7 @@ from api import keys
 from api.database import Connection
 from api.server import serve
 from api.settings import ApiSettings
-from bridge import logs
+from bridge import logs, memory
 from bridge.errors import Misconfigured, StoreUnavailable
 from bridge.store import translated
 
@@ -74,6 +74,7 @@ def run() -> None:
     """Serve until SIGTERM or SIGINT; then finish the requests in flight, commit and exit with 0."""
     settings = _settings()
     try:
+        memory.calm_collector()
         uvloop.run(serve(settings))
     except Misconfigured as error:
         log.error("cannot keep the promise", reason=str(error))

@@ -11,7 +11,7 @@ import typer
 import uvloop
 from pydantic import ValidationError
 
-from bridge import logs, rejects
+from bridge import logs, memory, rejects
 from bridge.errors import Misconfigured, StoreUnavailable
 from bridge.migrate import migrate as apply_migrations
 from bridge.service import Bridge
@@ -46,6 +46,7 @@ def run() -> None:
         await Bridge(settings).run(stop)
 
     settings = _settings()
+    memory.calm_collector()
     try:
         uvloop.run(serve())
     except Misconfigured as error:

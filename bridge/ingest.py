@@ -16,6 +16,7 @@ from bridge.batch import Batch
 from bridge.delivery import Delivery, Item, Settlement, Store
 from bridge.errors import LeadershipLost, StoreUnavailable
 from bridge.metrics import IngestMetrics
+from bridge.reject_rate import RejectRate
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +47,7 @@ class Ingest:
         self._capacity = capacity
         self._metrics = metrics
         self._give_up_after_s = give_up_after_s
+        self._reject_rate = RejectRate()
         self._writing_weight = 0
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
@@ -75,12 +77,13 @@ class Ingest:
     def offer(self, delivery: Delivery) -> None:
         """Take a delivery. It will be settled exactly once."""
         now = time.monotonic()
-        if not self.outstanding:
+        outstanding = self._batch.weight + self._writing_weight
+        if not outstanding:
             self._moved_at = now
             self._wake.set()
         if self._batch.add(delivery, delivery.weight, now):
             self._wake.set()
-        if self.full:
+        if outstanding + delivery.weight >= self._capacity:
             self._room.clear()
 
     async def room(self) -> None:
@@ -93,7 +96,7 @@ class Ingest:
         self._wake.set()
 
     def discard(self) -> None:
-        """Settle all that waits as not stored: its sender's connection is gone, or the lock is somebody else's."""
+        """Settle all that waits as not stored."""
         while waiting := self._batch.take():
             self._settle(waiting, StoreUnavailable("not written"))
 
@@ -111,6 +114,8 @@ class Ingest:
                 self._settle(deliveries, StoreUnavailable("the writer stopped"))
                 raise
             self._settle(deliveries, settlement)
+            if self._stopping.is_set() and isinstance(settlement, StoreUnavailable):
+                self.discard()  # each further try may take a time-out, and the process was asked to go
 
     async def _due(self) -> bool:
         """Wait until a batch, or in idle times a check, is due (True) or all is written after `stop` (False)."""
@@ -157,8 +162,14 @@ class Ingest:
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
             else:
                 self.retrying = False
-                self._metrics.written(outcomes, time.monotonic() - started)
+                rejected = self._metrics.written(outcomes, time.monotonic() - started)
+                self._watch_rejects(len(outcomes), rejected)
                 return outcomes
+
+    def _watch_rejects(self, items: int, rejected: int) -> None:
+        if self._reject_rate.alarms(items, rejected, time.monotonic()):
+            self._metrics.reject_alarm()
+            log.error("many items are rejected", **self._reject_rate.figures)
 
     async def _pause(self, pause_s: float) -> None:
         """A pause with jitter, so that many writers do not come back at the same moment; `stop` ends it."""

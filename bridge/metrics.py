@@ -35,23 +35,31 @@ class IngestMetrics:
         self._unavailable = Counter(
             "fleet_store_unavailable", "Attempts to write that failed through no fault of the data.", registry=registry
         )
+        self._reject_alarms = Counter(
+            "fleet_reject_alarms", "Minutes in which too large a share of the items was rejected.", registry=registry
+        )
         for outcome in ("stored", "duplicate", "rejected"):
             self._readings.labels(outcome)
 
-    def written(self, outcomes: Sequence[Outcome], seconds: float) -> None:
-        """A batch was committed."""
+    def written(self, outcomes: Sequence[Outcome], seconds: float) -> int:
+        """A batch was committed. Returns how many of its items were rejected."""
         self._seconds.observe(seconds)
         self._sizes.observe(len(outcomes))
         stored = outcomes.count(Kept.STORED)
         self._readings.labels("stored").inc(stored)
         if stored == len(outcomes):
-            return
+            return 0
         tally = Tally(o.reason if isinstance(o, Rejected) else o.value for o in outcomes)
         self._readings.labels("duplicate").inc(tally.pop("duplicate", 0))
         tally.pop("stored", None)
         self._readings.labels("rejected").inc(sum(tally.values()))
         for reason, count in tally.items():
             self._rejected.labels(reason).inc(count)
+        return sum(tally.values())
+
+    def reject_alarm(self) -> None:
+        """More of what comes is rejected than a sound fleet sends."""
+        self._reject_alarms.inc()
 
     def unavailable(self) -> None:
         """An attempt to write failed; it will be repeated or given up."""

@@ -28,6 +28,7 @@ log = structlog.get_logger(__name__)
 TELEMETRY = ("fleet/vehicle/+/telemetry", "fleet/meter/+/telemetry")
 BROKER_DROPPED = "$SYS/broker/publish/messages/dropped"
 _SUBSCRIBE_ID, _STATUS_ID = 1, 2
+_MOST_LEVELS = 100  # of a response topic; Mosquitto cuts the connection of whoever publishes to more than 200
 _LARGEST_PACKET = 268_435_460  # five bytes of header and MQTT's largest remaining length
 _GRANTED = (
     mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE,
@@ -49,9 +50,11 @@ class Connection(asyncio.Protocol):
         self._settings = settings
         self._metrics = metrics
         self._take = take
+        self._window = settings.accepted_window
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
-        self._acks: list[bytes] = []
+        self._answers: list[bytes] = []
+        self._unsent_acks = 0
         self._paused = False
         self._last_heard = time.monotonic()
         self._pinger: asyncio.TimerHandle | None = None
@@ -134,7 +137,7 @@ class Connection(asyncio.Protocol):
             self._note_dropped(packet.payload)
             return
         self._received_messages += 1
-        items = wire.decode_message(packet.topic, packet.payload, now, self._settings.accepted_window)
+        items = wire.decode_message(packet.topic, packet.payload, now, self._window)
         settle = partial(self._settle, packet.packet_id, packet.topic, packet.response_topic, packet.correlation_data)
         if not self._take(delivery(items, settle, len(packet.payload))):
             self._pause()
@@ -196,27 +199,30 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             self._metrics.stale_acks.inc()
             return
-        if not self._acks:
+        if not self._answers:
             asyncio.get_running_loop().call_soon(self.flush)
+        if packet_id is not None:
+            self._answers.append(mqtt5.PubAckPacket(packet_id).write())
+            self._unsent_acks += 1
+        # After the ack: should the broker refuse the receipt, then at least not again after every redelivery.
         if response_topic is not None and _own_response_topic(topic, response_topic):
             self._give_receipt(response_topic, correlation, settlement)
-        if packet_id is not None:
-            self._acks.append(mqtt5.PubAckPacket(packet_id).write())
 
     def _give_receipt(self, topic: str, correlation: bytes | None, outcomes: Sequence[Outcome]) -> None:
         receipt = mqtt5.PublishPacket(topic, Receipt.of(outcomes).encode(), correlation_data=correlation).write()
-        if len(receipt) > self.packet_limit:  # the broker would cut the connection, and again after every redelivery
+        if len(receipt) > self.packet_limit:  # the broker would cut the connection
             log.error("receipt is larger than the broker takes", topic=topic, size=len(receipt))
             return
-        self._acks.append(receipt)
+        self._answers.append(receipt)
         self._metrics.receipts.inc()
 
     def flush(self) -> None:
-        """Write the gathered acks in one go."""
-        acks, self._acks = self._acks, []
-        if self._transport is not None and acks:
-            self._transport.write(b"".join(acks))
-            self._metrics.acks.inc(len(acks))
+        """Write the gathered acks and receipts in one go."""
+        answers, self._answers = self._answers, []
+        acks, self._unsent_acks = self._unsent_acks, 0
+        if self._transport is not None and answers:
+            self._transport.write(b"".join(answers))
+            self._metrics.acks.inc(acks)
 
     def _send(self, packet: _OutPacket) -> None:
         if self._transport is not None:
@@ -274,4 +280,5 @@ def _own_response_topic(topic: str, response_topic: str) -> bool:
     """Whether receipts may go there: a topic, no filter, below the device's own prefix, and not its telemetry."""
     prefix = topic.removesuffix("telemetry")
     below = response_topic.startswith(prefix) and len(response_topic) > len(prefix)
-    return below and response_topic != topic and not any(sign in response_topic for sign in "+#\0")
+    sound = response_topic.count("/") < _MOST_LEVELS and not any(sign in response_topic for sign in "+#\0")
+    return below and sound and response_topic != topic

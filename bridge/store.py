@@ -15,8 +15,8 @@ from asyncpg.connect_utils import SessionAttribute
 
 from bridge.delivery import Item, Outcome
 from bridge.errors import LeadershipLost, Misconfigured, Rejected, Source, StoreUnavailable
-from bridge.reading import Reading
-from bridge.tables import REJECT_SQL, TABLES, Table, columns_of, newest, reject_row
+from bridge.reading import Kind
+from bridge.tables import REJECT_SQL, TABLES, Row, Table, columns_of, newest, reject_row
 from bridge.verdict import Known, any_repeated, refuse, sort_out
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -113,6 +113,8 @@ class PostgresStore:
             with translated():
                 await _require_durability(connection)
                 await _require_schema(connection)
+                for table in TABLES:
+                    await connection.execute(table.stage_sql)
                 await self._take_lock(connection)
         except BaseException:
             connection.terminate()
@@ -179,17 +181,19 @@ class PostgresStore:
 
     async def _transaction(self, connection: Connection, items: Sequence[Item]) -> list[Outcome]:
         now = datetime.now(UTC)
-        await self._ensure_partitions(connection, items, now)
+        # What is in the history stays there, so looking needs no lock; what comes in meanwhile the key refuses.
+        known = await _look_up(connection, items) if self._look_first else {}
+        outcomes, fresh = sort_out(items, known, self._source)
+        rows = {table.kind: sorted(map(table.row, fresh[table.kind])) for table in TABLES}
+        await self._ensure_partitions(connection, rows, now)
         async with connection.transaction():
-            known = await _look_up(connection, items) if self._look_first else {}
-            outcomes, fresh = sort_out(items, known, self._source)
             for table in TABLES:
-                await _store_fresh(connection, table, fresh[table.kind], now)
+                await _store_fresh(connection, table, rows[table.kind])
             await _store_rejects(connection, [o for o in outcomes if isinstance(o, Rejected)], now)
         return outcomes
 
-    async def _ensure_partitions(self, connection: Connection, items: Sequence[Item], now: datetime) -> None:
-        days = {(i.kind, i.timestamp.toordinal()) for i in items if not isinstance(i, Rejected)}
+    async def _ensure_partitions(self, connection: Connection, rows: dict[Kind, list[Row]], now: datetime) -> None:
+        days = {(kind, day) for kind, of_kind in rows.items() for day in {row[1].toordinal() for row in of_kind}}
         if self._prepared_for != now.date():
             today = now.toordinal()
             days |= {(t.kind, today + n) for t in TABLES for n in range(self._ahead_days + 1)}
@@ -226,18 +230,13 @@ async def _look_up(connection: Connection, items: Sequence[Item]) -> Known:
     return known
 
 
-async def _store_fresh(connection: Connection, table: Table, readings: list[Reading], now: datetime) -> None:
+async def _store_fresh(connection: Connection, table: Table, rows: list[Row]) -> None:
     """History and live rows, both in the order of the key: two writers then wait for each other in one order."""
-    if not readings:
+    if not rows:
         return
-    readings.sort(key=lambda reading: (reading.device, reading.timestamp))
-    await connection.copy_records_to_table(
-        table.history,
-        records=[(now, *table.row(reading)) for reading in readings],
-        columns=["received_at", *table.columns],
-    )
-    live = columns_of([table.row(reading) for reading in newest(readings)])
-    await connection.execute(table.upsert_live_sql, *live, now)
+    await connection.copy_records_to_table(table.history, records=rows, columns=table.columns)
+    await connection.copy_records_to_table(table.staged, records=newest(rows), columns=table.columns)
+    await connection.execute(table.upsert_live_sql)
 
 
 async def _store_rejects(connection: Connection, rejects: list[Rejected], now: datetime) -> None:

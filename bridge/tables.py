@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from bridge.errors import Rejected
-from bridge.reading import Kind, MeterReading, Reading, VehicleReading
+from bridge.reading import Kind, MeterReading, VehicleReading
 
 Row = tuple[Any, ...]
 
@@ -25,6 +25,19 @@ class Table(NamedTuple):
     @property
     def columns(self) -> list[str]:
         return [self.device_column, "ts", *self.value_columns, "extra"]
+
+    @property
+    def staged(self) -> str:
+        """The connection's own table, empty outside of a transaction, through which the live rows go."""
+        return f"staged_{self.kind}"
+
+    @property
+    def stage_sql(self) -> str:
+        """Make that table. COPY into it costs the sender a third of what arrays for `unnest` do."""
+        return (
+            f"CREATE TEMPORARY TABLE IF NOT EXISTS {self.staged} ON COMMIT DELETE ROWS AS "  # noqa: S608
+            f"SELECT {', '.join(self.columns)} FROM {self.live} WITH NO DATA"
+        )
 
     @property
     def _arrays(self) -> str:
@@ -49,12 +62,12 @@ class Table(NamedTuple):
 
     @property
     def upsert_live_sql(self) -> str:
-        """Make the given rows, one a device, the live ones where they are newer by device time."""
+        """Make the staged rows, one a device, the live ones where they are newer by device time."""
         columns = self.columns
         updated = ", ".join(f"{c} = excluded.{c}" for c in ["received_at", *columns[1:]])
         return (
             f"INSERT INTO {self.live} AS live ({', '.join(columns)}, received_at) "  # noqa: S608
-            f"SELECT *, ${len(columns) + 1}::timestamptz FROM unnest({self._arrays}) "
+            f"SELECT {', '.join(columns)}, now() FROM {self.staged} "
             f"ON CONFLICT ({self.device_column}) DO UPDATE SET {updated} WHERE excluded.ts > live.ts"
         )
 
@@ -123,6 +136,6 @@ def _storable(text: str) -> str:
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
-def newest(readings: Sequence[Reading]) -> list[Reading]:
-    """Each device's newest reading, ordered by device; the readings are ordered by device and time."""
-    return list({reading.device: reading for reading in readings}.values())
+def newest(rows: Sequence[Row]) -> list[Row]:
+    """Each device's newest row, ordered by device; the rows are ordered by device and time."""
+    return list({row[0]: row for row in rows}.values())

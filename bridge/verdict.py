@@ -6,13 +6,19 @@ or stands earlier in the batch; an equal one after it is a duplicate, another on
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 
 from bridge.delivery import Item, Kept, Outcome
 from bridge.errors import Reason, Rejected, Source
-from bridge.reading import Kind, Reading
+from bridge.reading import Kind, MeterReading, Reading, VehicleReading
 from bridge.wire import encode, topic_of
 
 CONFLICT = "timestamp: the device already has a reading of this time, with other values"
+
+_IDENTITY = {
+    VehicleReading: attrgetter("kind", "vehicle_id", "timestamp"),
+    MeterReading: attrgetter("kind", "meter_id", "timestamp"),
+}
 
 Known = dict[int, bool]
 """Index of an item whose identity is in the history: whether all its values are the same there."""
@@ -30,7 +36,7 @@ def sort_out(
         elif known and index in known:
             outcomes.append(Kept.DUPLICATE if known[index] else refuse(item, "conflict", CONFLICT, source))
         else:
-            identity = (item.kind, item.device, item.timestamp)
+            identity = _IDENTITY[type(item)](item)
             winner = first.get(identity)
             if winner is None:
                 first[identity] = item

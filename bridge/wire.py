@@ -6,11 +6,13 @@ In an array each element stands for itself. The formats are those of DESIGN "Con
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from itertools import islice
-from typing import Any
+from operator import attrgetter
+from typing import Any, cast
 
 from pydantic import ValidationError
 from pydantic_core import from_json
@@ -65,19 +67,29 @@ def encode_many(readings: Iterable[Reading]) -> bytes:
 
 def decode_message(topic: str, payload: bytes, now: datetime, window: AcceptedWindow) -> list[Reading | Rejected]:
     """The readings of one MQTT message, all of the topic's device. Never raises; never empty."""
-    levels = topic.split("/")
-    if len(levels) != 4 or levels[1] not in _MODELS or not is_device_id(levels[2]):
+    sender = _sender(topic)
+    if sender is None:
         return [Rejected("bad_topic", "no device can be read from the topic", payload, "mqtt", topic)]
-    kind, device = levels[1], levels[2]
+    kind, device, id_of = sender
     if payload[:1] != b"{":
         return _decode_other(_Origin("mqtt", topic, device), kind, payload, now, window)
     try:
         reading = _MODELS[kind].__pydantic_validator__.validate_json(payload, by_alias=True, by_name=False)
     except ValidationError as error:
         return [_invalid(_Origin("mqtt", topic, device), error, payload)]
-    if reading.device == device and not reading.__pydantic_extra__ and _in_window(reading, now, window):
+    if id_of(reading) == device and not reading.__pydantic_extra__ and _in_window(reading, now, window):
         return [reading]
     return [_check(_Origin("mqtt", topic, device), kind, reading, payload, now, window)]
+
+
+@lru_cache(maxsize=65_536)
+def _sender(topic: str) -> tuple[Kind, str, Callable[[Any], str]] | None:
+    """Kind and id of the topic's device, and how to read the id of a reading of that kind; None for a bad topic."""
+    levels = topic.split("/")
+    if len(levels) != 4 or levels[1] not in _MODELS or not is_device_id(levels[2]):
+        return None
+    kind = cast(Kind, levels[1])
+    return kind, levels[2], attrgetter(f"{kind}_id")
 
 
 def _decode_other(

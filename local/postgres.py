@@ -15,6 +15,7 @@ from local.ports import free_port
 from local.private import write_private
 from local.process import Process, confine, give_to_service
 
+_CHECKPOINT_TIMEOUT_S = 120.0
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "100",
@@ -55,8 +56,8 @@ class Postgres:
         self.process.wait_until(self.ready, timeout_s=60)
 
     def stop(self) -> None:
-        """Fast shutdown: connections are cut, everything committed is on disk."""
-        self.process.stop()
+        """Fast shutdown: connections are cut, and a last checkpoint spares the next start its recovery."""
+        self.process.stop(timeout_s=_CHECKPOINT_TIMEOUT_S)
 
     def url(self, database: str = "postgres", user: str = "postgres") -> str:
         """A libpq URL of the superuser, of an owner, or of a role that `ensure_login` has made."""

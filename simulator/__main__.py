@@ -7,21 +7,38 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 import uvloop
 from rich.console import Console
 
 from simulator import findings
-from simulator.carriers import Route, Via
-from simulator.endpoints import Api, broker_of
+from simulator.carriers import Route
+from simulator.converters import CONVERTERS, NotARecording
 from simulator.faults import ALL_FAULTS, FaultRates
 from simulator.http import UnexpectedAnswer
 from simulator.ledger_reader import DamagedLedger, read_ledger
-from simulator.mqtt import Refused
+from simulator.mqtt_connection import Refused
+from simulator.options import (
+    ApiKey,
+    ApiUrl,
+    Assignments,
+    CaFile,
+    Connections,
+    Fsync,
+    HttpBatch,
+    LedgerFile,
+    MqttUrl,
+    Name,
+    Receipts,
+    ViaOption,
+    route_of,
+)
 from simulator.pacing import start_for
 from simulator.progress import summary
+from simulator.replay import recorded, totals
+from simulator.replay import replay as send
 from simulator.run import Plan
 from simulator.run import run as run_plan
 from simulator.tally import Tally
@@ -29,22 +46,6 @@ from simulator.verify import verify as compare
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A simulated fleet that proves what arrived.")
 
-MqttUrl = Annotated[
-    str, typer.Option(envvar="FLEET_MQTT_URL", help="mqtt[s]://[user:password@]host[:port]", show_envvar=True)
-]
-CaFile = Annotated[
-    str | None, typer.Option(envvar="FLEET_MQTT_CA_FILE", help="CA of the broker's certificate, for mqtts.")
-]
-ApiUrl = Annotated[str | None, typer.Option(envvar="FLEET_API_URL", help="The API; without it no assignments.")]
-ApiKey = Annotated[str | None, typer.Option(envvar="FLEET_API_KEY", help="A key of the API.")]
-ViaOption = Annotated[Via, typer.Option(help="How readings travel; both: every second connection over HTTP.")]
-Connections = Annotated[int, typer.Option(min=1, max=1000, help="Connections that the devices share.")]
-HttpBatch = Annotated[int, typer.Option(min=1, max=10_000, help="Readings a POST; 1: single readings.")]
-Receipts = Annotated[float, typer.Option(min=0, max=1, help="Share of MQTT messages that ask for a receipt.")]
-LedgerOption = Annotated[Path | None, typer.Option(help="A new file; ledger-<time> in this directory by default.")]
-Fsync = Annotated[
-    bool, typer.Option("--fsync", help="Each block of the ledger reaches the disk before its messages leave.")
-]
 Rate = Annotated[float | None, typer.Option(min=0, max=1, rich_help_panel="Faults, as shares of all readings")]
 
 
@@ -58,7 +59,8 @@ def run(
     start: Annotated[
         datetime | None, typer.Option(help="First minute (UTC); such that it ends now by default.")
     ] = None,
-    name: Annotated[str, typer.Option(help="Put before every device id: a fleet of its own.")] = "",
+    name: Name = "",
+    prepare: Annotated[bool, typer.Option("--prepare", help="Make all readings before the first is sent.")] = False,
     mqtt_url: MqttUrl = "mqtt://127.0.0.1:1883",
     mqtt_ca_file: CaFile = None,
     api_url: ApiUrl = None,
@@ -67,7 +69,8 @@ def run(
     connections: Connections = 16,
     http_batch: HttpBatch = 500,
     receipts: Receipts = 0.0,
-    ledger: LedgerOption = None,
+    assignments: Assignments = True,
+    ledger: LedgerFile = None,
     fsync: Fsync = False,
     all_faults: Annotated[
         bool, typer.Option("--all-faults", help="Every fault, at its usual rate unless given.")
@@ -95,10 +98,75 @@ def run(
     begin = start.replace(tzinfo=UTC, second=0, microsecond=0) if start else None
     begin = begin or start_for(speed, minutes or 0, datetime.now(UTC))
     plan = Plan(
-        seed, vehicles, vehicles if meters is None else meters, name, begin, minutes, speed, _rates(all_faults, given)
+        seed=seed,
+        vehicles=vehicles,
+        meters=vehicles if meters is None else meters,
+        name=name,
+        start=begin,
+        minutes=minutes,
+        speed=speed,
+        rates=_rates(all_faults, given),
+        prepare=prepare,
     )
-    route = _route(via, connections, (mqtt_url, mqtt_ca_file), (api_url, api_key), http_batch, receipts, ledger, fsync)
+    route = route_of(
+        via=via,
+        connections=connections,
+        mqtt_url=mqtt_url,
+        mqtt_ca_file=mqtt_ca_file,
+        api_url=api_url,
+        api_key=api_key,
+        http_batch=http_batch,
+        receipts=receipts,
+        assignments=assignments,
+        ledger=ledger,
+        fsync=fsync,
+    )
     _carry_out(route, lambda stop, console: run_plan(plan, route, stop, console))
+
+
+@app.command()
+def replay(
+    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Recordings, sent as one.")],
+    form: Annotated[str | None, typer.Option("--as", help=f"{', '.join(CONVERTERS)}; else told by the file.")] = None,
+    times: Annotated[Literal["shift", "keep"], typer.Option(help="shift: the newest reading is now.")] = "shift",
+    speed: Annotated[float, typer.Option(min=0, help="1: as recorded; 60: an hour a minute; 0: at full speed.")] = 0,
+    name: Name = "",
+    mqtt_url: MqttUrl = "mqtt://127.0.0.1:1883",
+    mqtt_ca_file: CaFile = None,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+    via: ViaOption = "mqtt",
+    connections: Connections = 2,
+    http_batch: HttpBatch = 500,
+    receipts: Receipts = 0.0,
+    assignments: Assignments = True,
+    ledger: LedgerFile = None,
+    fsync: Fsync = False,
+) -> None:
+    """Send recordings. Kept times older than the bridge's FLEET_PAST_LIMIT_DAYS are rejected by it."""
+    if form is not None and form not in CONVERTERS:
+        raise typer.BadParameter(f"--as takes one of {', '.join(CONVERTERS)}")
+    end = datetime.now(UTC).replace(microsecond=0) if times == "shift" else None
+    try:
+        readings = recorded(files, form, name, end)
+    except (NotARecording, OSError) as error:
+        raise _failure(Console(), str(error)) from None
+    route = route_of(
+        via=via,
+        connections=connections,
+        mqtt_url=mqtt_url,
+        mqtt_ca_file=mqtt_ca_file,
+        api_url=api_url,
+        api_key=api_key,
+        http_batch=http_batch,
+        receipts=receipts,
+        assignments=assignments,
+        ledger=ledger,
+        fsync=fsync,
+    )
+    _carry_out(route, lambda stop, console: send(readings, files, speed, route, stop, console))
+    for line in totals(readings):
+        Console().print(line, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -127,33 +195,6 @@ def _rates(all_faults: bool, given: dict[str, float | None]) -> FaultRates:
     return FaultRates(**{name: usual[name] if rate is None else rate for name, rate in given.items()})
 
 
-def _route(
-    via: Via,
-    connections: int,
-    broker: tuple[str, str | None],
-    api: tuple[str | None, str | None],
-    http_batch: int,
-    receipts: float,
-    ledger: Path | None,
-    fsync: bool,
-) -> Route:
-    url, key = api
-    if via != "mqtt" and not (url and key):
-        raise typer.BadParameter(f"--via {via} needs --api-url and --api-key")
-    if via == "both" and connections < 2:
-        raise typer.BadParameter("--via both needs two connections at least")
-    try:
-        to = broker_of(*broker) if via != "http" else None
-    except (ValueError, OSError) as error:
-        raise typer.BadParameter(str(error)) from None
-    path = ledger or Path(f"ledger-{datetime.now(UTC):%Y%m%dT%H%M%S}")
-    if path.exists():
-        raise typer.BadParameter(f"{path} exists; a ledger is a new file")
-    return Route(
-        via, connections, to, Api(url.rstrip("/"), key) if url and key else None, http_batch, receipts, path, fsync
-    )
-
-
 def _carry_out(route: Route, work: Callable[[asyncio.Event, Console], Awaitable[Tally]]) -> None:
     """Run it so that the first Ctrl-C ends it in good order and the second at once."""
 
@@ -178,7 +219,7 @@ def _carry_out(route: Route, work: Callable[[asyncio.Event, Console], Awaitable[
     console.print(summary(tally, tally.sent / (time.monotonic() - started)), soft_wrap=True, highlight=False)
 
 
-def _failure(console: Console, text: str) -> Any:
+def _failure(console: Console, text: str) -> typer.Exit:
     console.print(text, style="bold red", soft_wrap=True)
     return typer.Exit(1)
 

@@ -14,7 +14,7 @@ from simulator.http import UnexpectedAnswer
 from simulator.ledger import LedgerWriter
 from simulator.tally import Tally
 
-_WORKERS = 8
+WORKERS = 32
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -40,7 +40,7 @@ class Registrar:
     async def run(self) -> None:
         """Register until cancelled. Raises `UnexpectedAnswer`."""
         async with asyncio.TaskGroup() as workers:
-            for _ in range(_WORKERS):
+            for _ in range(WORKERS):
                 workers.create_task(self._work())
 
     async def _work(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import httpx
 from rich.console import Console
 
-from simulator.assignments import Registrar
+from simulator.assignments import WORKERS, Registrar
 from simulator.endpoints import Api, Broker
 from simulator.fleet import Device
 from simulator.http import HttpLane
@@ -42,6 +42,7 @@ class Route:
     api: Api | None
     http_batch: int
     receipt_share: float
+    assignments: bool
     ledger: Path
     fsync: bool
 
@@ -95,10 +96,13 @@ async def carriers(
         ledger.device(device.kind, device.id)
     ledger.flush()
     tally = Tally()
-    limits = httpx.Limits(max_connections=route.connections + 8, max_keepalive_connections=route.connections + 8)
+    connections = route.connections + WORKERS
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
     async with httpx.AsyncClient(timeout=60, limits=limits) as client:
         lanes = [_lane(number, route, client, devices, ledger, tally, run_id) for number in range(route.connections)]
-        registrar = Registrar(client, route.api, devices, ledger, tally) if route.api is not None else None
+        registrar = None
+        if route.api is not None and route.assignments:
+            registrar = Registrar(client, route.api, devices, ledger, tally)
         work: list[Coroutine[Any, Any, None]] = [lane.run() for lane in lanes]
         if registrar is not None:
             work.append(registrar.run())

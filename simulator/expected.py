@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from bridge.reading import DeviceId, Kind, parse_timestamp
-from simulator.database import TABLES
+from simulator.database import TABLES, Period
 from simulator.ledger import IN_ARRAY, VIA_HTTP
 from simulator.ledger_reader import Ledger
 from simulator.reject import kept_payload
@@ -52,3 +52,26 @@ def values_of(kind: Kind, payload: bytes) -> tuple[datetime, Values]:
     at = parse_timestamp(reading.pop("timestamp"))
     values = tuple(float(reading.pop(name)) for name in tables.fields)
     return at, (reading or None, *values)
+
+
+def period_of(ledger: Ledger) -> Period | None:
+    """From the first to the last device time that should be stored; None when there is none."""
+    first = last = None
+    for device, (kind, _) in enumerate(ledger.devices):
+        for number in ledger.numbers_of(device):
+            item = ledger.item(number)
+            if item.expect == "stored":
+                at, _ = values_of(kind, item.payload)
+                first = at if first is None or at < first else first
+                last = at if last is None or at > last else last
+    return None if first is None or last is None else (first, last)
+
+
+def feeds_of(ledger: Ledger) -> dict[str, tuple[list[int], list[str | None]]]:
+    """For each meter the times from which it feeds somebody else, ascending, and whom."""
+    feeds: dict[str, tuple[list[int], list[str | None]]] = {}
+    for meter, since_us, vehicle in sorted(ledger.assignments, key=lambda a: a[:2]):
+        since, vehicles = feeds.setdefault(ledger.devices[meter][1], ([], []))
+        since.append(since_us)
+        vehicles.append(None if vehicle is None else ledger.devices[vehicle][1])
+    return feeds

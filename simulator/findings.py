@@ -18,7 +18,7 @@ FAULTS = {
     "reject duplicated": "in the rejects more than once",
     "reject unexpected": "in the rejects, but no such thing was sent, or not for this reason",
     "energy differs": "a device's total is not the simulated truth",
-    "efficiency differs": "a vehicle's AC total, or DC over AC, is not the simulated truth",
+    "efficiency differs": "a vehicle's DC over AC is not the simulated truth",
 }
 """Everything that may be wrong; each must be 0."""
 _EXAMPLES = 3

@@ -10,7 +10,7 @@ import random
 import struct
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import mqtt5
 
@@ -19,10 +19,8 @@ from simulator.fleet import Device
 from simulator.lane import Waiting
 from simulator.ledger import IN_ARRAY, PUBACK, RECEIPT, RECEIPT_ASKED, REFUSED, LedgerWriter
 from simulator.message import Message
-from simulator.mqtt_connection import Connection
+from simulator.mqtt_connection import Connection, Refused, answer
 from simulator.tally import Tally
-
-T = TypeVar("T")
 
 CORRELATION = struct.Struct("<8sII")
 """The run, the first item's number, how many items."""
@@ -32,10 +30,6 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _ANSWER_TIMEOUT_S = 20.0
 _DUP = 0x08
 _GRANTED = (mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE, mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE)
-
-
-class Refused(Exception):
-    """The broker does not let us in; trying again would not help."""
 
 
 class _InFlight(NamedTuple):
@@ -124,7 +118,7 @@ class MqttLane:
             )
             self._connection = connection
             try:
-                connack = await _before(connection, self._connack)
+                connack = await answer(connection, self._connack)
                 self._greet(connack)
                 await self._subscribe(connection)
             except BaseException:
@@ -148,7 +142,7 @@ class MqttLane:
             topics = own[start : start + _FILTERS_PER_SUBSCRIBE]
             filters = [mqtt5.TopicFilter(topic, max_qos=mqtt5.QoS.AT_LEAST_ONCE) for topic in topics]
             connection.write(mqtt5.SubscribePacket(self._free_id(), filters).write())
-            suback = await _before(connection, asyncio.ensure_future(self._subacks.get()))
+            suback = await answer(connection, asyncio.ensure_future(self._subacks.get()))
             if any(code not in _GRANTED for code in suback.reason_codes):
                 raise Refused(f"the broker refuses a subscription like {topics[0]}")
 
@@ -250,13 +244,3 @@ class MqttLane:
         self._tally.rejected += len(json.loads(packet.payload)["rejected"])
         if (asked_at := self._awaited.pop(first, None)) is not None:
             self._tally.receipt_latency.add(now - asked_at, count)
-
-
-async def _before(connection: Connection, answer: "asyncio.Future[T]") -> T:
-    """The answer, if it comes before the connection ends. Raises `EOFError`."""
-    futures: set[asyncio.Future[Any]] = {answer, connection.closed}
-    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
-    if answer.done():
-        return answer.result()
-    answer.cancel()
-    raise EOFError(connection.closed.result())

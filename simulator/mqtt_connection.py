@@ -3,14 +3,20 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import mqtt5
 
 from simulator.endpoints import Broker
 
+T = TypeVar("T")
+
 KEEP_ALIVE_S = 30
 _SESSION_EXPIRY_S = 600
+
+
+class Refused(Exception):
+    """The broker does not let us in; trying again would not help."""
 
 
 class Connection(asyncio.Protocol):
@@ -96,3 +102,13 @@ class Connection(asyncio.Protocol):
             return
         self.write(mqtt5.PingReqPacket().write())
         self._pinger = asyncio.get_running_loop().call_later(KEEP_ALIVE_S / 2, self._ping)
+
+
+async def answer(connection: Connection, coming: "asyncio.Future[T]") -> T:
+    """What is coming, if it comes before the connection ends. Raises `EOFError`."""
+    futures: set[asyncio.Future[Any]] = {coming, connection.closed}
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+    if coming.done():
+        return coming.result()
+    coming.cancel()
+    raise EOFError(connection.closed.result())

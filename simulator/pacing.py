@@ -22,10 +22,16 @@ class Pacer:
         wait = self._started + due_s / self._speed - time.monotonic()
         return wait if wait > _GRAIN_S else 0.0
 
-    async def until(self, due_s: float) -> None:
-        """Wait until it is due."""
-        if wait := self.wait_s(due_s):
-            await asyncio.sleep(wait)
+    async def stopped_before(self, due_s: float, stop: asyncio.Event) -> bool:
+        """Wait until it is due; True when `stop` was set meanwhile."""
+        wait_s = self.wait_s(due_s)
+        if not wait_s:
+            return False
+        try:
+            async with asyncio.timeout(wait_s):
+                return await stop.wait()
+        except TimeoutError:
+            return False
 
 
 def start_for(speed: float, minutes: int, now: datetime) -> datetime:

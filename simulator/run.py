@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -10,7 +11,7 @@ from rich.console import Console
 from bridge.reading import format_timestamp
 from simulator.carriers import Carriers, Route, carriers
 from simulator.faults import FaultRates, Faults
-from simulator.fleet import Fleet
+from simulator.fleet import Emission, Fleet
 from simulator.pacing import Pacer
 from simulator.tally import Tally
 
@@ -29,6 +30,8 @@ class Plan:
     minutes: int | None
     speed: float
     rates: FaultRates
+    prepare: bool
+    """Make all readings before the first is sent: for measuring what receives them."""
 
 
 async def run(plan: Plan, route: Route, stop: asyncio.Event, console: Console) -> Tally:
@@ -49,25 +52,26 @@ async def run(plan: Plan, route: Route, stop: asyncio.Event, console: Console) -
 
 
 async def _simulate(plan: Plan, fleet: Fleet, faults: Faults, lanes: Carriers, stop: asyncio.Event) -> None:
+    emissions = _emissions(plan, fleet, lanes, stop)
+    if plan.prepare:
+        emissions = iter(list(emissions))
     pacer = Pacer(plan.speed)
+    for emission in emissions:
+        # The truth counts what was emitted, so when stopped while it waits this one still goes out.
+        await pacer.stopped_before(emission.due_s, stop)
+        for message in faults.befall(emission.minute, emission.device, emission.payload):
+            await lanes.carry(message)
+
+
+def _emissions(plan: Plan, fleet: Fleet, lanes: Carriers, stop: asyncio.Event) -> Iterator[Emission]:
+    """The fleet's readings until all minutes are over or `stop` is set; assignments go to the API on the way."""
     for minute in itertools.count():
-        if minute == plan.minutes or stop.is_set():
+        if minute == plan.minutes:
             return
         assignments = fleet.step()
         if lanes.registrar is not None:
             lanes.registrar.register(assignments)
         for emission in fleet.emissions():
-            stopped = pacer.wait_s(emission.due_s) > 0 and await _stopped_before(pacer, emission.due_s, stop)
-            for message in faults.befall(emission.minute, emission.device, emission.payload):
-                await lanes.carry(message)
-            if stopped:  # only now: the truth counts what was emitted
+            yield emission
+            if stop.is_set():
                 return
-
-
-async def _stopped_before(pacer: Pacer, due_s: float, stop: asyncio.Event) -> bool:
-    """Wait until the time has come; True when stopped meanwhile."""
-    try:
-        async with asyncio.timeout(pacer.wait_s(due_s)):
-            return await stop.wait()
-    except TimeoutError:
-        return False

@@ -18,7 +18,7 @@ import asyncpg
 from bridge.reading import Kind
 from simulator import database
 from simulator.database import Connection, Period
-from simulator.expected import Expected, Values, expected_of, values_of
+from simulator.expected import Expected, Values, expected_of, feeds_of, period_of, values_of
 from simulator.findings import Findings
 from simulator.ledger_reader import ACKNOWLEDGED, Ledger
 
@@ -26,6 +26,7 @@ _ITEMS_AT_ONCE = 50_000
 _TOLERANCE_KWH = Decimal("1e-9")
 """Far below the micro-kWh in which readings are given, above what float8 to numeric may round in long sums."""
 _MICRO = Decimal(1_000_000)
+_NONE = Decimal()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ACK_NAMES = ((1, "missing after PUBACK"), (2, "missing after receipt"), (4, "missing after HTTP answer"))
 
@@ -69,13 +70,13 @@ class _Comparison:
         self._ledger = ledger
         self._findings = Findings()
         self._created = datetime.fromisoformat(ledger.info["created"])
-        self._feeds = _feeds(ledger)
+        self._feeds = feeds_of(ledger)
         self._energy: dict[str, Decimal] = {}
         self._consumed: dict[str, Decimal] = defaultdict(Decimal)
         self._is_certain = ledger.complete
 
     async def findings(self) -> Findings:
-        period = _period(self._ledger)
+        period = period_of(self._ledger)
         seen = self._findings.seen
         seen["devices"], seen["items sent"] = len(self._ledger.devices), len(self._ledger)
         for bits, name in ((1, "by PUBACK"), (2, "by receipt"), (4, "by HTTP answer")):
@@ -187,62 +188,45 @@ class _Comparison:
 
     async def _compare_energy(self, period: Period) -> None:
         names: dict[Kind, list[str]] = {"vehicle": [], "meter": []}
-        truth: dict[str, tuple[int, int]] = {}
-        for device, (kind, name) in enumerate(self._ledger.devices):
-            names[kind].append(name)
-            if self._is_certain and device in self._ledger.truth:
-                truth[name] = self._ledger.truth[device]
         delivered: dict[str, Decimal] = {}
+        for kind, name in self._ledger.devices:
+            names[kind].append(name)
         for kind, some in names.items():
             delivered |= await database.energy(self._connection, kind, some, period)
-        for device_name, sent in self._energy.items():
-            true = truth[device_name][0] / _MICRO if device_name in truth else sent
-            self._compare_kwh("energy differs", device_name, delivered.get(device_name, Decimal()), true)
-        if self._ledger.assignments:
-            await self._compare_efficiency(names, truth, delivered, period)
-
-    async def _compare_efficiency(
-        self,
-        names: dict[Kind, list[str]],
-        truth: dict[str, tuple[int, int]],
-        delivered: dict[str, Decimal],
-        period: Period,
-    ) -> None:
-        """DC over AC of each vehicle, both over the whole period, as the API defines it."""
         consumed = await database.consumed(self._connection, names["meter"], period)
-        for name in names["vehicle"]:
-            true = truth[name][1] / _MICRO if name in truth else self._consumed[name]
-            is_equal = self._compare_kwh("efficiency differs", name, consumed.get(name, Decimal()), true)
-            self._findings.seen["vehicles of equal efficiency"] += is_equal
-        totals = sum(delivered.get(name, Decimal()) for name in names["vehicle"]), sum(consumed.values())
-        if totals[1]:
-            self._findings.seen["fleet's DC over AC, per mille"] = round(1000 * totals[0] / totals[1])
+        self._apply_truth()
+        for device, true in self._energy.items():
+            if not _is_equal(delivered.get(device, _NONE), true):
+                self._findings.fault("energy differs", f"{device}: {delivered.get(device)} kWh, truth {true} kWh")
+        # A killed run cannot know of the last assignments whether the API has taken them.
+        if self._ledger.assignments and self._ledger.complete:
+            for vehicle in names["vehicle"]:
+                self._compare_efficiency(vehicle, delivered.get(vehicle, _NONE), consumed.get(vehicle, _NONE))
+            self._note_efficiency(delivered, consumed, names["vehicle"])
 
-    def _compare_kwh(self, fault: str, name: str, found: Decimal, true: Decimal) -> bool:
-        is_equal = abs(found - true) <= _TOLERANCE_KWH
-        if not is_equal:
-            self._findings.fault(fault, f"{name}: {found} kWh, truth {true} kWh")
-        return is_equal
+    def _apply_truth(self) -> None:
+        """Compare with what was simulated, where nothing is uncertain, instead of with what was sent."""
+        if not self._is_certain:
+            return
+        for device, (delivered, consumed) in self._ledger.truth.items():
+            name = self._ledger.devices[device][1]
+            self._energy[name], self._consumed[name] = delivered / _MICRO, consumed / _MICRO
+
+    def _compare_efficiency(self, name: str, dc: Decimal, ac: Decimal) -> None:
+        """Delivered DC over consumed AC, both over the whole period, as the API defines it."""
+        true_dc, true_ac = self._energy[name], self._consumed[name]
+        if _is_equal(dc, true_dc) and _is_equal(ac, true_ac):
+            self._findings.seen["vehicles of equal efficiency"] += 1
+        else:
+            self._findings.fault("efficiency differs", f"{name}: {dc} / {ac} kWh, truth {true_dc} / {true_ac} kWh")
+
+    def _note_efficiency(
+        self, delivered: dict[str, Decimal], consumed: dict[str, Decimal], vehicles: list[str]
+    ) -> None:
+        if total_ac := sum(consumed.values()):
+            total_dc = sum(delivered.get(name, _NONE) for name in vehicles)
+            self._findings.seen["fleet's DC over AC, per mille"] = round(1000 * total_dc / total_ac)
 
 
-def _period(ledger: Ledger) -> Period | None:
-    """From the first to the last device time that should be stored; None when there is none."""
-    first = last = None
-    for device, (kind, _) in enumerate(ledger.devices):
-        for number in ledger.numbers_of(device):
-            item = ledger.item(number)
-            if item.expect == "stored":
-                at, _ = values_of(kind, item.payload)
-                first = at if first is None or at < first else first
-                last = at if last is None or at > last else last
-    return None if first is None or last is None else (first, last)
-
-
-def _feeds(ledger: Ledger) -> dict[str, tuple[list[int], list[str | None]]]:
-    """For each meter the times from which it feeds somebody else, ascending, and whom."""
-    feeds: dict[str, tuple[list[int], list[str | None]]] = {}
-    for meter, since_us, vehicle in sorted(ledger.assignments, key=lambda a: a[:2]):
-        since, vehicles = feeds.setdefault(ledger.devices[meter][1], ([], []))
-        since.append(since_us)
-        vehicles.append(None if vehicle is None else ledger.devices[vehicle][1])
-    return feeds
+def _is_equal(found: Decimal, true: Decimal) -> bool:
+    return abs(found - true) <= _TOLERANCE_KWH

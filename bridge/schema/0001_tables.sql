@@ -4,7 +4,7 @@
 
 CREATE TABLE vehicle_telemetry_history (
     ts               timestamptz NOT NULL,
-    received_at      timestamptz NOT NULL,
+    received_at      timestamptz NOT NULL DEFAULT now(),
     soc              float8      NOT NULL,
     kwh_delivered_dc float8      NOT NULL,
     battery_temp     float8      NOT NULL,
@@ -15,7 +15,7 @@ CREATE TABLE vehicle_telemetry_history (
 
 CREATE TABLE meter_telemetry_history (
     ts              timestamptz NOT NULL,
-    received_at     timestamptz NOT NULL,
+    received_at     timestamptz NOT NULL DEFAULT now(),
     kwh_consumed_ac float8      NOT NULL,
     voltage         float8      NOT NULL,
     meter_id        text        NOT NULL COLLATE "C",

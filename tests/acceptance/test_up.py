@@ -232,9 +232,10 @@ def test_default_port_that_is_taken_gives_way(up: Up) -> None:
 
 
 def test_simulated_fleet_arrives(up: Up) -> None:
-    up.run(FLEET_SIM_VEHICLES="3")
+    up.run(FLEET_SIM_VEHICLES=None)
     env = up.until_ready()
     headers = {"Authorization": f"Bearer {env['FLEET_API_KEY']}"}
     with httpx.Client(base_url=env["FLEET_API_URL"], headers=headers) as client:
-        until(lambda: len(client.get("/v1/live/vehicles").json()["items"]) == 3, "three vehicles are live", 60)
+        # Twenty vehicles spread over the minute: the first ones are there within seconds.
+        until(lambda: len(client.get("/v1/live/vehicles").json()["items"]) >= 2, "vehicles are live", 60)
     assert up.stop() == 0

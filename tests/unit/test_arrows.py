@@ -12,6 +12,7 @@ PACKAGES = ("bridge", "api", "simulator", "local", "mosquitto")
 BRIDGE = {
     "errors": "",
     "logs": "",
+    "memory": "",
     "batch": "",
     "health": "",
     "reading": "",
@@ -20,7 +21,8 @@ BRIDGE = {
     "settings": "wire",
     "delivery": "reading errors",
     "metrics": "delivery errors",
-    "ingest": "delivery batch errors metrics",
+    "reject_rate": "",
+    "ingest": "delivery batch reject_rate errors metrics",
     "tables": "reading errors",
     "verdict": "delivery reading wire errors",
     "store": "delivery reading errors tables verdict",
@@ -30,7 +32,7 @@ BRIDGE = {
     "mqtt_connection": "wire delivery errors metrics settings",
     "mqtt": "mqtt_connection delivery ingest errors metrics settings",
     "service": "ingest mqtt store settings errors metrics health",
-    "__main__": "service rejects migrate store settings errors logs",
+    "__main__": "service rejects migrate store settings errors logs memory",
 }
 """Inside the bridge each module knows only these. `store` and `mqtt` never know each other: `ingest` stands between."""
 

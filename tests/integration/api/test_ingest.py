@@ -202,7 +202,7 @@ async def test_gzip_bomb_is_413(client: httpx.AsyncClient) -> None:
     assert_problem(await post(client, bomb, JSON | {"Content-Encoding": "gzip"}), 413)
 
 
-@pytest.mark.parametrize("body", [b"not gzip", gzip.compress(b"{}")[:-9]])
+@pytest.mark.parametrize("body", [b"not gzip", gzip.compress(b"{}", mtime=0)[:-9]])
 async def test_broken_gzip_is_400(client: httpx.AsyncClient, body: bytes) -> None:
     assert_problem(await post(client, body, JSON | {"Content-Encoding": "gzip"}), 400, "gzip")
 

@@ -1,0 +1,57 @@
+"""The command line's options that `run` and `replay` share, and how they become a route."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simulator.carriers import Route, Via
+from simulator.endpoints import Api, broker_of
+
+MqttUrl = Annotated[
+    str, typer.Option(envvar="FLEET_MQTT_URL", help="mqtt[s]://[user:password@]host[:port]", show_envvar=True)
+]
+CaFile = Annotated[
+    str | None, typer.Option(envvar="FLEET_MQTT_CA_FILE", help="CA of the broker's certificate, for mqtts.")
+]
+ApiUrl = Annotated[str | None, typer.Option(envvar="FLEET_API_URL", help="The API; without it no assignments.")]
+ApiKey = Annotated[str | None, typer.Option(envvar="FLEET_API_KEY", help="A key of the API.")]
+ViaOption = Annotated[Via, typer.Option(help="How readings travel; both: every second connection over HTTP.")]
+Connections = Annotated[int, typer.Option(min=1, max=1000, help="Connections that the devices share.")]
+HttpBatch = Annotated[int, typer.Option(min=1, max=10_000, help="Readings a POST; 1: single readings.")]
+Receipts = Annotated[float, typer.Option(min=0, max=1, help="Share of MQTT messages that ask for a receipt.")]
+Assignments = Annotated[bool, typer.Option(help="Tell the API which vehicle each meter feeds.")]
+LedgerFile = Annotated[Path | None, typer.Option(help="A new file; ledger-<time> in this directory by default.")]
+Fsync = Annotated[bool, typer.Option("--fsync", help="The ledger reaches the disk before its messages leave.")]
+Name = Annotated[str, typer.Option(help="Put before every device id: a fleet of its own.")]
+
+
+def route_of(
+    *,
+    via: Via,
+    connections: int,
+    mqtt_url: str,
+    mqtt_ca_file: str | None,
+    api_url: str | None,
+    api_key: str | None,
+    http_batch: int,
+    receipts: float,
+    assignments: bool,
+    ledger: Path | None,
+    fsync: bool,
+) -> Route:
+    """The route that these options name. Raises `typer.BadParameter` when they do not fit together."""
+    api = Api(api_url.rstrip("/"), api_key) if api_url and api_key else None
+    if via != "mqtt" and api is None:
+        raise typer.BadParameter(f"--via {via} needs --api-url and --api-key")
+    if via == "both" and connections < 2:
+        raise typer.BadParameter("--via both needs two connections at least")
+    try:
+        broker = broker_of(mqtt_url, mqtt_ca_file) if via != "http" else None
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(str(error)) from None
+    path = ledger or Path(f"ledger-{datetime.now(UTC):%Y%m%dT%H%M%S}")
+    if path.exists():
+        raise typer.BadParameter(f"{path} exists; a ledger is a new file")
+    return Route(via, connections, broker, api, http_batch, receipts, assignments, path, fsync)

@@ -1,0 +1,146 @@
+"""What happens to PostgreSQL and to the way there."""
+
+import contextlib
+import errno
+import os
+import random
+import signal
+import threading
+from collections.abc import Iterator
+
+from tests.acceptance.chaos.fault import CannotHappenHere, fault, repeatedly
+from tests.acceptance.chaos.processes import until
+from tests.acceptance.chaos.stack import Stack
+
+_OF_BRIDGE = "FROM pg_stat_activity WHERE application_name = 'fleet-bridge'"
+_CUT_SESSIONS = f"SELECT pg_terminate_backend(pid) {_OF_BRIDGE}"
+_BEYOND_COMMAND_TIMEOUT_S = 3.0
+
+
+@fault("postgres-immediate-stop")
+def immediate_stop(stack: Stack, rng: random.Random) -> Iterator[None]:
+    stack.postgres.process.send(signal.SIGQUIT)
+    until(lambda: not stack.postgres.process.running, "PostgreSQL stops")
+    yield
+    stack.start_postgres()
+
+
+@fault("postgres-backend-kill")
+def backend_kill(stack: Stack, rng: random.Random) -> Iterator[None]:
+    """The server cuts every session and recovers from its log."""
+    pids = stack.sql(f"SELECT pid {_OF_BRIDGE}").split()
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    stack.kills += len(pids)
+    yield
+    until(stack.postgres.ready, "PostgreSQL has recovered")
+
+
+@fault("postgres-postmaster-kill")
+def postmaster_kill(stack: Stack, rng: random.Random) -> Iterator[None]:
+    stack.postgres.process.kill()
+    stack.kills += 1
+    yield
+    stack.start_postgres()
+
+
+@fault("postgres-restart")
+def restart(stack: Stack, rng: random.Random) -> Iterator[None]:
+    stack.postgres.stop()
+    stack.start_postgres()
+    yield
+
+
+@fault("postgres-read-only")
+def read_only(stack: Stack, rng: random.Random) -> Iterator[None]:
+    """What a client meets after a failover: its session is cut, and the server takes no writes."""
+    stack.postgres.sql("ALTER DATABASE chaos SET default_transaction_read_only = on")
+    stack.postgres.sql(_CUT_SESSIONS)
+    yield
+    stack.postgres.sql("ALTER DATABASE chaos RESET default_transaction_read_only")
+
+
+@fault("postgres-locked-table", hold_s=_BEYOND_COMMAND_TIMEOUT_S)
+def locked_table(stack: Stack, rng: random.Random) -> Iterator[None]:
+    table = rng.choice(["vehicle_telemetry_history", "meter_live_status", "rejected_message"])
+
+    def lock() -> None:
+        with contextlib.suppress(RuntimeError):  # it is ended from outside
+            stack.sql(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(3600)")
+
+    holding = threading.Thread(target=lock)
+    holding.start()
+    yield
+    stack.postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LOCK TABLE %'")
+    holding.join()
+
+
+@fault("postgres-disk-full", hold_s=1.5)
+def disk_full(stack: Stack, rng: random.Random) -> Iterator[None]:
+    if stack.disk is None:
+        raise CannotHappenHere("only root may mount the small disk that is filled")
+    ballast = stack.disk / "ballast"
+    _fill(str(ballast))
+    yield
+    ballast.unlink()
+
+
+@fault("postgres-connection-limit")
+def connection_limit(stack: Stack, rng: random.Random) -> Iterator[None]:
+    stack.postgres.sql("ALTER DATABASE chaos CONNECTION LIMIT 0")
+    stack.postgres.sql(_CUT_SESSIONS)
+    yield
+    stack.postgres.sql("ALTER DATABASE chaos CONNECTION LIMIT -1")
+
+
+@fault("postgres-commit-answer-cut")
+def commit_answer_cut(stack: Stack, rng: random.Random) -> Iterator[None]:
+    """Committed, and the bridge never hears of it."""
+    stack.database_link.cut_answer_to(b"COMMIT")
+    yield
+    stack.database_link.heal()
+
+
+@fault("postgres-link-swallows", hold_s=_BEYOND_COMMAND_TIMEOUT_S)
+def link_swallows(stack: Stack, rng: random.Random) -> Iterator[None]:
+    stack.database_link.swallow()
+    yield
+    stack.database_link.heal()
+
+
+@fault("postgres-link-stalls", hold_s=_BEYOND_COMMAND_TIMEOUT_S)
+def link_stalls(stack: Stack, rng: random.Random) -> Iterator[None]:
+    stack.database_link.stall()
+    yield
+    stack.database_link.heal()
+
+
+@fault("postgres-link-cut")
+def link_cut(stack: Stack, rng: random.Random) -> Iterator[None]:
+    with repeatedly(stack.database_link.cut, rng, 0.02, 0.3):
+        yield
+
+
+@fault("postgres-refuses-rejects", hold_s=1.5)
+def refuses_rejects(stack: Stack, rng: random.Random) -> Iterator[None]:
+    """Rejects that cannot be written: nothing of their batch is acknowledged."""
+    stack.sql("REVOKE INSERT ON rejected_message FROM fleet")
+    yield
+    stack.sql("GRANT INSERT ON rejected_message TO fleet")
+
+
+def _fill(path: str) -> None:
+    """Write until the disk is full, to the last byte."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT)
+    size = 1024 * 1024
+    try:
+        while size:
+            try:
+                os.write(file, bytes(size))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                size //= 2
+    finally:
+        os.close(file)

@@ -1,0 +1,122 @@
+"""The processes of the platform under test, as the harness sees them, and how it waits for them."""
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from local.mosquitto import Mosquitto
+from local.ports import free_port
+from local.process import Process
+
+ROOT = Path(__file__).parents[3]
+
+
+class Stuck(Exception):
+    """Something that had to happen has not happened in time."""
+
+
+def until(condition: Callable[[], object], what: str, timeout_s: float = 20.0) -> None:
+    """Wait for a condition. Raises `Stuck`, which says what did not happen."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise Stuck(f"not within {timeout_s:.0f} s: {what}")
+        time.sleep(0.01)
+
+
+class Broker(Mosquitto):
+    """The project's configuration, with figures every second and a queue that can be made short."""
+
+    most_queued = 50_000_000
+
+    def _adapted(self, conf: str) -> str:
+        conf = super()._adapted(conf).replace("sys_interval 10", "sys_interval 1")
+        return conf.replace("max_queued_messages 50000000", f"max_queued_messages {self.most_queued}")
+
+    def limit_queue(self, most: int) -> None:
+        """Drop what exceeds `most` messages from the next start on."""
+        self.most_queued = most
+
+
+def command(program: str, wrap: tuple[str, int] | None) -> list[object]:
+    crashing: list[object] = [] if wrap is None else ["tests.acceptance.chaos.crashing_bridge", *wrap]
+    return [sys.executable, "-m", *crashing, program, "run"]
+
+
+class Bridge:
+    """A bridge process, plain or wrapped by `crashing_bridge`."""
+
+    def __init__(self, name: str, logs: Path, env: dict[str, str], wrap: tuple[str, int] | None) -> None:
+        self.port = free_port()
+        log, env = logs / f"bridge-{self.port}.log", {**env, "FLEET_BRIDGE_HTTP_PORT": str(self.port)}
+        self.process = Process(name, command("bridge", wrap), log, env=env)
+        self.process.start()
+
+    def ready(self) -> bool:
+        return self._get("/readyz")[0] == 200
+
+    def metric(self, name: str) -> float:
+        """A sample without labels; 0 when nobody answers."""
+        for line in self._get("/metrics")[1].splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.split()[1])
+        return 0.0
+
+    def _get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, ""
+        except OSError:
+            return 0, ""
+
+
+class Publisher:
+    """The publisher's process and its answers."""
+
+    def __init__(self, url: str, api_url: str, api_key: str, ledger: Path, seed: int) -> None:
+        module = ["-m", "tests.acceptance.chaos.publisher"]
+        options = ["--url", url, "--api", api_url, "--ledger", str(ledger), "--seed", str(seed)]
+        self._process = subprocess.Popen(
+            [sys.executable, *module, *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "FLEET_API_KEY": api_key},
+        )
+        self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
+        assert self._answers.get(timeout=20) == "ready"
+
+    def tell(self, command: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(command + "\n")
+        self._process.stdin.flush()
+
+    def answered(self, answer: str) -> bool:
+        """Whether this answer has come. Raises `Stuck` when the publisher is gone."""
+        while not self._answers.empty():
+            if self._answers.get() == answer:
+                return True
+        if self._process.poll() is not None:
+            raise Stuck(f"the publisher ended with {self._process.returncode}")
+        return False
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._answers.put(line.strip())

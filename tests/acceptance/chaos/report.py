@@ -1,0 +1,58 @@
+"""What a long run has shown, for people and as JSON."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.acceptance.chaos.oracle import Verdict
+
+
+@dataclass
+class Report:
+    """Sums over the cycles of one seed."""
+
+    seed: int
+    cycles: int = 0
+    kills: int = 0
+    messages: int = 0
+    readings: int = 0
+    rejects: int = 0
+    lost: int = 0
+    doubled: int = 0
+    never_sent: int = 0
+    wrong: int = 0
+    puback_only_lost: int = 0
+    """Acknowledged by the broker alone, and forgotten by it when it was killed or its queue was full."""
+    faults: Counter[str] = field(default_factory=Counter)
+    skipped: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    bridge_mib: int = 0
+    """The most that a bridge has used, resident."""
+
+    def add(self, names: list[str], verdict: Verdict) -> None:
+        """One more cycle."""
+        self.cycles += 1
+        self.faults.update(names)
+        self.messages += verdict.messages
+        self.puback_only_lost += verdict.excused
+
+    def close(self, everything: Verdict, kills: int, bridge_bytes: int, seconds: float) -> None:
+        """The last reconciliation is that of the whole run."""
+        self.readings, self.rejects = everything.readings, everything.rejects
+        self.lost, self.doubled = len(everything.lost), len(everything.doubled)
+        self.never_sent, self.wrong = len(everything.foreign), len(everything.wrong)
+        self.bridge_mib = bridge_bytes // 2**20
+        self.kills, self.seconds = kills, round(seconds, 1)
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(vars(self), indent=2) + "\n")
+
+    def __str__(self) -> str:
+        return (
+            f"seed {self.seed}: {self.cycles} cycles, {sum(self.faults.values())} faults, {self.kills} kills, "
+            f"{self.messages} messages, {self.readings} readings and {self.rejects} rejects kept in "
+            f"{self.seconds:.0f} s\nlost {self.lost}, doubled {self.doubled}, never sent {self.never_sent}, "
+            f"wrong {self.wrong}; lost of what the broker alone had acknowledged: {self.puback_only_lost}; "
+            f"the bridge used {self.bridge_mib} MiB at most"
+        )

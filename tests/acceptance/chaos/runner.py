@@ -1,0 +1,73 @@
+"""A cycle: publish, hurt, heal, drain, reconcile."""
+
+import contextlib
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.acceptance.chaos.fault import Fault
+from tests.acceptance.chaos.ledger import read_ledger
+from tests.acceptance.chaos.oracle import Verdict, examine
+from tests.acceptance.chaos.processes import until
+from tests.acceptance.chaos.stack import Stack
+
+
+@dataclass(frozen=True)
+class Load:
+    """How much a cycle publishes, how fast (messages a second), and how long faults last (times their usual)."""
+
+    count: int
+    rate: float
+    hold: float = 1.0
+
+    @property
+    def patience_s(self) -> float:
+        """After this long without the expected end a cycle is stuck."""
+        return 120.0 + self.count / self.rate + self.count / 200
+
+
+def run_cycle(stack: Stack, cycle: int, faults: list[Fault], rng: random.Random, load: Load) -> Verdict:
+    """Publish `load`, inject and heal the faults meanwhile, wait until all has drained, and examine the cycle.
+
+    Raises `Stuck` when something does not come back.
+    """
+    stack.publisher.tell(f"publish {cycle} {load.count} {load.rate}")
+    _hurt(stack, faults, rng, load)
+    _wait(stack, lambda: stack.publisher.answered(f"published {cycle}"), "everything is published", load.patience_s)
+    # A message behind all others: its receipt says that the queue has drained.
+    stack.publisher.tell(f"drain {cycle}")
+    _wait(stack, lambda: stack.publisher.answered(f"drained {cycle}"), "the queue has drained", load.patience_s)
+    entries = [entry for entry in read_ledger(stack.ledger) if entry.cycle == cycle]
+    return examine(stack.database_url, entries, f"C{cycle}-", stack.excused_until)
+
+
+def examine_all(stack: Stack) -> Verdict:
+    """Reconcile the whole run: what came back from the dead in a later cycle shows here."""
+    return examine(stack.database_url, read_ledger(stack.ledger), "C", stack.excused_until)
+
+
+def _hurt(stack: Stack, faults: list[Fault], rng: random.Random, load: Load) -> None:
+    _pass(stack, rng.uniform(0.1, 0.4) * min(load.count / load.rate, 10))
+    with contextlib.ExitStack() as healing:
+        for fault in faults:
+            fault.inject(stack, rng)
+            healing.callback(fault.heal)
+            _pass(stack, rng.uniform(0.0, 0.2))
+        _pass(stack, max(fault.hold_s for fault in faults) * load.hold * rng.uniform(0.9, 1.3))
+
+
+def _pass(stack: Stack, seconds: float) -> None:
+    """Let time go by; a bridge that dies is started again."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        stack.supervise()
+        time.sleep(0.01)
+
+
+def _wait(stack: Stack, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
+    def met() -> bool:
+        stack.supervise()
+        return condition()
+
+    until(met, what, timeout_s)

@@ -1,0 +1,213 @@
+"""The real platform under test: PostgreSQL, Mosquitto, bridges, and a link before each server that can be hurt."""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+from bridge.migrate import migrate
+from local.ports import free_port, is_open
+from local.postgres import Postgres
+from local.process import Process, give_to_service
+from tests.acceptance.chaos.link import Link
+from tests.acceptance.chaos.processes import ROOT, Bridge, Broker, Publisher, command, until
+from tests.acceptance.chaos.workload import UNSTORABLE_SOC
+
+_DISK = "384m"
+
+# Small batches and short patience: many more transactions, acks and time-outs in a second than in production.
+SETTINGS = {
+    "FLEET_BRIDGE_NAME": "chaos",
+    "FLEET_BATCH_SIZE": "200",
+    "FLEET_BATCH_AGE_MS": "20",
+    "FLEET_CAPACITY": "2000",
+    "FLEET_RECEIVE_MAXIMUM": "1000",
+    "FLEET_KEEP_ALIVE_S": "2",
+    "FLEET_STALL_S": "3",
+    "FLEET_COMMAND_TIMEOUT_S": "2",
+    "FLEET_HTTP_TIMEOUT_S": "3",
+    "FLEET_LOG_FORMAT": "json",
+}
+
+# What only the database refuses: the wire takes this value.
+_POISON = f"""
+CREATE FUNCTION refuse_poison() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN IF NEW.soc = {UNSTORABLE_SOC} THEN PERFORM 1 / 0; END IF; RETURN NEW; END $$;
+CREATE TRIGGER poison BEFORE INSERT ON vehicle_telemetry_history FOR EACH ROW EXECUTE FUNCTION refuse_poison()
+"""
+
+
+class Stack:
+    """Everything, started; `close` ends it. All of it lies below `directory`."""
+
+    def __init__(self, directory: Path, seed: int, first: tuple[str, int] | None = None) -> None:
+        self.directory = directory
+        self.first = first
+        self.api_port = free_port()
+        self.ledger = directory / "ledger.jsonl"
+        self.kills = 0
+        self.most_memory = 0
+        """The largest resident set of any bridge, in bytes."""
+        self.supervised = True
+        self.excused_until = 0.0
+        """What the broker acknowledged before this moment it may have forgotten: we made it."""
+        self.bridges: list[Bridge] = []
+        self._opened = contextlib.ExitStack()
+        try:
+            self._start(seed)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, seed: int) -> None:
+        self.disk = _small_disk(self._opened)
+        self.postgres = Postgres(
+            self.directory / "postgres", settings={"shared_buffers": "64MB", "max_wal_size": "1GB"}
+        )
+        self._opened.callback(self.postgres.stop)
+        self.postgres.start()
+        self._make_database()
+        self.broker = Broker(self.directory / "mosquitto")
+        self._opened.callback(self.broker.stop)
+        self.broker.start()
+        self.database_link = self._link(self.postgres.port)
+        self.broker_link = self._link(self.broker.bridge_port)
+        self.device_link = self._link(self.broker.port)
+        self._start_programs()
+        url = _through(self.broker.url, self.device_link)
+        self.publisher = Publisher(url, f"{self._api_url}/v1/ingest", self.api_key, self.ledger, seed)
+        self._opened.callback(self.publisher.close)
+
+    def _start_programs(self) -> None:
+        self._opened.callback(self.kill_bridge)
+        self.start_bridge(self.first)
+        until(self.bridge.ready, "the first bridge is ready")
+        create = [sys.executable, "-m", "api", "key", "create", "chaos"]
+        made = subprocess.run(create, env=self._env, capture_output=True, text=True, check=True)
+        self.api_key = made.stdout.strip()
+        self.start_api()
+        self._opened.callback(self.kill_api)
+        until(lambda: is_open(self.api_port), "the API listens")
+
+    def _link(self, port: int) -> Link:
+        link = Link(port)
+        self._opened.callback(link.close)
+        return link
+
+    def close(self) -> None:
+        """End everything, in the opposite order."""
+        self._opened.close()
+
+    @property
+    def bridge(self) -> Bridge:
+        """The bridge that was started last."""
+        return self.bridges[-1]
+
+    @property
+    def database_url(self) -> str:
+        """For the oracle: past the link, as the superuser."""
+        return self.postgres.url("chaos")
+
+    def sql(self, statement: str) -> str:
+        """Run SQL as the superuser, past the link."""
+        return self.postgres.sql(statement, "chaos")
+
+    def start_bridge(self, wrap: tuple[str, int] | None = None) -> Bridge:
+        """Start one more bridge; `wrap` names a crash point or a planted bug, and its n."""
+        self.bridges.append(Bridge(f"bridge {len(self.bridges)}", self.directory / "logs", self._env, wrap))
+        return self.bridge
+
+    def start_api(self, wrap: tuple[str, int] | None = None) -> Process:
+        """Start the API, wrapped like a bridge."""
+        self.api = Process("API", command("api", wrap), self.directory / "logs" / "api.log", env=self._env)
+        self.api.start()
+        return self.api
+
+    def kill_api(self) -> None:
+        self.api.kill()
+        self.kills += 1
+
+    @property
+    def _api_url(self) -> str:
+        return f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def _env(self) -> dict[str, str]:
+        return {
+            **{name: value for name, value in os.environ.items() if not name.startswith("FLEET_")},
+            **SETTINGS,
+            "PYTHONPATH": str(ROOT),
+            "FLEET_DATABASE_URL": _through(self.postgres.url("chaos", "fleet"), self.database_link),
+            "FLEET_BRIDGE_MQTT_URL": _through(self.broker.bridge_url, self.broker_link),
+            "FLEET_HTTP_PORT": str(self.api_port),
+        }
+
+    def kill_bridge(self) -> None:
+        """kill -9 of every bridge."""
+        for bridge in self.bridges:
+            bridge.process.kill()
+            self.kills += 1
+        self.bridges.clear()
+
+    def supervise(self) -> None:
+        """What systemd does: a bridge or an API that has ended is started again."""
+        if not self.api.running:
+            self.start_api()
+        for bridge in self.bridges:
+            with contextlib.suppress(psutil.Error):
+                self.most_memory = max(self.most_memory, psutil.Process(bridge.process.pid).memory_info().rss)
+        ended = [bridge for bridge in self.bridges if not bridge.process.running]
+        self.bridges = [bridge for bridge in self.bridges if bridge not in ended]
+        self.kills += len(ended)
+        if not self.bridges and self.supervised:
+            self.start_bridge()
+
+    def start_postgres(self) -> None:
+        """Start the server; after a kill -9 its orphans have to go first."""
+
+        def started() -> bool:
+            try:
+                self.postgres.start()
+            except RuntimeError:
+                return False
+            return True
+
+        until(started, "PostgreSQL starts again", 60)
+
+    def forgive_broker(self) -> None:
+        """From here on the broker has no excuse any more."""
+        self.excused_until = time.monotonic()
+
+    def _make_database(self) -> None:
+        self.postgres.ensure_database("chaos", "fleet")
+        if self.disk is not None:
+            self.postgres.sql(f"CREATE TABLESPACE small LOCATION '{self.disk}/data'")
+            self.postgres.sql("ALTER DATABASE chaos SET TABLESPACE small")
+        asyncio.run(migrate(self.postgres.url("chaos", "fleet")))
+        self.sql(_POISON)
+
+
+def _small_disk(opened: contextlib.ExitStack) -> Path | None:
+    """A disk of its own for the database, so that it can be filled; None when we may not mount one."""
+    at = Path(tempfile.mkdtemp(prefix="chaos-disk-"))
+    opened.callback(at.rmdir)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={_DISK}", "tmpfs", str(at)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        return None
+    opened.callback(subprocess.run, ["umount", str(at)], check=True)
+    (at / "data").mkdir()
+    at.chmod(0o755)
+    give_to_service(at / "data")
+    return at
+
+
+def _through(url: str, link: Link) -> str:
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{parts.netloc.rpartition(':')[0]}:{link.port}").geturl()

@@ -1,0 +1,77 @@
+"""The fault harness is itself tested: each planted bug is found, and nothing is found where none is."""
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.chaos.fault import Fault
+from tests.acceptance.chaos.oracle import Verdict
+from tests.acceptance.chaos.processes import until
+from tests.acceptance.chaos.runner import Load, run_cycle
+from tests.acceptance.chaos.stack import Stack
+
+_LOAD = Load(count=500, rate=500.0)
+Course = Callable[[Stack, random.Random], Iterator[None]]
+
+
+def cycle(directory: Path, course: Course, planted: tuple[str, int] | None = None) -> Verdict:
+    """One cycle with a bug planted in the first bridge; those that follow it are sound."""
+    stack = Stack(directory, seed=1, first=planted)
+    try:
+        return run_cycle(stack, 0, [Fault("planted", course, 0.5, alone=True)], random.Random(1), _LOAD)
+    finally:
+        stack.close()
+
+
+def kill(stack: Stack, rng: random.Random) -> Iterator[None]:
+    stack.kill_bridge()
+    yield
+
+
+def nothing(stack: Stack, rng: random.Random) -> Iterator[None]:
+    yield
+
+
+def remove_key(stack: Stack, rng: random.Random) -> Iterator[None]:
+    """The history without its key, then a crash between commit and ack: all is written again."""
+    for kind in ("vehicle", "meter"):
+        stack.sql(f"ALTER TABLE {kind}_telemetry_history DROP CONSTRAINT {kind}_telemetry_history_pkey")
+    stack.kill_bridge()
+    crashing = stack.start_bridge(("after-commit", 2))
+    yield
+    until(lambda: crashing.process.exit_code is not None, "the crash")
+
+
+def broker_forgets(stack: Stack, rng: random.Random) -> Iterator[None]:
+    """The broker begins anew while a slow batch is written: packet ids begin anew too."""
+    slow = stack.bridge
+    stack.broker.process.kill()
+    for file in (stack.broker.directory / "data").iterdir():
+        file.unlink()
+    stack.broker.start()
+    stack.forgive_broker()
+    yield
+    until(lambda: slow.process.exit_code is not None, "stale acks, and the crash")
+
+
+@pytest.mark.parametrize("course", [nothing, kill])
+def test_sound_bridge_passes(course: Course, tmp_path: Path) -> None:
+    verdict = cycle(tmp_path, course)
+    assert verdict.sound, verdict
+
+
+@pytest.mark.parametrize(
+    ("planted", "course", "finding"),
+    [
+        (("ack-before-commit", 0), kill, "lost"),
+        (("dropped-batch", 3), nothing, "lost"),
+        (("stale-acks", 0), broker_forgets, "lost"),
+        (None, remove_key, "doubled"),
+    ],
+    ids=["ack-before-commit", "dropped-batch", "ack-on-a-stale-connection", "doubled-insert"],
+)
+def test_planted_bug_is_found(planted: tuple[str, int] | None, course: Course, finding: str, tmp_path: Path) -> None:
+    verdict = cycle(tmp_path, course, planted)
+    assert getattr(verdict, finding), verdict

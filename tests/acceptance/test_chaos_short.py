@@ -1,0 +1,41 @@
+"""Every row of the fault table in docs/reliability.md, once: the short form of `make chaos`."""
+
+import itertools
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from tests.acceptance.chaos.fault import CannotHappenHere
+from tests.acceptance.chaos.nemesis import FAULTS
+from tests.acceptance.chaos.runner import Load, examine_all, run_cycle
+from tests.acceptance.chaos.stack import Stack
+
+_SEED = 1
+_LOAD = Load(count=360, rate=300.0)
+_cycles = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(tmp_path_factory.mktemp("chaos"), _SEED)
+    yield stack
+    stack.close()
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_nothing_is_lost_or_counted_twice_by(name: str, stack: Stack) -> None:
+    cycle = next(_cycles)
+    try:
+        verdict = run_cycle(stack, cycle, [FAULTS[name]], random.Random(f"{_SEED}:{name}"), _LOAD)
+    except CannotHappenHere as why:
+        pytest.skip(str(why))
+    assert verdict.sound, verdict
+    assert verdict.readings > 300
+
+
+def test_nothing_of_an_earlier_cycle_came_back(stack: Stack) -> None:
+    """An old snapshot delivers again what was stored long ago."""
+    verdict = examine_all(stack)
+    assert verdict.sound, verdict
+    assert verdict.messages > 300

@@ -1,0 +1,59 @@
+"""`python -m tests.bench [--quick] [--rows N] [T1 T2 ...]`."""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+
+from tests.bench import end_to_end, latency, report, writes
+from tests.bench.machine import Machine
+
+MEASURES = {
+    ("T1", "T3"): end_to_end.t1_t3,
+    ("T2",): writes.t2,
+    ("T4",): end_to_end.t4,
+    ("T5",): end_to_end.t5,
+    ("T10",): latency.t10,
+    ("T11",): writes.t11,
+    ("T12",): end_to_end.t12,
+}
+QUICK = {"T1", "T2", "T3", "T6", "T8"}
+
+
+def main(
+    only: Annotated[list[str] | None, typer.Argument(metavar="[T1 T2 ...]", help="Only these measures.")] = None,
+    quick: Annotated[bool, typer.Option(help="T1, T2, T3, T6 and T8, each shorter, in under five minutes.")] = False,
+    rows: Annotated[int, typer.Option(help="Rows of the large history; 0: 100 million, or 10 million if quick.")] = 0,
+    directory: Annotated[Path | None, typer.Option(help="Where the servers keep their files meanwhile.")] = None,
+) -> None:
+    """Measure, compare with the run before, keep the result in bench-results/."""
+    known = {name for names in MEASURES for name in names}
+    wanted = set(only or (QUICK & known if quick else known))
+    if unknown := wanted - known:
+        raise typer.BadParameter(f"no such measure: {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
+    rows = rows or (10_000_000 if quick else 100_000_000)
+    with tempfile.TemporaryDirectory(dir=directory, prefix="fleet-bench-") as private:
+        figures = uvloop.run(_measure(Machine(Path(private) / "servers", quick, rows), wanted))
+    before = report.earlier()
+    print(report.table(figures, before))
+    print(f"kept in {report.save(figures, quick)}")
+
+
+async def _measure(machine: Machine, wanted: set[str]) -> list[report.Figure]:
+    figures: list[report.Figure] = []
+    async with machine.running():
+        for names, measure in MEASURES.items():
+            if wanted.intersection(names):
+                print(f"{' '.join(names)} ...", file=sys.stderr, flush=True)
+                found = await measure(machine)
+                for figure in found:
+                    print(f"   {figure.measure}: {figure.value:.2f}{figure.unit}  {figure.detail}", file=sys.stderr)
+                figures += found
+    return figures
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,70 @@
+"""The load generator, a process of its own: `python -m tests.bench.flood JSON`.
+
+Says `ready` when all is prepared, waits for a line, publishes, and says when it began and how it went. Without a rate
+every packet is made beforehand, so that the flood costs the machine little but its sending.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from typing import NamedTuple
+
+import uvloop
+
+from tests.bench.load import Load
+from tests.bench.publisher import Publisher, publish_packet
+
+_WINDOW = 4_000
+_CHUNK = 100
+_PACKET_IDS = 65_000  # well over the window, so that an id is free again before its turn comes
+
+
+class Order(NamedTuple):
+    """What to publish, and where; `rate` is in readings per second, None for as fast as it goes."""
+
+    url: str
+    messages: int
+    devices: int
+    now: str
+    per_message: int
+    rate: float | None
+
+
+def _chunks(load: Load) -> Iterator[tuple[int, bytes]]:
+    """How many messages, and their packets."""
+    for start in range(0, load.messages, _CHUNK):
+        numbers = range(start, min(start + _CHUNK, load.messages))
+        yield len(numbers), b"".join(publish_packet(*load.message(n), n % _PACKET_IDS + 1) for n in numbers)
+
+
+async def _publish(order: Order) -> None:
+    load = Load(order.messages, order.devices, datetime.fromisoformat(order.now), order.per_message)
+    chunks = _chunks(load) if order.rate else iter(list(_chunks(load)))
+    publisher = await Publisher.open(order.url, f"bench-{time.time_ns()}")
+    _say("ready")
+    await asyncio.to_thread(sys.stdin.readline)
+    began, began_cpu = time.monotonic(), time.process_time()
+    sent = 0
+    for count, packets in chunks:
+        await publisher.until_acked(sent + count - _WINDOW)
+        publisher.send(packets)
+        sent += count
+        due = began + sent * order.per_message / order.rate if order.rate else 0.0
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+    await publisher.until_acked(sent)
+    took_s = time.monotonic() - began
+    cpu_us = (time.process_time() - began_cpu) / load.readings * 1e6
+    _say(json.dumps({"began": began, "rate": load.readings / took_s, "cpu_us": cpu_us}))
+    publisher.close()
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    uvloop.run(_publish(Order(**json.loads(sys.argv[1]))))

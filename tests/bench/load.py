@@ -1,0 +1,90 @@
+"""The readings that the benchmarks send: a fleet's minutes, one after another. Pure arithmetic, so that every process
+of a run agrees on them without talking.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from bridge.reading import DeviceId, VehicleReading, device_id
+from bridge.tables import VEHICLE, Row
+
+Message = tuple[str, bytes]
+
+
+class Load(NamedTuple):
+    """`messages` messages of `per_message` readings each; devices take turns, vehicles and meters alternate.
+
+    The last reading is as old as `now`, the first as many minutes older as the devices' turns make.
+    """
+
+    messages: int
+    devices: int
+    now: datetime
+    per_message: int = 1
+
+    @property
+    def readings(self) -> int:
+        return self.messages * self.per_message
+
+    def message(self, n: int) -> Message:
+        """Topic and payload of message `n`."""
+        turn, device = divmod(n, self.devices)
+        first = self._first_minute + timedelta(minutes=turn * self.per_message)
+        kind = ("vehicle", "meter")[device % 2]
+        objects = [self._payload(device, first + timedelta(minutes=m)) for m in range(self.per_message)]
+        payload = objects[0] if self.per_message == 1 else f"[{','.join(objects)}]"
+        return f"fleet/{kind}/{_name(device)}/telemetry", payload.encode()
+
+    @property
+    def _first_minute(self) -> datetime:
+        turns = -(-self.messages // self.devices)
+        return self.now - timedelta(minutes=turns * self.per_message)
+
+    def _payload(self, device: int, at: datetime) -> str:
+        ts = at.isoformat()[:19]
+        x = (device * 31 + at.minute * 7) % 1000 / 10
+        if device % 2:
+            return f'{{"meterId":"{_name(device)}","kwhConsumedAc":{x},"voltage":{200 + x / 2},"timestamp":"{ts}Z"}}'
+        return (
+            f'{{"vehicleId":"{_name(device)}","soc":{x},"kwhDeliveredDc":{x / 20},"batteryTemp":{20 + x / 5},'
+            f'"timestamp":"{ts}Z"}}'
+        )
+
+
+def _name(device: int) -> str:
+    return f"{('EV', 'METER')[device % 2]}_{device:06d}"
+
+
+def this_minute() -> datetime:
+    """The minute that has just begun, UTC."""
+    return datetime.now(UTC).replace(second=0, microsecond=0)
+
+
+def vehicle_name(number: int) -> DeviceId:
+    return device_id(f"EV_{number:06d}")
+
+
+def vehicle_minutes(devices: int, minutes: int, shuffled: list[int]) -> list[VehicleReading]:
+    """A reading of every vehicle for each minute up to now, within each minute in the order of `shuffled`."""
+    start = this_minute() - timedelta(minutes=minutes)
+    return [
+        VehicleReading(
+            vehicle_id=vehicle_name(d),
+            soc=d % 1000 / 10,
+            kwh_delivered_dc=d % 77 / 10,
+            battery_temp=20 + d % 300 / 10,
+            timestamp=start + timedelta(minutes=m),
+        )
+        for m in range(minutes)
+        for d in shuffled[:devices]
+    ]
+
+
+def history_rows(readings: list[VehicleReading], received_at: datetime) -> list[Row]:
+    """The rows of the vehicles' history, in the order of its key: as good as rows can be made for COPY."""
+    return sorted(
+        (r.vehicle_id, r.timestamp, r.soc, r.kwh_delivered_dc, r.battery_temp, None, received_at) for r in readings
+    )
+
+
+HISTORY_COLUMNS = [VEHICLE.device_column, "ts", *VEHICLE.value_columns, "extra", "received_at"]

@@ -1,0 +1,225 @@
+"""The servers of one run, and what is started and measured on them."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+from urllib.parse import unquote, urlsplit
+from urllib.request import urlopen
+
+import asyncpg
+import psutil
+
+from bridge.migrate import migrate
+from local.mosquitto import Mosquitto
+from local.ports import free_port
+from local.postgres import Postgres
+from local.process import Process, confine
+from tests.bench.load import Load, this_minute
+
+Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+WINDOW = 20_000
+"""Receive Maximum of whoever receives: the bridge's default, and the same for mosquitto_sub."""
+
+
+class Flood(NamedTuple):
+    """What a load generator reports: when it began (monotonic clock), readings/s sent and its own CPU per reading."""
+
+    began: float
+    rate: float
+    cpu_us: float
+
+
+class Machine:
+    """PostgreSQL with a migrated template; databases, brokers and bridges as they are asked for."""
+
+    def __init__(self, directory: Path, quick: bool, rows: int) -> None:
+        self.directory = directory
+        self.quick = quick
+        self.rows = rows
+        """Rows of the large history."""
+        self.postgres = Postgres(directory / "postgres")
+        self._numbers = itertools.count(1)
+        self._ceiling: float | None = None
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["Machine"]:
+        """Start PostgreSQL; in the end stop it and forget its data."""
+        self.postgres.start()
+        try:
+            self.postgres.ensure_database("template", "fleet")
+            await migrate(self.postgres.url("template", "fleet"))
+            yield self
+        finally:
+            self.postgres.stop()
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def database(self) -> Iterator[str]:
+        """The URL of a fresh database, after a checkpoint so that nobody pays for what came before."""
+        name = f"bench{next(self._numbers)}"
+        self.postgres.sql(f"CREATE DATABASE {name} TEMPLATE template OWNER fleet")
+        self.postgres.sql("CHECKPOINT")
+        try:
+            yield self.postgres.url(name, "fleet")
+        finally:
+            self.postgres.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+    @contextlib.contextmanager
+    def broker(self) -> Iterator[Mosquitto]:
+        """A fresh broker: no queue, no session, no history."""
+        broker = Mosquitto(self.directory / f"broker{next(self._numbers)}" / "mosquitto")
+        broker.start()
+        try:
+            yield broker
+        finally:
+            broker.process.kill()  # nobody needs what it would save
+            shutil.rmtree(broker.directory.parent, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def bridge(self, database_url: str, broker: Mosquitto) -> Iterator["RunningBridge"]:
+        """A bridge process with the default settings, subscribed."""
+        bridge = RunningBridge(self.directory / f"bridge{next(self._numbers)}.log", database_url, broker)
+        bridge.start()
+        try:
+            yield bridge
+        finally:
+            bridge.process.stop()
+
+    async def ceiling(self) -> float:
+        """Readings/s that the load generator sends to a broker that has nobody to send them on to."""
+        if self._ceiling is None:
+            with self.broker() as broker:
+                self._ceiling = (await run_flood(broker, Load(200_000, 10_000, this_minute()))).rate
+        return self._ceiling
+
+
+class RunningBridge:
+    """`python -m bridge run`, watched from outside."""
+
+    def __init__(self, log: Path, database_url: str, broker: Mosquitto) -> None:
+        self._port = free_port()
+        env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("FLEET_")},
+            "FLEET_DATABASE_URL": database_url,
+            "FLEET_BRIDGE_MQTT_URL": broker.bridge_url,
+            "FLEET_BRIDGE_HTTP_PORT": str(self._port),
+            "FLEET_RECEIVE_MAXIMUM": str(WINDOW),
+        }
+        self.process = Process("bridge", [sys.executable, "-m", "bridge", "run"], log, env=env)
+
+    def start(self) -> None:
+        self.process.start()
+        self.process.wait_until(self._ready)
+
+    def _ready(self) -> bool:
+        try:
+            with urlopen(f"http://127.0.0.1:{self._port}/readyz", timeout=5):
+                return True
+        except OSError:
+            return False
+
+    def counted(self, *outcomes: str) -> int:
+        """Readings committed so far with one of these outcomes."""
+        with urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        wanted = {f'fleet_readings_total{{outcome="{outcome}"}}' for outcome in outcomes}
+        return int(sum(float(line.split()[1]) for line in lines if line.split()[0] in wanted))
+
+    def cpu_s(self) -> float:
+        """User and system time so far."""
+        times = psutil.Process(self.process.pid).cpu_times()
+        return float(times.user + times.system)
+
+    def memory_mb(self) -> float:
+        """Resident memory now."""
+        return float(psutil.Process(self.process.pid).memory_info().rss / 1e6)
+
+    def peak_memory_mb(self) -> float:
+        """The most resident memory that it ever had."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        return int(peak.split()[1]) * 1024 / 1e6
+
+
+@contextlib.asynccontextmanager
+async def worker(module: str, order: dict[str, object]) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A load generator that is ready to begin; it dies with us."""
+    argv = [*confine(signal.SIGKILL, as_service=False), sys.executable, "-m", module, json.dumps(order)]
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, limit=1 << 20)
+    assert process.stdout is not None
+    try:
+        if await process.stdout.readline() != b"ready\n":
+            raise RuntimeError(f"{module} did not get ready")
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def result_of(process: asyncio.subprocess.Process) -> dict[str, float]:
+    """Let a ready load generator go, and wait for what it reports."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"go\n")
+    line = await process.stdout.readline()
+    if not line:
+        raise RuntimeError("the load generator failed; its error is above")
+    return dict(json.loads(line))
+
+
+def flood(
+    broker: Mosquitto, load: Load, rate: float | None = None
+) -> "contextlib.AbstractAsyncContextManager[asyncio.subprocess.Process]":
+    """A flood of the load's messages that is ready to begin."""
+    order = {**load._asdict(), "now": load.now.isoformat(), "url": broker.url, "rate": rate}
+    return worker("tests.bench.flood", order)
+
+
+async def run_flood(broker: Mosquitto, load: Load, rate: float | None = None) -> Flood:
+    """Publish it all and wait until the broker has acknowledged it."""
+    async with flood(broker, load, rate) as process:
+        return Flood(**await result_of(process))
+
+
+@contextlib.asynccontextmanager
+async def mosquitto_sub(broker: Mosquitto, count: int) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Mosquitto's own client with a durable session, which ends when it has received `count` messages."""
+    url = urlsplit(broker.bridge_url)
+    common = ["mosquitto_sub", "-V", "mqttv5", "-h", "127.0.0.1", "-p", str(url.port), "-u", str(url.username)]
+    common += ["-P", unquote(url.password or ""), "-i", "bench-sub", "-c", "-x", "3600", "-q", "1"]
+    common += ["-D", "connect", "receive-maximum", str(WINDOW)]
+    common += ["-t", "fleet/vehicle/+/telemetry", "-t", "fleet/meter/+/telemetry"]
+    subscribed = await asyncio.create_subprocess_exec(*confine(signal.SIGKILL, as_service=False), *common, "-E")
+    if await subscribed.wait():
+        raise RuntimeError("mosquitto_sub could not subscribe")
+    argv: Sequence[str] = [*confine(signal.SIGKILL, as_service=False), *common, "-C", str(count)]
+    process = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def count_rows(database_url: str) -> int:
+    """Rows of both histories."""
+    db: Db = await asyncpg.connect(database_url)
+    try:
+        found: int = await db.fetchval(
+            "SELECT (SELECT count(*) FROM vehicle_telemetry_history) + (SELECT count(*) FROM meter_telemetry_history)"
+        )
+    finally:
+        await db.close()
+    return found

@@ -1,0 +1,148 @@
+"""T2, T11: the store's transaction beside bare binary COPY, and what a reading costs on disk and in the WAL."""
+
+import gc
+import random
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from functools import cache
+from typing import TypeVar
+
+import asyncpg
+
+from bridge.reading import VehicleReading
+from bridge.store import PostgresStore
+from bridge.tables import VEHICLE, Row
+from tests.bench.load import HISTORY_COLUMNS, history_rows, vehicle_minutes
+from tests.bench.machine import Db, Machine
+from tests.bench.report import Figure, median_ratio
+
+T = TypeVar("T")
+_BATCH = 5_000
+_DEVICES = 10_000
+_MINUTES = 20
+_T11_MINUTES = 100
+
+
+@cache
+def _batches() -> list[list[VehicleReading]]:
+    """Ready-made readings of 10,000 vehicles, in every minute in the same random order: as a fleet arrives."""
+    order = list(range(_DEVICES))
+    random.Random(4).shuffle(order)
+    readings = vehicle_minutes(_DEVICES, _MINUTES, order)
+    return [readings[n : n + _BATCH] for n in range(0, len(readings), _BATCH)]
+
+
+@cache
+def _copies() -> list[list[Row]]:
+    """The same batches as ready-made tuples in the order of the key: COPY at its best."""
+    received_at = datetime.now(UTC)
+    copies = [history_rows(batch, received_at) for batch in _batches()]
+    gc.collect()
+    gc.freeze()  # a million ready-made objects are no garbage for anybody's collector to look through
+    return copies
+
+
+async def copy_rate(machine: Machine) -> float:
+    """Rows/s of binary COPY into the partitioned table with its covering key: one transaction a batch, nothing else."""
+    copies = _copies()
+    with machine.database() as url:
+        db: Db = await asyncpg.connect(url)
+        try:
+            for day in {batch[n][1].date() for batch in copies for n in (0, -1)}:
+                await db.execute("SELECT ensure_partition($1::text::regclass, $2)", VEHICLE.history, day)
+            return await _rate(
+                copies, lambda rows: db.copy_records_to_table(VEHICLE.history, records=rows, columns=HISTORY_COLUMNS)
+            )
+        finally:
+            await db.close()
+
+
+async def store_rate(machine: Machine) -> float:
+    """Readings/s of the store's own transaction: history, live rows and all that makes it idempotent."""
+    _copies()
+    with machine.database() as url:
+        store = PostgresStore(url)
+        await store.write([])  # connects, and makes the partitions ahead
+        try:
+            return await _rate(_batches(), store.write)
+        finally:
+            await store.close()
+
+
+async def _rate(batches: list[list[T]], write: Callable[[list[T]], Awaitable[object]]) -> float:
+    began = time.perf_counter()
+    for batch in batches:
+        await write(batch)
+    return sum(map(len, batches)) / (time.perf_counter() - began)
+
+
+async def t2(machine: Machine) -> list[Figure]:
+    """store.write beside COPY, in turns."""
+    runs = [(await store_rate(machine), await copy_rate(machine)) for _ in range(5)]
+    ratio, rounds = median_ratio(runs)
+    stored, copied = runs[-1]
+    made_of = f"{stored:,.0f}/s : {copied:,.0f}/s; {rounds}"
+    return [Figure("T2", "store.write : COPY", ratio, 0.45, 0.7, ceiling="ready-made", detail=made_of)]
+
+
+async def t11(machine: Machine) -> list[Figure]:
+    """Bytes on disk and in the WAL beside what the rows themselves need."""
+    order = list(range(_DEVICES))
+    random.Random(11).shuffle(order)
+    readings = vehicle_minutes(_DEVICES, _T11_MINUTES, order)
+    with machine.database() as url:
+        store = PostgresStore(url)
+        db: Db = await asyncpg.connect(url)
+        try:
+            await store.write([])
+            before: int = await db.fetchval("SELECT pg_current_wal_insert_lsn() - '0/0'")
+            for n in range(0, len(readings), _BATCH):
+                await store.write(readings[n : n + _BATCH])
+            wal: int = await db.fetchval("SELECT pg_current_wal_insert_lsn() - '0/0'") - before
+            disk: int = await db.fetchval(
+                "SELECT sum(pg_total_relation_size(inhrelid)) FROM pg_inherits WHERE inhparent = $1::text::regclass",
+                VEHICLE.history,
+            )
+        finally:
+            await store.close()
+            await db.close()
+    heap, key = floor_bytes(len(readings[0].vehicle_id))
+    disk_each, wal_each, floor = float(disk) / len(readings), float(wal) / len(readings), heap + key
+    return [
+        Figure(
+            "T11 disk",
+            "bytes on disk : floor",
+            disk_each / floor,
+            1.2,
+            1.1,
+            True,
+            ceiling="ready-made",
+            detail=f"{disk_each:.0f} : {floor}",
+        ),
+        Figure(
+            "T11 WAL",
+            "bytes of WAL : floor",
+            wal_each / floor,
+            3,
+            1.5,
+            True,
+            ceiling="ready-made",
+            detail=f"{wal_each:.0f} : {floor}",
+        ),
+    ]
+
+
+def floor_bytes(id_length: int) -> tuple[int, int]:
+    """What a vehicle's row needs at least, in the heap and in its covering key, with its line pointer (PostgreSQL
+    "Database Page Layout"): a header, five values of 8 bytes, the id with its length byte, each aligned to 8.
+    """
+    line_pointer, heap_header, index_header = 4, 24, 8
+    identity = id_length + 1
+    heap = line_pointer + _aligned(heap_header + 5 * 8 + identity)
+    key = line_pointer + index_header + _aligned(identity) + 3 * 8
+    return heap, key
+
+
+def _aligned(size: int) -> int:
+    return -(-size // 8) * 8

@@ -1,0 +1,121 @@
+"""A bridge to test: as a process of its own, or in the test's event loop where that is quicker."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+import bridge
+from bridge.service import Bridge
+from bridge.settings import Settings
+from local.ports import free_port
+from local.process import Process
+from tests.until import until
+
+
+class Health:
+    """What a bridge says about itself on its HTTP port."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    async def get(self, path: str) -> tuple[int, str]:
+        """Status and body; status 0 when nobody answers."""
+        return await asyncio.to_thread(self._get, path)
+
+    def _get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    async def ready(self) -> bool:
+        return (await self.get("/readyz"))[0] == 200
+
+    async def metric(self, name: str, **labels: str) -> float:
+        """The value of one sample, by its full name."""
+        _, text = await self.get("/metrics")
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == name and labels.items() <= sample.labels.items():
+                    return sample.value
+        return 0.0
+
+
+def bridge_settings(mqtt_url: str, database_url: str, **others: object) -> Settings:
+    """Settings for a bridge on a free port."""
+    fields = {"bridge_mqtt_url": mqtt_url, "database_url": database_url, "bridge_http_port": free_port(), **others}
+    return Settings.model_validate(fields)
+
+
+@contextlib.asynccontextmanager
+async def serving(mqtt_url: str, database_url: str, **others: object) -> AsyncIterator[Health]:
+    """A bridge in this event loop, ready; stopped in the end as by SIGTERM."""
+    settings = bridge_settings(mqtt_url, database_url, **others)
+    health, stop = Health(settings.bridge_http_port), asyncio.Event()
+    running = asyncio.create_task(Bridge(settings).run(stop))
+    try:
+        await until(lambda: running.done() or health.ready())
+        yield health
+    finally:
+        stop.set()
+        await running
+
+
+class BridgeProcess(Health):
+    """A bridge as a process of its own, `python -m bridge run`, that can be killed and started again."""
+
+    def __init__(self, directory: Path, mqtt_url: str, database_url: str, **others: object) -> None:
+        super().__init__(free_port())
+        fields = {"bridge_mqtt_url": mqtt_url, "database_url": database_url, "bridge_http_port": self.port, **others}
+        log = directory / f"bridge-{self.port}.log"
+        self.process = Process("bridge", [sys.executable, "-m", "bridge", "run"], log, env=environment(**fields))
+
+    async def start(self) -> None:
+        """Start it and wait until it is ready."""
+        self.process.start()
+        await until(lambda: self._ended() or self.ready())
+
+    def _ended(self) -> bool:
+        if not self.process.running:
+            raise AssertionError(f"the bridge ended with {self.process.exit_code}:\n{self.process.log_tail()}")
+        return False
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end; the exit code."""
+        self.process.send(number)
+        await until(lambda: not self.process.running)
+        assert self.process.exit_code is not None
+        return self.process.exit_code
+
+
+@contextlib.asynccontextmanager
+async def bridge_process(
+    directory: Path, mqtt_url: str, database_url: str, **others: object
+) -> AsyncIterator[BridgeProcess]:
+    """A bridge process, ready; killed in the end if it is still there."""
+    process = BridgeProcess(directory, mqtt_url, database_url, **others)
+    try:
+        await process.start()
+        yield process
+    finally:
+        if process.process.running:
+            process.process.kill()
+
+
+def environment(**fields: object) -> dict[str, str]:
+    """The environment of a command of ours with these settings and no others of ours."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLEET_")}
+    root = str(Path(bridge.__file__).parents[1])
+    return {**inherited, "PYTHONPATH": root, **{f"FLEET_{name.upper()}": str(value) for name, value in fields.items()}}

@@ -1,0 +1,341 @@
+"""What devices publish, through a real broker, by clients that are not ours, down to the rows."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, TypeAlias
+
+import aiomqtt
+import asyncpg
+import mqtt5
+import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from bridge.reading import format_timestamp
+from bridge.wire import encode, encode_many
+from local.mosquitto import Mosquitto
+from local.postgres import Postgres
+from tests.bridges import Health, serving
+from tests.devices import Version, bare_device, device, publish_with_paho
+from tests.readings import SEED_METER, SEED_TIME, SEED_VEHICLE, minutes, now_minute, vehicle
+from tests.until import until
+
+pytestmark = pytest.mark.anyio
+Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+class Stack(NamedTuple):
+    broker: Mosquitto
+    url: str
+    db: Db
+    health: Health
+
+    async def stored(self, device_id: str, count: int) -> None:
+        """Wait until the history has this many readings of a device."""
+        query = "SELECT count(*) FROM vehicle_telemetry_history WHERE vehicle_id = $1"
+        await until(lambda: self._is(query, device_id, count))
+
+    async def _is(self, query: str, device_id: str, count: int) -> bool:
+        return bool(await self.db.fetchval(query, device_id) == count)
+
+    async def rejects(self, device_id: str) -> list[asyncpg.Record]:
+        query = "SELECT * FROM rejected_message WHERE topic LIKE '%/' || $1 || '/%' ORDER BY received_at, id"
+        return await self.db.fetch(query, device_id)
+
+
+@pytest.fixture(scope="module")
+def module_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    server = Mosquitto(tmp_path_factory.mktemp("ingest") / "mosquitto")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+async def stack(module_broker: Mosquitto, postgres: Postgres, template: str) -> AsyncIterator[Stack]:
+    """One bridge for all tests of this module; each has devices of its own. Its window reaches back to the seed."""
+    postgres.sql(f"CREATE DATABASE mqtt_ingest TEMPLATE {template} OWNER fleet")
+    database_url = postgres.url("mqtt_ingest", "fleet")
+    db = await asyncpg.connect(database_url)
+    past_days = (datetime.now(UTC) - SEED_TIME).days + 2
+    async with serving(module_broker.bridge_url, database_url, past_limit_days=max(past_days, 90)) as health:
+        yield Stack(module_broker, module_broker.url, db, health)
+    await db.close()
+
+
+def topic_of(name: str) -> str:
+    return f"fleet/vehicle/{name}/telemetry"
+
+
+def row_of(stack: Stack, query: str) -> Callable[[], object]:
+    return lambda: stack.db.fetchrow(query)
+
+
+async def test_seed_payloads_are_kept_in_history_and_live(stack: Stack) -> None:
+    messages = [(topic_of("EV_002"), SEED_VEHICLE), ("fleet/meter/METER_001/telemetry", SEED_METER)]
+    await publish_with_paho(stack.url, "5", messages)
+    for table in ("vehicle_telemetry_history", "vehicle_live_status"):
+        query = f"SELECT soc, kwh_delivered_dc, battery_temp, ts, extra FROM {table} WHERE vehicle_id = 'EV_002'"
+        row = await until(row_of(stack, query))
+        assert tuple(row) == (72.5, 4.25, 38.6, SEED_TIME, None)
+    for table in ("meter_telemetry_history", "meter_live_status"):
+        query = f"SELECT kwh_consumed_ac, voltage, ts, extra FROM {table} WHERE meter_id = 'METER_001'"
+        row = await until(row_of(stack, query))
+        assert tuple(row) == (5.1, 231.5, SEED_TIME, None)
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_every_quality_of_service_is_stored_once(stack: Stack, version: Version, qos: int) -> None:
+    paho, other = f"EV_paho_{qos}_{version[0]}", f"EV_aiomqtt_{qos}_{version[0]}"
+    await publish_with_paho(stack.url, version, [(topic_of(paho), encode(r)) for r in minutes(paho, 20)], qos)
+    async with device(stack.url, version) as client:
+        for reading in minutes(other, 20):
+            await client.publish(topic_of(other), encode(reading), qos)
+    await stack.stored(paho, 20)
+    await stack.stored(other, 20)
+
+
+async def test_retained_reading_is_stored_once(stack: Stack) -> None:
+    async with device(stack.url) as client:
+        await client.publish(topic_of("EV_retained"), encode(vehicle("EV_retained")), 1, retain=True)
+        await stack.stored("EV_retained", 1)
+        await client.publish(topic_of("EV_retained"), b"", 1, retain=True)
+    (reject,) = await until(lambda: stack.rejects("EV_retained"))
+    assert reject["reason"] == "not_json"
+
+
+async def test_dup_flag_does_not_hide_a_new_reading(stack: Stack) -> None:
+    readings = list(minutes("EV_dup", 3))
+    async with bare_device(stack.url) as bare:
+        for number, reading in enumerate([*readings, readings[0]], start=1):
+            bare.send(
+                mqtt5.PublishPacket(
+                    topic_of("EV_dup"), encode(reading), qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=number, duplicate=True
+                )
+            )
+            assert isinstance(await bare.receive(), mqtt5.PubAckPacket)
+    await stack.stored("EV_dup", 3)
+    assert await stack.rejects("EV_dup") == []
+
+
+async def test_backlog_array_is_stored_whole(stack: Stack) -> None:
+    await publish_with_paho(stack.url, "3.1.1", [(topic_of("EV_away"), encode_many(minutes("EV_away", 1000)))])
+    await stack.stored("EV_away", 1000)
+
+
+# -- Receipts
+
+
+def asking(response_topic: str, correlation: bytes | None = None) -> Properties:
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.ResponseTopic = response_topic
+    if correlation is not None:
+        properties.CorrelationData = correlation
+    return properties
+
+
+async def receipt(client: aiomqtt.Client) -> tuple[str, object, object]:
+    """The next message: its topic, its JSON, its correlation data."""
+    async with asyncio.timeout(20):
+        message = await anext(client.messages)
+    assert isinstance(message.payload, bytes)
+    return str(message.topic), json.loads(message.payload), getattr(message.properties, "CorrelationData", None)
+
+
+async def test_receipt_is_given_with_its_correlation_data_after_the_commit(stack: Stack) -> None:
+    readings = list(minutes("EV_r", 3))
+    backlog = b"[" + b",".join([encode(readings[0]), b'{"vehicleId":"EV_r"}', encode(readings[1])]) + b"]"
+    async with device(stack.url) as client:
+        await client.subscribe("fleet/vehicle/EV_r/receipt", qos=1)
+        await client.publish(topic_of("EV_r"), backlog, 1, properties=asking("fleet/vehicle/EV_r/receipt", b"\0n1"))
+        topic, told, correlation = await receipt(client)
+        in_history = await stack.db.fetchval("SELECT count(*) FROM vehicle_telemetry_history WHERE vehicle_id = 'EV_r'")
+        await client.publish(topic_of("EV_r"), backlog, 0, properties=asking("fleet/vehicle/EV_r/receipt"))
+        _, again, no_correlation = await receipt(client)
+    assert (topic, correlation, in_history, no_correlation) == ("fleet/vehicle/EV_r/receipt", b"\0n1", 2, None)
+    assert isinstance(told, dict)
+    assert (told["stored"], told["duplicates"], [r["index"] for r in told["rejected"]]) == (2, 0, [1])
+    assert "Field required" in told["rejected"][0]["reason"]
+    assert again == {**told, "stored": 0, "duplicates": 2}
+
+
+_DEEP = "fleet/vehicle/EV_astray" + "/x" * 250
+
+
+@pytest.mark.parametrize(
+    "astray",
+    [
+        "fleet/vehicle/EV_other/receipt",
+        "fleet/meter/EV_astray/receipt",
+        "fleet/vehicle/EV_astray",
+        "fleet/vehicle/EV_astray/",
+        "fleet/vehicle/EV_astray/telemetry",
+        "fleet/vehicle/EV_astray/#",
+        "fleet/vehicle/EV_astray/+",
+        "fleet/#",
+        "fleet/bridge/main/status",
+        "$SYS/broker/uptime",
+        "",
+        pytest.param(_DEEP, id="more levels than the broker takes"),
+    ],
+)
+async def test_receipt_goes_nowhere_else_and_costs_no_connection(stack: Stack, astray: str) -> None:
+    connects = await stack.health.metric("fleet_mqtt_connects_total")
+    given = await stack.health.metric("fleet_mqtt_receipts_total")
+    own = "fleet/vehicle/EV_astray/receipt"
+    async with device(stack.url) as client, device(stack.broker.bridge_url) as everything:
+        await client.subscribe("fleet/vehicle/EV_astray/receipt", qos=1)
+        await everything.subscribe("fleet/bridge/main/status", qos=1)
+        await client.publish(topic_of("EV_astray"), encode(vehicle("EV_astray")), 1, properties=asking(astray))
+        await client.publish(topic_of("EV_astray"), encode(vehicle("EV_astray")), 1, properties=asking(own, b"2"))
+        topic, _, correlation = await receipt(client)
+        status = await receipt_payload(everything)
+    assert (topic, correlation) == (own, b"2")
+    assert status == b"online"
+    assert await stack.health.metric("fleet_mqtt_receipts_total") == given + 1
+    assert await stack.health.metric("fleet_mqtt_connects_total") == connects
+
+
+async def receipt_payload(client: aiomqtt.Client) -> object:
+    async with asyncio.timeout(20):
+        return (await anext(client.messages)).payload
+
+
+async def test_receipts_are_not_counted_as_acks(stack: Stack) -> None:
+    acks = await stack.health.metric("fleet_mqtt_acks_total")
+    async with device(stack.url) as client:
+        await client.subscribe("fleet/vehicle/EV_count/receipt", qos=1)
+        for reading in minutes("EV_count", 5):
+            properties = asking("fleet/vehicle/EV_count/receipt")
+            await client.publish(topic_of("EV_count"), encode(reading), 1, properties=properties)
+            await receipt(client)
+    assert await stack.health.metric("fleet_mqtt_acks_total") == acks + 5
+
+
+# -- Bad input: kept with its reason, and every good neighbour stored
+
+
+def changed(**fields: object) -> bytes:
+    """A good reading with some fields changed; `...` leaves one out."""
+    reading = {
+        "vehicleId": "EV_bad",
+        "soc": 72.5,
+        "kwhDeliveredDc": 4.25,
+        "batteryTemp": 38.6,
+        "timestamp": format_timestamp(now_minute() - timedelta(hours=1)),
+        **fields,
+    }
+    return json.dumps({name: value for name, value in reading.items() if value is not ...}).encode()
+
+
+BAD = {
+    "not JSON": (b"{soc: 72", "not_json"),
+    "text": (b"hello", "not_json"),
+    "empty": (b"", "not_json"),
+    "white space": (b" \n", "not_json"),
+    "NUL bytes": (b"\0\0\0", "not_json"),
+    "bad UTF-8": (b'{"vehicleId":"EV_\xff\xfe"}', "not_json"),
+    "bad UTF-8 in an extra": (changed(note="@").replace(b"@", b"\xc3\x28"), "not_json"),
+    "deep nesting in an object": (b'{"a":' * 100_000, "not_json"),
+    "deep nesting": (b"[" * 500_000, "not_json"),
+    "two documents": (changed() + changed(), "not_json"),
+    "string": (b'"a"', "not_a_reading"),
+    "number": (b"42", "not_a_reading"),
+    "null": (b"null", "not_a_reading"),
+    "empty array": (b"[]", "not_a_reading"),
+    "empty object": (b"{}", "invalid_field"),
+    "number as text": (changed(soc="72.5"), "invalid_field"),
+    "boolean": (changed(soc=True), "invalid_field"),
+    "null value": (changed(soc=None), "invalid_field"),
+    "array value": (changed(soc=[1]), "invalid_field"),
+    "missing field": (changed(soc=...), "invalid_field"),
+    "out of range": (changed(soc=100.1), "invalid_field"),
+    "NaN": (changed(soc=float("nan")), "invalid_field"),
+    "infinite": (changed(kwhDeliveredDc=float("inf")), "invalid_field"),
+    "huge float": (changed(soc=0.5).replace(b"0.5", b"1e999"), "invalid_field"),
+    "huge integer": (changed(soc=10**30), "invalid_field"),
+    "very huge integer": (changed(soc=1.5).replace(b"1.5", b"9" * 5000), "not_json"),
+    "NUL in an extra": (changed(note="a\0b"), "invalid_field"),
+    "lone surrogate in an extra": (changed(note="\ud800"), "not_json"),
+    "id with a slash": (changed(vehicleId="EV/bad"), "invalid_field"),
+    "id of 65": (changed(vehicleId="E" * 65), "invalid_field"),
+    "number as id": (changed(vehicleId=7), "invalid_field"),
+    "another device": (changed(vehicleId="EV_other"), "device_mismatch"),
+    "meter on a vehicle's topic": (SEED_METER, "invalid_field"),
+    "both ids": (changed(meterId="METER_1"), "not_a_reading"),
+    "naive time": (changed(timestamp="2026-02-10T10:15:00"), "invalid_field"),
+    "time as number": (changed(timestamp=1770718500), "invalid_field"),
+    "no such day": (changed(timestamp="2026-02-30T10:15:00Z"), "invalid_field"),
+    "1970": (changed(timestamp="1970-01-01T00:00:00Z"), "timestamp_out_of_range"),
+    "2100": (changed(timestamp="2100-01-01T00:00:00Z"), "timestamp_out_of_range"),
+    "1001 readings": (b"[" + b",".join([b"{}"] * 1001) + b"]", "too_many_readings"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_bad_message_is_kept_with_its_reason_between_good_neighbours(stack: Stack, name: str) -> None:
+    payload, reason = BAD[name]
+    ident = f"EV_bad_{list(BAD).index(name)}"
+    payload = payload.replace(b"EV_bad", ident.encode())
+    before, after = minutes(ident, 2)
+    messages = [(topic_of(ident), p) for p in (encode(before), payload, encode(after))]
+    await publish_with_paho(stack.url, "5", messages)
+    await stack.stored(ident, 2)
+    (reject,) = await until(lambda: stack.rejects(ident))
+    assert reject["reason"] == reason
+    assert (bytes(reject["payload"]), reject["source"], reject["device"]) == (payload, "mqtt", ident)
+    assert reject["detail"]
+
+
+async def test_unknown_fields_are_kept(stack: Stack) -> None:
+    reading = vehicle("EV_extra", firmware="2.1", cells=[1, {"t": None}], driver="Zoë 🚗")
+    await publish_with_paho(stack.url, "5", [(topic_of("EV_extra"), encode(reading))])
+    await stack.stored("EV_extra", 1)
+    extra = await stack.db.fetchval("SELECT extra FROM vehicle_live_status WHERE vehicle_id = 'EV_extra'")
+    assert json.loads(extra) == {"firmware": "2.1", "cells": [1, {"t": None}], "driver": "Zoë 🚗"}
+
+
+async def test_bad_reading_in_the_middle_of_an_array_is_rejected_alone(stack: Stack) -> None:
+    good = [encode(r) for r in minutes("EV_mid", 6)]
+    bad = [b"null", changed(vehicleId="EV_mid", soc="x"), changed(), b'{"vehicleId":"EV_mid","soc":NaN}']
+    array = b"[" + b",".join([*good[:2], bad[0], good[2], *bad[1:3], good[3], bad[3], *good[4:]]) + b"]"
+    await publish_with_paho(stack.url, "5", [(topic_of("EV_mid"), array)])
+    await stack.stored("EV_mid", 6)
+    reasons = sorted(row["reason"] for row in await stack.rejects("EV_mid"))
+    assert reasons == ["device_mismatch", "invalid_field", "invalid_field", "not_a_reading"]
+
+
+@pytest.mark.parametrize("ident", ["a b", "ä", "x" * 65, "", "a.b"])
+async def test_topic_without_a_device_id_is_rejected(stack: Stack, ident: str) -> None:
+    topic = f"fleet/meter/{ident}/telemetry"
+    await publish_with_paho(stack.url, "5", [(topic, encode(vehicle("EV_topic"))), (topic_of("EV_topic"), b"1")])
+    query = "SELECT reason, device FROM rejected_message WHERE topic = $1"
+    row = await until(lambda: stack.db.fetchrow(query, topic))
+    assert tuple(row) == ("bad_topic", None)
+
+
+async def test_message_too_large_costs_its_sender_alone(stack: Stack) -> None:
+    connects = await stack.health.metric("fleet_mqtt_connects_total")
+    huge = b'{"note":"' + b"x" * 10_000_000 + b'"}'
+    async with device(stack.url) as neighbour:
+        async with bare_device(stack.url) as bare:
+            bare.send(
+                mqtt5.PublishPacket(topic_of("EV_huge"), huge, qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=1),
+            )
+            async with asyncio.timeout(20):
+                await bare.closed()
+        await neighbour.publish(topic_of("EV_beside"), encode(vehicle("EV_beside")), 1)
+    await stack.stored("EV_beside", 1)
+    assert await stack.rejects("EV_huge") == []
+    assert await stack.health.metric("fleet_mqtt_connects_total") == connects
+
+
+async def test_largest_message_the_broker_takes_is_kept_whole(stack: Stack) -> None:
+    note = "x" * 1_000_000
+    await publish_with_paho(stack.url, "5", [(topic_of("EV_large"), encode(vehicle("EV_large", note=note)))])
+    await stack.stored("EV_large", 1)
+    length = "SELECT length(extra->>'note') FROM vehicle_telemetry_history WHERE vehicle_id = 'EV_large'"
+    assert await stack.db.fetchval(length) == 1_000_000

@@ -1,0 +1,101 @@
+"""A ledger comes back as it was written, also when its writer was killed in the middle of a write."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from simulator.ledger import ANSWERED, IN_ARRAY, PUBACK, RECEIPT, REFUSED, VIA_HTTP, LedgerWriter
+from simulator.ledger_reader import ACK_BITS, DamagedLedger, read_ledger
+from simulator.message import EXPECTATIONS, Item, expectation
+
+
+def _written(path: Path, complete: bool = True) -> None:
+    ledger = LedgerWriter(path, {"seed": 1})
+    ledger.device("vehicle", "EV_1")
+    ledger.device("meter", "METER_1")
+    ledger.flush()
+    assert ledger.sent(0, [Item(b"first", 0)], 0) == 0
+    assert ledger.sent(1, [Item(b"second", 0), Item(b"", expectation("not_json"))], IN_ARRAY) == 1
+    ledger.flush()
+    assert ledger.sent(0, [Item(b"fourth", 0)], VIA_HTTP) == 3
+    ledger.acknowledged(PUBACK, 0, 1)
+    ledger.acknowledged(PUBACK, 1, 2)
+    ledger.acknowledged(RECEIPT, 1, 2)
+    ledger.acknowledged(ANSWERED, 3, 1)
+    ledger.assigned(1, 1_700_000_000_000_000, 0)
+    ledger.assigned(1, 1_700_000_060_000_000, None)
+    ledger.truth(0, -5, 7)
+    ledger.close(complete)
+
+
+def test_ledger_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    _written(tmp_path / "ledger")
+    ledger = read_ledger(tmp_path / "ledger")
+    assert ledger.info == {"seed": 1, "expectations": list(EXPECTATIONS)}
+    assert ledger.devices == [("vehicle", "EV_1"), ("meter", "METER_1")]
+    assert [list(ledger.numbers_of(device)) for device in (0, 1)] == [[0, 3], [1, 2]]
+    assert [ledger.item(number) for number in range(len(ledger))] == [
+        (b"first", "stored", 0, ACK_BITS[PUBACK]),
+        (b"second", "stored", IN_ARRAY, ACK_BITS[PUBACK] | ACK_BITS[RECEIPT]),
+        (b"", "not_json", IN_ARRAY, ACK_BITS[PUBACK] | ACK_BITS[RECEIPT]),
+        (b"fourth", "stored", VIA_HTTP, ACK_BITS[ANSWERED]),
+    ]
+    assert ledger.assignments == [(1, 1_700_000_000_000_000, 0), (1, 1_700_000_060_000_000, None)]
+    assert ledger.truth == {0: (-5, 7)}
+    assert ledger.complete
+    assert ledger.torn_bytes == 0
+
+
+def test_ledger_cut_anywhere_gives_the_blocks_before_the_cut(tmp_path: Path) -> None:
+    _written(tmp_path / "whole", complete=False)
+    whole = (tmp_path / "whole").read_bytes()
+    seen = set()
+    for end in range(whole.index(b"EV_1") + 32, len(whole)):
+        (tmp_path / "cut").write_bytes(whole[:end])
+        ledger = read_ledger(tmp_path / "cut")
+        seen.add(len(ledger))
+        assert len(ledger) in (0, 3)
+        assert not ledger.acks[:3] or not any(ledger.acks[:3])
+    assert seen == {0, 3}
+
+
+def test_ledger_with_rubbish_in_its_last_block_drops_that_block(tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    _written(path)
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 0xFF
+    path.write_bytes(content)
+    ledger = read_ledger(path)
+    assert len(ledger) == 3
+    assert ledger.torn_bytes > 0
+
+
+def test_ledger_broken_in_the_middle_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    _written(path)
+    path.write_bytes(path.read_bytes().replace(b"second", b"SECOND"))
+    with pytest.raises(DamagedLedger):
+        read_ledger(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"something else", b"fleet-ledger 2\n"])
+def test_file_that_is_no_ledger_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "ledger").write_bytes(content)
+    with pytest.raises(DamagedLedger):
+        read_ledger(tmp_path / "ledger")
+
+
+def test_ledger_never_overwrites_another(tmp_path: Path) -> None:
+    _written(tmp_path / "ledger")
+    with pytest.raises(FileExistsError):
+        LedgerWriter(tmp_path / "ledger", {})
+
+
+def test_fsynced_ledger_reads_the_same(tmp_path: Path) -> None:
+    ledger = LedgerWriter(tmp_path / "ledger", {"a": [1]}, fsync=True)
+    ledger.device("meter", "M")
+    ledger.sent(0, [Item(json.dumps({"x": 1}).encode(), 0)], 0)
+    ledger.acknowledged(REFUSED, 0, 1)
+    ledger.close(complete=True)
+    assert read_ledger(tmp_path / "ledger").item(0).acks == ACK_BITS[REFUSED]
