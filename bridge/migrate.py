@@ -3,8 +3,11 @@
 from importlib.resources import files
 
 import asyncpg
+import structlog
 
 from bridge.errors import Misconfigured
+
+log = structlog.get_logger(__name__)
 
 _LOCK = 0x666C656574  # "fleet"
 
@@ -19,7 +22,9 @@ async def migrate(database_url: str) -> list[str]:
     try:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-            return await _apply_missing(connection)
+            applied = await _apply_missing(connection)
+            await _grant(connection)
+            return applied
     finally:
         await connection.close()
 
@@ -38,6 +43,13 @@ async def _apply_missing(connection: "asyncpg.Connection[asyncpg.Record]") -> li
         await connection.execute(known[name])
         await connection.execute("INSERT INTO schema_migration (name) VALUES ($1)", name)
     return missing
+
+
+async def _grant(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Give the group roles their rights. Those that are not there, and that we may not make, are asked for."""
+    if missing := await connection.fetchval("SELECT grant_roles()"):
+        remedy = "; ".join(f"CREATE ROLE {role} NOLOGIN" for role in missing)
+        log.warning("roles are missing: as a superuser run the remedy, then migrate again", remedy=remedy)
 
 
 def migrations() -> dict[str, str]:

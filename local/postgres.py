@@ -5,7 +5,7 @@ import secrets
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
@@ -34,6 +34,10 @@ SETTINGS = {
 """The server settings; docker-compose.yml has the same."""
 
 
+LOGINS = {"bridge": ("fleet_writer",), "api": ("fleet_writer", "fleet_reader", "fleet_api")}
+"""The programs' login roles, for `ensure_login`: what each may do is said by its groups (schema/0004_roles.sql)."""
+
+
 class Postgres:
     """One server in one directory. Its data stay; start it again and they are there."""
 
@@ -56,8 +60,9 @@ class Postgres:
         self.process.stop(timeout_s=_CHECKPOINT_TIMEOUT_S)
 
     def url(self, database: str = "postgres", user: str = "postgres") -> str:
-        """A libpq URL; `user` is the superuser unless told otherwise, all with the password of this directory."""
-        return f"postgresql://{user}:{quote(self._password)}@127.0.0.1:{self.port}/{database}"
+        """A libpq URL of the superuser, of an owner, or of a role that `ensure_login` has made."""
+        password = self._password_of(user) if self._password_file(user).exists() else self._password
+        return f"postgresql://{user}:{quote(password)}@127.0.0.1:{self.port}/{database}"
 
     def sql(self, statement: str, database: str = "postgres") -> str:
         """Run SQL as the superuser and return what psql prints, unaligned and without headers."""
@@ -74,6 +79,18 @@ class Postgres:
         if not self.sql(f"SELECT 1 FROM pg_database WHERE datname = '{database}'"):  # noqa: S608
             self.sql(f"CREATE DATABASE {database} OWNER {owner}")
 
+    def ensure_login(self, role: str, groups: Sequence[str]) -> None:
+        """Make the login role, with a password of its own, and the groups whose rights it has, unless they are there.
+
+        The groups get their rights from `python -m bridge migrate`, so make the logins before it.
+        """
+        for group in groups:
+            if not self.sql(f"SELECT 1 FROM pg_roles WHERE rolname = '{group}'"):  # noqa: S608
+                self.sql(f"CREATE ROLE {group} NOLOGIN")
+        if not self.sql(f"SELECT 1 FROM pg_roles WHERE rolname = '{role}'"):  # noqa: S608
+            self.sql(f"CREATE ROLE {role} LOGIN PASSWORD '{self._password_of(role)}'")
+        self.sql(f"GRANT {', '.join(groups)} TO {role}")
+
     def ready(self) -> bool:
         """Whether the server takes connections."""
         command = [_binary("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
@@ -81,12 +98,16 @@ class Postgres:
 
     @property
     def _password(self) -> str:
-        """The password of this directory, made once."""
-        path = self.directory / "password"
-        if not path.exists():
-            write_private(path, secrets.token_urlsafe(24))
-            give_to_service(path)
-        return path.read_text()
+        """The password of the superuser and the owners, made once; initdb reads it as the service's user."""
+        password = _made_once(self.directory / "password")
+        give_to_service(self.directory / "password")
+        return password
+
+    def _password_of(self, role: str) -> str:
+        return _made_once(self._password_file(role))
+
+    def _password_file(self, role: str) -> Path:
+        return self.directory / f"password-{role}"
 
     def _initialise(self) -> None:
         """Make the cluster aside and put it in place when it is whole: initdb may be killed in the middle."""
@@ -109,6 +130,12 @@ class Postgres:
         log = self.directory.parent / "logs" / "postgres.log"
         env = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
         return Process("PostgreSQL", argv, log, env=env, stop_signal=signal.SIGINT, as_service=True)
+
+
+def _made_once(path: Path) -> str:
+    if not path.exists():
+        write_private(path, secrets.token_urlsafe(24))
+    return path.read_text()
 
 
 def _binary(name: str) -> str:

@@ -127,9 +127,9 @@ def _hand_out_password(directory: Directory, device: Device, password: str) -> N
 
 def _hand_out(directory: Directory, device: Device, contents: dict[str, bytes]) -> None:
     """Leave a device's credentials where its person fetches them. Lost ones are made again with rotate: no fsync."""
-    directory.handed_out.mkdir(mode=0o700, exist_ok=True)
     place = directory.credentials(str(device))
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for level in (directory.handed_out, place.parent, place):
+        level.mkdir(mode=0o700, exist_ok=True)
     for name, content in contents.items():
         with open(place / name, "wb", opener=_private) as file:
             file.write(content)

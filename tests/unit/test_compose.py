@@ -24,16 +24,18 @@ def test_postgres_has_the_settings_of_the_local_one() -> None:
     assert options == {**SETTINGS, "listen_addresses": "*"}
 
 
-def test_mosquitto_runs_with_our_configuration_and_access_list() -> None:
+def test_mosquitto_runs_with_our_configuration_and_the_files_of_provisioning(tmp_path: Path) -> None:
     mounts = dict(str(volume).split(":")[:2] for volume in SERVICES["mosquitto"]["volumes"])
     script = SERVICES["mosquitto"]["command"][-1]
     assert script.endswith(f"mosquitto -c {mounts['./mosquitto/mosquitto.conf']}")
-    conf = (ROOT / "mosquitto" / "mosquitto.conf").read_text()
-    installed = {"acl_file": mounts["./mosquitto/acl"], "password_file": "/run/secrets/mosquitto_passwords"}
-    for setting, source in installed.items():
-        place = next(line.split()[1] for line in conf.splitlines() if line.startswith(setting))
-        assert f"{source} {place}" in script
-    location = next(line.split()[1] for line in conf.splitlines() if line.startswith("persistence_location"))
+    assert f"sh {mounts['./mosquitto/install.sh']}" in script
+    install = (ROOT / "mosquitto" / "install.sh").read_text()
+    assert f"{mounts['./secrets/mosquitto/broker']}/* /mosquitto/config/" in install
+    made = {path.name for path in (secrets.make(tmp_path / "secrets") / "mosquitto" / "broker").iterdir()}
+    conf = (ROOT / "mosquitto" / "mosquitto.conf").read_text().splitlines()
+    read = {Path(line.split()[1]).name for line in conf if " /mosquitto/config/" in line and not line.startswith("#")}
+    assert made == read
+    location = next(line.split()[1] for line in conf if line.startswith("persistence_location"))
     assert mounts["mosquitto"] == location.rstrip("/")
 
 
@@ -62,23 +64,27 @@ def test_published_ports_are_the_settings_defaults() -> None:
 def test_secrets_command_makes_every_file_that_compose_mounts(tmp_path: Path) -> None:
     directory = secrets.make(tmp_path / "secrets")
     mounted = {Path(secret["file"]).name for secret in COMPOSE["secrets"].values()}
-    assert mounted == {path.name for path in directory.iterdir()}
+    assert mounted == {path.name for path in directory.iterdir() if path.is_file()}
     assert {secret for s in SERVICES.values() for secret in s.get("secrets", [])} == COMPOSE["secrets"].keys()
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
 
 
 def test_secrets_command_keeps_what_is_there(tmp_path: Path) -> None:
-    first = {path.name: path.read_text() for path in secrets.make(tmp_path).iterdir()}
-    (tmp_path / "fleet_api_key").write_text("made later")
-    again = {path.name: path.read_text() for path in secrets.make(tmp_path).iterdir()}
-    assert again == {**first, "fleet_api_key": "made later"}
+    (secrets.make(tmp_path) / "fleet_api_key").write_text("made later")
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix in ("", ".json", ".key", ".crt")]
+    kept = [path for path in kept if path.parent.name != "broker" or path.name.startswith(("ca", "server"))]
+    first = {path: path.read_text() for path in kept}
+    secrets.make(tmp_path)
+    assert {path: path.read_text() for path in kept} == first
+    assert len(kept) == 12
 
 
 def test_broker_password_file_fits_the_urls(tmp_path: Path) -> None:
     directory = secrets.make(tmp_path)
-    lines = (directory / "mosquitto_passwords").read_text().splitlines()
+    lines = (directory / "mosquitto" / "broker" / "passwords").read_text().splitlines()
     urls = [(directory / f"fleet_{name}").read_text() for name in ("bridge_mqtt_url", "mqtt_url")]
-    for line, url in zip(lines, urls, strict=True):
+    assert [line.partition(":")[0] for line in lines] == ["bridge", "gateway", "provisioner"]
+    for line, url in zip(lines, urls, strict=False):
         user, password = url.removeprefix("mqtt://").split("@")[0].split(":")
         name, _, rest = line.partition(":")
         _, _, iterations, salt, digest = rest.strip().split("$")

@@ -1,0 +1,184 @@
+"""Each program's role in the database can do its job and nothing else; nobody changes history."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import TypeAlias
+
+import asyncpg
+import pytest
+from structlog.testing import capture_logs
+
+from bridge.delivery import Kept
+from bridge.errors import Rejected
+from bridge.migrate import migrate
+from bridge.store import PostgresStore
+from local.postgres import LOGINS, Postgres
+from tests.readings import meter, minutes, now_minute, vehicle
+
+pytestmark = pytest.mark.anyio
+Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+HISTORY = {"vehicle_telemetry_history", "meter_telemetry_history"}
+LIVE = {"vehicle_live_status", "meter_live_status"}
+READ, ADD, KEEP = {"SELECT"}, {"SELECT", "INSERT"}, {"SELECT", "INSERT", "UPDATE"}
+RIGHTS: dict[str, dict[str, set[str]]] = {
+    "fleet_writer": {
+        **dict.fromkeys(HISTORY, ADD),
+        **dict.fromkeys(LIVE, KEEP),
+        "rejected_message": ADD,
+        "audit_log": {"INSERT"},
+    },
+    "fleet_reader": {**dict.fromkeys(HISTORY | LIVE, READ), "meter_assignment": READ},
+    "fleet_api": {"api_key": KEEP, "meter_assignment": KEEP, "audit_log": ADD},
+}
+PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
+
+
+@pytest.fixture
+def logins(postgres: Postgres, database_url: str) -> Postgres:
+    """The server with the login roles, and the database with their rights."""
+    for role, groups in {**LOGINS, "analyst": ("fleet_reader",)}.items():
+        postgres.ensure_login(role, groups)
+    asyncio.run(migrate(database_url))
+    return postgres
+
+
+def url_of(logins: Postgres, database_url: str, role: str) -> str:
+    return logins.url(database_url.rsplit("/", 1)[1], role)
+
+
+@contextlib.asynccontextmanager
+async def connected(url: str) -> "AsyncIterator[Db]":
+    connection = await asyncpg.connect(url, command_timeout=10)
+    try:
+        yield connection
+    finally:
+        connection.terminate()
+
+
+@pytest.fixture
+async def writer(logins: Postgres, database_url: str) -> AsyncIterator[PostgresStore]:
+    """The bridge's store, as the bridge's own role."""
+    store = PostgresStore(url_of(logins, database_url, "bridge"), lock_name="main", command_timeout_s=10)
+    yield store
+    await store.close()
+
+
+@pytest.mark.parametrize("group", RIGHTS)
+async def test_group_has_its_rights_and_no_other(logins: Postgres, db: Db, writer: PostgresStore, group: str) -> None:
+    await writer.write([vehicle(), meter()])  # the partitions exist, and are covered by this too
+    tables = [
+        row[0]
+        for row in await db.fetch(
+            "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm') "
+            "AND relnamespace = 'public'::regnamespace"
+        )
+    ]
+    assert len(tables) > 12
+    question = "SELECT p FROM unnest($3::text[]) p WHERE has_table_privilege($1, $2::text, p)"
+    found = {table: {row[0] for row in await db.fetch(question, group, table, PRIVILEGES)} for table in tables}
+    assert {table: rights for table, rights in found.items() if rights} == RIGHTS[group]
+
+
+async def test_writer_stores_everything_the_owner_can(writer: PostgresStore, db: Db) -> None:
+    poison = Rejected("not_json", "why", b"\0", "mqtt", "t")
+    readings = list(minutes("EV_1", 50))
+    old = vehicle("EV_1", now_minute() - timedelta(days=80))
+    assert await writer.write([*readings, meter(), poison, old]) == [Kept.STORED] * 51 + [poison, Kept.STORED]
+    (again, conflict) = await writer.write([readings[0], vehicle("EV_1", readings[1].timestamp, soc=99)])
+    assert again is Kept.DUPLICATE
+    assert isinstance(conflict, Rejected)
+    assert await db.fetchval("SELECT count(*) FROM vehicle_telemetry_history") == 51
+    owner = "SELECT relowner::regrole::text FROM pg_class WHERE relname = $1"
+    assert await db.fetchval(owner, f"vehicle_telemetry_history_{old.timestamp:%Y%m%d}") == "fleet"
+
+
+@pytest.mark.parametrize("role", ["bridge", "api", "analyst", "fleet"])
+@pytest.mark.parametrize("change", ["UPDATE {} SET received_at = now()", "DELETE FROM {}", "TRUNCATE {}"])
+async def test_nobody_changes_history(
+    logins: Postgres, database_url: str, writer: PostgresStore, role: str, change: str
+) -> None:
+    await writer.write([vehicle(), meter()])
+    async with connected(url_of(logins, database_url, role)) as connection:
+        for table in [*HISTORY, f"vehicle_telemetry_history_{now_minute():%Y%m%d}"]:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(change.format(table))
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        ("bridge", "SELECT * FROM api_key"),
+        ("bridge", "SELECT * FROM audit_log"),
+        ("bridge", "SELECT * FROM meter_assignment"),
+        ("bridge", "DELETE FROM vehicle_live_status"),
+        ("bridge", "UPDATE rejected_message SET payload = ''"),
+        ("bridge", "DELETE FROM rejected_message"),
+        ("bridge", "CREATE TABLE mine ()"),
+        ("bridge", "DROP TABLE vehicle_telemetry_history"),
+        ("bridge", "ALTER TABLE vehicle_telemetry_history DISABLE TRIGGER ALL"),
+        ("bridge", "SET session_replication_role = replica"),
+        ("bridge", "SET ROLE fleet"),
+        ("bridge", "SELECT ensure_partition('audit_log', current_date)"),
+        ("bridge", "SELECT grant_roles()"),
+        ("bridge", "COPY vehicle_live_status TO PROGRAM 'id'"),
+        ("bridge", "SELECT pg_read_file('postgresql.conf')"),
+        ("api", "DELETE FROM api_key"),
+        ("api", "DELETE FROM meter_assignment"),
+        ("api", "UPDATE audit_log SET actor = 'nobody'"),
+        ("api", "DELETE FROM audit_log"),
+        ("api", "CREATE TABLE mine ()"),
+        ("analyst", "INSERT INTO vehicle_live_status VALUES ('EV_1', now(), now(), 1, 1, 1)"),
+        ("analyst", "SELECT * FROM api_key"),
+        ("analyst", "SELECT * FROM rejected_message"),
+        ("analyst", "SELECT ensure_partition('vehicle_telemetry_history', current_date)"),
+    ],
+)
+async def test_role_is_refused(logins: Postgres, database_url: str, role: str, statement: str) -> None:
+    async with connected(url_of(logins, database_url, role)) as connection:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(statement)
+
+
+async def test_object_of_another_schema_is_not_taken_for_ours(
+    logins: Postgres, database_url: str, writer: PostgresStore
+) -> None:
+    """A role's own temporary table must not stand in for the history inside the definer's function."""
+    async with connected(url_of(logins, database_url, "bridge")) as connection:
+        await connection.execute("CREATE TEMP TABLE vehicle_telemetry_history (ts timestamptz) PARTITION BY RANGE (ts)")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="no history"):
+            await connection.fetchval("SELECT ensure_partition('pg_temp.vehicle_telemetry_history', current_date)")
+        made = "SELECT ensure_partition('public.vehicle_telemetry_history', date '2031-01-01')"
+        assert await connection.fetchval(made) is True
+    assert await writer.write([vehicle()]) == [Kept.STORED]
+
+
+async def test_owner_who_may_not_make_roles_is_told_how(postgres: Postgres) -> None:
+    """A cluster of its own would be needed to see it without the roles: they are renamed for the while."""
+    postgres.sql("CREATE DATABASE roleless OWNER fleet")
+    names = [group for group in RIGHTS if postgres.sql(f"SELECT 1 FROM pg_roles WHERE rolname = '{group}'")]
+    for name in names:
+        postgres.sql(f"ALTER ROLE {name} RENAME TO {name}_away")
+    try:
+        with capture_logs() as logs:
+            await migrate(postgres.url("roleless", "fleet"))
+        assert [entry["remedy"] for entry in logs if "remedy" in entry] == [
+            "; ".join(f"CREATE ROLE {group} NOLOGIN" for group in RIGHTS)
+        ]
+    finally:
+        for name in names:
+            postgres.sql(f"ALTER ROLE {name}_away RENAME TO {name}")
+    postgres.ensure_login("bridge", LOGINS["bridge"])
+    await migrate(postgres.url("roleless", "fleet"))
+    store = PostgresStore(postgres.url("roleless", "bridge"))
+    assert await store.write([vehicle()]) == [Kept.STORED]
+    await store.close()
+
+
+async def test_logins_have_passwords_of_their_own(logins: Postgres, database_url: str) -> None:
+    urls = {role: url_of(logins, database_url, role) for role in ("postgres", "bridge", "api")}
+    assert len({url.split(":")[2].split("@")[0] for url in urls.values()}) == 3
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await asyncpg.connect(urls["bridge"].replace("//bridge:", "//api:"))
