@@ -47,6 +47,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, settings: Settings, metrics: SessionMetrics, take: Callable[[Delivery], bool]) -> None:
         self._settings = settings
+        self._window = settings.accepted_window
         self._metrics = metrics
         self._take = take
         self._transport: asyncio.Transport | None = None
@@ -130,13 +131,14 @@ class Connection(asyncio.Protocol):
         self.abort(f"the broker disconnected: {packet.reason_code.name} {packet.reason_str or ''}".strip())
 
     def _publish_received(self, packet: mqtt5.PublishPacket, now: datetime) -> None:
-        if packet.topic == BROKER_DROPPED:
-            self._note_dropped(packet.payload)
+        topic, payload = packet.topic, packet.payload  # the codec makes each anew whenever it is asked
+        if topic == BROKER_DROPPED:
+            self._note_dropped(payload)
             return
         self._received_messages += 1
-        items = wire.decode_message(packet.topic, packet.payload, now, self._settings.accepted_window)
-        settle = partial(self._settle, packet.packet_id, packet.topic, packet.response_topic, packet.correlation_data)
-        if not self._take(delivery(items, settle, len(packet.payload))):
+        items = wire.decode_message(topic, payload, now, self._window)
+        settle = partial(self._settle, packet.packet_id, topic, packet.response_topic, packet.correlation_data)
+        if not self._take(delivery(items, settle, len(payload))):
             self._pause()
 
     def _note_dropped(self, payload: bytes) -> None:
