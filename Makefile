@@ -24,8 +24,9 @@ help:
 up: system $(INSTALLED)
 	@$(TIED) $(BIN)/python -m local
 
+# Most tests wait for servers rather than compute, so more of them than there are cores run at a time.
 test: system $(INSTALLED)
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n 4 --dist worksteal $(PYTEST_FLAGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -135,13 +135,14 @@ class Connection(asyncio.Protocol):
         self.abort(f"the broker disconnected: {packet.reason_code.name} {packet.reason_str or ''}".strip())
 
     def _publish_received(self, packet: mqtt5.PublishPacket, now: datetime) -> None:
-        if packet.topic == BROKER_DROPPED:
-            self._note_dropped(packet.payload)
+        topic, payload = packet.topic, packet.payload  # the codec makes each anew whenever it is asked
+        if topic == BROKER_DROPPED:
+            self._note_dropped(payload)
             return
         self._received_messages += 1
-        items = wire.decode_message(packet.topic, packet.payload, now, self._window)
-        settle = partial(self._settle, packet.packet_id, packet.topic, packet.response_topic, packet.correlation_data)
-        if not self._take(delivery(items, settle, len(packet.payload))):
+        items = wire.decode_message(topic, payload, now, self._window)
+        settle = partial(self._settle, packet.packet_id, topic, packet.response_topic, packet.correlation_data)
+        if not self._take(delivery(items, settle, len(payload))):
             self._pause()
 
     def _note_dropped(self, payload: bytes) -> None:

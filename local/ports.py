@@ -1,10 +1,13 @@
 """TCP ports on the loopback interface."""
 
 import contextlib
+import random
 import socket
 from dataclasses import dataclass
 
 from bridge.errors import Misconfigured
+
+_OWN = (15_000, 32_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +39,13 @@ def free_ports() -> Ports:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now. Another process may take it before you do; few ever have."""
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on now, below those that the kernel lends to outgoing connections.
+
+    Another process may take it before you do; drawn at random from thousands, few ever have.
+    """
+    while not is_free(port := random.randrange(*_OWN)):
+        pass
+    return port
 
 
 def is_free(port: int) -> bool:
