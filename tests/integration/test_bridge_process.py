@@ -196,33 +196,16 @@ def run(*arguments: str, **fields: object) -> "subprocess.CompletedProcess[str]"
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=environment(**fields))
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("batch_size", "many"),
-        ("bridge_name", "a/b"),
-        ("bridge_http_port", "70000"),
-        ("log_level", "loud"),
-        ("receive_maximum", "0"),
-        ("bridge_mqtt_url", "http://127.0.0.1"),
-        ("bridge_mqtt_url", "mqtt://127.0.0.1:port"),
-        ("bridge_mqtt_url", "mqtt://"),
-        ("database_url", "nonsense"),
-        ("database_url", "mysql://127.0.0.1/fleet"),
-        ("database_url", "postgresql://127.0.0.1:port/fleet"),
-    ],
-)
-def test_wrong_setting_stops_the_start_with_its_name(name: str, value: str) -> None:
-    result = run("run", **{"bridge_http_port": free_port(), name: value})
+def test_wrong_settings_stop_the_start_with_their_names() -> None:
+    wrong = {"batch_size": "many", "bridge_mqtt_url": "http://x", "database_url": "x", "mqtt_ca_file": "/nowhere.pem"}
+    result = run("run", bridge_http_port=free_port(), **wrong)
     assert result.returncode == 2
-    assert f"FLEET_{name.upper()}" in result.stderr
-    assert "Traceback" not in result.stderr
-
-
-def test_missing_ca_file_stops_the_start_with_its_name() -> None:
-    fields = {"bridge_http_port": free_port(), "bridge_mqtt_url": "mqtts://127.0.0.1", "mqtt_ca_file": "/nowhere.pem"}
-    result = run("run", **fields)
-    assert (result.returncode, "FLEET_MQTT_CA_FILE" in result.stderr) == (2, True)
+    assert [line.partition(":")[0] for line in sorted(result.stderr.splitlines())] == [
+        "FLEET_BATCH_SIZE",
+        "FLEET_BRIDGE_MQTT_URL",
+        "FLEET_DATABASE_URL",
+        "FLEET_MQTT_CA_FILE",
+    ]
 
 
 async def test_taken_health_port_stops_the_start_with_its_name(
@@ -234,13 +217,11 @@ async def test_taken_health_port_stops_the_start_with_its_name(
     assert (result.returncode, "FLEET_BRIDGE_HTTP_PORT" in result.stderr) == (2, True)
 
 
-@pytest.mark.parametrize("setting", ["synchronous_commit = off", "synchronous_commit = local"])
-def test_database_that_may_forget_is_refused(postgres: Postgres, database_url: str, setting: str) -> None:
-    name = database_url.rpartition("/")[2]
-    postgres.sql(f"ALTER DATABASE {name} SET {setting}")
+def test_database_that_may_forget_is_refused(postgres: Postgres, database_url: str) -> None:
+    postgres.sql(f"ALTER DATABASE {database_url.rpartition('/')[2]} SET synchronous_commit = off")
     result = run("run", database_url=database_url, bridge_http_port=free_port())
     assert result.returncode == 2
-    assert setting in result.stderr
+    assert "synchronous_commit = off" in result.stderr
 
 
 def test_server_without_fsync_is_refused(tmp_path: Path) -> None:
@@ -313,13 +294,12 @@ async def test_rejected_messages_are_listed_shown_and_replayed_once(
 
     listed = [json.loads(line) for line in command(database_url, "rejected", "list").splitlines()]
     assert {row["reason"] for row in listed} == {"timestamp_out_of_range", "not_json"}
-    (late,) = [json.loads(command(database_url, "rejected", "list", "--reason", "timestamp_out_of_range"))]
+    late, broken = sorted(listed, key=lambda row: row["reason"], reverse=True)
     assert (late["device"], late["source"], late["topic"], late["replayed_at"]) == ("EV_1", "mqtt", TOPIC, None)
-    assert command(database_url, "rejected", "list", "--device", "EV_2") == ""
-    assert len(command(database_url, "rejected", "list", "--limit", "1").splitlines()) == 1
+    filters = ["--reason", "not_json", "--device", "EV_1", "--limit", "1"]
+    assert json.loads(command(database_url, "rejected", "list", *filters)) == broken
     shown = json.loads(command(database_url, "rejected", "show", late["id"]))
     assert json.loads(shown["payload"])["timestamp"] == format_timestamp(old.timestamp)
-    (broken,) = [row for row in listed if row["reason"] == "not_json"]
     assert json.loads(command(database_url, "rejected", "show", broken["id"]))["payload"] == "\\xff6e6f74206a736f6e"
 
     still = run("rejected", "replay", late["id"], database_url=database_url)
@@ -330,7 +310,7 @@ async def test_rejected_messages_are_listed_shown_and_replayed_once(
     replayed = run("rejected", "replay", "--reason", "timestamp_out_of_range", **wider)
     assert (replayed.returncode, replayed.stdout) == (0, f"{late['id']} stored\n")
     assert await db.fetchval("SELECT ts FROM vehicle_telemetry_history") == old.timestamp
-    assert json.loads(command(database_url, "rejected", "show", late["id"]))["replayed_at"]
+    assert await db.fetchval("SELECT replayed_at IS NOT NULL FROM rejected_message WHERE id = $1", late["id"])
     again = run("rejected", "replay", late["id"], **wider)
     assert (again.returncode, again.stdout) == (0, "")
     assert (await rows(db), await db.fetchval("SELECT count(*) FROM rejected_message")) == (1, 2)
@@ -350,9 +330,3 @@ def test_show_of_an_unknown_message_fails_with_its_id(database_url: str) -> None
     unknown = "00000000-0000-0000-0000-000000000000"
     result = run("rejected", "show", unknown, database_url=database_url)
     assert (result.returncode, unknown in result.stderr) == (1, True)
-
-
-def test_no_command_shows_the_help() -> None:
-    result = run()
-    assert "migrate" in result.stdout + result.stderr
-    assert result.returncode == 2

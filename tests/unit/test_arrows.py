@@ -14,7 +14,7 @@ BRIDGE = {
     "logs": "",
     "memory": "",
     "batch": "",
-    "health": "",
+    "health": "errors",
     "reading": "",
     "schema": "",
     "wire": "reading errors",
@@ -30,7 +30,7 @@ BRIDGE = {
     "migrate": "errors",
     "rejects": "delivery wire errors audit",
     "mqtt_connection": "wire delivery errors metrics settings",
-    "mqtt": "mqtt_connection delivery ingest errors metrics settings",
+    "mqtt": "mqtt_connection delivery ingest metrics settings",
     "service": "ingest mqtt store settings errors metrics health",
     "__main__": "service rejects migrate store settings errors logs memory",
 }
