@@ -15,7 +15,7 @@ from rich.console import Console
 
 from simulator import findings
 from simulator.carriers import Route
-from simulator.converters import CONVERTERS, NotARecording
+from simulator.converters import CONVERTERS
 from simulator.faults import ALL_FAULTS, FaultRates
 from simulator.http import UnexpectedAnswer
 from simulator.ledger_reader import DamagedLedger, read_ledger
@@ -37,6 +37,7 @@ from simulator.options import (
 )
 from simulator.pacing import start_for
 from simulator.progress import summary
+from simulator.recordings import NotARecording
 from simulator.replay import recorded, totals
 from simulator.replay import replay as send
 from simulator.run import Plan

@@ -1,86 +1,46 @@
 """Recordings as readings, in the order of time. Pure but for reading the file.
 
-Canonical forms are what the project itself speaks: CSV whose header names the contract's fields, and NDJSON. The
-others are public recordings, each with its own habits, which the converters know and name.
+`recordings` reads the forms that the project itself speaks. The others are public recordings, each with its own
+habits, which the converters here know and name.
 """
 
 import csv
 import itertools
-import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
-from zoneinfo import ZoneInfo
-
-from pydantic import ValidationError
+from typing import NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from bridge.reading import DeviceId, MeterReading, Reading, VehicleReading
+from simulator.recordings import (
+    NotARecording,
+    Row,
+    canonical_csv,
+    canonical_ndjson,
+    checked,
+    number,
+    rows,
+    text,
+)
 
 CAR_CLOCK_BEHIND_S = 7197.7
 """The car of the fast-charge recording is that far behind the charger, which keeps UTC."""
 
 _MINUTE_S = 60
-_NUMBERS = frozenset({"soc", "kwhDeliveredDc", "batteryTemp", "kwhConsumedAc", "voltage"})
 _WH_PER_KWH = 1000
-_UCI_ZONE = ZoneInfo("Europe/Paris")
-
-
-class NotARecording(ValueError):
-    """A file, or a line of it, that cannot be read; the text names both, the field and the reason."""
+_UCI_TIME = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}) (\d\d):(\d\d):(\d\d)", re.ASCII).fullmatch
+_WITHIN_HOUR = re.compile(r"(\d\d):(\d\d(?:\.\d+)?)", re.ASCII).fullmatch
 
 
 class Sample(NamedTuple):
-    """One moment of a recording that is faster than a reading a minute. Energy counts from the recording's begin."""
+    """One moment of a recording that is faster than a reading a minute, and its running register of energy."""
 
     time_s: float
     energy_wh: float
     values: dict[str, float]
-
-
-def canonical_csv(path: Path) -> Iterator[Reading]:
-    """CSV whose header names the contract's fields; other columns become extra fields, kept as text."""
-    with path.open(newline="") as file:
-        rows = csv.DictReader(file)
-        for row in rows:
-            yield _reading(path, rows.line_num, {k: _typed(path, rows.line_num, k, v) for k, v in row.items()})
-
-
-def canonical_ndjson(path: Path) -> Iterator[Reading]:
-    """One reading of the contract a line."""
-    with path.open() as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                fields = json.loads(line)
-            except ValueError as error:
-                raise NotARecording(f"{path}:{number}: not JSON: {error}") from None
-            yield _reading(path, number, fields)
-
-
-def _typed(path: Path, line: int, name: str | None, text: str | None) -> str | float:
-    if name is None or text is None:
-        raise NotARecording(f"{path}:{line}: the row does not have as many fields as the header")
-    if name not in _NUMBERS:
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise NotARecording(f"{path}:{line}: {name}: {text!r} is not a number") from None
-
-
-def _reading(path: Path, line: int, fields: object) -> Reading:
-    """Raises `NotARecording` for what is no reading of the contract."""
-    if not isinstance(fields, dict) or ("vehicleId" in fields) == ("meterId" in fields):
-        raise NotARecording(f"{path}:{line}: either vehicleId or meterId is required")
-    model: type[Reading] = VehicleReading if "vehicleId" in fields else MeterReading
-    try:
-        return model.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise NotARecording(f"{path}:{line}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def uci(path: Path, device: DeviceId) -> Iterator[MeterReading]:
@@ -88,17 +48,36 @@ def uci(path: Path, device: DeviceId) -> Iterator[MeterReading]:
 
     Minutes without a measurement (`?`) are left out.
     """
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file, delimiter=";"):
-            if row["Global_active_power"] == "?":
-                continue
-            local = datetime.strptime(f"{row['Date']} {row['Time']}", "%d/%m/%Y %H:%M:%S").replace(tzinfo=_UCI_ZONE)
-            yield MeterReading(
-                meter_id=device,
-                kwh_consumed_ac=float(row["Global_active_power"]) / 60,
-                voltage=float(row["Voltage"]),
-                timestamp=local.astimezone(UTC),
-            )
+    zone = _paris(path)
+    for where, row in rows(path, delimiter=";"):
+        if row.get("Global_active_power") != "?":
+            fields = {
+                "meterId": device,
+                "kwhConsumedAc": number(where, row, "Global_active_power") / 60,
+                "voltage": number(where, row, "Voltage"),
+                "timestamp": _uci_time(where, row, zone),
+            }
+            yield checked(where, MeterReading, fields)
+
+
+def _paris(path: Path) -> ZoneInfo:
+    """Asked for only here: a machine without time zones can still do all the rest."""
+    try:
+        return ZoneInfo("Europe/Paris")
+    except ZoneInfoNotFoundError:
+        raise NotARecording(f"{path}: its local time needs the time zone Europe/Paris: pip install tzdata") from None
+
+
+def _uci_time(where: str, row: Row, zone: ZoneInfo) -> datetime:
+    written = f"{text(where, row, 'Date')} {text(where, row, 'Time')}"
+    match = _UCI_TIME(written)
+    if match is None:
+        raise NotARecording(f"{where}: Date, Time: {written!r} is not of the form 31/12/2006 23:59:00")
+    day, month, year, hour, minute, second = map(int, match.groups())
+    try:
+        return datetime(year, month, day, hour, minute, second, tzinfo=zone).astimezone(UTC)
+    except ValueError as error:
+        raise NotARecording(f"{where}: Date, Time: {written!r}: {error}") from None
 
 
 def ev_charger(path: Path, device: DeviceId) -> Iterator[MeterReading]:
@@ -106,13 +85,17 @@ def ev_charger(path: Path, device: DeviceId) -> Iterator[MeterReading]:
 
     Its column `power` is garbage, and the header names `datetime` twice; neither is used.
     """
-    with path.open(newline="") as file:
-        samples = [
-            Sample(float(row["timestamp"]), float(row["charged_energy"]), {"voltage": float(row["voltage"])})
-            for row in csv.DictReader(file)
-        ]
+    samples = (
+        Sample(
+            number(where, row, "timestamp"),
+            number(where, row, "charged_energy"),
+            {"voltage": number(where, row, "voltage")},
+        )
+        for where, row in rows(path)
+    )
     for time, wh, values in _per_minute(samples):
-        yield MeterReading(meter_id=device, kwh_consumed_ac=wh / _WH_PER_KWH, voltage=values["voltage"], timestamp=time)
+        fields = {"meterId": device, "kwhConsumedAc": wh / _WH_PER_KWH, **values, "timestamp": time}
+        yield checked(f"{path}: the minute to {time}", MeterReading, fields)
 
 
 def ev_vehicle(path: Path, device: DeviceId) -> Iterator[VehicleReading]:
@@ -121,34 +104,40 @@ def ev_vehicle(path: Path, device: DeviceId) -> Iterator[VehicleReading]:
     `timestamp` has whole seconds only, so the time within the hour is taken from `datetime` (MM:SS.f). Rows with
     blanks are left out, and the energy of a hole is that of the straight line across it.
     """
-    with path.open(newline="") as file:
-        samples = list(_integrated(_car_rows(file)))
-    for time, wh, values in _per_minute(samples):
-        yield VehicleReading(
-            vehicle_id=device,
-            soc=values["soc"],
-            kwh_delivered_dc=wh / _WH_PER_KWH,
-            battery_temp=values["temperature"],
-            timestamp=time,
-        )
+    for time, wh, values in _per_minute(_integrated(_car_rows(path))):
+        fields = {
+            "vehicleId": device,
+            "soc": values["soc"],
+            "kwhDeliveredDc": wh / _WH_PER_KWH,
+            "batteryTemp": values["temperature"],
+            "timestamp": time,
+        }
+        yield checked(f"{path}: the minute to {time}", VehicleReading, fields)
 
 
-def _car_rows(file: TextIO) -> Iterator[tuple[float, dict[str, float]]]:
+def _car_rows(path: Path) -> Iterator[tuple[float, dict[str, float]]]:
     """The time of each whole row, by the charger's clock, and its numbers."""
-    for row in csv.DictReader(file):
+    for where, row in rows(path):
         if all(row.values()):
-            minute, _, second = row.pop("datetime").partition(":")
-            within_hour = int(minute) * 60 + float(second)
-            coarse = int(row.pop("timestamp"))
-            # The whole second says which hour it is; near its turn the two may differ by a moment.
-            drift = (within_hour - coarse + 1800) % 3600 - 1800
-            yield coarse + drift + CAR_CLOCK_BEHIND_S, {name: float(text) for name, text in row.items()}
+            names = ("current", "voltage", "soc", "temperature")
+            yield _car_time(where, row), {name: number(where, row, name) for name in names}
 
 
-def _integrated(rows: Iterable[tuple[float, dict[str, float]]]) -> Iterator[Sample]:
-    """The trapezoidal rule over the power between consecutive rows."""
+def _car_time(where: str, row: Row) -> float:
+    written = text(where, row, "datetime")
+    match = _WITHIN_HOUR(written)
+    if match is None:
+        raise NotARecording(f"{where}: datetime: {written!r} is not of the form MM:SS.f")
+    within_hour, coarse = int(match[1]) * 60 + float(match[2]), number(where, row, "timestamp")
+    # The whole second says which hour it is; near its turn the two may differ by a moment.
+    drift = (within_hour - coarse + 1800) % 3600 - 1800
+    return coarse + drift + CAR_CLOCK_BEHIND_S
+
+
+def _integrated(moments: Iterable[tuple[float, dict[str, float]]]) -> Iterator[Sample]:
+    """The trapezoidal rule over the power between consecutive moments."""
     energy_wh, before = 0.0, None
-    for time_s, values in rows:
+    for time_s, values in sorted(moments, key=lambda moment: moment[0]):
         power_w = values["voltage"] * values["current"]
         if before is not None:
             energy_wh += (power_w + before[1]) / 2 * (time_s - before[0]) / 3600
@@ -159,11 +148,13 @@ def _integrated(rows: Iterable[tuple[float, dict[str, float]]]) -> Iterator[Samp
 def _per_minute(samples: Iterable[Sample]) -> Iterator[tuple[datetime, float, dict[str, float]]]:
     """One reading at the end of each minute that has samples: its energy since the last one, its newest values.
 
-    Differences of one running register: their sum is the register's total, whatever the minutes.
+    Differences of one running register: their sum is what it counted from the first sample to the last, whatever
+    the minutes.
     """
-    counted_wh = 0.0
-    for minute, group in itertools.groupby(samples, key=lambda s: math.floor(s.time_s / _MINUTE_S)):
-        last = list(group)[-1]
+    ordered = sorted(samples, key=lambda sample: sample.time_s)
+    counted_wh = ordered[0].energy_wh if ordered else 0.0
+    for minute, group in itertools.groupby(ordered, key=lambda sample: math.floor(sample.time_s / _MINUTE_S)):
+        *_, last = group
         yield datetime.fromtimestamp((minute + 1) * _MINUTE_S, UTC), last.energy_wh - counted_wh, last.values
         counted_wh = last.energy_wh
 
@@ -173,14 +164,8 @@ def shift(readings: Iterable[Reading], end: datetime) -> list[Reading]:
     recorded = list(readings)
     if not recorded:
         return []
-    by = end - max(reading.timestamp for reading in recorded)
-    return [reading.model_copy(update={"timestamp": reading.timestamp + by}) for reading in recorded]
-
-
-def span(readings: Iterable[Reading]) -> timedelta:
-    """The time from the oldest to the newest reading."""
-    times = [reading.timestamp for reading in readings]
-    return max(times) - min(times) if times else timedelta()
+    by = end - max(each.timestamp for each in recorded)
+    return [each.model_copy(update={"timestamp": each.timestamp + by}) for each in recorded]
 
 
 Converter = Callable[[Path, DeviceId], Iterator[Reading]]
@@ -197,17 +182,18 @@ CONVERTERS: dict[str, Converter] = {
 
 def detect(path: Path) -> str:
     """Which form a file has, by its first line. Raises `NotARecording` when it is none that we know."""
-    with path.open(errors="replace") as file:
-        first = file.readline(4096).strip().lstrip("\ufeff")
-    columns: list[Any] = next(csv.reader([first]), [])
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        first = file.readline(4096).strip()
+    columns = set(next(csv.reader([first]), []))
     if first.startswith("{"):
         return "ndjson"
     if first.startswith("Date;Time;Global_active_power"):
         return "uci"
+    # Before the public forms: a canonical file may have any other column as an extra one.
+    if {"vehicleId", "meterId"} & columns:
+        return "csv"
     if "charged_energy" in columns:
         return "ev-charger"
-    if {"current", "voltage", "temperature"} <= set(columns):
+    if {"current", "voltage", "temperature"} <= columns:
         return "ev-vehicle"
-    if {"vehicleId", "meterId"} & set(columns):
-        return "csv"
     raise NotARecording(f"{path}: the first line is of no form that we know: {', '.join(CONVERTERS)}")

@@ -1,0 +1,135 @@
+"""Recordings in the forms that the project itself speaks, and how any recording's lines are read.
+
+A line that is no reading is an error that names file, line, field and reason: a replay that silently leaves lines
+out proves nothing.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO, TypeVar
+
+from pydantic import ValidationError
+
+from bridge.reading import MeterReading, Reading, VehicleReading
+
+Row = dict[str, str | None]
+
+Model = TypeVar("Model", VehicleReading, MeterReading)
+
+_NUMBERS = {
+    "vehicleId": frozenset({"soc", "kwhDeliveredDc", "batteryTemp"}),
+    "meterId": frozenset({"kwhConsumedAc", "voltage"}),
+}
+
+
+class NotARecording(ValueError):
+    """A file, or a line of it, that cannot be read; the text names both, the field and the reason."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[TextIO]:
+    """The file as UTF-8, with or without a byte order mark. Raises `NotARecording` when it is something else."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        try:
+            yield file
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise NotARecording(f"{path}: {error}") from None
+
+
+def rows(path: Path, delimiter: str = ",") -> Iterator[tuple[str, Row]]:
+    """Each row by the header's names, with its place as `file:line`. Raises `NotARecording` for too many fields."""
+    with opened(path) as file:
+        reader = csv.DictReader(file, delimiter=delimiter)
+        for row in reader:
+            where = f"{path}:{reader.line_num}"
+            if None in row:
+                raise NotARecording(f"{where}: the row has more fields than the header")
+            yield where, row
+
+
+def text(where: str, row: Row, name: str) -> str:
+    """The field as it is written. Raises `NotARecording` when the row has none of that name."""
+    value = row.get(name)
+    if value is None:
+        raise NotARecording(f"{where}: {name}: the field is missing")
+    return value
+
+
+def number(where: str, row: Row, name: str) -> float:
+    """The field as a finite number. Raises `NotARecording` when it is none."""
+    written = text(where, row, name)
+    try:
+        value = float(written)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise NotARecording(f"{where}: {name}: {written!r} is not a finite number")
+    return value
+
+
+def reading(where: str, fields: Mapping[str, object]) -> Reading:
+    """The fields, by their names in the contract, as a reading of the kind that they name; raises as `checked`."""
+    if ("vehicleId" in fields) == ("meterId" in fields):
+        raise NotARecording(f"{where}: either vehicleId or meterId is required")
+    if "vehicleId" in fields:
+        return checked(where, VehicleReading, fields)
+    return checked(where, MeterReading, fields)
+
+
+def checked(where: str, model: type[Model], fields: Mapping[str, object]) -> Model:
+    """The fields, by their names in the contract, as a reading that the bridge takes.
+
+    Raises `NotARecording` for a value outside the contract's limits, and for extra fields that cannot be stored.
+    """
+    try:
+        valid = model.model_validate(fields, by_alias=True, by_name=False)
+        _ = valid.extra_json
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise NotARecording(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    except ValueError as error:
+        raise NotARecording(f"{where}: extra fields: {error}") from None
+    return valid
+
+
+def canonical_csv(path: Path) -> Iterator[Reading]:
+    """CSV whose header names the contract's fields; other columns become extra fields, kept as text."""
+    return _in_order_of_time(reading(where, _typed(where, row)) for where, row in rows(path))
+
+
+def _typed(where: str, row: Row) -> dict[str, str | float]:
+    """The numbers of the row's kind as numbers; a column that only the other kind has is an extra one."""
+    numbers = _NUMBERS["vehicleId" if "vehicleId" in row else "meterId"]
+    return {name: (number if name in numbers else text)(where, row, name) for name in row}
+
+
+def canonical_ndjson(path: Path) -> Iterator[Reading]:
+    """One reading of the contract a line; empty lines are passed over."""
+    return _in_order_of_time(reading(where, fields) for where, fields in _objects(path))
+
+
+def _objects(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
+    with opened(path) as file:
+        for number_of_line, line in enumerate(file, start=1):
+            if line.strip():
+                where = f"{path}:{number_of_line}"
+                yield where, _object(where, line)
+
+
+def _object(where: str, line: str) -> dict[str, object]:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise NotARecording(f"{where}: not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise NotARecording(f"{where}: a reading is a JSON object")
+    return fields
+
+
+def _in_order_of_time(readings: Iterator[Reading]) -> Iterator[Reading]:
+    """Files merged from several devices often follow one another; stable for readings of the same moment."""
+    return iter(sorted(readings, key=lambda each: each.timestamp))
