@@ -80,6 +80,7 @@ class Platform:
         return {
             "FLEET_DATABASE_URL": self.database_url,
             "FLEET_BRIDGE_MQTT_URL": self.broker.bridge_url,
+            "FLEET_BRIDGE_CLIENT_ID": self.broker.bridge_client_id,
             "FLEET_BRIDGE_HTTP_HOST": "127.0.0.1",
             "FLEET_BRIDGE_HTTP_PORT": str(self.ports.bridge_http),
             "FLEET_HTTP_HOST": "127.0.0.1",
