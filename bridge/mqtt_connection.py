@@ -8,7 +8,7 @@ could release another message.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import cast
@@ -18,7 +18,8 @@ import mqtt5
 import structlog
 
 from bridge import wire
-from bridge.delivery import Delivery, Outcome, Receipt, Settlement, delivery
+from bridge.arrival import Arrival
+from bridge.delivery import Delivery, Settlement, delivery
 from bridge.errors import StoreUnavailable
 from bridge.metrics import SessionMetrics
 from bridge.settings import Settings
@@ -28,7 +29,7 @@ log = structlog.get_logger(__name__)
 TELEMETRY = ("fleet/vehicle/+/telemetry", "fleet/meter/+/telemetry")
 BROKER_DROPPED = "$SYS/broker/publish/messages/dropped"
 _SUBSCRIBE_ID, _STATUS_ID = 1, 2
-_MOST_LEVELS = 100  # of a response topic; Mosquitto cuts the connection of whoever publishes to more than 200
+_MOST_ITEMS = 1_000  # of one delivery, roughly: much smaller than a batch, much larger than a message
 _LARGEST_PACKET = 268_435_460  # five bytes of header and MQTT's largest remaining length
 _GRANTED = (
     mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE,
@@ -59,7 +60,7 @@ class Connection(asyncio.Protocol):
         self._last_heard = time.monotonic()
         self._pinger: asyncio.TimerHandle | None = None
         self._broker_dropped = 0
-        self._received_messages = 0
+        self._arrival = Arrival()
         loop = asyncio.get_running_loop()
         self.keep_alive_s = settings.keep_alive_s
         self.packet_limit = _LARGEST_PACKET
@@ -105,8 +106,7 @@ class Connection(asyncio.Protocol):
                 return
             offset += length
             self._received(packet, now)
-        self._metrics.messages.inc(self._received_messages)
-        self._received_messages = 0
+        self._hand_over()
         self._buffer = bytes(view[offset:])
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -139,11 +139,19 @@ class Connection(asyncio.Protocol):
         if topic == BROKER_DROPPED:
             self._note_dropped(payload)
             return
-        self._received_messages += 1
-        items = wire.decode_message(topic, payload, now, self._window)
-        settle = partial(self._settle, packet.packet_id, topic, packet.response_topic, packet.correlation_data)
-        if not self._take(delivery(items, settle, len(payload))):
-            self._pause()
+        arrival = self._arrival
+        arrival.add(packet, topic, len(payload), wire.decode_message(topic, payload, now, self._window))
+        if len(arrival.items) >= _MOST_ITEMS:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """What has arrived so far becomes a delivery."""
+        arrival = self._arrival
+        if arrival.items:
+            self._arrival = Arrival()
+            self._metrics.messages.inc(arrival.messages)
+            if not self._take(delivery(arrival.items, partial(self._settle, arrival), arrival.size_bytes)):
+                self._pause()
 
     def _note_dropped(self, payload: bytes) -> None:
         with contextlib.suppress(ValueError):
@@ -187,37 +195,22 @@ class Connection(asyncio.Protocol):
             )
         )
 
-    def _settle(
-        self,
-        packet_id: int | None,
-        topic: str,
-        response_topic: str | None,
-        correlation: bytes | None,
-        settlement: Settlement,
-    ) -> None:
-        """After the commit: PUBACK, and the receipt if one was asked for. Never before, never elsewhere."""
+    def _settle(self, arrival: Arrival, settlement: Settlement) -> None:
+        """After the commit: PUBACKs, and the receipts that were asked for. Never before, never elsewhere."""
         if isinstance(settlement, StoreUnavailable):
-            self.abort("not stored")  # no later ack may overtake this one; the broker delivers again
+            self.abort("not stored")  # no later ack may overtake these; the broker delivers again
             return
         if self._transport is None:
-            self._metrics.stale_acks.inc()
+            self._metrics.stale_acks.inc(arrival.messages)
             return
         if not self._answers:
             asyncio.get_running_loop().call_soon(self.flush)
-        if packet_id is not None:
-            self._answers.append(mqtt5.PubAckPacket(packet_id).write())
-            self._unsent_acks += 1
-        # After the ack: should the broker refuse the receipt, then at least not again after every redelivery.
-        if response_topic is not None and _own_response_topic(topic, response_topic):
-            self._give_receipt(response_topic, correlation, settlement)
-
-    def _give_receipt(self, topic: str, correlation: bytes | None, outcomes: Sequence[Outcome]) -> None:
-        receipt = mqtt5.PublishPacket(topic, Receipt.of(outcomes).encode(), correlation_data=correlation).write()
-        if len(receipt) > self.packet_limit:  # the broker would cut the connection
-            log.error("receipt is larger than the broker takes", topic=topic, size=len(receipt))
-            return
-        self._answers.append(receipt)
-        self._metrics.receipts.inc()
+        self._answers += arrival.acks()
+        self._unsent_acks += len(arrival.packet_ids)
+        # After the acks: should the broker refuse a receipt, then at least not again after every redelivery.
+        receipts = list(arrival.receipts(settlement, self.packet_limit))
+        self._answers += receipts
+        self._metrics.receipts.inc(len(receipts))
 
     def flush(self) -> None:
         """Write the gathered acks and receipts in one go."""
@@ -284,11 +277,3 @@ class Connection(asyncio.Protocol):
     def _finish(self, reason: str) -> None:
         if not self.closed.done():
             self.closed.set_result(reason)
-
-
-def _own_response_topic(topic: str, response_topic: str) -> bool:
-    """Whether receipts may go there: a topic, no filter, below the device's own prefix, and not its telemetry."""
-    prefix = topic.removesuffix("telemetry")
-    below = response_topic.startswith(prefix) and len(response_topic) > len(prefix)
-    sound = response_topic.count("/") < _MOST_LEVELS and not any(sign in response_topic for sign in "+#\0")
-    return below and sound and response_topic != topic

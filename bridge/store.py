@@ -2,22 +2,23 @@
 
 Exactly once rests on the key (device, ts): whatever is written again after a crash, a lost connection or an
 unknown COMMIT meets its own identity. Fresh batches are copied straight into the history; only when a row turns
-out to be there already is the batch looked up first and the rest copied.
+out to be there already, or to be twice in the batch, is the batch looked up first and the rest copied.
 """
 
 import contextlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
+from bridge.copy_format import copy_data
 from bridge.delivery import Item, Outcome
 from bridge.errors import LeadershipLost, Misconfigured, Rejected, Source, StoreUnavailable
 from bridge.reading import Kind
-from bridge.tables import REJECT_SQL, TABLES, Row, Table, columns_of, newest, reject_row
-from bridge.verdict import Known, any_repeated, refuse, sort_out
+from bridge.tables import REJECT_SQL, TABLES, Row, Table, columns_of, identity, newest, reject_row
+from bridge.verdict import Known, any_repeated, presume_new, refuse, sort_out
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -166,7 +167,7 @@ class PostgresStore:
                 self._drop_unless_sound(error)
                 raise
             # Repetitions come in runs (a redelivered backlog, a replay): look first until a batch has none.
-            self._look_first = any_repeated(outcomes)
+            self._look_first = self._look_first and any_repeated(outcomes)
             return outcomes
         raise StoreUnavailable("another writer keeps storing the same readings")
 
@@ -181,10 +182,12 @@ class PostgresStore:
 
     async def _transaction(self, connection: Connection, items: Sequence[Item]) -> list[Outcome]:
         now = datetime.now(UTC)
-        # What is in the history stays there, so looking needs no lock; what comes in meanwhile the key refuses.
-        known = await _look_up(connection, items) if self._look_first else {}
-        outcomes, fresh = sort_out(items, known, self._source)
-        rows = {table.kind: sorted(map(table.row, fresh[table.kind])) for table in TABLES}
+        if self._look_first:
+            # What is in the history stays there, so this needs no lock; what comes in meanwhile the key refuses.
+            outcomes, fresh = sort_out(items, await _look_up(connection, items), self._source)
+        else:
+            outcomes, fresh = presume_new(items)
+        rows = {table.kind: sorted(map(table.row, fresh[table.kind]), key=identity) for table in TABLES}
         await self._ensure_partitions(connection, rows, now)
         async with connection.transaction():
             for table in TABLES:
@@ -234,9 +237,15 @@ async def _store_fresh(connection: Connection, table: Table, rows: list[Row]) ->
     """History and live rows, both in the order of the key: two writers then wait for each other in one order."""
     if not rows:
         return
-    await connection.copy_records_to_table(table.history, records=rows, columns=table.columns)
-    await connection.copy_records_to_table(table.staged, records=newest(rows), columns=table.columns)
+    tuples = list(map(table.copy_tuple, rows))
+    await _copy(connection, table.history, table, tuples)
+    await _copy(connection, table.staged, table, newest(rows, tuples))
     await connection.execute(table.upsert_live_sql)
+
+
+async def _copy(connection: Connection, into: str, table: Table, tuples: list[bytes]) -> None:
+    source: Any = copy_data(tuples)  # asyncpg takes a buffer; its annotations do not know that
+    await connection.copy_to_table(into, source=source, columns=table.columns, format="binary")
 
 
 async def _store_rejects(connection: Connection, rejects: list[Rejected], now: datetime) -> None:

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from operator import attrgetter, itemgetter
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
+from bridge.copy_format import meter_tuple, vehicle_tuple
 from bridge.errors import Rejected
-from bridge.reading import Kind, MeterReading, VehicleReading
+from bridge.reading import Kind
 
 Row = tuple[Any, ...]
+T = TypeVar("T")
 
 
 class Table(NamedTuple):
@@ -21,6 +24,8 @@ class Table(NamedTuple):
     value_columns: tuple[str, str] | tuple[str, str, str]
     row: Callable[[Any], Row]
     """The reading's values in the order of `columns`."""
+    copy_tuple: Callable[[Row], bytes]
+    """The same in the form of a binary COPY."""
 
     @property
     def columns(self) -> list[str]:
@@ -72,27 +77,30 @@ class Table(NamedTuple):
         )
 
 
-def _vehicle_row(r: VehicleReading) -> Row:
-    return (r.vehicle_id, r.timestamp, r.soc, r.kwh_delivered_dc, r.battery_temp, r.extra_json)
-
-
-def _meter_row(r: MeterReading) -> Row:
-    return (r.meter_id, r.timestamp, r.kwh_consumed_ac, r.voltage, r.extra_json)
-
-
 VEHICLE = Table(
     "vehicle",
     "vehicle_telemetry_history",
     "vehicle_live_status",
     "vehicle_id",
     ("soc", "kwh_delivered_dc", "battery_temp"),
-    _vehicle_row,
+    attrgetter("vehicle_id", "timestamp", "soc", "kwh_delivered_dc", "battery_temp", "extra_json"),
+    vehicle_tuple,
 )
 METER = Table(
-    "meter", "meter_telemetry_history", "meter_live_status", "meter_id", ("kwh_consumed_ac", "voltage"), _meter_row
+    "meter",
+    "meter_telemetry_history",
+    "meter_live_status",
+    "meter_id",
+    ("kwh_consumed_ac", "voltage"),
+    attrgetter("meter_id", "timestamp", "kwh_consumed_ac", "voltage", "extra_json"),
+    meter_tuple,
 )
 TABLES = (VEHICLE, METER)
 """In the order in which every writer takes them, so that two writers cannot deadlock."""
+
+
+identity = itemgetter(0, 1)
+"""Device and ts of a row: the order of the key."""
 
 
 def columns_of(rows: Sequence[Row]) -> list[Sequence[Any]]:
@@ -136,6 +144,6 @@ def _storable(text: str) -> str:
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
-def newest(rows: Sequence[Row]) -> list[Row]:
-    """Each device's newest row, ordered by device; the rows are ordered by device and time."""
-    return list({row[0]: row for row in rows}.values())
+def newest(rows: Sequence[Row], of_rows: Sequence[T]) -> list[T]:
+    """What belongs to each device's newest row, ordered by device; the rows are ordered by device and time."""
+    return list({row[0]: of_row for row, of_row in zip(rows, of_rows, strict=True)}.values())

@@ -24,6 +24,16 @@ Known = dict[int, bool]
 """Index of an item whose identity is in the history: whether all its values are the same there."""
 
 
+def presume_new(items: Sequence[Item]) -> tuple[list[Outcome], dict[Kind, list[Reading]]]:
+    """The same as `sort_out` when every reading is new, for a fraction of its cost. The key refuses the rest."""
+    vehicles: list[Reading] = [item for item in items if type(item) is VehicleReading]
+    meters: list[Reading] = [item for item in items if type(item) is MeterReading]
+    outcomes: list[Outcome] = [Kept.STORED] * len(items)
+    if len(vehicles) + len(meters) < len(items):
+        outcomes = [item if isinstance(item, Rejected) else Kept.STORED for item in items]
+    return outcomes, {"vehicle": vehicles, "meter": meters}
+
+
 def sort_out(
     items: Sequence[Item], known: Mapping[int, bool], source: Source
 ) -> tuple[list[Outcome], dict[Kind, list[Reading]]]:

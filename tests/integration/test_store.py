@@ -1,9 +1,11 @@
 """One transaction for history, live and rejects; exactly once whatever is written again."""
 
 import asyncio
+import json
+import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import asyncpg
 import pytest
@@ -11,7 +13,9 @@ import pytest
 from bridge.delivery import Kept
 from bridge.errors import LeadershipLost, Misconfigured, Rejected, StoreUnavailable
 from bridge.migrate import migrate, migrations
+from bridge.reading import MeterReading, Reading, VehicleReading, device_id
 from bridge.store import PostgresStore
+from bridge.tables import TABLES
 from local.postgres import Postgres
 from tests.readings import SEED_TIME, meter, minutes, now_minute, vehicle
 
@@ -62,6 +66,37 @@ async def test_same_identity_with_other_values_is_a_conflict(store: PostgresStor
     assert await db.fetchval("SELECT soc FROM vehicle_telemetry_history") == 72.5
     assert await db.fetchval("SELECT soc FROM vehicle_live_status") == 72.5
     assert await db.fetchval("SELECT reason FROM rejected_message") == "conflict"
+
+
+async def test_repetition_within_the_first_batch_is_found_by_the_key(store: PostgresStore, db: Db) -> None:
+    first, other = vehicle("EV_1"), vehicle("EV_1", soc=1)
+    outcomes = await store.write([first, first, other, vehicle("EV_2"), meter("EV_1")])
+    assert outcomes[:2] == [Kept.STORED, Kept.DUPLICATE]
+    assert isinstance(outcomes[2], Rejected)
+    assert outcomes[3:] == [Kept.STORED, Kept.STORED]
+    assert await count(db, "vehicle_telemetry_history") == 2
+
+
+async def test_copied_bytes_are_the_values(store: PostgresStore, db: Db) -> None:
+    """Our own form of the binary COPY, read back through asyncpg's decoding, for ids of every length."""
+    rng, now = random.Random(1), now_minute()
+    made: list[Reading] = []
+    for length in range(1, 65):
+        name = device_id("".join(rng.choices("aZ09_-", k=length)))
+        at = now - timedelta(microseconds=rng.randrange(86_400_000_000))
+        more: dict[str, Any] = {"é": [length, None, "\u2028"], "n": -0.5} if length % 3 else {}
+        values = [rng.uniform(0, 100) * rng.choice([1, 1e-300]) for _ in range(3)]
+        soc, kwh, temp = values
+        made.append(
+            VehicleReading(vehicle_id=name, soc=soc, kwh_delivered_dc=-kwh, battery_temp=temp, timestamp=at, **more)
+        )
+        made.append(MeterReading(meter_id=name, kwh_consumed_ac=-kwh, voltage=temp, timestamp=at, **more))
+    await store.write(made)
+    for table in TABLES:
+        sent = {r.device: (*table.row(r)[:-1], r.extra) for r in made if r.kind == table.kind}
+        for relation in (table.history, table.live):
+            rows = await db.fetch(f"SELECT {', '.join(table.columns)} FROM {relation}")
+            assert {r[0]: (*tuple(r)[:-1], r["extra"] and json.loads(r["extra"])) for r in rows} == sent
 
 
 async def test_rejected_message_again_is_kept_once(store: PostgresStore, db: Db) -> None:

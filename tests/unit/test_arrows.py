@@ -23,13 +23,15 @@ BRIDGE = {
     "metrics": "delivery errors",
     "reject_rate": "",
     "ingest": "delivery batch reject_rate errors metrics",
-    "tables": "reading errors",
+    "copy_format": "",
+    "tables": "reading copy_format errors",
     "verdict": "delivery reading wire errors",
-    "store": "delivery reading errors tables verdict",
+    "store": "delivery reading errors tables copy_format verdict",
     "audit": "",
     "migrate": "errors",
     "rejects": "delivery wire errors audit",
-    "mqtt_connection": "wire delivery errors metrics settings",
+    "arrival": "delivery",
+    "mqtt_connection": "wire arrival delivery errors metrics settings",
     "mqtt": "mqtt_connection delivery ingest metrics settings",
     "service": "ingest mqtt store settings errors metrics health",
     "__main__": "service rejects migrate store settings errors logs memory",
@@ -44,7 +46,7 @@ OUTSIDE = {
     "local": {"bridge", "api", "simulator", "mosquitto"},
 }
 SIMULATOR_KNOWS = {"bridge.reading", "bridge.wire", "bridge.errors"}
-PURE = ("bridge.batch", "bridge.reading", "bridge.wire", "bridge.verdict", "bridge.delivery", "bridge.tables")
+PURE = tuple(f"bridge.{name}" for name in ["batch", "reading", "wire", "verdict", "delivery", "tables", "copy_format"])
 IMPURE = {"asyncio", "socket", "time", "asyncpg", "mqtt5", "threading", "os", "random"}
 
 
@@ -130,7 +132,7 @@ def test_pure_module_has_no_clock_and_no_socket(module: str) -> None:
 
 def test_mqtt_codec_is_known_to_the_session_alone() -> None:
     users = {name for name in MODULES if name.startswith("bridge") and "mqtt5" in imports(name)}
-    assert users == {"bridge.mqtt", "bridge.mqtt_connection"}
+    assert users == {"bridge.mqtt", "bridge.mqtt_connection", "bridge.arrival"}
 
 
 def test_database_errors_are_named_in_the_store_alone() -> None:

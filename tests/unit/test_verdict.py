@@ -2,9 +2,9 @@
 
 from datetime import timedelta
 
-from bridge.delivery import Kept, Receipt
+from bridge.delivery import Item, Kept, Receipt
 from bridge.errors import Rejected
-from bridge.verdict import any_repeated, sort_out
+from bridge.verdict import any_repeated, presume_new, sort_out
 from tests.readings import SEED_TIME, meter, vehicle
 
 A = vehicle(at=SEED_TIME)
@@ -45,6 +45,12 @@ def test_same_name_of_both_kinds_is_two_devices() -> None:
 def test_other_extra_is_another_value() -> None:
     outcomes, _ = sort_out([A, vehicle(at=SEED_TIME, firmware="2")], {}, "mqtt")
     assert isinstance(outcomes[1], Rejected)
+
+
+def test_presumed_new_is_as_if_nothing_was_there() -> None:
+    items: list[Item] = [A, POISON, meter("X", SEED_TIME), B]
+    assert presume_new(items) == sort_out(items, {}, "mqtt")
+    assert presume_new([A, B]) == sort_out([A, B], {}, "mqtt")
 
 
 def test_receipt_counts_and_names_the_rejected() -> None:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bridge import store as store_module
+from bridge.arrival import Arrival
 from bridge.delivery import Item, Kept, Outcome, Settlement
 from bridge.errors import Rejected, StoreUnavailable
 from bridge.mqtt_connection import Connection
@@ -161,16 +162,17 @@ def stale_acks(_: int) -> None:
             await asyncio.sleep(3600 if crossed.is_set() else 0.2)
         return await write(self, items)
 
-    def wrapped(self: Connection, packet_id: Any, topic: str, response: Any, data: Any, settlement: Settlement) -> None:
+    def wrapped(self: Connection, arrival: Arrival, settlement: Settlement) -> None:
         if self._transport is None and not isinstance(settlement, StoreUnavailable):
-            settle(connections[-1], packet_id, topic, None, None, settlement)
+            arrival.requests.clear()
+            settle(connections[-1], arrival, settlement)
             crossed.set()
             asyncio.get_running_loop().call_later(0.2, _die)
         else:
-            settle(self, packet_id, topic, response, data, settlement)
+            settle(self, arrival, settlement)
 
     Connection._publish_received = remember  # type: ignore[method-assign]
-    Connection._settle = wrapped  # type: ignore[method-assign, assignment]
+    Connection._settle = wrapped  # type: ignore[method-assign]
     PostgresStore.write = held_back  # type: ignore[method-assign]
 
 
