@@ -30,6 +30,7 @@ TELEMETRY = ("fleet/vehicle/+/telemetry", "fleet/meter/+/telemetry")
 BROKER_DROPPED = "$SYS/broker/publish/messages/dropped"
 _SUBSCRIBE_ID, _STATUS_ID = 1, 2
 _MOST_ITEMS = 1_000  # of one delivery, roughly: much smaller than a batch, much larger than a message
+_GATHER_S = 0.002
 _LARGEST_PACKET = 268_435_460  # five bytes of header and MQTT's largest remaining length
 _GRANTED = (
     mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE,
@@ -108,6 +109,7 @@ class Connection(asyncio.Protocol):
             self._received(packet, now)
         self._hand_over()
         self._buffer = bytes(view[offset:])
+        self._gather()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._pinger is not None:
@@ -234,6 +236,17 @@ class Connection(asyncio.Protocol):
         self._pinger = asyncio.get_running_loop().call_later(self.keep_alive_s / 2, self._ping)
 
     # -- flow and end
+
+    def _gather(self) -> None:
+        """Let a little gather before the next read: a broker writes each message by itself, and a read a message
+        would cost more than the message."""
+        if self._transport is not None and not self._paused:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_later(_GATHER_S, self._gathered)
+
+    def _gathered(self) -> None:
+        if self._transport is not None and not self._paused:
+            self._transport.resume_reading()
 
     def _pause(self) -> None:
         if self._transport is not None and not self._paused:

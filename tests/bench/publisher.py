@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 import mqtt5
 
 _PUBACK = 0x40
+_GATHER_S = 0.002
 
 
 class Publisher(asyncio.Protocol):
@@ -50,6 +51,8 @@ class Publisher(asyncio.Protocol):
             at += 2 + data[at + 1]
         self._rest = data[at:]
         self._changed.set()
+        self.transport.pause_reading()  # the broker writes each PUBACK by itself: let some gather
+        asyncio.get_running_loop().call_later(_GATHER_S, self.transport.resume_reading)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._lost = True
