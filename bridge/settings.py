@@ -71,7 +71,7 @@ class Settings(BaseSettings):
         default=30 * 86_400, ge=1, description="How long the broker keeps the queue of a bridge that is away."
     )
     batch_size: int = Field(default=5_000, ge=1, description="Readings a transaction takes at most (by weight).")
-    batch_age_ms: int = Field(default=50, ge=0, description="How long a reading waits for company.")
+    batch_age_ms: int = Field(default=15, ge=0, description="How long a reading waits for company.")
     http_batch_age_ms: int = Field(
         default=2, ge=0, description="The same for the API, where a client waits for the answer."
     )

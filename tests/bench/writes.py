@@ -2,6 +2,7 @@
 
 import gc
 import random
+import statistics
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -87,39 +88,34 @@ async def t2(machine: Machine) -> list[Figure]:
 
 
 async def t11(machine: Machine) -> list[Figure]:
-    """Bytes on disk and in the WAL beside what the rows themselves need."""
+    """Bytes on disk and in the WAL beside what the rows themselves need.
+
+    The key's leaves are split when they are full and a fleet fills them in step, so its size swings while the
+    history grows: what counts is the mean while it doubles.
+    """
     order = list(range(_DEVICES))
     random.Random(11).shuffle(order)
     readings = vehicle_minutes(_DEVICES, _T11_MINUTES, order)
+    floor = sum(floor_bytes(len(readings[0].vehicle_id)))
+    swing: list[float] = []
     with machine.database() as url:
         store = PostgresStore(url)
         db: Db = await asyncpg.connect(url)
         try:
             await store.write([])
             before: int = await db.fetchval("SELECT pg_current_wal_insert_lsn() - '0/0'")
-            for n in range(0, len(readings), _BATCH):
-                await store.write(readings[n : n + _BATCH])
+            for end in range(_BATCH, len(readings) + 1, _BATCH):
+                await store.write(readings[end - _BATCH : end])
+                if end >= len(readings) / 2:
+                    swing.append(await _disk_bytes(db) / end / floor)
             wal: int = await db.fetchval("SELECT pg_current_wal_insert_lsn() - '0/0'") - before
-            disk: int = await db.fetchval(
-                "SELECT sum(pg_total_relation_size(inhrelid)) FROM pg_inherits WHERE inhparent = $1::text::regclass",
-                VEHICLE.history,
-            )
         finally:
             await store.close()
             await db.close()
-    heap, key = floor_bytes(len(readings[0].vehicle_id))
-    disk_each, wal_each, floor = float(disk) / len(readings), float(wal) / len(readings), heap + key
+    on_disk, wal_each = statistics.fmean(swing), float(wal) / len(readings)
+    made_of = f"{on_disk * floor:.0f} : {floor}; {min(swing):.2f} to {max(swing):.2f}"
     return [
-        Figure(
-            "T11 disk",
-            "bytes on disk : floor",
-            disk_each / floor,
-            1.2,
-            1.1,
-            True,
-            ceiling="ready-made",
-            detail=f"{disk_each:.0f} : {floor}",
-        ),
+        Figure("T11 disk", "bytes on disk : floor", on_disk, 1.2, 1.1, True, ceiling="ready-made", detail=made_of),
         Figure(
             "T11 WAL",
             "bytes of WAL : floor",
@@ -131,6 +127,16 @@ async def t11(machine: Machine) -> list[Figure]:
             detail=f"{wal_each:.0f} : {floor}",
         ),
     ]
+
+
+async def _disk_bytes(db: Db) -> float:
+    """All of the vehicles' partitions, with their keys and maps."""
+    return float(
+        await db.fetchval(
+            "SELECT sum(pg_total_relation_size(inhrelid)) FROM pg_inherits WHERE inhparent = $1::text::regclass",
+            VEHICLE.history,
+        )
+    )
 
 
 def floor_bytes(id_length: int) -> tuple[int, int]:
