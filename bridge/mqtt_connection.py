@@ -12,7 +12,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import cast
-from urllib.parse import unquote, urlsplit
 
 import mqtt5
 import structlog
@@ -22,21 +21,14 @@ from bridge.arrival import Arrival
 from bridge.delivery import Delivery, Settlement, delivery
 from bridge.errors import StoreUnavailable
 from bridge.metrics import SessionMetrics
+from bridge.mqtt_packets import BROKER_DROPPED, connect_packet, refused_filters, status_packet, subscribe_packet
 from bridge.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-TELEMETRY = ("fleet/vehicle/+/telemetry", "fleet/meter/+/telemetry")
-BROKER_DROPPED = "$SYS/broker/publish/messages/dropped"
-_SUBSCRIBE_ID, _STATUS_ID = 1, 2
 _MOST_ITEMS = 1_000  # of one delivery, roughly: much smaller than a batch, much larger than a message
 _GATHER_S = 0.002
 _LARGEST_PACKET = 268_435_460  # five bytes of header and MQTT's largest remaining length
-_GRANTED = (
-    mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE,
-    mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE,
-    mqtt5.SubAckReasonCode.GRANTED_QOS_EXACTLY_ONCE,
-)
 _OutPacket = (
     mqtt5.ConnectPacket | mqtt5.SubscribePacket | mqtt5.PublishPacket | mqtt5.PingReqPacket | mqtt5.DisconnectPacket
 )
@@ -74,21 +66,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
-        url = urlsplit(self._settings.bridge_mqtt_url)
-        self._send(
-            mqtt5.ConnectPacket(
-                self._settings.client_id,
-                username=unquote(url.username) if url.username else None,
-                password=unquote(url.password).encode() if url.password else None,
-                clean_start=False,
-                session_expiry_interval=self._settings.session_expiry_s,
-                receive_max=self._settings.receive_maximum,
-                keep_alive=self._settings.keep_alive_s,
-                will=mqtt5.Will(
-                    self._settings.status_topic, payload=b"offline", qos=mqtt5.QoS.AT_LEAST_ONCE, retain=True
-                ),
-            )
-        )
+        self._send(connect_packet(self._settings))
         self._ping()
 
     def data_received(self, data: bytes) -> None:
@@ -164,7 +142,7 @@ class Connection(asyncio.Protocol):
             self._metrics.broker_dropped.set(count)
 
     def _subscribe_answered(self, packet: mqtt5.SubAckPacket) -> None:
-        refused = [code.name for code in packet.reason_codes[: len(TELEMETRY)] if code not in _GRANTED]
+        refused = refused_filters(packet)
         if refused:
             self.abort(f"the broker refused the subscription: {', '.join(refused)}")
         elif not self.subscribed.done():
@@ -174,28 +152,11 @@ class Connection(asyncio.Protocol):
 
     def subscribe(self) -> None:
         """Subscribe, always: a session that exists may still lack a filter that this version asks for."""
-        filters = [
-            mqtt5.TopicFilter(
-                pattern,
-                max_qos=mqtt5.QoS.AT_LEAST_ONCE,
-                retain_handling=mqtt5.RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS,
-            )
-            for pattern in TELEMETRY
-        ]
-        filters.append(mqtt5.TopicFilter(BROKER_DROPPED, max_qos=mqtt5.QoS.AT_MOST_ONCE))
-        self._send(mqtt5.SubscribePacket(_SUBSCRIBE_ID, filters))
+        self._send(subscribe_packet())
 
     def publish_status(self, status: bytes) -> None:
         """Retain the bridge's state for whoever watches it."""
-        self._send(
-            mqtt5.PublishPacket(
-                self._settings.status_topic,
-                status,
-                qos=mqtt5.QoS.AT_LEAST_ONCE,
-                retain=True,
-                packet_id=_STATUS_ID,
-            )
-        )
+        self._send(status_packet(self._settings, status))
 
     def _settle(self, arrival: Arrival, settlement: Settlement) -> None:
         """After the commit: PUBACKs, and the receipts that were asked for. Never before, never elsewhere."""

@@ -31,7 +31,8 @@ BRIDGE = {
     "migrate": "errors",
     "rejects": "delivery wire errors audit",
     "arrival": "delivery",
-    "mqtt_connection": "wire arrival delivery errors metrics settings",
+    "mqtt_packets": "settings",
+    "mqtt_connection": "wire arrival delivery errors metrics mqtt_packets settings",
     "mqtt": "mqtt_connection delivery ingest metrics settings",
     "service": "ingest mqtt store settings errors metrics health",
     "__main__": "service rejects migrate store settings errors logs memory",
@@ -132,7 +133,7 @@ def test_pure_module_has_no_clock_and_no_socket(module: str) -> None:
 
 def test_mqtt_codec_is_known_to_the_session_alone() -> None:
     users = {name for name in MODULES if name.startswith("bridge") and "mqtt5" in imports(name)}
-    assert users == {"bridge.mqtt", "bridge.mqtt_connection", "bridge.arrival"}
+    assert users == {"bridge.mqtt", "bridge.mqtt_connection", "bridge.mqtt_packets", "bridge.arrival"}
 
 
 def test_database_errors_are_named_in_the_store_alone() -> None:
