@@ -377,7 +377,7 @@ async def test_logs_hold_no_secret(start_api: Callable[..., Api], token: str, db
             await client.post("/v1/ingest", content=b"{", headers=JSON | bearer(secret))
         await client.get("/v1/live/vehicles", params={"cursor": token}, headers=bearer(token))
     api.process.stop()
-    password = re.findall(r"://fleet:([^@]+)@", api.env["FLEET_DATABASE_URL"])[0]
+    password = re.findall(r"://api:([^@]+)@", api.env["FLEET_DATABASE_URL"])[0]
     for secret in (token.split("_", 2)[2], revoked.split("_", 2)[2], "nonsense-secret", password):
         assert secret not in api.log
 
