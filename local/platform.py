@@ -41,7 +41,12 @@ class Platform:
         self.ports = ports or free_ports()
         self._sim_vehicles = sim_vehicles
         self.postgres = Postgres(self.directory / "postgres", port=self.ports.postgres)
-        self.broker = Mosquitto(self.directory / "mosquitto", port=self.ports.mqtt)
+        self.broker = Mosquitto(
+            self.directory / "mosquitto",
+            port=self.ports.mqtt,
+            tls_port=self.ports.mqtt_tls,
+            password_port=self.ports.mqtt_password,
+        )
         self.bridge = self._service("bridge", self.ports.bridge_http, self._bridge_settings)
         self.api = self._service("api", self.ports.http, self._api_settings)
         self.started: list[Part] = []
