@@ -223,6 +223,33 @@ async def test_device_key_may_report_its_device_only(api: Api, db: Connection) -
     assert await db.fetchval("SELECT count(*) FROM vehicle_telemetry_history") == 1
 
 
+async def test_foreign_reading_is_replayed_only_when_asked_for_by_name(
+    api: Api, db: Connection, database_url: str
+) -> None:
+    token = await make(db, "ingest", devices=("EV_1",))
+    async with api.client(token) as client:
+        assert_problem(await client.post("/v1/ingest", content=encode(vehicle("EV_2")), headers=JSON), 403)
+    reject = str(await db.fetchval("SELECT id FROM rejected_message"))
+    for arguments in (["--reason", "forbidden"], [reject]):
+        left = await asyncio.to_thread(replay, database_url, *arguments)
+        assert left.returncode == 1
+        said = f"{reject} forbidden: key {id_of(token)} may not report vehicle EV_2; --even-forbidden "
+        assert left.stdout.startswith(said)
+    assert await db.fetchval("SELECT count(*) FROM vehicle_telemetry_history") == 0
+    assert await db.fetchval("SELECT count(*) FROM audit_log WHERE action = 'rejected.replay'") == 0
+    asked = await asyncio.to_thread(replay, database_url, reject, "--even-forbidden")
+    assert (asked.returncode, asked.stdout) == (0, f"{reject} stored\n")
+    assert await db.fetchval("SELECT vehicle_id FROM vehicle_telemetry_history") == "EV_2"
+    trail = await db.fetchval("SELECT detail FROM audit_log WHERE action = 'rejected.replay'")
+    assert json.loads(trail) == {"reason": "forbidden", "result": "stored"}
+
+
+def replay(database_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bridge", "rejected", "replay", *arguments]
+    env = {**os.environ, "FLEET_DATABASE_URL": database_url}
+    return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+
+
 async def test_foreign_reading_in_an_array_is_rejected_alone(api: Api, db: Connection) -> None:
     token = await make(db, "ingest", devices=("EV_*", "METER_001"))
     body = encode_many([vehicle("EV_1"), vehicle("XX_1"), meter("METER_001"), meter("METER_0011")])
