@@ -16,7 +16,7 @@ from bridge import logs, memory, rejects
 from bridge.errors import Misconfigured, StoreUnavailable
 from bridge.migrate import migrate as apply_migrations
 from bridge.service import Bridge
-from bridge.settings import Settings
+from bridge.settings import Settings, problems
 from bridge.store import PostgresStore, translated
 
 T = TypeVar("T")
@@ -31,8 +31,7 @@ def _settings() -> Settings:
     try:
         settings = Settings()
     except ValidationError as error:
-        for problem in error.errors():
-            print(f"FLEET_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}", file=sys.stderr)
+        print(problems(error), file=sys.stderr)
         raise SystemExit(2) from None
     logs.configure(settings.log_level, settings.log_format)
     return settings
