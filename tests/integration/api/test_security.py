@@ -25,10 +25,11 @@ from cryptography.x509.oid import NameOID
 
 from api import keys
 from api.auth import PUBLIC_PATHS, Scope, new_token, required_scope
+from bridge.reading import Reading
 from bridge.wire import encode, encode_many
 from local.postgres import Postgres
 from tests.integration.api.server import Api, Connection, assert_problem
-from tests.readings import meter, vehicle
+from tests.readings import meter, now_minute, vehicle
 
 pytestmark = pytest.mark.anyio
 
@@ -221,6 +222,20 @@ async def test_device_key_may_report_its_device_only(api: Api, db: Connection) -
     assert (row["reason"], row["source"]) == ("forbidden", "http")
     assert id_of(token) in row["detail"]
     assert await db.fetchval("SELECT count(*) FROM vehicle_telemetry_history") == 1
+
+
+@pytest.mark.parametrize("make_reading", [vehicle, meter])
+async def test_reject_of_another_kind_is_forbidden_too(
+    api: Api, db: Connection, make_reading: Callable[..., Reading]
+) -> None:
+    """It is a reading as soon as a limit is wider, and a replay asks for no key."""
+    token = await make(db, "ingest", devices=("vehicle:EV_1",))
+    late = encode(make_reading("EV_1", now_minute() - timedelta(days=200)))
+    async with api.client(token) as client:
+        answer = await client.post("/v1/ingest", content=late, headers=JSON)
+    found = await db.fetchval("SELECT reason FROM rejected_message")
+    expected = (422, "timestamp_out_of_range") if make_reading is vehicle else (403, "forbidden")
+    assert (answer.status_code, found) == expected
 
 
 async def test_foreign_reading_is_replayed_only_when_asked_for_by_name(
