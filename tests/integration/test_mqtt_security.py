@@ -116,6 +116,20 @@ def test_publish_elsewhere_is_refused(broker_server: Mosquitto, topic: str) -> N
         assert attacker.publish(topic) == "Not authorized"
 
 
+@pytest.mark.parametrize("name", ["bridge", "gateway", "provisioner", "vehicle/EV_2"])
+def test_certificate_says_who_it_is_whatever_the_connect_says(
+    broker_server: Mosquitto, listening: DeviceClient, name: str
+) -> None:
+    attacker = vehicle(broker_server, client_id=name)
+    attacker.paho.username_pw_set(name, accounts(broker_server.provisioning).get(name, "x"))
+    with connected(attacker, broker_server.tls_port):
+        assert attacker.publish(TELEMETRY) == "Success"
+        assert attacker.publish("fleet/vehicle/EV_2/telemetry") == "Not authorized"
+        assert attacker.publish("fleet/bridge/main/status") == "Not authorized"
+    until(lambda: bool(listening.messages))
+    assert [topic for topic, _ in listening.messages] == [TELEMETRY]
+
+
 @pytest.mark.parametrize("name", ["gateway", "provisioner"])
 def test_internal_accounts_cannot_speak_for_the_bridge(broker_server: Mosquitto, name: str) -> None:
     with connected(account(broker_server, name, "x"), broker_server.port) as attacker:
