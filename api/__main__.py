@@ -19,6 +19,7 @@ from api.server import serve
 from api.settings import ApiSettings
 from bridge import logs, memory
 from bridge.errors import Misconfigured, StoreUnavailable
+from bridge.settings import problems
 from bridge.store import translated
 
 # A pretty traceback shows variables, and some of ours are secrets.
@@ -34,8 +35,7 @@ def _settings() -> ApiSettings:
     try:
         settings = ApiSettings()
     except ValidationError as error:
-        for problem in error.errors():
-            print(f"FLEET_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}", file=sys.stderr)
+        print(problems(error), file=sys.stderr)
         raise SystemExit(2) from None
     logs.configure(settings.log_level, settings.log_format)
     return settings

@@ -6,6 +6,7 @@ request costs as much as storing a reading.
 
 import asyncio
 import dataclasses
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -19,6 +20,7 @@ from api.settings import ApiSettings
 from bridge.delivery import Item, Outcome, Receipt, Settlement, delivery
 from bridge.errors import NotJson, Rejected, StoreUnavailable, TooManyReadings
 from bridge.ingest import Ingest
+from bridge.reading import Kind
 from bridge.verdict import refuse
 from bridge.wire import decode_body
 
@@ -26,6 +28,7 @@ log = structlog.get_logger(__name__)
 
 _JSON = frozenset({"", "application/json"})
 _NDJSON = frozenset({"application/x-ndjson", "application/ndjson"})
+_KINDS: tuple[Kind, ...] = ("vehicle", "meter")
 
 
 class IngestDoor:
@@ -94,12 +97,25 @@ def _is_ndjson(content_type: str) -> bool:
 
 def _forbid_foreign(item: Item, key: ApiKey) -> Item:
     """The item itself, or its rejection when the key may not report the device that it names."""
+    if key.devices is None:
+        return item
     if isinstance(item, Rejected):
-        foreign = item.device is not None and not any(key.may_report(k, item.device) for k in ("vehicle", "meter"))
+        device = item.device
+        foreign = device is not None and not any(key.may_report(kind, device) for kind in _kinds(item.payload))
         return dataclasses.replace(item, reason="forbidden", detail=_detail(key, item.device)) if foreign else item
     if key.may_report(item.kind, item.device):
         return item
     return refuse(item, "forbidden", _detail(key, f"{item.kind} {item.device}"), "http")
+
+
+def _kinds(payload: bytes) -> Sequence[Kind]:
+    """What a rejected reading may be of: replayed one day, it must not be of a kind that its key may not report."""
+    try:
+        fields = json.loads(payload)
+    except (ValueError, RecursionError):
+        fields = None
+    named: list[Kind] = [kind for kind in _KINDS if isinstance(fields, dict) and f"{kind}Id" in fields]
+    return named or _KINDS
 
 
 def _detail(key: ApiKey, device: str | None) -> str:

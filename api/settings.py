@@ -1,5 +1,6 @@
 """The settings that only the API has, on top of the bridge's."""
 
+import ssl
 from pathlib import Path
 from typing import Self
 
@@ -49,3 +50,25 @@ class ApiSettings(Settings):
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("FLEET_TLS_CERT_FILE and FLEET_TLS_KEY_FILE belong together")
         return self
+
+    @model_validator(mode="after")
+    def _certificate_that_can_be_used(self) -> Self:
+        if self.tls_cert_file is not None and self.tls_key_file is not None:
+            for name, path in (("CERT", self.tls_cert_file), ("KEY", self.tls_key_file)):
+                _refuse_unreadable(f"FLEET_TLS_{name}_FILE", path)
+            try:
+                # The empty password: OpenSSL would ask the terminal for that of an encrypted key.
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.tls_cert_file, self.tls_key_file, "")
+            except ssl.SSLError as error:
+                given = f"{self.tls_cert_file} and {self.tls_key_file}"
+                reason = error.reason or "no certificate, or no key that is not encrypted"
+                message = f"FLEET_TLS_CERT_FILE, FLEET_TLS_KEY_FILE: {given} are no certificate and its key ({reason})"
+                raise ValueError(message) from None
+        return self
+
+
+def _refuse_unreadable(setting: str, path: Path) -> None:
+    try:
+        path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{setting}: {path} cannot be read: {error.strerror}") from None

@@ -16,7 +16,7 @@ from bridge import logs, memory, rejects
 from bridge.errors import Misconfigured, StoreUnavailable
 from bridge.migrate import migrate as apply_migrations
 from bridge.service import Bridge
-from bridge.settings import Settings
+from bridge.settings import Settings, problems
 from bridge.store import PostgresStore, translated
 
 T = TypeVar("T")
@@ -31,8 +31,7 @@ def _settings() -> Settings:
     try:
         settings = Settings()
     except ValidationError as error:
-        for problem in error.errors():
-            print(f"FLEET_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}", file=sys.stderr)
+        print(problems(error), file=sys.stderr)
         raise SystemExit(2) from None
     logs.configure(settings.log_level, settings.log_format)
     return settings
@@ -105,15 +104,17 @@ def show(id_: Annotated[UUID, typer.Argument(metavar="ID")]) -> None:
 def replay(
     ids: Annotated[list[UUID] | None, typer.Argument(metavar="[ID]...")] = None,
     reason: Annotated[str | None, typer.Option(help="Every message rejected for this reason.")] = None,
+    even_forbidden: Annotated[
+        bool, typer.Option("--even-forbidden", help="Those too whose sender had no right to report the device.")
+    ] = False,
 ) -> None:
     """Decode and store rejected messages anew, for instance after widening a limit. Exits with 1 if any stays."""
 
     async def again() -> dict[UUID, str]:
         store = PostgresStore(settings.database_url)
         try:
-            return await rejects.replay_rejected(
-                settings.database_url, store, settings.accepted_window, ids or [], reason
-            )
+            url, window = settings.database_url, settings.accepted_window
+            return await rejects.replay_rejected(url, store, window, ids or [], reason, even_forbidden=even_forbidden)
         finally:
             await store.close()
 

@@ -21,7 +21,7 @@ ORDER BY received_at DESC LIMIT $3
 """
 _SHOW = "SELECT * FROM rejected_message WHERE id = $1"
 _PENDING = """
-SELECT id, source, topic, payload FROM rejected_message
+SELECT id, source, topic, payload, reason, detail FROM rejected_message
 WHERE replayed_at IS NULL AND (id = ANY($1::uuid[]) OR ($2::text IS NOT NULL AND reason = $2))
 ORDER BY received_at
 """
@@ -48,25 +48,34 @@ async def show_rejected(url: str, id_: UUID) -> dict[str, Any] | None:
 
 
 async def replay_rejected(
-    url: str, store: Store, window: AcceptedWindow, ids: Sequence[UUID], reason: str | None
+    url: str,
+    store: Store,
+    window: AcceptedWindow,
+    ids: Sequence[UUID],
+    reason: str | None,
+    *,
+    even_forbidden: bool = False,
 ) -> dict[UUID, str]:
     """Decode and write the messages anew. Returns what became of each: `stored`, or why not, still.
 
-    A message counts as replayed when everything in it is in the history.
+    A message counts as replayed when everything in it is in the history. One that was forbidden is a good reading, so
+    it would be stored as if its sender had the right to it: it is left alone unless `even_forbidden`.
     """
     connection = await asyncpg.connect(url)
     try:
         results: dict[UUID, str] = {}
         for row in await connection.fetch(_PENDING, list(ids), reason):
+            if row["reason"] == "forbidden" and not even_forbidden:
+                results[row["id"]] = f"forbidden: {row['detail']}; --even-forbidden stores it all the same"
+                continue
             items = _decode(row["source"], row["topic"], row["payload"], window)
             refused = [str(o) for o in await store.write(items) if isinstance(o, Rejected)]
             results[row["id"]] = result = "; ".join(refused) or "stored"
             async with connection.transaction():
                 if not refused:
                     await connection.execute(_DONE, row["id"])
-                await audit.record(
-                    connection, audit.operator(), "rejected.replay", f"rejected:{row['id']}", result=result
-                )
+                subject, was = f"rejected:{row['id']}", row["reason"]
+                await audit.record(connection, audit.operator(), "rejected.replay", subject, reason=was, result=result)
         return results
     finally:
         await connection.close()

@@ -1,10 +1,12 @@
 """Every setting, read once from `FLEET_*`. A setting that is wrong stops the start with its name and the reason."""
 
+import ssl
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
-from pydantic import AfterValidator, Field, FilePath
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bridge.wire import AcceptedWindow
@@ -23,7 +25,29 @@ def _database_url(url: str) -> str:
         raise ValueError("has the form postgresql://[user:password@]host[:port][,...]/database")
     for host in parts.netloc.rpartition("@")[2].split(","):
         _ = urlsplit(f"//{host}").port  # raises when it is no port
+    for ca_file in parse_qs(parts.query).get("sslrootcert", []):
+        _ca_file(Path(ca_file))
     return url
+
+
+def _ca_file(path: Path) -> Path:
+    try:
+        ssl.create_default_context(cafile=path)
+    except ssl.SSLError:
+        raise ValueError(f"{path} holds no certificate (PEM)") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    return path
+
+
+def problems(error: ValidationError) -> str:
+    """What is wrong with the settings, a line each: the variable's name and the reason."""
+    lines = []
+    for problem in error.errors():
+        name = "_".join(map(str, problem["loc"])).upper()
+        reason = problem["msg"].removeprefix("Value error, ")
+        lines.append(f"FLEET_{name}: {reason}" if name else reason)
+    return "\n".join(lines)
 
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -41,7 +65,7 @@ class Settings(BaseSettings):
         default="mqtt://127.0.0.1:1884",
         description="The broker's bridge listener: mqtt:// or mqtts://, user and password where it asks for them.",
     )
-    mqtt_ca_file: FilePath | None = Field(
+    mqtt_ca_file: Annotated[Path, AfterValidator(_ca_file)] | None = Field(
         default=None, description="CA that signed the broker's certificate; the system's when unset."
     )
     bridge_name: str = Field(

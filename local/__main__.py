@@ -8,6 +8,7 @@ import typer
 from pydantic import ValidationError
 
 from bridge.errors import Misconfigured
+from bridge.settings import problems
 from local import secrets as compose_secrets
 from local.settings import LocalSettings
 from local.settings_page import page
@@ -26,8 +27,7 @@ def run(context: typer.Context) -> None:
     try:
         up(LocalSettings())
     except ValidationError as error:
-        problems = [f"FLEET_{'_'.join(map(str, p['loc'])).upper()}: {p['msg']}" for p in error.errors()]
-        _fail("\n".join(problems), 2)
+        _fail(problems(error), 2)
     except Misconfigured as error:
         _fail(str(error), 2)
     except RuntimeError as error:

@@ -10,7 +10,7 @@ from typing import Protocol, Self
 
 from local.mosquitto import Mosquitto
 from local.ports import Ports, free_ports
-from local.postgres import Postgres
+from local.postgres import LOGINS, Postgres
 from local.private import write_private
 from local.process import Process
 from local.service import Service, program, run_once
@@ -28,7 +28,7 @@ class Part(Protocol):
 
 
 class Platform:
-    """PostgreSQL, Mosquitto, the bridge and the API in one private directory, on loopback only.
+    """PostgreSQL, Mosquitto, the bridge and the API in one private directory, on loopback only, each with its login.
 
     A part can be stopped, killed (`part.process.kill()`) and started again by itself. Use it as a context manager:
     whatever was started is stopped.
@@ -41,9 +41,14 @@ class Platform:
         self.ports = ports or free_ports()
         self._sim_vehicles = sim_vehicles
         self.postgres = Postgres(self.directory / "postgres", port=self.ports.postgres)
-        self.broker = Mosquitto(self.directory / "mosquitto", port=self.ports.mqtt)
-        self.bridge = self._service("bridge", self.ports.bridge_http)
-        self.api = self._service("api", self.ports.http)
+        self.broker = Mosquitto(
+            self.directory / "mosquitto",
+            port=self.ports.mqtt,
+            tls_port=self.ports.mqtt_tls,
+            password_port=self.ports.mqtt_password,
+        )
+        self.bridge = self._service("bridge", self.ports.bridge_http, self._bridge_settings)
+        self.api = self._service("api", self.ports.http, self._api_settings)
         self.started: list[Part] = []
         """The parts that run, or should, in the order of their start."""
 
@@ -51,13 +56,15 @@ class Platform:
         """Start everything; on return all of it is ready. Raises `RuntimeError` with the end of a log when not."""
         self._start(self.postgres)
         self.postgres.ensure_database(self.database, _OWNER)
+        for login, groups in LOGINS.items():
+            self.postgres.ensure_login(login, groups)
         self._start(self.broker)
-        run_once(["bridge", "migrate"], self.settings)
+        run_once(["bridge", "migrate"], {"FLEET_DATABASE_URL": self.database_url})
         self._start(self.bridge)
         self._start(self.api)
         _ = self.api_key
         if self._sim_vehicles:
-            self._start(Simulator(self.directory, self._sim_vehicles, self.settings | self.addresses))
+            self._start(Simulator(self.directory, self._sim_vehicles, self._device_addresses))
 
     def stop(self) -> None:
         """Stop in reverse order: nobody loses the server that they still need to finish."""
@@ -75,31 +82,13 @@ class Platform:
         return next((part.process for part in self.started if not part.process.running), None)
 
     @property
-    def settings(self) -> dict[str, str]:
-        """The settings that make a program of the project part of this platform."""
-        return {
-            "FLEET_DATABASE_URL": self.database_url,
-            "FLEET_BRIDGE_MQTT_URL": self.broker.bridge_url,
-            "FLEET_BRIDGE_CLIENT_ID": self.broker.bridge_client_id,
-            "FLEET_BRIDGE_HTTP_HOST": "127.0.0.1",
-            "FLEET_BRIDGE_HTTP_PORT": str(self.ports.bridge_http),
-            "FLEET_HTTP_HOST": "127.0.0.1",
-            "FLEET_HTTP_PORT": str(self.ports.http),
-        }
-
-    @property
     def addresses(self) -> dict[str, str]:
-        """What a client needs, in the order in which `<dir>/env` has it."""
-        return {
-            "FLEET_API_URL": self.api.url,
-            "FLEET_API_KEY": self.api_key,
-            "FLEET_MQTT_URL": self.broker.url,
-            "FLEET_DATABASE_URL": self.database_url,
-        }
+        """What a client and an administrator need, in the order in which `<dir>/env` has it."""
+        return {**self._device_addresses, "FLEET_DATABASE_URL": self.database_url}
 
     @property
     def database_url(self) -> str:
-        """The project's database, as its owner."""
+        """The project's database, as its owner: for migrations and administrators, not for what serves."""
         return self.postgres.url(self.database, _OWNER)
 
     @property
@@ -112,7 +101,7 @@ class Platform:
         """A key that may do everything; made once."""
         if not self.api_key_file.exists():
             scopes = [f"--scope={scope}" for scope in ("ingest", "read", "assign", "admin")]
-            key = run_once(["api", "key", "create", "local", *scopes], self.settings)
+            key = run_once(["api", "key", "create", "local", *scopes], self._api_settings)
             write_private(self.api_key_file, key)
         return self.api_key_file.read_text()
 
@@ -120,8 +109,30 @@ class Platform:
         self.started.append(part)
         part.start()
 
-    def _service(self, module: str, port: int) -> Service:
-        return Service(f"the {module}", [module, "run"], self._logs / f"{module}.log", self.settings, port)
+    @property
+    def _device_addresses(self) -> dict[str, str]:
+        return {"FLEET_API_URL": self.api.url, "FLEET_API_KEY": self.api_key, "FLEET_MQTT_URL": self.broker.url}
+
+    @property
+    def _bridge_settings(self) -> dict[str, str]:
+        return {
+            "FLEET_DATABASE_URL": self.postgres.url(self.database, "bridge"),
+            "FLEET_BRIDGE_MQTT_URL": self.broker.bridge_url,
+            "FLEET_BRIDGE_CLIENT_ID": self.broker.bridge_client_id,
+            "FLEET_BRIDGE_HTTP_HOST": "127.0.0.1",
+            "FLEET_BRIDGE_HTTP_PORT": str(self.ports.bridge_http),
+        }
+
+    @property
+    def _api_settings(self) -> dict[str, str]:
+        return {
+            "FLEET_DATABASE_URL": self.postgres.url(self.database, "api"),
+            "FLEET_HTTP_HOST": "127.0.0.1",
+            "FLEET_HTTP_PORT": str(self.ports.http),
+        }
+
+    def _service(self, module: str, port: int, settings: dict[str, str]) -> Service:
+        return Service(f"the {module}", [module, "run"], self._logs / f"{module}.log", settings, port)
 
 
 class Simulator:

@@ -3,7 +3,7 @@
 import contextlib
 import random
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from bridge.errors import Misconfigured
 
@@ -17,6 +17,8 @@ class Ports:
     http: int
     bridge_http: int
     mqtt: int
+    mqtt_tls: int
+    mqtt_password: int
     postgres: int
 
 
@@ -34,8 +36,8 @@ def pick(setting: str, port: int, given: bool) -> int:
 
 
 def free_ports() -> Ports:
-    """Four ports that nobody listens on now."""
-    return Ports(free_port(), free_port(), free_port(), free_port())
+    """Ports that nobody listens on now."""
+    return Ports(*(free_port() for _ in fields(Ports)))
 
 
 def free_port() -> int:

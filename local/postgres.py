@@ -33,9 +33,9 @@ SETTINGS = {
 }
 """The server settings; docker-compose.yml has the same."""
 
-
 LOGINS = {"bridge": ("fleet_writer",), "api": ("fleet_writer", "fleet_reader", "fleet_api")}
 """The programs' login roles, for `ensure_login`: what each may do is said by its groups (schema/0004_roles.sql)."""
+_LOGIN_SQL = Path(__file__).with_name("login.sql")
 
 
 class Postgres:
@@ -60,54 +60,52 @@ class Postgres:
         self.process.stop(timeout_s=_CHECKPOINT_TIMEOUT_S)
 
     def url(self, database: str = "postgres", user: str = "postgres") -> str:
-        """A libpq URL of the superuser, of an owner, or of a role that `ensure_login` has made."""
-        password = self._password_of(user) if self._password_file(user).exists() else self._password
+        """A libpq URL of the superuser, of an owner, or of a role that `ensure_login` makes."""
+        password = self._password if user == "postgres" else self._password_of(user)
         return f"postgresql://{user}:{quote(password)}@127.0.0.1:{self.port}/{database}"
 
     def sql(self, statement: str, database: str = "postgres") -> str:
         """Run SQL as the superuser and return what psql prints, unaligned and without headers."""
-        command = [_binary("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", self.url(database), "-c", statement]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-        if result.returncode:
-            raise RuntimeError(result.stderr.strip())
-        return result.stdout.strip()
+        return self._psql(database, "-c", statement)
 
     def ensure_database(self, database: str, owner: str) -> None:
         """Make the login role `owner` and its database unless they are there."""
-        if not self.sql(f"SELECT 1 FROM pg_roles WHERE rolname = '{owner}'"):  # noqa: S608
-            self.sql(f"CREATE ROLE {owner} LOGIN PASSWORD '{self._password}'")
+        self.ensure_login(owner)
         if not self.sql(f"SELECT 1 FROM pg_database WHERE datname = '{database}'"):  # noqa: S608
             self.sql(f"CREATE DATABASE {database} OWNER {owner}")
 
-    def ensure_login(self, role: str, groups: Sequence[str]) -> None:
+    def ensure_login(self, role: str, groups: Sequence[str] = ()) -> None:
         """Make the login role, with a password of its own, and the groups whose rights it has, unless they are there.
 
         The groups get their rights from `python -m bridge migrate`, so make the logins before it.
         """
-        for group in groups:
-            if not self.sql(f"SELECT 1 FROM pg_roles WHERE rolname = '{group}'"):  # noqa: S608
-                self.sql(f"CREATE ROLE {group} NOLOGIN")
-        if not self.sql(f"SELECT 1 FROM pg_roles WHERE rolname = '{role}'"):  # noqa: S608
-            self.sql(f"CREATE ROLE {role} LOGIN PASSWORD '{self._password_of(role)}'")
-        self.sql(f"GRANT {', '.join(groups)} TO {role}")
+        options = ["-v", f"role={role}", "-v", f"groups={','.join(groups)}", "-f", str(_LOGIN_SQL)]
+        self._psql("postgres", *options, env={"FLEET_LOGIN_PASSWORD": self._password_of(role)})
 
     def ready(self) -> bool:
         """Whether the server takes connections."""
         command = [_binary("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(command, check=False).returncode == 0  # noqa: S603
 
+    def _psql(self, database: str, *options: str, env: Mapping[str, str] | None = None) -> str:
+        """Run psql as the superuser. No secret is among its arguments: everybody on the machine can see those."""
+        where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", database]
+        command = [_binary("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", *where, *options]
+        secret = {**os.environ, "PGPASSWORD": self._password, **(env or {})}
+        result = subprocess.run(command, capture_output=True, text=True, check=False, env=secret)  # noqa: S603
+        if result.returncode:
+            raise RuntimeError(result.stderr.strip())
+        return result.stdout.strip()
+
     @property
     def _password(self) -> str:
-        """The password of the superuser and the owners, made once; initdb reads it as the service's user."""
+        """The password of the superuser, made once; initdb reads it as the service's user."""
         password = _made_once(self.directory / "password")
         give_to_service(self.directory / "password")
         return password
 
     def _password_of(self, role: str) -> str:
-        return _made_once(self._password_file(role))
-
-    def _password_file(self, role: str) -> Path:
-        return self.directory / f"password-{role}"
+        return _made_once(self.directory / f"password-{role}")
 
     def _initialise(self) -> None:
         """Make the cluster aside and put it in place when it is whole: initdb may be killed in the middle."""

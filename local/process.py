@@ -64,7 +64,8 @@ class Process:
 
     def start(self) -> None:
         """Start it in a session of its own, so that Ctrl-C reaches only us and we stop things in order."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.log.touch(mode=0o600)  # the broker's names its clients
         with self.log.open("ab") as log:
             _lock(log, self.log)
             self._popen = subprocess.Popen(  # noqa: S603

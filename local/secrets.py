@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+from local.postgres import LOGINS
 from mosquitto import provisioning
 from mosquitto.directory import Directory, accounts
 
@@ -20,22 +21,31 @@ def make(directory: Path) -> Path:
     directory.chmod(0o700)
     broker = Directory(directory / "mosquitto")
     provisioning.initialise(broker, _BROKER_HOSTS)
-    if not (directory / "fleet_database_url").exists():
-        _write_all(directory, accounts(broker))
+    _make_addresses(directory, accounts(broker))
     return directory.resolve()
 
 
-def _write_all(directory: Path, broker: Mapping[str, str]) -> None:
-    postgres = secrets.token_urlsafe(24)
-    files = {
-        "postgres_password": postgres,
-        "fleet_bridge_mqtt_url": f"mqtt://bridge:{broker['bridge']}@mosquitto:1884",
-        "fleet_bridge_client_id": broker["bridge_client_id"],
-        "fleet_mqtt_url": f"mqtt://gateway:{broker['gateway']}@mosquitto:1883",
-        "fleet_api_key": "",
-        # The last one: that it exists means that all the others do.
-        "fleet_database_url": f"postgresql://fleet:{postgres}@postgres:5432/fleet",
-    }
-    for name, text in files.items():
-        (directory / name).write_text(text)
-        (directory / name).chmod(0o644)
+def _make_addresses(directory: Path, broker: Mapping[str, str]) -> None:
+    _made_once(directory / "fleet_bridge_mqtt_url", f"mqtt://bridge:{broker['bridge']}@mosquitto:1884")
+    _made_once(directory / "fleet_bridge_client_id", broker["bridge_client_id"])
+    _made_once(directory / "fleet_mqtt_url", f"mqtt://gateway:{broker['gateway']}@mosquitto:1883")
+    _made_once(directory / "fleet_api_key", "")
+    _made_once(directory / "fleet_database_url", _database_url(directory, "fleet", "postgres_password"))
+    for login in LOGINS:
+        url = _database_url(directory, login, f"postgres_password_{login}")
+        _made_once(directory / f"fleet_database_url_{login}", url)
+
+
+def _database_url(directory: Path, login: str, password_file: str) -> str:
+    password = _made_once(directory / password_file, secrets.token_urlsafe(24))
+    return f"postgresql://{login}:{password}@postgres:5432/fleet"
+
+
+def _made_once(path: Path, text: str) -> str:
+    """What the file says, which is `text` when it was not there. It appears whole or not at all."""
+    if not path.exists():
+        new = path.with_name(f".{path.name}.new")
+        new.write_text(text)
+        new.chmod(0o644)
+        new.replace(path)
+    return path.read_text()

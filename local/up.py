@@ -10,6 +10,7 @@ import fcntl
 import os
 import shlex
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -110,11 +111,13 @@ def _assignments(values: Mapping[str, str]) -> str:
 
 
 def _introduce(platform: Platform) -> None:
-    env = platform.directory / "env"
+    env, python = platform.directory / "env", shlex.quote(sys.executable)
+    tls, password = (f"mqtts://localhost:{port}" for port in (platform.ports.mqtt_tls, platform.ports.mqtt_password))
     _say(f"""
 The platform is ready.
   API          {platform.api.url}        (documentation: {platform.api.url}/docs)
-  MQTT         mqtt://127.0.0.1:{platform.ports.mqtt}
+  MQTT         mqtt://127.0.0.1:{platform.ports.mqtt}        (gateways and the simulator, plain text)
+  devices      {tls} with a certificate, {password} with a password
   PostgreSQL   postgresql://127.0.0.1:{platform.ports.postgres}/{platform.database}
   bridge       {platform.bridge.url}/metrics
   API key      in {platform.api_key_file}; addresses with passwords, as shell assignments, in {env}
@@ -122,6 +125,9 @@ The platform is ready.
 Try it in another terminal:
   . {env}; mosquitto_pub -V 5 -q 1 -L $FLEET_MQTT_URL/fleet/vehicle/EV_002/telemetry -m '{_READING}'
   . {env}; curl -sS -H "Authorization: Bearer $FLEET_API_KEY" $FLEET_API_URL/v1/live/vehicles/EV_002
+
+Let a device in (its key, certificate and CA; with --password its password), see docs/security.md:
+  {python} -m mosquitto device add EV_002 --kind vehicle --dir {platform.broker.directory}
 
 Ctrl-C stops it.
 """)

@@ -1,6 +1,8 @@
 """Where the platform is: the broker and the API, as URLs."""
 
+import contextlib
 import ssl
+from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -28,8 +30,11 @@ class Api(NamedTuple):
         return {"Authorization": f"Bearer {self.key}"}
 
 
-def broker_of(url: str, ca_file: str | None) -> Broker:
-    """The broker of `mqtt[s]://[user:password@]host[:port]`. Raises `ValueError` for anything else."""
+def broker_of(url: str, ca_file: str | None, identity: tuple[str, str] | None = None) -> Broker:
+    """The broker of `mqtt[s]://[user:password@]host[:port]`; `identity` is a certificate and its key, for mqtts.
+
+    Raises `ValueError` with the setting and the reason for anything else.
+    """
     parts = urlsplit(url)
     if parts.scheme not in _DEFAULT_PORT or not parts.hostname:
         raise ValueError("the MQTT URL has the form mqtt[s]://[user:password@]host[:port]")
@@ -38,5 +43,26 @@ def broker_of(url: str, ca_file: str | None) -> Broker:
         parts.port or _DEFAULT_PORT[parts.scheme],
         unquote(parts.username) if parts.username else None,
         unquote(parts.password).encode() if parts.password else None,
-        ssl.create_default_context(cafile=ca_file) if parts.scheme == "mqtts" else None,
+        _tls(ca_file, identity) if parts.scheme == "mqtts" else None,
     )
+
+
+def _tls(ca_file: str | None, identity: tuple[str, str] | None) -> ssl.SSLContext:
+    with _named(f"FLEET_MQTT_CA_FILE: {ca_file}"):
+        context = ssl.create_default_context(cafile=ca_file)
+    if identity is not None:
+        with _named(f"FLEET_MQTT_CERT_FILE, FLEET_MQTT_KEY_FILE: {' and '.join(identity)}"):
+            # The empty password: OpenSSL would ask the terminal for that of an encrypted key.
+            context.load_cert_chain(*identity, password="")
+    return context
+
+
+@contextlib.contextmanager
+def _named(setting: str) -> Iterator[None]:
+    """Say which setting it is that names a file of no use."""
+    try:
+        yield
+    except ssl.SSLError as error:
+        raise ValueError(f"{setting}: no certificate (PEM) that can be used: {error.reason or error}") from None
+    except OSError as error:
+        raise ValueError(f"{setting}: cannot be read: {error.strerror}") from None

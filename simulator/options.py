@@ -15,6 +15,10 @@ MqttUrl = Annotated[
 CaFile = Annotated[
     str | None, typer.Option(envvar="FLEET_MQTT_CA_FILE", help="CA of the broker's certificate, for mqtts.")
 ]
+CertFile = Annotated[
+    str | None, typer.Option(envvar="FLEET_MQTT_CERT_FILE", help="Our own certificate, for mutual TLS.")
+]
+KeyFile = Annotated[str | None, typer.Option(envvar="FLEET_MQTT_KEY_FILE", help="The certificate's private key.")]
 ApiUrl = Annotated[str | None, typer.Option(envvar="FLEET_API_URL", help="The API; without it no assignments.")]
 ApiKey = Annotated[str | None, typer.Option(envvar="FLEET_API_KEY", help="A key of the API.")]
 ViaOption = Annotated[Via, typer.Option(help="How readings travel; both: every second connection over HTTP.")]
@@ -33,6 +37,8 @@ def route_of(
     connections: int,
     mqtt_url: str,
     mqtt_ca_file: str | None,
+    mqtt_cert_file: str | None,
+    mqtt_key_file: str | None,
     api_url: str | None,
     api_key: str | None,
     http_batch: int,
@@ -47,9 +53,12 @@ def route_of(
         raise typer.BadParameter(f"--via {via} needs --api-url and --api-key")
     if via == "both" and connections < 2:
         raise typer.BadParameter("--via both needs two connections at least")
+    if (mqtt_cert_file is None) != (mqtt_key_file is None):
+        raise typer.BadParameter("FLEET_MQTT_CERT_FILE and FLEET_MQTT_KEY_FILE belong together")
+    identity = (mqtt_cert_file, mqtt_key_file) if mqtt_cert_file and mqtt_key_file else None
     try:
-        broker = broker_of(mqtt_url, mqtt_ca_file) if via != "http" else None
-    except (ValueError, OSError) as error:
+        broker = broker_of(mqtt_url, mqtt_ca_file, identity) if via != "http" else None
+    except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     path = ledger or Path(f"ledger-{datetime.now(UTC):%Y%m%dT%H%M%S}")
     if path.exists():

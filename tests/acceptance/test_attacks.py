@@ -4,6 +4,7 @@ import contextlib
 import json
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -57,7 +58,14 @@ def test_payload_of_another_device_is_rejected(platform: Platform, client: httpx
     assert found == ["fleet/vehicle/ATTACKER/telemetry", "ATTACKER", "device_mismatch"]
 
 
-@pytest.mark.parametrize("payload", [b"{" * 200, b"[" * 60_000, b"\0" * 500])
+_VALID = reading(ATTACKER, 50.0)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"{" * 200, b"[" * 60_000, b"\0" * 500, _VALID, b"[" + b",".join([_VALID] * 1000) + b"]"],
+    ids=["objects", "arrays", "zeros", "readings", "backlogs"],
+)
 def test_flood_from_one_device_leaves_the_others_in_time(
     platform: Platform, client: httpx.Client, payload: bytes
 ) -> None:
@@ -67,3 +75,23 @@ def test_flood_from_one_device_leaves_the_others_in_time(
         for soc in (10.0, 20.0, 30.0):
             assert other.publish("fleet/vehicle/OTHER/telemetry", reading(OTHER, soc)) == "Success"
             until(partial(is_live, client, OTHER, soc), "a reading of another device is live", _PATIENCE_S)
+
+
+@pytest.mark.parametrize("text", ["'; DROP TABLE vehicle_live_status; --", "$1", "%s", "\\'; SELECT pg_sleep(60) --"])
+def test_sql_in_topics_and_values_is_only_text(platform: Platform, client: httpx.Client, text: str) -> None:
+    gateway = DeviceClient("sql")
+    account = urlsplit(platform.broker.url)
+    gateway.paho.username_pw_set(account.username, account.password)
+    note = json.loads(reading(OTHER, 40.0)) | {"note": text, text: 1}
+    with connected(gateway, platform.broker.port), client_of(platform, OTHER) as other:
+        topic = f"fleet/vehicle/{text}/telemetry"
+        assert gateway.publish(topic, reading(device("vehicle", "SQL"), 1.0)) == "Success"
+        assert other.publish("fleet/vehicle/OTHER/telemetry", json.dumps(note).encode()) == "Success"
+        until(lambda: _extra(client) == {"note": text, text: 1}, "the text is kept as it came")
+    found = f"SELECT count(*), min(reason), max(reason) FROM rejected_message WHERE topic = $text${topic}$text$"
+    until(lambda: platform.postgres.sql(found, platform.database) == "1|bad_topic|bad_topic", "the topic is rejected")
+
+
+def _extra(client: httpx.Client) -> object:
+    answer = client.get("/v1/live/vehicles/OTHER")
+    return answer.json().get("extra") if answer.status_code == 200 else None

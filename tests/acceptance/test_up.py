@@ -1,9 +1,11 @@
 """`make up`: ready when its file says so, the seed's readings in and out again, and nothing left behind."""
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -19,10 +21,11 @@ import httpx
 import psutil
 import pytest
 
-from local.ports import free_port
+from local.ports import Ports, free_port
 from tests.acceptance.waiting import until
+from tests.mqtt_devices import connected, with_certificate, with_password
 
-PORTS = ("FLEET_HTTP_PORT", "FLEET_MQTT_PORT", "FLEET_POSTGRES_PORT", "FLEET_BRIDGE_HTTP_PORT")
+PORTS = tuple(f"FLEET_{field.name.upper()}_PORT" for field in dataclasses.fields(Ports))
 
 
 class Up:
@@ -48,6 +51,10 @@ class Up:
         until(lambda: self.env.exists() or not self.runs, "ready", timeout_s)
         assert self.env.exists(), self.output.read_text()
         return dict(word.split("=", 1) for word in shlex.split(self.env.read_text()))
+
+    def port(self, name: str) -> str:
+        """A port that it was told to use."""
+        return self._environment[f"FLEET_{name}_PORT"]
 
     @property
     def env(self) -> Path:
@@ -216,6 +223,24 @@ def test_secrets_are_private(up: Up) -> None:
     assert env["FLEET_API_URL"] in output
     assert env["FLEET_API_KEY"] not in output
     assert up.stop() == 0
+
+
+def test_printed_line_provisions_a_device_for_the_printed_ports(up: Up) -> None:
+    up.run()
+    up.until_ready()
+    until(lambda: "Ctrl-C stops it" in up.output.read_text(), "the introduction is whole")
+    output = up.output.read_text()
+    tls, password = map(int, re.findall(r"mqtts://localhost:(\d+)", output))
+    assert (tls, password) == (int(up.port("MQTT_TLS")), int(up.port("MQTT_PASSWORD")))
+    (line,) = [line for line in output.splitlines() if "device add" in line]
+    root = Path(__file__).resolve().parents[2]
+    for command in (line, line.replace("EV_002 --kind vehicle", "METER_001 --kind meter --password")):
+        subprocess.run(["sh", "-c", command], cwd=root, check=True, timeout=60)
+    devices = up.directory / "mosquitto" / "devices"
+    with connected(with_certificate(devices / "vehicle" / "EV_002"), tls) as vehicle:
+        assert vehicle.publish("fleet/vehicle/EV_002/telemetry", b"{}") == "Success"
+    with connected(with_password(devices / "meter" / "METER_001", "meter/METER_001"), password) as meter:
+        assert meter.publish("fleet/meter/METER_001/telemetry", b"{}") == "Success"
 
 
 def test_default_port_that_is_taken_gives_way(up: Up) -> None:

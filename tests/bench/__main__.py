@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 import uvloop
 
-from tests.bench import end_to_end, latency, report, writes
+from tests.bench import end_to_end, latency, report, tls, writes
 from tests.bench.machine import Machine
 
 MEASURES = {
     ("T1", "T3"): end_to_end.t1_t3,
+    ("T1-TLS",): tls.t1_tls,
     ("T2",): writes.t2,
     ("T4",): end_to_end.t4,
     ("T5",): end_to_end.t5,

@@ -39,10 +39,11 @@ async def through(machine: Machine, load: Load, database_url: str) -> Run:
     with machine.broker() as broker, machine.bridge(database_url, broker) as bridge:
         before_s = bridge.cpu_s()
         sent = await run_flood(broker, load)
-        return await _finished(bridge, load, sent, before_s)
+        return await finished(bridge, load, sent, before_s)
 
 
-async def _finished(bridge: RunningBridge, load: Load, sent: Flood, before_s: float) -> Run:
+async def finished(bridge: RunningBridge, load: Load, sent: Flood, before_s: float) -> Run:
+    """Wait until all of a flood is committed; what it took, from its begin."""
     done = await until(lambda: bridge.counted("stored", "duplicate", "rejected") >= load.readings)
     cpu_us = (bridge.cpu_s() - before_s) / load.readings * 1e6
     if bridge.counted("stored") != load.readings:
@@ -141,7 +142,7 @@ async def t12(machine: Machine) -> list[Figure]:
 async def _again(machine: Machine, load: Load) -> tuple[float, float]:
     """The rates of the second and of the first time."""
     with machine.database() as url, machine.broker() as broker, machine.bridge(url, broker) as bridge:
-        fresh = await _finished(bridge, load, await run_flood(broker, load), bridge.cpu_s())
+        fresh = await finished(bridge, load, await run_flood(broker, load), bridge.cpu_s())
         sent = await run_flood(broker, load)
         done = await until(lambda: bridge.counted("duplicate", "rejected", "stored") >= 2 * load.readings)
         if bridge.counted("duplicate") != load.readings or await count_rows(url) != load.readings:

@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 from urllib.parse import unquote, urlsplit
@@ -85,9 +85,12 @@ class Machine:
             shutil.rmtree(broker.directory.parent, ignore_errors=True)
 
     @contextlib.contextmanager
-    def bridge(self, database_url: str, broker: Mosquitto) -> Iterator["RunningBridge"]:
-        """A bridge process with the default settings, subscribed."""
-        bridge = RunningBridge(self.directory / f"bridge{next(self._numbers)}.log", database_url, broker)
+    def bridge(
+        self, database_url: str, broker: Mosquitto, settings: Mapping[str, str] | None = None
+    ) -> Iterator["RunningBridge"]:
+        """A bridge process with the default settings, or these, subscribed."""
+        log = self.directory / f"bridge{next(self._numbers)}.log"
+        bridge = RunningBridge(log, database_url, broker, settings or {})
         bridge.start()
         try:
             yield bridge
@@ -105,7 +108,7 @@ class Machine:
 class RunningBridge:
     """`python -m bridge run`, watched from outside."""
 
-    def __init__(self, log: Path, database_url: str, broker: Mosquitto) -> None:
+    def __init__(self, log: Path, database_url: str, broker: Mosquitto, settings: Mapping[str, str]) -> None:
         self._port = free_port()
         env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("FLEET_")},
@@ -113,6 +116,7 @@ class RunningBridge:
             "FLEET_BRIDGE_MQTT_URL": broker.bridge_url,
             "FLEET_BRIDGE_HTTP_PORT": str(self._port),
             "FLEET_RECEIVE_MAXIMUM": str(WINDOW),
+            **settings,
         }
         self.process = Process("bridge", [sys.executable, "-m", "bridge", "run"], log, env=env)
 

@@ -1,6 +1,7 @@
 """An MQTT publisher that costs as little as one can: packets are bytes made beforehand, PUBACKs are only counted."""
 
 import asyncio
+import ssl
 from typing import Self, cast
 from urllib.parse import unquote, urlsplit
 
@@ -28,11 +29,11 @@ class Publisher(asyncio.Protocol):
         self.acked = 0
 
     @classmethod
-    async def open(cls, url: str, client_id: str) -> Self:
+    async def open(cls, url: str, client_id: str, tls: ssl.SSLContext | None = None) -> Self:
         """Connect, and wait for the broker's answer."""
         parts = urlsplit(url)
         _, publisher = await asyncio.get_running_loop().create_connection(
-            lambda: cls(url, client_id), parts.hostname or "", parts.port or 1883
+            lambda: cls(url, client_id), parts.hostname or "", parts.port or 1883, ssl=tls
         )
         while not publisher._connected:
             await publisher._next_change()

@@ -178,7 +178,7 @@ async def test_owner_who_may_not_make_roles_is_told_how(postgres: Postgres) -> N
 
 
 async def test_logins_have_passwords_of_their_own(logins: Postgres, database_url: str) -> None:
-    urls = {role: url_of(logins, database_url, role) for role in ("postgres", "bridge", "api")}
-    assert len({url.split(":")[2].split("@")[0] for url in urls.values()}) == 3
+    urls = {role: url_of(logins, database_url, role) for role in ("postgres", "fleet", "bridge", "api")}
+    assert len({url.split(":")[2].split("@")[0] for url in urls.values()}) == 4
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(urls["bridge"].replace("//bridge:", "//api:"))

@@ -1,6 +1,7 @@
 """The parts of the API that need neither a clock nor a server."""
 
 import contextlib
+import dataclasses
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -44,6 +45,21 @@ def test_only_the_key_itself_is_the_key() -> None:
     token, other = new_token()[1], new_token()[1]
     assert is_key(token, key(token=token))
     assert not is_key(other, key(token=token))
+
+
+def test_key_is_never_compared_byte_by_byte() -> None:
+    """`==` stops at the first difference, and how late that is would tell a guesser something."""
+
+    class Untouchable(bytes):
+        def __eq__(self, _other: object) -> bool:
+            raise AssertionError("compared with ==")
+
+        __hash__ = bytes.__hash__
+
+    token = new_token()[1]
+    guarded = dataclasses.replace(key(token=token), hash=Untouchable(token_hash(token)))
+    assert is_key(token, guarded)
+    assert not is_key(new_token()[1], guarded)
 
 
 @pytest.mark.parametrize(

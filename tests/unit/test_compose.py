@@ -11,11 +11,17 @@ import yaml
 
 from bridge.settings import Settings
 from local import secrets
-from local.postgres import SETTINGS
+from local.postgres import LOGINS, SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+
+
+def secrets_of(service: str) -> dict[str, str]:
+    """Each file below /run/secrets of the service's containers, and which of the secrets it is."""
+    listed = SERVICES[service].get("secrets", [])
+    return dict((s, s) if isinstance(s, str) else (s["target"], s["source"]) for s in listed)
 
 
 def test_postgres_has_the_settings_of_the_local_one() -> None:
@@ -65,7 +71,7 @@ def test_secrets_command_makes_every_file_that_compose_mounts(tmp_path: Path) ->
     directory = secrets.make(tmp_path / "secrets")
     mounted = {Path(secret["file"]).name for secret in COMPOSE["secrets"].values()}
     assert mounted == {path.name for path in directory.iterdir() if path.is_file()}
-    assert {secret for s in SERVICES.values() for secret in s.get("secrets", [])} == COMPOSE["secrets"].keys()
+    assert {source for name in SERVICES for source in secrets_of(name).values()} == COMPOSE["secrets"].keys()
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
 
 
@@ -76,7 +82,45 @@ def test_secrets_command_keeps_what_is_there(tmp_path: Path) -> None:
     first = {path: path.read_text() for path in kept}
     secrets.make(tmp_path)
     assert {path: path.read_text() for path in kept} == first
-    assert len(kept) == 12
+    assert len(kept) == 16
+
+
+def test_secrets_command_adds_what_an_earlier_version_did_not_make(tmp_path: Path) -> None:
+    secrets.make(tmp_path)
+    kept = {path: path.read_text() for path in tmp_path.iterdir() if path.is_file()}
+    for path in kept:
+        if path.name.endswith(("_bridge", "_api")):
+            path.unlink()
+    secrets.make(tmp_path)
+    now = {path: path.read_text() for path in tmp_path.iterdir() if path.is_file()}
+    assert now.keys() == kept.keys()
+    assert {path.name for path in kept if now[path] != kept[path]} == {
+        f"{name}_{login}" for name in ("postgres_password", "fleet_database_url") for login in LOGINS
+    }
+
+
+@pytest.mark.parametrize(("service", "login"), [("migrate", "fleet"), ("bridge", "bridge"), ("api", "api")])
+def test_each_program_has_its_own_login(tmp_path: Path, service: str, login: str) -> None:
+    directory = secrets.make(tmp_path)
+    url = (directory / secrets_of(service)["fleet_database_url"]).read_text()
+    password = (directory / ("postgres_password" if login == "fleet" else f"postgres_password_{login}")).read_text()
+    assert url == f"postgresql://{login}:{password}@postgres:5432/fleet"
+
+
+def test_owner_and_superuser_are_for_migrations_and_logins_only() -> None:
+    assert [name for name in SERVICES if "fleet_database_url" in secrets_of(name).values()] == ["migrate"]
+    assert [name for name in SERVICES if "postgres_password" in secrets_of(name).values()] == ["postgres", "logins"]
+
+
+def test_logins_are_there_before_the_migration_and_that_before_the_programs() -> None:
+    done = "service_completed_successfully"
+    assert SERVICES["migrate"]["depends_on"] == {"logins": {"condition": done}}
+    assert all(SERVICES[name]["depends_on"]["migrate"] == {"condition": done} for name in ("bridge", "api"))
+    mounts = [str(volume).split(":")[0] for volume in SERVICES["logins"]["volumes"]]
+    assert all((ROOT / mount).is_file() for mount in mounts)
+    script, directory = SERVICES["logins"]["command"][1:]
+    assert directory == "/run/secrets"
+    assert script in {str(volume).split(":")[1] for volume in SERVICES["logins"]["volumes"]}
 
 
 def test_broker_password_file_fits_the_urls(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The real API process on a free port, with a database of its own and keys for every purpose."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import httpx
 import pytest
 
 from api import keys
-from local.postgres import Postgres
+from bridge.migrate import migrate
+from local.postgres import LOGINS, Postgres
 from tests.integration.api.server import Api, Connection, launch
 
 # The history refuses TRUNCATE; the replica role has no triggers.
@@ -22,7 +24,15 @@ TRUNCATE vehicle_telemetry_history, meter_telemetry_history, vehicle_live_status
 def api_database_url(postgres: Postgres, template: str) -> str:
     """One database for all tests here, emptied before each: starting a process for each would take minutes."""
     postgres.sql(f"CREATE DATABASE api TEMPLATE {template} OWNER fleet")
+    postgres.ensure_login("api", LOGINS["api"])
+    asyncio.run(migrate(postgres.url("api", "fleet")))
     return postgres.url("api", "fleet")
+
+
+@pytest.fixture(scope="session")
+def login_url(postgres: Postgres, api_database_url: str) -> str:
+    """The same database as the API's own login: its process has no more rights than in production."""
+    return postgres.url("api", "api")
 
 
 @pytest.fixture
@@ -33,8 +43,8 @@ def database_url(postgres: Postgres, api_database_url: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def shared_api(api_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    api = launch(api_database_url, tmp_path_factory.mktemp("api") / "api.log", {})
+def shared_api(login_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    api = launch(login_url, tmp_path_factory.mktemp("api") / "api.log", {})
     yield api
     api.process.stop()
 
@@ -46,12 +56,16 @@ def api(shared_api: Api, database_url: str) -> Api:
 
 
 @pytest.fixture
-def start_api(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Api]]:
+def start_api(
+    login_url: str,
+    database_url: str,
+    tmp_path: Path,
+) -> Iterator[Callable[..., Api]]:
     """Start an API process with other settings; all are stopped after the test."""
     started: list[Api] = []
 
     def start(**settings: object) -> Api:
-        started.append(launch(database_url, tmp_path / f"api{len(started)}.log", settings))
+        started.append(launch(login_url, tmp_path / f"api{len(started)}.log", settings))
         return started[-1]
 
     yield start

@@ -25,10 +25,11 @@ from cryptography.x509.oid import NameOID
 
 from api import keys
 from api.auth import PUBLIC_PATHS, Scope, new_token, required_scope
+from bridge.reading import Reading
 from bridge.wire import encode, encode_many
 from local.postgres import Postgres
 from tests.integration.api.server import Api, Connection, assert_problem
-from tests.readings import meter, vehicle
+from tests.readings import meter, now_minute, vehicle
 
 pytestmark = pytest.mark.anyio
 
@@ -223,6 +224,47 @@ async def test_device_key_may_report_its_device_only(api: Api, db: Connection) -
     assert await db.fetchval("SELECT count(*) FROM vehicle_telemetry_history") == 1
 
 
+@pytest.mark.parametrize("make_reading", [vehicle, meter])
+async def test_reject_of_another_kind_is_forbidden_too(
+    api: Api, db: Connection, make_reading: Callable[..., Reading]
+) -> None:
+    """It is a reading as soon as a limit is wider, and a replay asks for no key."""
+    token = await make(db, "ingest", devices=("vehicle:EV_1",))
+    late = encode(make_reading("EV_1", now_minute() - timedelta(days=200)))
+    async with api.client(token) as client:
+        answer = await client.post("/v1/ingest", content=late, headers=JSON)
+    found = await db.fetchval("SELECT reason FROM rejected_message")
+    expected = (422, "timestamp_out_of_range") if make_reading is vehicle else (403, "forbidden")
+    assert (answer.status_code, found) == expected
+
+
+async def test_foreign_reading_is_replayed_only_when_asked_for_by_name(
+    api: Api, db: Connection, database_url: str
+) -> None:
+    token = await make(db, "ingest", devices=("EV_1",))
+    async with api.client(token) as client:
+        assert_problem(await client.post("/v1/ingest", content=encode(vehicle("EV_2")), headers=JSON), 403)
+    reject = str(await db.fetchval("SELECT id FROM rejected_message"))
+    for arguments in (["--reason", "forbidden"], [reject]):
+        left = await asyncio.to_thread(replay, database_url, *arguments)
+        assert left.returncode == 1
+        said = f"{reject} forbidden: key {id_of(token)} may not report vehicle EV_2; --even-forbidden "
+        assert left.stdout.startswith(said)
+    assert await db.fetchval("SELECT count(*) FROM vehicle_telemetry_history") == 0
+    assert await db.fetchval("SELECT count(*) FROM audit_log WHERE action = 'rejected.replay'") == 0
+    asked = await asyncio.to_thread(replay, database_url, reject, "--even-forbidden")
+    assert (asked.returncode, asked.stdout) == (0, f"{reject} stored\n")
+    assert await db.fetchval("SELECT vehicle_id FROM vehicle_telemetry_history") == "EV_2"
+    trail = await db.fetchval("SELECT detail FROM audit_log WHERE action = 'rejected.replay'")
+    assert json.loads(trail) == {"reason": "forbidden", "result": "stored"}
+
+
+def replay(database_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bridge", "rejected", "replay", *arguments]
+    env = {**os.environ, "FLEET_DATABASE_URL": database_url}
+    return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+
+
 async def test_foreign_reading_in_an_array_is_rejected_alone(api: Api, db: Connection) -> None:
     token = await make(db, "ingest", devices=("EV_*", "METER_001"))
     body = encode_many([vehicle("EV_1"), vehicle("XX_1"), meter("METER_001"), meter("METER_0011")])
@@ -377,7 +419,7 @@ async def test_logs_hold_no_secret(start_api: Callable[..., Api], token: str, db
             await client.post("/v1/ingest", content=b"{", headers=JSON | bearer(secret))
         await client.get("/v1/live/vehicles", params={"cursor": token}, headers=bearer(token))
     api.process.stop()
-    password = re.findall(r"://fleet:([^@]+)@", api.env["FLEET_DATABASE_URL"])[0]
+    password = re.findall(r"://api:([^@]+)@", api.env["FLEET_DATABASE_URL"])[0]
     for secret in (token.split("_", 2)[2], revoked.split("_", 2)[2], "nonsense-secret", password):
         assert secret not in api.log
 

@@ -1,0 +1,14 @@
+-- Makes one login and gives it the password and the groups, whatever was there before: `make up` and the containers
+-- run it at every start. The password comes by the environment, because arguments are seen by everybody on the machine.
+--   FLEET_LOGIN_PASSWORD=... psql -v role=bridge -v groups=fleet_writer -f login.sql
+\set ON_ERROR_STOP 1
+\getenv password FLEET_LOGIN_PASSWORD
+
+-- `python -m bridge migrate` gives the groups their rights and must find them.
+SELECT format('CREATE ROLE %I NOLOGIN', name)
+FROM unnest(string_to_array(:'groups', ',')) name WHERE to_regrole(name) IS NULL \gexec
+
+SELECT format('CREATE ROLE %I', :'role') WHERE to_regrole(:'role') IS NULL \gexec
+ALTER ROLE :"role" LOGIN PASSWORD :'password';
+
+SELECT format('GRANT %I TO %I', name, :'role') FROM unnest(string_to_array(:'groups', ',')) name \gexec
