@@ -1,5 +1,7 @@
 """`python -m tests.bench [--quick] [--rows N] [T1 T2 ...]`."""
 
+import asyncio
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from tests.bench import end_to_end, latency, report, writes
+from tests.bench import end_to_end, latency, posts, report, writes
 from tests.bench.machine import Machine
 
 MEASURES = {
@@ -16,6 +18,8 @@ MEASURES = {
     ("T2",): writes.t2,
     ("T4",): end_to_end.t4,
     ("T5",): end_to_end.t5,
+    ("T6",): posts.t6,
+    ("T7",): posts.t7,
     ("T10",): latency.t10,
     ("T11",): writes.t11,
     ("T12",): end_to_end.t12,
@@ -43,6 +47,10 @@ def main(
 
 
 async def _measure(machine: Machine, wanted: set[str]) -> list[report.Figure]:
+    """Take the wanted figures; SIGTERM ends the run as Ctrl-C does, with nothing left behind."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     figures: list[report.Figure] = []
     async with machine.running():
         for names, measure in MEASURES.items():

@@ -20,7 +20,7 @@ import psutil
 from bridge.migrate import migrate
 from local.mosquitto import Mosquitto
 from local.ports import free_port
-from local.postgres import Postgres
+from local.postgres import LOGINS, Postgres
 from local.process import Process, confine
 from tests.bench.load import Load, this_minute
 
@@ -56,9 +56,13 @@ class Machine:
         self.postgres.start()
         try:
             self.postgres.ensure_database("template", "fleet")
+            for login, groups in LOGINS.items():
+                self.postgres.ensure_login(login, groups)
             await migrate(self.postgres.url("template", "fleet"))
             yield self
         finally:
+            # An immediate shutdown: a last checkpoint of what is thrown away would be of no use to anybody.
+            self.postgres.process.send(signal.SIGQUIT)
             self.postgres.stop()
             shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -72,6 +76,10 @@ class Machine:
             yield self.postgres.url(name, "fleet")
         finally:
             self.postgres.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def as_login(self, database_url: str, login: str) -> str:
+        """The same database for one of the programs, with the rights that it has in production."""
+        return self.postgres.url(urlsplit(database_url).path[1:], login)
 
     @contextlib.contextmanager
     def broker(self) -> Iterator[Mosquitto]:
@@ -87,7 +95,8 @@ class Machine:
     @contextlib.contextmanager
     def bridge(self, database_url: str, broker: Mosquitto) -> Iterator["RunningBridge"]:
         """A bridge process with the default settings, subscribed."""
-        bridge = RunningBridge(self.directory / f"bridge{next(self._numbers)}.log", database_url, broker)
+        log = self.directory / f"bridge{next(self._numbers)}.log"
+        bridge = RunningBridge(log, self.as_login(database_url, "bridge"), broker)
         bridge.start()
         try:
             yield bridge
