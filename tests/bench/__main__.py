@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from tests.bench import end_to_end, latency, posts, report, writes
+from tests.bench import end_to_end, latency, posts, questions, report, writes
 from tests.bench.machine import Machine
 
 MEASURES = {
@@ -20,6 +20,7 @@ MEASURES = {
     ("T5",): end_to_end.t5,
     ("T6",): posts.t6,
     ("T7",): posts.t7,
+    ("T8",): questions.t8,
     ("T10",): latency.t10,
     ("T11",): writes.t11,
     ("T12",): end_to_end.t12,
