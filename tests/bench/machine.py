@@ -41,11 +41,13 @@ class Flood(NamedTuple):
 class Machine:
     """PostgreSQL with a migrated template; databases, brokers and bridges as they are asked for."""
 
-    def __init__(self, directory: Path, quick: bool, rows: int) -> None:
+    def __init__(self, directory: Path, quick: bool, rows: int, minutes: float) -> None:
         self.directory = directory
         self.quick = quick
         self.rows = rows
         """Rows of the large history."""
+        self.minutes = minutes
+        """How long a steady load lasts."""
         self.postgres = Postgres(directory / "postgres")
         self._numbers = itertools.count(1)
         self._ceiling: float | None = None
