@@ -47,9 +47,9 @@ def main(
     rows = rows or (10_000_000 if quick else 100_000_000)
     minutes = minutes or (1 if quick else 10)
     figures: list[report.Figure] | None = None
-    with tempfile.TemporaryDirectory(dir=directory, prefix="fleet-bench-") as private:
-        with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
-            figures = uvloop.run(_measure(Machine(Path(private) / "servers", quick, rows, minutes), wanted))
+    interrupted = contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt)
+    with interrupted, tempfile.TemporaryDirectory(dir=directory, prefix="fleet-bench-") as private:
+        figures = uvloop.run(_measure(Machine(Path(private) / "servers", quick, rows, minutes), wanted))
     if figures is None:
         raise typer.Exit(130)  # interrupted, and nothing is left behind
     before = report.earlier()
