@@ -35,7 +35,7 @@ check: $(INSTALLED)
 	$(BIN)/python -m pytest -q tests/unit/test_arrows.py
 
 bench: system $(INSTALLED)
-	$(BIN)/python -m tests.bench $(if $(QUICK),--quick)
+	@$(TIED) $(BIN)/python -m tests.bench $(if $(QUICK),--quick)
 
 chaos: system $(INSTALLED)
 	$(BIN)/python -m tests.acceptance.chaos --cycles $(CYCLES) --seed $(SEED)

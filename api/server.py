@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 
 from api.app import service
-from api.front import Front
 from api.protocol import Limits, bounded_protocol
 from api.settings import ApiSettings
 
@@ -32,7 +32,7 @@ async def serve(settings: ApiSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with service(settings, on_failure=stop.set) as front:
-        server = _Server(_config(settings, front))
+        server = _Server(configured(settings, front))
         serving = asyncio.create_task(server.serve())
         serving.add_done_callback(lambda _: stop.set())
         log.info("serving", host=settings.http_host, port=settings.http_port, tls=settings.tls_cert_file is not None)
@@ -41,10 +41,11 @@ async def serve(settings: ApiSettings) -> None:
         await serving
 
 
-def _config(settings: ApiSettings, front: Front) -> uvicorn.Config:
+def configured(settings: ApiSettings, app: ASGIApp) -> uvicorn.Config:
+    """How uvicorn serves an application of ours."""
     limits = Limits(settings.http_connections, settings.http_head_timeout_s, settings.http_head_bytes)
     return uvicorn.Config(
-        front,
+        app,
         host=settings.http_host,
         port=settings.http_port,
         http=bounded_protocol(limits),

@@ -1,5 +1,8 @@
-"""`python -m tests.bench [--quick] [--rows N] [T1 T2 ...]`."""
+"""`python -m tests.bench [--quick] [--rows N] [--minutes N] [--directory DIR] [T1 T2 ...]`."""
 
+import asyncio
+import contextlib
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -8,7 +11,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from tests.bench import end_to_end, latency, report, tls, writes
+from tests.bench import end_to_end, endurance, growth, latency, posts, questions, report, tls, writes
 from tests.bench.machine import Machine
 
 MEASURES = {
@@ -17,9 +20,15 @@ MEASURES = {
     ("T2",): writes.t2,
     ("T4",): end_to_end.t4,
     ("T5",): end_to_end.t5,
+    ("T6",): posts.t6,
+    ("T7",): posts.t7,
+    ("T8",): questions.t8,
+    ("T9",): growth.t9,
+    ("T9b",): growth.t9b,
     ("T10",): latency.t10,
     ("T11",): writes.t11,
     ("T12",): end_to_end.t12,
+    ("T13",): endurance.t13,
 }
 QUICK = {"T1", "T2", "T3", "T6", "T8"}
 
@@ -28,6 +37,7 @@ def main(
     only: Annotated[list[str] | None, typer.Argument(metavar="[T1 T2 ...]", help="Only these measures.")] = None,
     quick: Annotated[bool, typer.Option(help="T1, T2, T3, T6 and T8, each shorter, in under five minutes.")] = False,
     rows: Annotated[int, typer.Option(help="Rows of the large history; 0: 100 million, or 10 million if quick.")] = 0,
+    minutes: Annotated[float, typer.Option(help="Length of T13; 0: ten minutes, or one if quick.")] = 0,
     directory: Annotated[Path | None, typer.Option(help="Where the servers keep their files meanwhile.")] = None,
 ) -> None:
     """Measure, compare with the run before, keep the result in bench-results/."""
@@ -36,14 +46,23 @@ def main(
     if unknown := wanted - known:
         raise typer.BadParameter(f"no such measure: {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
     rows = rows or (10_000_000 if quick else 100_000_000)
-    with tempfile.TemporaryDirectory(dir=directory, prefix="fleet-bench-") as private:
-        figures = uvloop.run(_measure(Machine(Path(private) / "servers", quick, rows), wanted))
+    minutes = minutes or (1 if quick else 10)
+    figures: list[report.Figure] | None = None
+    interrupted = contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt)
+    with interrupted, tempfile.TemporaryDirectory(dir=directory, prefix="fleet-bench-") as private:
+        figures = uvloop.run(_measure(Machine(Path(private) / "servers", quick, rows, minutes), wanted))
+    if figures is None:
+        raise typer.Exit(130)  # interrupted, and nothing is left behind
     before = report.earlier()
     print(report.table(figures, before))
     print(f"kept in {report.save(figures, quick)}")
 
 
 async def _measure(machine: Machine, wanted: set[str]) -> list[report.Figure]:
+    """Take the wanted figures; SIGTERM ends the run as Ctrl-C does, with nothing left behind."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     figures: list[report.Figure] = []
     async with machine.running():
         for names, measure in MEASURES.items():

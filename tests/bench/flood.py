@@ -30,6 +30,7 @@ class Order(NamedTuple):
     devices: int
     now: str
     per_message: int
+    stride: int
     rate: float | None
 
 
@@ -41,7 +42,7 @@ def _chunks(load: Load) -> Iterator[tuple[int, bytes]]:
 
 
 async def _publish(order: Order) -> None:
-    load = Load(order.messages, order.devices, datetime.fromisoformat(order.now), order.per_message)
+    load = Load(order.messages, order.devices, datetime.fromisoformat(order.now), order.per_message, order.stride)
     chunks = _chunks(load) if order.rate else iter(list(_chunks(load)))
     publisher = await Publisher.open(order.url, f"bench-{time.time_ns()}")
     _say("ready")

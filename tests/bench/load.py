@@ -14,6 +14,7 @@ Message = tuple[str, bytes]
 class Load(NamedTuple):
     """`messages` messages of `per_message` readings each; devices take turns, vehicles and meters alternate.
 
+    With a `stride` that shares no factor with `devices` they report in a scattered order instead of their names'.
     The last reading is as old as `now`, the first as many minutes older as the devices' turns make.
     """
 
@@ -21,6 +22,7 @@ class Load(NamedTuple):
     devices: int
     now: datetime
     per_message: int = 1
+    stride: int = 1
 
     @property
     def readings(self) -> int:
@@ -29,6 +31,7 @@ class Load(NamedTuple):
     def message(self, n: int) -> Message:
         """Topic and payload of message `n`."""
         turn, device = divmod(n, self.devices)
+        device = device * self.stride % self.devices
         first = self._first_minute + timedelta(minutes=turn * self.per_message)
         kind = ("vehicle", "meter")[device % 2]
         objects = [self._payload(device, first + timedelta(minutes=m)) for m in range(self.per_message)]

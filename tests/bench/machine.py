@@ -20,7 +20,7 @@ import psutil
 from bridge.migrate import migrate
 from local.mosquitto import Mosquitto
 from local.ports import free_port
-from local.postgres import Postgres
+from local.postgres import LOGINS, Postgres
 from local.process import Process, confine
 from tests.bench.load import Load, this_minute
 
@@ -41,14 +41,18 @@ class Flood(NamedTuple):
 class Machine:
     """PostgreSQL with a migrated template; databases, brokers and bridges as they are asked for."""
 
-    def __init__(self, directory: Path, quick: bool, rows: int) -> None:
+    def __init__(self, directory: Path, quick: bool, rows: int, minutes: float) -> None:
         self.directory = directory
         self.quick = quick
         self.rows = rows
         """Rows of the large history."""
+        self.minutes = minutes
+        """How long a steady load lasts."""
         self.postgres = Postgres(directory / "postgres")
         self._numbers = itertools.count(1)
         self._ceiling: float | None = None
+        self.long_history: str | None = None
+        """Its URL, once `tests.bench.history` has made it."""
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Machine"]:
@@ -56,22 +60,35 @@ class Machine:
         self.postgres.start()
         try:
             self.postgres.ensure_database("template", "fleet")
+            for login, groups in LOGINS.items():
+                self.postgres.ensure_login(login, groups)
             await migrate(self.postgres.url("template", "fleet"))
             yield self
         finally:
+            # An immediate shutdown: a last checkpoint of what is thrown away would be of no use to anybody.
+            self.postgres.process.send(signal.SIGQUIT)
             self.postgres.stop()
             shutil.rmtree(self.directory, ignore_errors=True)
 
     @contextlib.contextmanager
     def database(self) -> Iterator[str]:
         """The URL of a fresh database, after a checkpoint so that nobody pays for what came before."""
+        url = self.make_database()
+        try:
+            yield url
+        finally:
+            self.postgres.sql(f"DROP DATABASE {urlsplit(url).path[1:]} WITH (FORCE)")
+
+    def make_database(self) -> str:
+        """The same, for the rest of the run."""
         name = f"bench{next(self._numbers)}"
         self.postgres.sql(f"CREATE DATABASE {name} TEMPLATE template OWNER fleet")
         self.postgres.sql("CHECKPOINT")
-        try:
-            yield self.postgres.url(name, "fleet")
-        finally:
-            self.postgres.sql(f"DROP DATABASE {name} WITH (FORCE)")
+        return self.postgres.url(name, "fleet")
+
+    def as_login(self, database_url: str, login: str) -> str:
+        """The same database for one of the programs, with the rights that it has in production."""
+        return self.postgres.url(urlsplit(database_url).path[1:], login)
 
     @contextlib.contextmanager
     def broker(self) -> Iterator[Mosquitto]:
@@ -90,7 +107,7 @@ class Machine:
     ) -> Iterator["RunningBridge"]:
         """A bridge process with the default settings, or these, subscribed."""
         log = self.directory / f"bridge{next(self._numbers)}.log"
-        bridge = RunningBridge(log, database_url, broker, settings or {})
+        bridge = RunningBridge(log, self.as_login(database_url, "bridge"), broker, settings or {})
         bridge.start()
         try:
             yield bridge

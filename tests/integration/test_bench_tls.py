@@ -10,7 +10,7 @@ from tests.bench.report import Figure
 
 
 async def _measured(directory: Path) -> list[Figure]:
-    async with Machine(directory, quick=True, rows=0).running() as machine:
+    async with Machine(directory, quick=True, rows=0, minutes=1).running() as machine:
         return await tls.measured(machine, Load(400, 8, this_minute()), rounds=1)
 
 

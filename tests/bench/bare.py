@@ -1,0 +1,69 @@
+"""What the API is compared with, a process of its own: `python -m tests.bench.bare route|canned PORT`.
+
+`route` is a FastAPI route that validates the same body with the same model under the same uvicorn settings and stores
+nothing. `canned` answers whatever comes with the same bytes: as fast as any server can be, so that the load
+generator's own limit shows.
+"""
+
+import asyncio
+import sys
+from typing import cast
+
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+
+from api.server import configured
+from api.settings import ApiSettings
+from bridge import memory
+from bridge.reading import VehicleReading
+
+_RECEIPT = {"stored": 1, "duplicates": 0, "rejected": []}
+_BODY = b'{"stored":1,"duplicates":0,"rejected":[]}'
+_CANNED = b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(_BODY) + _BODY
+
+
+def _application() -> FastAPI:
+    app = FastAPI()
+
+    @app.post("/v1/ingest", status_code=201)
+    async def ingest(_: VehicleReading) -> dict[str, object]:
+        return _RECEIPT
+
+    @app.get("/readyz")
+    async def readyz() -> None:
+        return None
+
+    return app
+
+
+class _Canned(asyncio.Protocol):
+    """Answers when as many bytes have come as the head announces; a client sends its head at once."""
+
+    _missing = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._missing:
+            head, _, body = data.partition(b"\r\n\r\n")
+            self._missing = int(head.partition(b"Content-Length: ")[2].partition(b"\r")[0])
+            data = body
+        self._missing -= len(data)
+        if not self._missing:
+            self._transport.write(_CANNED)
+
+
+async def _route(port: int) -> None:
+    await uvicorn.Server(configured(ApiSettings(http_port=port), _application())).serve()
+
+
+async def _canned(port: int) -> None:
+    server = await asyncio.get_running_loop().create_server(_Canned, "127.0.0.1", port)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    memory.calm_collector()
+    uvloop.run({"route": _route, "canned": _canned}[sys.argv[1]](int(sys.argv[2])))

@@ -1,0 +1,65 @@
+"""The servers that requests are sent to: the API, and what it is compared with."""
+
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg
+import psutil
+
+from api import keys
+from local.ports import free_port, is_open
+from local.process import Process
+from local.service import Service
+from tests.bench.machine import Db, Machine
+
+
+class RunningApi(Service):
+    """`python -m api run` with its default settings, and a key for everything."""
+
+    def __init__(self, machine: Machine, database_url: str, key: str) -> None:
+        self.port = free_port()
+        self.key = key
+        env = {"FLEET_DATABASE_URL": machine.as_login(database_url, "api"), "FLEET_HTTP_PORT": str(self.port)}
+        super().__init__("api", ["api", "run"], machine.directory / f"api{self.port}.log", env, self.port)
+
+    def cpu_s(self) -> float:
+        """User and system time so far."""
+        return cpu_s(self.process)
+
+
+def cpu_s(process: Process) -> float:
+    """User and system time that a process has taken so far."""
+    times = psutil.Process(process.pid).cpu_times()
+    return float(times.user + times.system)
+
+
+@contextlib.asynccontextmanager
+async def api(machine: Machine, database_url: str) -> AsyncIterator[RunningApi]:
+    """An API on this database, ready."""
+    db: Db = await asyncpg.connect(database_url)
+    try:
+        async with db.transaction():
+            _, key = await keys.create(db, "bench", keys.Grant(keys.DEFAULT_SCOPES))
+    finally:
+        await db.close()
+    running = RunningApi(machine, database_url, key)
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@contextlib.contextmanager
+def bare(machine: Machine, kind: str) -> Iterator[tuple[int, Process]]:
+    """A server that stores nothing, `route` or `canned`: its port and process."""
+    port = free_port()
+    argv = [sys.executable, "-m", "tests.bench.bare", kind, str(port)]
+    process = Process(kind, argv, machine.directory / f"{kind}{port}.log")
+    process.start()
+    try:
+        process.wait_until(lambda: is_open(port))
+        yield port, process
+    finally:
+        process.stop()
