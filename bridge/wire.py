@@ -131,6 +131,18 @@ def _refuse_crowd(readings: int) -> None:
 
 
 def _decode_line(origin: _Origin, line: bytes, now: datetime, window: AcceptedWindow) -> Reading | Rejected:
+    """One line; a reading that is as it should be needs no document in between."""
+    model = VehicleReading if b'"vehicleId"' in line else MeterReading
+    try:
+        reading: Reading = model.__pydantic_validator__.validate_json(line, by_alias=True, by_name=False)
+    except ValidationError:
+        return _decode_odd_line(origin, line, now, window)
+    if reading.__pydantic_extra__ or not _in_window(reading, now, window):
+        return _decode_odd_line(origin, line, now, window)
+    return reading
+
+
+def _decode_odd_line(origin: _Origin, line: bytes, now: datetime, window: AcceptedWindow) -> Reading | Rejected:
     try:
         element = _loads(line)
     except ValueError as error:

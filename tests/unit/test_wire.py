@@ -243,6 +243,24 @@ def test_body_not_json_is_no_item_at_all() -> None:
         decode_body(b"hello", NOW, WINDOW)
 
 
+@given(
+    st.sampled_from([SEED_VEHICLE, SEED_METER]),
+    st.dictionaries(
+        st.sampled_from(["vehicleId", "meterId", "soc", "voltage", "timestamp", "firmware"]),
+        json_values | st.sampled_from(["EV_1", 50, 231.5, "2026-02-10T10:15:00Z", "1970-01-01T00:00:00Z"]),
+        max_size=4,
+    ),
+)
+def test_line_means_what_the_same_object_means_in_an_array(seed: bytes, fields: dict[str, object]) -> None:
+    text = json.dumps({**json.loads(seed), **fields}).encode()
+    (element,), (line,) = decode_body(b"[" + text + b"]", NOW, WINDOW), decode_body(text, NOW, WINDOW, ndjson=True)
+    if isinstance(element, Rejected):
+        assert isinstance(line, Rejected)
+        assert (line.reason, line.detail, line.device) == (element.reason, element.detail, element.device)
+    else:
+        assert line == element
+
+
 def test_ndjson_broken_line_is_rejected_alone() -> None:
     body = SEED_VEHICLE + b"\nhello\r\n\n" + SEED_METER
     first, second, third = decode_body(body, NOW, WINDOW, ndjson=True)
