@@ -22,6 +22,7 @@ BRIDGE = {
     "delivery": "reading errors",
     "metrics": "delivery errors",
     "reject_rate": "",
+    "connect_rate": "",
     "ingest": "delivery batch reject_rate errors metrics",
     "tables": "reading errors",
     "verdict": "delivery reading wire errors",
@@ -30,7 +31,7 @@ BRIDGE = {
     "migrate": "errors",
     "rejects": "delivery wire errors audit",
     "mqtt_connection": "wire delivery errors metrics settings",
-    "mqtt": "mqtt_connection delivery ingest metrics settings",
+    "mqtt": "mqtt_connection connect_rate delivery ingest metrics settings",
     "service": "ingest mqtt store settings errors metrics health",
     "__main__": "service rejects migrate store settings errors logs memory",
 }
