@@ -77,6 +77,11 @@ class SessionMetrics:
         )
         self.receipts = Counter("fleet_mqtt_receipts", "Receipts published.", registry=registry)
         self.connects = Counter("fleet_mqtt_connects", "Connections that the broker accepted.", registry=registry)
+        self.connect_alarms = Counter(
+            "fleet_mqtt_connect_alarms",
+            "Minutes with so many connections that another client may have our client id.",
+            registry=registry,
+        )
         self.session_lost = Counter(
             "fleet_mqtt_session_lost",
             "Connections for which the broker had no session: its queue, if there was one, is gone.",

@@ -7,6 +7,7 @@ Fixed client id, no clean start and a long expiry make the broker keep what arri
 import asyncio
 import random
 import ssl
+import time
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 import mqtt5
 import structlog
 
+from bridge.connect_rate import ConnectRate
 from bridge.delivery import Delivery
 from bridge.ingest import Ingest
 from bridge.metrics import SessionMetrics
@@ -38,6 +40,7 @@ class Session:
         self._settings = settings
         self._ingest = ingest
         self._metrics = metrics
+        self._connect_rate = ConnectRate()
         self._address = _address(settings)
         self._connection: Connection | None = None
         self._stopping = False
@@ -88,13 +91,19 @@ class Session:
     def _greet(self, connack: mqtt5.ConnAckPacket) -> None:
         if connack.reason_code != mqtt5.ConnAckReasonCode.SUCCESS:
             raise ConnectionLost(f"the broker refused the connection: {connack.reason_code.name}")
-        self._metrics.connects.inc()
+        self._count_connect()
         assert self._connection is not None
         self._connection.keep_alive_s = connack.server_keep_alive or self._settings.keep_alive_s
         self._connection.packet_limit = connack.max_packet_size or self._connection.packet_limit
         if not connack.session_present:
             self._metrics.session_lost.inc()
             log.warning("the broker has no session for this bridge: nothing was queued while it was away")
+
+    def _count_connect(self) -> None:
+        self._metrics.connects.inc()
+        if self._connect_rate.alarms(time.monotonic()):
+            self._metrics.connect_alarms.inc()
+            log.error("many connections within a minute: another client may use this bridge's client id")
 
     async def _until_closed(self) -> str:
         """Watch the connection to its end, and cut it when messages wait that no commit moves."""

@@ -12,7 +12,7 @@ from tests.acceptance.chaos.runner import Load, examine_all, run_cycle
 from tests.acceptance.chaos.stack import Stack
 
 _SEED = 1
-_LOAD = Load(count=360, rate=300.0)
+_LOAD = Load(count=360, rate=400.0)
 _cycles = itertools.count()
 
 

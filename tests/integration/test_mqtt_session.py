@@ -9,6 +9,7 @@ import asyncpg
 import mqtt5
 import pytest
 
+from bridge.connect_rate import MOST
 from bridge.wire import encode
 from local.mosquitto import Mosquitto
 from local.postgres import Postgres
@@ -224,6 +225,19 @@ async def test_session_taken_over_is_taken_back(broker: Mosquitto, database_url:
             await asyncio.wait_for(thief.closed(), 20)
         await until(bridge.ready)
         assert await bridge.metric("fleet_mqtt_connects_total") > 1
+        await publish(broker, 10)
+        await until(lambda: stored(db, 10))
+
+
+async def test_two_clients_that_fight_for_one_id_raise_an_alarm(broker: Mosquitto, database_url: str, db: Db) -> None:
+    """With any broker: Mosquitto 2.0.11 gives no reason when it closes a session that was taken over."""
+    async with asyncio.timeout(60), serving(broker.bridge_url, database_url) as bridge:
+        assert await bridge.metric("fleet_mqtt_connect_alarms_total") == 0
+        for _ in range(MOST):
+            async with bare_device(broker.bridge_url, "fleet-bridge-main", clean_start=False) as thief:
+                await thief.closed()
+        await until(lambda: metric_is(bridge, "fleet_mqtt_connect_alarms_total", 1))
+        await until(bridge.ready)
         await publish(broker, 10)
         await until(lambda: stored(db, 10))
 

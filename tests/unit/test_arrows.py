@@ -22,6 +22,7 @@ BRIDGE = {
     "delivery": "reading errors",
     "metrics": "delivery errors",
     "reject_rate": "",
+    "connect_rate": "",
     "ingest": "delivery batch reject_rate errors metrics",
     "copy_format": "",
     "tables": "reading copy_format errors",
@@ -33,7 +34,7 @@ BRIDGE = {
     "arrival": "delivery",
     "mqtt_packets": "settings",
     "mqtt_connection": "wire arrival delivery errors metrics mqtt_packets settings",
-    "mqtt": "mqtt_connection delivery ingest metrics settings",
+    "mqtt": "mqtt_connection connect_rate delivery ingest metrics settings",
     "service": "ingest mqtt store settings errors metrics health",
     "__main__": "service rejects migrate store settings errors logs memory",
 }

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -14,54 +15,79 @@ from tests.acceptance.chaos.processes import Stuck
 from tests.acceptance.chaos.report import Report
 from tests.acceptance.chaos.runner import Load, examine_all, run_cycle
 from tests.acceptance.chaos.stack import Stack
+from tests.acceptance.chaos.stopping import Abandoned, Stopping
+
+_STOPPED = 128 + signal.SIGINT
+"""The exit code of a run that was stopped before its last cycle, with nothing wrong so far."""
 
 
 def main() -> int:
-    options = _options()
+    options, stopping = _options(), Stopping()
     directory = Path(tempfile.mkdtemp(prefix="chaos-"))
     directory.chmod(0o755)
-    report, started, sound = Report(options.seed), time.monotonic(), False
-    stack = Stack(directory, options.seed)
-    try:
-        sound = _run(stack, options, report)
-        everything = examine_all(stack)
-        report.close(everything, stack.kills, stack.most_memory, time.monotonic() - started)
-        sound &= everything.sound
-        if not everything.sound:
-            print(f"the whole run: {everything}")
-    except Stuck as stuck:
-        print(f"stuck: {stuck}")
-    finally:
-        stack.close()
+    report = Report(options.seed)
+    with stopping.listening():
+        sound = _run(directory, options, report, stopping)
     print(report)
     report.write(options.report or directory.with_suffix(".json"))
-    if sound:
-        shutil.rmtree(directory)
-        return 0
-    print(f"failed; replay with --seed {options.seed} --first {report.cycles}; logs and ledger: {directory}")
-    return 1
+    if not sound:
+        print(f"failed; replay with --seed {options.seed} --first {report.cycle}; logs and ledger: {directory}")
+        return 1
+    shutil.rmtree(directory)
+    return _STOPPED if stopping.asked else 0
 
 
-def _run(stack: Stack, options: Namespace, report: Report) -> bool:
-    """Cycle after cycle until one is not sound."""
+def _run(directory: Path, options: Namespace, report: Report, stopping: Stopping) -> bool:
+    """Every cycle, and then all of them together; whether nothing was wrong."""
+    started, sound = time.monotonic(), False
+    stack = Stack(directory, options.seed)
+    try:
+        sound = _cycles(stack, options, report, stopping)
+        everything = examine_all(stack, report.not_judged)
+        report.close(everything, stack.kills, stack.most_memory, time.monotonic() - started)
+        if not everything.sound:
+            print(f"the whole run: {everything}")
+        return sound and everything.sound
+    except Stuck as stuck:
+        print(f"stuck: {stuck}")
+        report.not_judged = report.cycle
+        return False
+    finally:
+        stack.close()
+
+
+def _cycles(stack: Stack, options: Namespace, report: Report, stopping: Stopping) -> bool:
+    """Cycle after cycle until one is not sound or somebody asks to stop."""
     for cycle in range(options.first, options.first + options.cycles):
-        rng = random.Random(f"{options.seed}:{cycle}:faults")
-        faults = choose(cycle, rng, options.fault or list(FAULTS))
-        names = [fault.name for fault in faults]
-        load = Load(
-            round(options.messages * rng.uniform(0.5, 1.5)), options.rate * rng.choice([0.5, 1, 2]), options.hold
-        )
-        began = time.monotonic()
+        if stopping.asked:
+            break
+        report.cycle = cycle
         try:
-            verdict = run_cycle(stack, cycle, faults, rng, load)
-        except CannotHappenHere as why:
-            report.skipped[names[0]] = str(why)
-            continue
-        report.add(names, verdict)
-        print(f"{cycle:4d} {' + '.join(names)}: {verdict} ({time.monotonic() - began:.1f} s)", flush=True)
-        if not verdict.sound:
+            with stopping.cycle():
+                sound = _cycle(stack, options, report)
+        except Abandoned:
+            report.not_judged = cycle
+            stack.end_programs()
+            break
+        if not sound:
             return False
     return True
+
+
+def _cycle(stack: Stack, options: Namespace, report: Report) -> bool:
+    rng = random.Random(f"{options.seed}:{report.cycle}:faults")
+    faults = choose(report.cycle, rng, options.fault or list(FAULTS))
+    names = [fault.name for fault in faults]
+    load = Load(round(options.messages * rng.uniform(0.5, 1.5)), options.rate * rng.choice([0.5, 1, 2]), options.hold)
+    began = time.monotonic()
+    try:
+        verdict = run_cycle(stack, report.cycle, faults, rng, load)
+    except CannotHappenHere as why:
+        report.skipped[names[0]] = str(why)
+        return True
+    report.add(names, verdict)
+    print(f"{report.cycle:4d} {' + '.join(names)}: {verdict} ({time.monotonic() - began:.1f} s)", flush=True)
+    return verdict.sound
 
 
 def _options() -> Namespace:

@@ -71,7 +71,7 @@ def away(stack: Stack, rng: random.Random) -> Iterator[None]:
     stack.supervised = True
 
 
-@fault("bridge-overload", hold_s=3.0)
+@fault("bridge-overload", hold_s=2.0)
 def overload(stack: Stack, rng: random.Random) -> Iterator[None]:
     """The database takes a fraction of what comes: memory stays bounded, the rest waits in the broker."""
     stack.database_link.delay(0.15)

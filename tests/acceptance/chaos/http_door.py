@@ -37,7 +37,7 @@ class HttpDoor:
 
     def _work(self) -> None:
         headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
-        with httpx.Client(headers=headers, timeout=5) as client:
+        with httpx.Client(headers=headers, timeout=3) as client:
             while True:
                 message = self._waiting.get()
                 while not self._posted(client, message):

@@ -14,7 +14,7 @@ from tests.acceptance.chaos.stack import Stack
 
 _OF_BRIDGE = "FROM pg_stat_activity WHERE application_name = 'fleet-bridge'"
 _CUT_SESSIONS = f"SELECT pg_terminate_backend(pid) {_OF_BRIDGE}"
-_BEYOND_COMMAND_TIMEOUT_S = 3.0
+_BEYOND_COMMAND_TIMEOUT_S = 2.0
 
 
 @fault("postgres-immediate-stop")

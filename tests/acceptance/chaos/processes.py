@@ -2,6 +2,7 @@
 
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from local.mosquitto import Mosquitto
 from local.ports import free_port
-from local.process import Process
+from local.process import Process, confine
 
 ROOT = Path(__file__).parents[3]
 
@@ -87,7 +88,8 @@ class Publisher:
         module = ["-m", "tests.acceptance.chaos.publisher"]
         options = ["--url", url, "--api", api_url, "--ledger", str(ledger), "--seed", str(seed)]
         self._process = subprocess.Popen(
-            [sys.executable, *module, *options],
+            [*confine(signal.SIGTERM, False), sys.executable, *module, *options],
+            start_new_session=True,  # Ctrl-C reaches the harness only
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

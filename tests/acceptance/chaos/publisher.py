@@ -27,7 +27,8 @@ from tests.acceptance.chaos.http_door import HttpDoor
 from tests.acceptance.chaos.ledger import Ledger
 from tests.acceptance.chaos.workload import Message, Workload
 
-_ANSWER_AGAIN_S = 1.0
+_ANSWER_AGAIN_S = 0.5
+"""After this long without a receipt the same is sent again, and then each time after twice as long."""
 _BURST_S = 0.02
 
 
@@ -91,13 +92,15 @@ class Publisher:
         self._ledger.sync()
 
     def _settle(self) -> None:
-        ask_at = time.monotonic() + _ANSWER_AGAIN_S
+        patience_s = _ANSWER_AGAIN_S
+        ask_at = time.monotonic() + patience_s
         while self._flying or self._refused or self._unanswered or self._posting:
             self._collect(time.monotonic() + 0.02)
             again, self._refused = self._refused, []
             if time.monotonic() > ask_at and not self._flying:
                 again += self._unanswered.values()
-                ask_at = time.monotonic() + _ANSWER_AGAIN_S
+                patience_s *= 2
+                ask_at = time.monotonic() + patience_s
             for message in again:
                 self._send(message)
         self._ledger.sync()

@@ -13,7 +13,10 @@ class Report:
     """Sums over the cycles of one seed."""
 
     seed: int
+    cycle: int = 0
+    """The last that was begun."""
     cycles: int = 0
+    """Finished and judged."""
     kills: int = 0
     messages: int = 0
     readings: int = 0
@@ -26,6 +29,10 @@ class Report:
     """Acknowledged by the broker alone, and forgotten by it when it was killed or its queue was full."""
     faults: Counter[str] = field(default_factory=Counter)
     skipped: dict[str, str] = field(default_factory=dict)
+    not_judged: int | None = None
+    """The cycle that was cut off, or got stuck, before everything had drained."""
+    reconciled: bool = False
+    """Whether the whole run was compared in the end; else the sums below mean nothing."""
     seconds: float = 0.0
     bridge_mib: int = 0
     """The most that a bridge has used, resident."""
@@ -39,6 +46,7 @@ class Report:
 
     def close(self, everything: Verdict, kills: int, bridge_bytes: int, seconds: float) -> None:
         """The last reconciliation is that of the whole run."""
+        self.reconciled = True
         self.readings, self.rejects = everything.readings, everything.rejects
         self.lost, self.doubled = len(everything.lost), len(everything.doubled)
         self.never_sent, self.wrong = len(everything.foreign), len(everything.wrong)
@@ -49,8 +57,12 @@ class Report:
         path.write_text(json.dumps(vars(self), indent=2) + "\n")
 
     def __str__(self) -> str:
+        unjudged = "" if self.not_judged is None else f"cycle {self.not_judged} was not judged\n"
+        done = f"seed {self.seed}: {self.cycles} cycles, {sum(self.faults.values())} faults, "
+        if not self.reconciled:
+            return f"{unjudged}{done}{self.messages} messages; the whole run was not reconciled"
         return (
-            f"seed {self.seed}: {self.cycles} cycles, {sum(self.faults.values())} faults, {self.kills} kills, "
+            f"{unjudged}{done}{self.kills} kills, "
             f"{self.messages} messages, {self.readings} readings and {self.rejects} rejects kept in "
             f"{self.seconds:.0f} s\nlost {self.lost}, doubled {self.doubled}, never sent {self.never_sent}, "
             f"wrong {self.wrong}; lost of what the broker alone had acknowledged: {self.puback_only_lost}; "

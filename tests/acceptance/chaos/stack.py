@@ -32,8 +32,8 @@ SETTINGS = {
     "FLEET_RECEIVE_MAXIMUM": "1000",
     "FLEET_KEEP_ALIVE_S": "2",
     "FLEET_STALL_S": "3",
-    "FLEET_COMMAND_TIMEOUT_S": "2",
-    "FLEET_HTTP_TIMEOUT_S": "3",
+    "FLEET_COMMAND_TIMEOUT_S": "1",
+    "FLEET_HTTP_TIMEOUT_S": "2",
     "FLEET_LOG_FORMAT": "json",
 }
 
@@ -105,6 +105,13 @@ class Stack:
     def close(self) -> None:
         """End everything, in the opposite order."""
         self._opened.close()
+
+    def end_programs(self) -> None:
+        """Publisher, API and bridges go, so that the database stands still."""
+        self.supervised = False
+        self.publisher.close()
+        self.kill_api()
+        self.kill_bridge()
 
     @property
     def bridge(self) -> Bridge:
