@@ -4,7 +4,6 @@ FLEET_FUZZ says how many go through each door (a million in the long form).
 """
 
 import json
-import os
 import queue
 import random
 import urllib.request
@@ -20,10 +19,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from local.platform import Platform
+from tests.fuzzing import COUNT, SEED
 from tests.readings import SEED_METER, SEED_VEHICLE, now_minute, vehicle
 
-COUNT = int(os.environ.get("FLEET_FUZZ", "3000"))
-SEED = int(os.environ.get("FLEET_FUZZ_SEED", "1"))
 _ROUND = 2000
 
 _TOKENS = [

@@ -1,0 +1,96 @@
+"""The OpenAPI document holds: what it allows, and much that it does not, is answered as it says, never with a 5xx.
+
+FLEET_FUZZ says how much: a tenth of it goes through here, for schemathesis takes its time to think of each request.
+"""
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.openapi import from_dict
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from bridge.reading import DEVICE_ID_PATTERN
+from tests.fuzzing import COUNT, SEED
+from tests.integration.api.server import Api
+from tests.readings import now_minute
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+
+
+@pytest.mark.usefixtures("anyio_backend")
+def test_what_is_allowed_is_answered_as_documented(api: Api, token: str) -> None:
+    operations = _operations(_narrowed(_document(api)))
+    assert len(operations) >= 14
+    for operation in operations:
+        answered = _ask(operation, GenerationMode.POSITIVE, COUNT // 20 // len(operations), api.url, token)
+        assert answered & {200, 201, 207}, f"{operation.label} never did what it is for: {answered}"
+    assert api.process.running
+
+
+@pytest.mark.usefixtures("anyio_backend")
+def test_what_is_not_allowed_is_answered_as_documented(api: Api, token: str) -> None:
+    operations = [each for each in _operations(_document(api)) if each.body or list(each.iter_parameters())]
+    assert len(operations) >= 10
+    for operation in operations:
+        _ask(operation, GenerationMode.NEGATIVE, COUNT // 20 // len(operations), api.url, token)
+    assert api.process.running
+
+
+def _document(api: Api) -> dict[str, Any]:
+    document: dict[str, Any] = httpx.get(f"{api.url}/openapi.json").json()
+    return document
+
+
+def _operations(document: dict[str, Any]) -> list[Any]:
+    described: list[Any] = list(from_dict(document).get_all_operations())
+    return [result.ok() for result in described]
+
+
+def _narrowed(document: dict[str, Any]) -> dict[str, Any]:
+    """With few devices and minutes, so that readings are stored, meet each other and are found again."""
+    few: dict[str, Any] = json.loads(
+        json.dumps(document).replace(f'"pattern": "{DEVICE_ID_PATTERN}"', '"enum": ["EV_1", "EV_2"]')
+    )
+    minutes = [(now_minute() - timedelta(minutes=n)).isoformat() for n in range(1, 50)]
+    for name in ("VehicleReading", "MeterReading"):
+        few["components"]["schemas"][name]["properties"]["timestamp"]["enum"] = minutes
+    return few
+
+
+def _ask(operation: Any, mode: GenerationMode, count: int, url: str, token: str) -> set[int]:
+    """Send that many requests and check each answer; the statuses seen."""
+    answered = set()
+
+    @seed(SEED)
+    @settings(
+        max_examples=max(1, count),
+        phases=[Phase.generate],
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(operation.as_strategy(generation_mode=mode))
+    def ask(case: Any) -> None:
+        authorized = {"Authorization": f"Bearer {token}"}
+        answer = case.call_and_validate(url, headers=authorized, checks=CHECKS, allow_redirects=False)
+        answered.add(answer.status_code)
+
+    ask()
+    return answered
