@@ -25,6 +25,9 @@ DECLARE
     partition text := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
     midnight  timestamptz := day::timestamp AT TIME ZONE 'UTC';
 BEGIN
+    IF parent NOT IN ('vehicle_telemetry_history'::regclass, 'meter_telemetry_history'::regclass) THEN
+        RAISE EXCEPTION '% is no history', parent USING ERRCODE = 'insufficient_privilege';
+    END IF;
     IF to_regclass(partition) IS NOT NULL THEN
         RETURN false;
     END IF;

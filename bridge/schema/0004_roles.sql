@@ -42,33 +42,9 @@ BEGIN
     RETURN missing;
 END $$;
 
--- A partition is made by whoever needs it first, with the owner's rights: the writer cannot create tables. So the
--- function names what it may be used for, and looks names up in our schema only.
-CREATE OR REPLACE FUNCTION ensure_partition(parent regclass, day date) RETURNS boolean
-    LANGUAGE plpgsql SECURITY DEFINER AS $$
-DECLARE
-    partition text := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
-    midnight  timestamptz := day::timestamp AT TIME ZONE 'UTC';
-BEGIN
-    IF parent NOT IN ('vehicle_telemetry_history'::regclass, 'meter_telemetry_history'::regclass) THEN
-        RAISE EXCEPTION '% is no history', parent USING ERRCODE = 'insufficient_privilege';
-    END IF;
-    IF to_regclass(partition) IS NOT NULL THEN
-        RETURN false;
-    END IF;
-    -- A lock on the table, not an advisory one: only the former makes this session see what another has just made.
-    EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', parent);
-    IF to_regclass(partition) IS NOT NULL THEN
-        RETURN false;
-    END IF;
-    EXECUTE format('CREATE TABLE %I (LIKE %s INCLUDING ALL) WITH (autovacuum_vacuum_insert_scale_factor = 0.05, '
-                   'autovacuum_vacuum_insert_threshold = 20000)', partition, parent);
-    EXECUTE format('CREATE TRIGGER no_truncate BEFORE TRUNCATE ON %I FOR EACH STATEMENT '
-                   'EXECUTE FUNCTION refuse_change()', partition);
-    EXECUTE format('ALTER TABLE %s ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
-                   parent, partition, midnight, midnight + interval '1 day');
-    RETURN true;
-END $$;
+-- A partition is made by whoever needs it first, with the owner's rights: the writer cannot create tables. The function
+-- names what it may be used for (0002), and looks names up in our schema only.
+ALTER FUNCTION ensure_partition(regclass, date) SECURITY DEFINER;
 
 -- Temporary tables come first in every search path that does not put them last: without this a role could pass its
 -- own `vehicle_telemetry_history` off as ours.
