@@ -88,7 +88,7 @@ class Publisher:
         module = ["-m", "tests.acceptance.chaos.publisher"]
         options = ["--url", url, "--api", api_url, "--ledger", str(ledger), "--seed", str(seed)]
         self._process = subprocess.Popen(
-            [*confine(signal.SIGTERM, False), sys.executable, *module, *options],
+            [*confine(signal.SIGKILL, as_service=False), sys.executable, *module, *options],
             start_new_session=True,  # Ctrl-C reaches the harness only
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
