@@ -159,8 +159,8 @@ async def _send(publisher: Publisher, chunks: list[tuple[int, bytes]]) -> None:
 
 
 async def _publish(order: dict[str, Any]) -> None:
-    messages, devices, now, per_message = order["load"]
-    load = Load(messages, devices, datetime.fromisoformat(now), per_message)
+    messages, devices, now, *rest = order["load"]
+    load = Load(messages, devices, datetime.fromisoformat(now), *rest)
     chunks = [list(_chunks(load, n)) for n in range(load.devices)]
     entrances = [Entrance(*one) for one in order["entrances"]]
     publishers = [await Publisher.open(one.url, f"bench-{n}", one.tls()) for n, one in enumerate(entrances)]

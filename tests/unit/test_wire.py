@@ -247,7 +247,9 @@ def test_body_not_json_is_no_item_at_all() -> None:
     st.sampled_from([SEED_VEHICLE, SEED_METER]),
     st.dictionaries(
         st.sampled_from(["vehicleId", "meterId", "soc", "voltage", "timestamp", "firmware"]),
-        json_values | st.sampled_from(["EV_1", 50, 231.5, "2026-02-10T10:15:00Z", "1970-01-01T00:00:00Z"]),
+        st.sampled_from(
+            ["EV_1", "", 50, -1, 231.5, True, None, [], {"a": 1}, "2026-02-10T10:15:00Z", "1970-01-01T00:00:00Z"]
+        ),
         max_size=4,
     ),
 )

@@ -20,7 +20,7 @@ def kill(stack: Stack, rng: random.Random) -> Iterator[None]:
 def _crash_at(point: str) -> Course:
     def course(stack: Stack, rng: random.Random) -> Iterator[None]:
         stack.kill_bridge()
-        crashing = stack.start_bridge((point, rng.randint(1, 3)))
+        crashing = stack.start_bridge((point, 1))  # a busy machine may take all of a short load in one batch
         yield
         until(lambda: crashing.process.exit_code == -signal.SIGKILL, f"the crash at {point}")
 
