@@ -61,11 +61,18 @@ def _in_database(act: Callable[[Connection], Awaitable[T]]) -> T:
         raise SystemExit(1) from None
 
 
+_LONGEST = timedelta(days=36_500)
+_LONGEST_NAME = 200
+
+
 def _duration(text: str) -> timedelta:
-    """`90d`, `12h`, `30m` or `45s`."""
-    units = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
-    if text[-1:] in units and text[:-1].isdigit():
-        return timedelta(**{units[text[-1]]: int(text[:-1])})
+    """`90d`, `12h`, `30m` or `45s`; from a second to a hundred years."""
+    units_s = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+    if text[-1:] in units_s and text[:-1].isdigit():
+        seconds = int(text[:-1]) * units_s[text[-1]]
+        if 0 < seconds <= _LONGEST.total_seconds():
+            return timedelta(seconds=seconds)
+        raise typer.BadParameter(f"{text} is not between a second and {_LONGEST.days} days")
     raise typer.BadParameter("a number of days, hours, minutes or seconds: 90d, 12h, 30m, 45s")
 
 
@@ -95,6 +102,8 @@ def create(
     expires: Annotated[str | None, typer.Option(help="Lifetime: 90d, 12h, 30m.")] = None,
 ) -> None:
     """Make a key and print it, once."""
+    if not name.isprintable() or not 1 <= len(name) <= _LONGEST_NAME:
+        raise typer.BadParameter(f"a key's name is 1 to {_LONGEST_NAME} printable characters")
     lifetime = None if expires is None else _duration(expires)
     default = ["ingest"] if device else keys.DEFAULT_SCOPES
     try:

@@ -11,6 +11,7 @@ from api.problems import Problem, unavailable
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 _GZIP = 16 + zlib.MAX_WBITS
+_MOST_MEMBERS = 100  # each costs a copy of what follows it
 
 
 class Disconnected(Exception):
@@ -83,9 +84,12 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
         return body
     if encoding not in ("gzip", "x-gzip"):
         raise Problem(415, f"Content-Encoding: {encoding} is not taken; gzip is", {"Accept-Encoding": "gzip"})
-    plain = b""
+    plain, members = b"", 0
     try:
         while body:  # RFC 1952: a gzip file is one member or several
+            members += 1
+            if members > _MOST_MEMBERS:
+                raise Problem(400, f"gzip: more than {_MOST_MEMBERS} members")
             member = zlib.decompressobj(_GZIP)
             plain += member.decompress(body, limit + 1 - len(plain))
             if len(plain) > limit:

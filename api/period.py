@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Query
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from api.problems import invalid
 from api.services import WithServices
@@ -17,8 +18,15 @@ DEFAULT_SPAN = timedelta(hours=24)
 _unescaped_offset = re.compile(r" (?=\d\d:\d\d$)").sub
 
 
+# PostgreSQL's client takes the first and the last instant of a datetime for infinity, which is no instant.
+_FIRST, _LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+
+
 def _parse(value: object) -> datetime:
-    return parse_timestamp(_unescaped_offset("+", value) if isinstance(value, str) else value)
+    instant = parse_timestamp(_unescaped_offset("+", value) if isinstance(value, str) else value)
+    if not _FIRST <= instant <= _LAST:
+        raise PydanticCustomError("timestamp", "Input should be from 0001-01-02 to 9999-12-30")
+    return instant
 
 
 Instant = Annotated[

@@ -22,6 +22,9 @@ from bridge.reading import Kind, MeterReading, Reading, VehicleReading, format_t
 
 MAX_READINGS_PER_MESSAGE = 1_000
 MAX_READINGS_PER_BODY = 10_000
+MAX_DEPTH = 100
+"""Levels of lists and objects in an unknown field: far from where any parser or database gives up."""
+_MAX_DOCUMENT_DEPTH = 500  # what json can still write down again
 _MAX_DETAIL = 500
 _lines = re.compile(rb"\S[^\r\n]*").finditer
 
@@ -67,6 +70,14 @@ def encode_many(readings: Iterable[Reading]) -> bytes:
 
 def decode_message(topic: str, payload: bytes, now: datetime, window: AcceptedWindow) -> list[Reading | Rejected]:
     """The readings of one MQTT message, all of the topic's device. Never raises; never empty."""
+    try:
+        return _decode_message(topic, payload, now, window)
+    except Exception as error:
+        detail = f"cannot be decoded: {type(error).__name__}: {error}"[:_MAX_DETAIL]
+        return [Rejected("not_a_reading", detail, payload, "mqtt", topic)]
+
+
+def _decode_message(topic: str, payload: bytes, now: datetime, window: AcceptedWindow) -> list[Reading | Rejected]:
     sender = _sender(topic)
     if sender is None:
         return [Rejected("bad_topic", "no device can be read from the topic", payload, "mqtt", topic)]
@@ -76,6 +87,8 @@ def decode_message(topic: str, payload: bytes, now: datetime, window: AcceptedWi
     try:
         reading = _MODELS[kind].__pydantic_validator__.validate_json(payload, by_alias=True, by_name=False)
     except ValidationError as error:
+        if "recursion limit" in str(error):  # of the fast parser only
+            return _decode_other(_Origin("mqtt", topic, device), kind, payload, now, window)
         return [_invalid(_Origin("mqtt", topic, device), error, payload)]
     if id_of(reading) == device and not reading.__pydantic_extra__ and _in_window(reading, now, window):
         return [reading]
@@ -95,7 +108,7 @@ def _sender(topic: str) -> tuple[Kind, str, Callable[[Any], str]] | None:
 def _decode_other(
     origin: _Origin, kind: str, payload: bytes, now: datetime, window: AcceptedWindow
 ) -> list[Reading | Rejected]:
-    """A payload that does not begin with an object: an array, white space first, or no reading at all."""
+    """A payload that is not simply an object: an array, white space first, deep nesting, or no reading at all."""
     try:
         document = _loads(payload)
     except ValueError as error:
@@ -178,7 +191,7 @@ def _decode_element(
         return _invalid(origin, error, _dump(element), _claimed_device(element))
     if not reading.__pydantic_extra__ and origin.topic is None and _in_window(reading, now, window):
         return reading  # type: ignore[no-any-return]
-    return _check(origin, kind, reading, None, now, window)
+    return _check(origin, kind, reading, element, now, window)
 
 
 def _kind_of(element: dict[str, Any]) -> Kind | None:
@@ -197,7 +210,7 @@ def _check(
     origin: _Origin,
     kind: str,
     reading: Reading,
-    payload: bytes | None,
+    came_as: bytes | dict[str, Any],
     now: datetime,
     window: AcceptedWindow,
 ) -> Reading | Rejected:
@@ -205,8 +218,7 @@ def _check(
     reason = _refusal(origin, kind, reading, now, window)
     if reason is None:
         return reading
-    payload = payload if payload is not None else _dump(reading.model_dump(mode="json", by_alias=True))
-    return origin.reject(*reason, payload, reading.device)
+    return origin.reject(*reason, came_as if isinstance(came_as, bytes) else _dump(came_as), reading.device)
 
 
 def _refusal(
@@ -219,19 +231,35 @@ def _refusal(
         return "not_a_reading", "vehicleId and meterId: only one of them is allowed"
     if not _in_window(reading, now, window):
         return "timestamp_out_of_range", _time_detail(reading, now, window)
-    try:
-        _ = reading.extra_json
-    except ValueError:
-        return "invalid_field", "; ".join(_unstorable(extra or {}))
+    if unstorable := list(_unstorable(extra or {})):
+        return "invalid_field", "; ".join(unstorable)
     return None
 
 
 def _unstorable(extra: dict[str, Any]) -> Iterator[str]:
     for name, value in extra.items():
         try:
+            if _deeper_than(MAX_DEPTH, value):
+                raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
             jsonb_text({name: value})
         except ValueError as error:
             yield f"{ascii(name)[1:-1]}: {error}"
+
+
+def _deeper_than(levels: int, value: Any) -> bool:
+    """Whether lists and objects stand in each other more than so many levels deep; without recursion."""
+    inside = [value]
+    for _ in range(levels + 1):
+        inside = [inner for outer in inside for inner in _elements(outer)]
+        if not inside:
+            return False
+    return True
+
+
+def _elements(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _in_window(reading: Reading, now: datetime, window: AcceptedWindow) -> bool:
@@ -263,9 +291,12 @@ def _loads(payload: bytes) -> Any:
         return from_json(payload)
     except ValueError as error:
         try:
-            return json.loads(payload.decode("utf-8", "surrogateescape"), parse_int=_parse_int)
+            document = json.loads(payload.decode("utf-8", "surrogateescape"), parse_int=_parse_int)
         except (ValueError, RecursionError):
             raise error from None
+        if _deeper_than(_MAX_DOCUMENT_DEPTH, document):
+            raise error from None
+        return document
 
 
 def _parse_int(digits: str) -> int | float:

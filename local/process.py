@@ -47,6 +47,7 @@ class Process:
         self._env = dict(env) if env is not None else None
         self._stop_signal = stop_signal
         self._popen: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
 
     @property
     def running(self) -> bool:
@@ -68,6 +69,7 @@ class Process:
         self.log.touch(mode=0o600)  # the broker's names its clients
         with self.log.open("ab") as log:
             _lock(log, self.log)
+            self._log_start = self.log.stat().st_size
             self._popen = subprocess.Popen(  # noqa: S603
                 self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._env, start_new_session=True
             )
@@ -104,8 +106,9 @@ class Process:
             time.sleep(0.02)
 
     def log_tail(self, lines: int = 15) -> str:
-        """The end of what it has written."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        """The end of what it has written since it was last started."""
+        written = self.log.read_bytes()[self._log_start :]
+        return "\n".join(written.decode(errors="replace").splitlines()[-lines:])
 
 
 def wait_for_orphans(logs: Path) -> None:

@@ -226,8 +226,16 @@ def _carry_out(route: Route, work: Callable[[asyncio.Event, Console], Awaitable[
     try:
         tally = uvloop.run(carry_out())
     except* (Refused, UnexpectedAnswer) as failures:
-        raise _failure(console, str(failures.exceptions[0])) from None
+        raise _failure(console, str(_first(failures))) from None
     console.print(summary(tally, tally.sent / (time.monotonic() - started)), soft_wrap=True, highlight=False)
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The failure behind all groups."""
+    failure: BaseException = failures
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure
 
 
 def _failure(console: Console, text: str) -> typer.Exit:

@@ -86,9 +86,11 @@ class HttpLane:
         headers = {**self._api.headers, "Content-Type": "application/x-ndjson"}
         try:
             response = await self._client.post(f"{self._api.url}/v1/ingest", content=body, headers=headers)
-        except httpx.TransportError:
+        except httpx.TransportError as error:
             self._tally.reconnects += 1
+            self._tally.trouble = f"API: {str(error) or type(error).__name__}"
             return False
+        self._tally.trouble = ""
         if response.status_code in (429, 500, 502, 503, 504):
             return False
         if response.status_code not in _COMMITTED:

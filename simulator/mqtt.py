@@ -95,9 +95,10 @@ class MqttLane:
             while True:
                 try:
                     closed = await self._connect()
-                    pause_s = _FIRST_PAUSE_S
+                    pause_s, self._tally.trouble = _FIRST_PAUSE_S, ""
                     await closed
-                except (OSError, TimeoutError, EOFError):
+                except (OSError, TimeoutError, EOFError) as error:
+                    self._tally.trouble = f"broker: {str(error) or type(error).__name__}"
                     pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
                 self._ready = False
                 self._tally.reconnects += 1

@@ -45,6 +45,8 @@ def summary(tally: Tally, rate: float) -> str:
         parts.append(f"refused by the broker {tally.refused:,}")
     if tally.assignments:
         parts.append(f"assignments {tally.assignments:,}")
+    if tally.trouble:
+        parts.append(f"trying again: {tally.trouble}")
     return " | ".join(parts)
 
 

@@ -39,6 +39,8 @@ class Tally:
     """Told to be rejected, by receipt or HTTP answer."""
     reconnects: int = 0
     assignments: int = 0
+    trouble: str = ""
+    """Why the last attempt to reach a server failed; empty when one has succeeded since."""
     puback_latency: Latencies = field(default_factory=Latencies)
     receipt_latency: Latencies = field(default_factory=Latencies)
     answer_latency: Latencies = field(default_factory=Latencies)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from local.platform import Platform
+from local.ports import free_port
 from simulator.findings import FAULTS
 from simulator.ledger_reader import read_ledger
 from tests.acceptance.simulation import counts, simulator
@@ -224,3 +225,20 @@ def test_verify_of_a_ledger_in_which_nothing_was_sent_proves_nothing(platform: P
 def as_superuser(platform: Platform, statements: str) -> None:
     """Change rows behind the platform's back: without the triggers that forbid it."""
     platform.postgres.sql(f"SET session_replication_role = replica; {statements}", platform.database)
+
+
+def test_key_that_the_api_refuses_is_said_so(platform: Platform, tmp_path: Path) -> None:
+    options = ("--vehicles", "1", "--minutes", "1", "--speed", "0", "--ledger", tmp_path / "ledger")
+    ran = simulator(platform, "run", *options, "--api-key", "fleet_nobody_nothing")
+    assert ran.returncode == 1
+    assert "401" in ran.stdout
+    assert "TaskGroup" not in ran.stdout + ran.stderr
+
+
+def test_broker_that_is_away_is_said_so(platform: Platform, tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "simulator", "run", "--vehicles", "1", "--ledger", str(tmp_path / "ledger")]
+    argv += ["--mqtt-url", f"mqtt://x:y@127.0.0.1:{free_port()}", "--no-assignments"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=os.environ) as running:
+        assert running.stdout is not None
+        assert any("trying again: broker: " in line for line in running.stdout)  # or it never ends, and never says so
+        running.kill()

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gzip
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -151,3 +152,10 @@ def test_any_bytes_are_gzip_or_a_problem(body: bytes) -> None:
 def test_elapsed_part_of_a_period() -> None:
     period = Period(NOW, NOW + timedelta(minutes=10))
     assert [period.elapsed_s(NOW + timedelta(minutes=m)) for m in (-1, 0, 5, 20)] == [0, 0, 300, 600]
+
+
+def test_gzip_of_many_members_is_refused_before_it_costs_their_square() -> None:
+    member = gzip.compress(b"", 1)
+    assert decompress(member * 100, "gzip", 1_000) == b""
+    with pytest.raises(Problem, match="more than 100 members"):
+        decompress(member * 400_000, "gzip", 1_000)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from bridge.errors import NotJson, Rejected, TooManyReadings
 from bridge.reading import MeterReading, Reading, VehicleReading
 from bridge.wire import (
+    MAX_DEPTH,
     MAX_READINGS_PER_BODY,
     AcceptedWindow,
     decode_body,
@@ -261,6 +262,44 @@ def test_line_means_what_the_same_object_means_in_an_array(seed: bytes, fields: 
         assert (line.reason, line.detail, line.device) == (element.reason, element.detail, element.device)
     else:
         assert line == element
+
+
+def _nested(levels: int) -> object:
+    value: object = 1
+    for n in range(levels):
+        value = [value] if n % 2 else {"a": value}
+    return value
+
+
+@pytest.mark.parametrize("changes", [{}, {"timestamp": "1970-01-01T00:00:00Z"}, {"vehicleId": "EV_OTHER"}])
+@pytest.mark.parametrize("levels", [99, 100, 101, 199, 200, 255, 256, 300, 450])
+def test_deep_field_is_judged_alike_in_every_form(levels: int, changes: dict[str, str]) -> None:
+    """pydantic gives up writing at 255 levels, the fast parser reading at 200, json at about 990."""
+    text = json.dumps({**json.loads(SEED_VEHICLE), "x": _nested(levels), **changes}).encode()
+    mqtt = [decode(text), decode(b"[" + text + b"]")]
+    http = [decode_body(text, NOW, WINDOW), decode_body(b"[" + text + b"]", NOW, WINDOW)]
+    http.append(decode_body(text, NOW, WINDOW, ndjson=True))
+    for door, forms in (("mqtt", mqtt), ("http", http)):
+        verdicts = {str(item) if isinstance(item, Rejected) else encode(item) for (item,) in forms}
+        assert len(verdicts) == 1, (door, verdicts)
+    if not changes:
+        assert isinstance(mqtt[0][0], Rejected) == (levels > MAX_DEPTH)
+
+
+def test_bug_in_decoding_rejects_the_message_and_goes_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> bool:
+        raise RecursionError("a bug")
+
+    monkeypatch.setattr("bridge.wire._in_window", fails)
+    item = refused(SEED_VEHICLE)
+    assert str(item) == "not_a_reading: cannot be decoded: RecursionError: a bug"
+    assert item.payload == SEED_VEHICLE
+
+
+def test_array_too_deep_to_be_written_again_is_kept_whole() -> None:
+    deep = b'{"x":' + b"[" * 600 + b"]" * 600 + b"}"
+    item = refused(b"[" + SEED_VEHICLE + b"," + deep + b"]")
+    assert (item.reason, item.payload[:1]) == ("not_json", b"[")
 
 
 def test_ndjson_broken_line_is_rejected_alone() -> None:

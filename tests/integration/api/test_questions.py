@@ -231,6 +231,14 @@ async def test_bad_assignment_is_refused(client: httpx.AsyncClient, body: bytes,
     assert_problem(answer, status)
 
 
+@pytest.mark.parametrize("edge", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"])
+async def test_assignment_from_an_end_of_time_is_422_and_leaves_nothing(client: httpx.AsyncClient, edge: str) -> None:
+    assert_problem(await client.put(f"/v1/meters/M_EDGE/assignments/{edge}", json={"vehicleId": "EV_EDGE"}), 422)
+    for path in ("/v1/meters/M_EDGE/assignments", "/v1/vehicles/EV_EDGE/assignments"):
+        answer = await client.get(path)
+        assert answer.status_code == 404 or answer.json()["items"] == []
+
+
 async def test_assignment_from_a_naive_time_is_422(client: httpx.AsyncClient) -> None:
     answer = await client.put("/v1/meters/M_1/assignments/2026-02-10T10:15:00", json={"vehicleId": None})
     assert_problem(answer, 422, "from: ")

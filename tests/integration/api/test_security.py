@@ -158,6 +158,11 @@ async def test_rotated_key_and_its_successor_live_side_by_side(api: Api, db: Con
         ("create", "x", "--device", "*"),
         ("create", "x", "--device", "EV_1", "--scope", "read"),
         ("create", "x", "--expires", "soon"),
+        ("create", "x", "--expires", "0d"),
+        ("create", "x", "--expires", "99999999d"),
+        ("create", ""),
+        ("create", "two\nlines"),
+        ("create", "x" * 201),
         ("rotate", "nobody"),
     ],
 )
