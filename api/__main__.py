@@ -65,14 +65,14 @@ _LONGEST = timedelta(days=36_500)
 _LONGEST_NAME = 200
 
 
-def _duration(text: str) -> timedelta:
-    """`90d`, `12h`, `30m` or `45s`; from a second to a hundred years."""
+def _duration(text: str, least_s: int) -> timedelta:
+    """`90d`, `12h`, `30m` or `45s`; at most a hundred years."""
     units_s = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
     if text[-1:] in units_s and text[:-1].isdigit():
         seconds = int(text[:-1]) * units_s[text[-1]]
-        if 0 < seconds <= _LONGEST.total_seconds():
+        if least_s <= seconds <= _LONGEST.total_seconds():
             return timedelta(seconds=seconds)
-        raise typer.BadParameter(f"{text} is not between a second and {_LONGEST.days} days")
+        raise typer.BadParameter(f"{text} is not between {least_s}s and {_LONGEST.days}d")
     raise typer.BadParameter("a number of days, hours, minutes or seconds: 90d, 12h, 30m, 45s")
 
 
@@ -104,7 +104,7 @@ def create(
     """Make a key and print it, once."""
     if not name.isprintable() or not 1 <= len(name) <= _LONGEST_NAME:
         raise typer.BadParameter(f"a key's name is 1 to {_LONGEST_NAME} printable characters")
-    lifetime = None if expires is None else _duration(expires)
+    lifetime = None if expires is None else _duration(expires, least_s=1)
     default = ["ingest"] if device else keys.DEFAULT_SCOPES
     try:
         grant = keys.Grant(keys.scopes(scope or default), tuple(device) if device else None, lifetime)
@@ -134,7 +134,7 @@ def rotate(
     overlap: Annotated[str, typer.Option(help="How long the old key stays good: 7d, 12h.")] = "1d",
 ) -> None:
     """Make a successor with the same rights and print it, once; the old key ends after the overlap."""
-    lapse = _duration(overlap)
+    lapse = _duration(overlap, least_s=0)
     successor = _in_database(lambda connection: keys.rotate(connection, id_, lapse))
     if successor is None:
         print(f"there is no key {id_} that is alive", file=sys.stderr)

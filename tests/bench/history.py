@@ -43,6 +43,7 @@ async def long_history(machine: Machine) -> str:
     if machine.long_history is None:
         url = machine.make_database()
         await fill(url, machine.rows)
+        machine.postgres.sql("CHECKPOINT")
         machine.long_history = url
     return machine.long_history
 
@@ -51,7 +52,7 @@ async def fill(url: str, rows: int) -> None:
     """Make a week's history of about `rows` rows up to this minute, vacuumed and analysed."""
     began = time.monotonic()
     devices, end = devices_of(rows), datetime.now(UTC).replace(second=0, microsecond=0)
-    days = [(end - timedelta(days=n)).date() for n in range(DAYS + 1)]
+    days = [(end - timedelta(days=n)).date() for n in range(DAYS, -1, -1)]  # as they come: the last is in the caches
     waiting = [(table, day) for day in days for table in TABLES]
     db: Db = await asyncpg.connect(url)
     try:
@@ -59,8 +60,9 @@ async def fill(url: str, rows: int) -> None:
         async with asyncio.TaskGroup() as sessions:
             for _ in range(_SESSIONS):
                 sessions.create_task(_fill_days(url, devices, end, waiting))
+        # Only now: what one session has filled is not visible to all while the other is still in its transaction.
+        await db.execute("VACUUM (ANALYZE) vehicle_telemetry_history, meter_telemetry_history")
         await db.execute("VACUUM (ANALYZE) vehicle_live_status, meter_live_status, meter_assignment")
-        await db.execute("ANALYZE vehicle_telemetry_history, meter_telemetry_history")
     finally:
         await db.close()
     sys.stderr.write(f"   {devices * DAYS * 1440:,} rows made in {time.monotonic() - began:.0f} s\n")
@@ -86,7 +88,6 @@ async def _fill_days(url: str, devices: int, end: datetime, waiting: list[tuple[
             begin, stop = max(midnight, end - timedelta(days=DAYS)), min(midnight + timedelta(days=1), end)
             span = {"begin": f"'{begin.isoformat()}'", "end": f"'{stop.isoformat()}'", "made": _MADE[table.kind]}
             await db.execute(_ROWS.format(partition=partition, **span, **_of(table, devices)))
-            await db.execute(f"VACUUM (ANALYZE) {partition}")
     finally:
         await db.close()
 
