@@ -8,13 +8,6 @@ import pytest
 from local.platform import Platform
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of one platform on one worker: starting a platform costs more than most of what asks it."""
-    for item in items:
-        if isinstance(item, pytest.Function) and "platform" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
-
-
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """PostgreSQL, Mosquitto, the bridge and the API on free ports. Who stops or kills a part starts it again."""
