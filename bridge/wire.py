@@ -1,10 +1,9 @@
 """Topic and bytes to readings and back. Pure: no clock, no socket, no await.
 
 Every byte string decodes to at least one item: a reading, or the rejection that names the field and the reason.
-In an array each element stands for itself. The formats are those of DESIGN "Contracts" (docs/contracts.md).
+In an array each element stands for itself. The formats are those of DESIGN "Contracts" (docs/devices.md, docs/api.md).
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from operator import attrgetter
 from typing import Any, cast
 
 from pydantic import ValidationError
-from pydantic_core import from_json
 
+from bridge.document import deeper_than, dump, loads
 from bridge.errors import NotJson, Reason, Rejected, Source, TooManyReadings
 from bridge.reading import Kind, MeterReading, Reading, VehicleReading, format_timestamp, is_device_id, jsonb_text
 
@@ -24,7 +23,6 @@ MAX_READINGS_PER_MESSAGE = 1_000
 MAX_READINGS_PER_BODY = 10_000
 MAX_DEPTH = 100
 """Levels of lists and objects in an unknown field: far from where any parser or database gives up."""
-_MAX_DOCUMENT_DEPTH = 500  # what json can still write down again
 _MAX_DETAIL = 500
 _lines = re.compile(rb"\S[^\r\n]*").finditer
 
@@ -110,7 +108,7 @@ def _decode_other(
 ) -> list[Reading | Rejected]:
     """A payload that is not simply an object: an array, white space first, deep nesting, or no reading at all."""
     try:
-        document = _loads(payload)
+        document = loads(payload)
     except ValueError as error:
         return [origin.reject("not_json", str(error), payload)]
     elements = document if isinstance(document, list) else [document]
@@ -130,7 +128,7 @@ def decode_body(body: bytes, now: datetime, window: AcceptedWindow, ndjson: bool
         _refuse_crowd(len(lines))
         return [_decode_line(origin, line, now, window) for line in lines] or [_empty(origin, body)]
     try:
-        document = _loads(body)
+        document = loads(body)
     except ValueError as error:
         raise NotJson(str(error)) from None
     elements = document if isinstance(document, list) else [document]
@@ -157,7 +155,7 @@ def _decode_line(origin: _Origin, line: bytes, now: datetime, window: AcceptedWi
 
 def _decode_odd_line(origin: _Origin, line: bytes, now: datetime, window: AcceptedWindow) -> Reading | Rejected:
     try:
-        element = _loads(line)
+        element = loads(line)
     except ValueError as error:
         return origin.reject("not_json", str(error), line)
     return _decode_element(origin, element, now, window)
@@ -180,15 +178,15 @@ def _decode_element(
 ) -> Reading | Rejected:
     """One parsed JSON value; without `kind` its shape says which it is."""
     if not isinstance(element, dict):
-        return origin.reject("not_a_reading", "a reading is a JSON object", _dump(element))
+        return origin.reject("not_a_reading", "a reading is a JSON object", dump(element))
     kind = kind or _kind_of(element)
     if kind is None:
-        return origin.reject("not_a_reading", "either vehicleId or meterId is required", _dump(element))
+        return origin.reject("not_a_reading", "either vehicleId or meterId is required", dump(element))
     try:
         model = _MODELS[kind].__pydantic_validator__
         reading = model.validate_python(element, by_alias=True, by_name=False)
     except ValidationError as error:
-        return _invalid(origin, error, _dump(element), _claimed_device(element))
+        return _invalid(origin, error, dump(element), _claimed_device(element))
     if not reading.__pydantic_extra__ and origin.topic is None and _in_window(reading, now, window):
         return reading  # type: ignore[no-any-return]
     return _check(origin, kind, reading, element, now, window)
@@ -218,7 +216,7 @@ def _check(
     reason = _refusal(origin, kind, reading, now, window)
     if reason is None:
         return reading
-    return origin.reject(*reason, came_as if isinstance(came_as, bytes) else _dump(came_as), reading.device)
+    return origin.reject(*reason, came_as if isinstance(came_as, bytes) else dump(came_as), reading.device)
 
 
 def _refusal(
@@ -239,27 +237,11 @@ def _refusal(
 def _unstorable(extra: dict[str, Any]) -> Iterator[str]:
     for name, value in extra.items():
         try:
-            if _deeper_than(MAX_DEPTH, value):
+            if deeper_than(MAX_DEPTH, value):
                 raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
             jsonb_text({name: value})
         except ValueError as error:
             yield f"{ascii(name)[1:-1]}: {error}"
-
-
-def _deeper_than(levels: int, value: Any) -> bool:
-    """Whether lists and objects stand in each other more than so many levels deep; without recursion."""
-    inside = [value]
-    for _ in range(levels + 1):
-        inside = [inner for outer in inside for inner in _elements(outer)]
-        if not inside:
-            return False
-    return True
-
-
-def _elements(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
 
 
 def _in_window(reading: Reading, now: datetime, window: AcceptedWindow) -> bool:
@@ -278,30 +260,3 @@ def _invalid(origin: _Origin, error: ValidationError, payload: bytes, device: st
     reason = types.get(errors[0]["type"], "invalid_field")
     detail = "; ".join(": ".join([*map(str, e["loc"]), e["msg"]]) for e in errors[:8])
     return origin.reject(reason, detail, payload, device)
-
-
-def _loads(payload: bytes) -> Any:
-    """Parse JSON so that one hostile value does not take its neighbours with it.
-
-    The fast parser refuses a whole document for a number out of range, a lone surrogate or a byte that is not
-    UTF-8; the slow one lets them through, and the element that holds them is rejected alone.
-    Raises `ValueError` when the document is not JSON.
-    """
-    try:
-        return from_json(payload)
-    except ValueError as error:
-        try:
-            document = json.loads(payload.decode("utf-8", "surrogateescape"), parse_int=_parse_int)
-        except (ValueError, RecursionError):
-            raise error from None
-        if _deeper_than(_MAX_DOCUMENT_DEPTH, document):
-            raise error from None
-        return document
-
-
-def _parse_int(digits: str) -> int | float:
-    return int(digits) if len(digits) < 400 else float(digits)
-
-
-def _dump(element: Any) -> bytes:
-    return json.dumps(element).encode()

@@ -17,7 +17,8 @@ BRIDGE = {
     "health": "errors",
     "reading": "",
     "schema": "",
-    "wire": "reading errors",
+    "document": "",
+    "wire": "reading document errors",
     "settings": "wire",
     "delivery": "reading errors",
     "metrics": "delivery errors",
@@ -48,7 +49,10 @@ OUTSIDE = {
     "local": {"bridge", "api", "simulator", "mosquitto"},
 }
 SIMULATOR_KNOWS = {"bridge.reading", "bridge.wire", "bridge.errors"}
-PURE = tuple(f"bridge.{name}" for name in ["batch", "reading", "wire", "verdict", "delivery", "tables", "copy_format"])
+PURE = tuple(
+    f"bridge.{name}"
+    for name in ["batch", "reading", "document", "wire", "verdict", "delivery", "tables", "copy_format"]
+)
 IMPURE = {"asyncio", "socket", "time", "asyncpg", "mqtt5", "threading", "os", "random"}
 
 
