@@ -52,6 +52,11 @@ class Up:
         assert self.env.exists(), self.output.read_text()
         return dict(word.split("=", 1) for word in shlex.split(self.env.read_text()))
 
+    def introduction(self) -> str:
+        """What it says when it is ready."""
+        until(lambda: "Ctrl-C stops it" in self.output.read_text(), "the introduction is whole")
+        return self.output.read_text()
+
     def port(self, name: str) -> str:
         """A port that it was told to use."""
         return self._environment[f"FLEET_{name}_PORT"]
@@ -84,6 +89,16 @@ def up(tmp_path: Path) -> Iterator[Up]:
         platform.stop(signal.SIGTERM)
 
 
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """One that is up and stays so, for the tests that only use it."""
+    platform = Up(tmp_path_factory.mktemp("up") / "local")
+    platform.run()
+    platform.until_ready()
+    yield platform
+    platform.stop(signal.SIGTERM)
+
+
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
@@ -94,21 +109,23 @@ def shell(command: str, env: Path) -> str:
     return subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=30, check=True).stdout
 
 
-def test_seed_payloads_come_back_through_live_history_and_analytics(up: Up) -> None:
-    up.run()
-    env = up.until_ready()
+def test_seed_payloads_come_back_through_live_history_and_analytics(running: Up) -> None:
+    env = running.until_ready()
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     vehicle = {"vehicleId": "EV_002", "soc": 72.5, "kwhDeliveredDc": 4.25, "batteryTemp": 38.6, "timestamp": now}
     meter = {"meterId": "METER_001", "kwhConsumedAc": 5.10, "voltage": 231.5, "timestamp": now}
     bearer = '-H "Authorization: Bearer $FLEET_API_KEY"'
     curl = f"curl -sS --fail-with-body {bearer}"
     assignment = "$FLEET_API_URL/v1/meters/METER_001/assignments/2026-01-01T00:00:00Z"
-    shell(f"""{curl} -X PUT {assignment} -H 'Content-Type: application/json' -d '{{"vehicleId": "EV_002"}}'""", up.env)
+    shell(
+        f"""{curl} -X PUT {assignment} -H 'Content-Type: application/json' -d '{{"vehicleId": "EV_002"}}'""",
+        running.env,
+    )
     topic = "$FLEET_MQTT_URL/fleet/vehicle/EV_002/telemetry"
-    shell(f"mosquitto_pub -V 5 -q 1 -L {topic} -m {shlex.quote(json.dumps(vehicle))}", up.env)
+    shell(f"mosquitto_pub -V 5 -q 1 -L {topic} -m {shlex.quote(json.dumps(vehicle))}", running.env)
     receipt = shell(
         f"{curl} $FLEET_API_URL/v1/ingest -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(meter))}",
-        up.env,
+        running.env,
     )
     assert json.loads(receipt) == {"stored": 1, "duplicates": 0, "rejected": []}
     headers = {"Authorization": f"Bearer {env['FLEET_API_KEY']}"}
@@ -126,10 +143,7 @@ def test_seed_payloads_come_back_through_live_history_and_analytics(up: Up) -> N
     assert answer["avgBatteryTemp"] == pytest.approx(38.6)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
-def test_signal_stops_all_in_order(up: Up, number: signal.Signals) -> None:
-    up.run()
-    up.until_ready()
+def assert_stops(up: Up, number: signal.Signals) -> None:
     servers = up.servers()
     assert len(servers) >= 4
     assert up.stop(number) == 0, up.output.read_text()
@@ -213,30 +227,25 @@ def test_dead_part_stops_all_with_its_name_and_its_last_words(up: Up) -> None:
     assert not up.env.exists()
 
 
-def test_secrets_are_private(up: Up) -> None:
-    up.run()
-    env = up.until_ready()
-    assert stat.S_IMODE(up.directory.stat().st_mode) == 0o700
-    for path in (up.env, up.directory / "api-key"):
+def test_secrets_are_private(running: Up) -> None:
+    env = running.until_ready()
+    assert stat.S_IMODE(running.directory.stat().st_mode) == 0o700
+    for path in (running.env, running.directory / "api-key"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    output = up.output.read_text()
+    output = running.introduction()
     assert env["FLEET_API_URL"] in output
     assert env["FLEET_API_KEY"] not in output
-    assert up.stop() == 0
 
 
-def test_printed_line_provisions_a_device_for_the_printed_ports(up: Up) -> None:
-    up.run()
-    up.until_ready()
-    until(lambda: "Ctrl-C stops it" in up.output.read_text(), "the introduction is whole")
-    output = up.output.read_text()
+def test_printed_line_provisions_a_device_for_the_printed_ports(running: Up) -> None:
+    output = running.introduction()
     tls, password = map(int, re.findall(r"mqtts://localhost:(\d+)", output))
-    assert (tls, password) == (int(up.port("MQTT_TLS")), int(up.port("MQTT_PASSWORD")))
+    assert (tls, password) == (int(running.port("MQTT_TLS")), int(running.port("MQTT_PASSWORD")))
     (line,) = [line for line in output.splitlines() if "device add" in line]
     root = Path(__file__).resolve().parents[2]
     for command in (line, line.replace("EV_002 --kind vehicle", "METER_001 --kind meter --password")):
         subprocess.run(["sh", "-c", command], cwd=root, check=True, timeout=60)
-    devices = up.directory / "mosquitto" / "devices"
+    devices = running.directory / "mosquitto" / "devices"
     with connected(with_certificate(devices / "vehicle" / "EV_002"), tls) as vehicle:
         assert vehicle.publish("fleet/vehicle/EV_002/telemetry", b"{}") == "Success"
     with connected(with_password(devices / "meter" / "METER_001", "meter/METER_001"), password) as meter:
@@ -253,14 +262,14 @@ def test_default_port_that_is_taken_gives_way(up: Up) -> None:
         env = up.until_ready()
     assert not env["FLEET_API_URL"].endswith(":8000")
     assert "port 8000 is taken by another program" in up.output.read_text()
-    assert up.stop() == 0
+    assert_stops(up, signal.SIGTERM)
 
 
-def test_simulated_fleet_arrives(up: Up) -> None:
+def test_simulated_fleet_arrives_until_ctrl_c_stops_all(up: Up) -> None:
     up.run(FLEET_SIM_VEHICLES=None)
     env = up.until_ready()
     headers = {"Authorization": f"Bearer {env['FLEET_API_KEY']}"}
     with httpx.Client(base_url=env["FLEET_API_URL"], headers=headers) as client:
         # Twenty vehicles spread over the minute: the first ones are there within seconds.
         until(lambda: len(client.get("/v1/live/vehicles").json()["items"]) >= 2, "vehicles are live", 60)
-    assert up.stop() == 0
+    assert_stops(up, signal.SIGINT)

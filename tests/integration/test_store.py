@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
@@ -24,10 +24,30 @@ Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 @pytest.fixture
-async def store(database_url: str) -> AsyncIterator[PostgresStore]:
-    store = PostgresStore(database_url, command_timeout_s=10)
-    yield store
-    await store.close()
+async def open_store(database_url: str) -> AsyncIterator[Callable[..., PostgresStore]]:
+    """Opens stores of the test's database; each is closed however the test ends."""
+    opened: list[PostgresStore] = []
+
+    def open_(**settings: Any) -> PostgresStore:
+        opened.append(PostgresStore(database_url, **settings))
+        return opened[-1]
+
+    yield open_
+    for store in opened:
+        await store.close()
+
+
+@pytest.fixture
+def store(open_store: Callable[..., PostgresStore]) -> PostgresStore:
+    return open_store(command_timeout_s=10)
+
+
+async def cut_sessions(db: Db) -> None:
+    """End every session of a store here; other databases have sessions of that name too."""
+    await db.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'fleet-bridge' AND datname = current_database()"
+    )
 
 
 async def count(db: Db, table: str) -> int:
@@ -207,50 +227,54 @@ async def test_dropped_partition_is_made_again(store: PostgresStore, db: Db) -> 
 
 async def test_cut_connection_is_unavailable_and_then_mends(store: PostgresStore, db: Db) -> None:
     await store.write([vehicle("EV_1")])
-    await db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'fleet-bridge'")
+    await cut_sessions(db)
     with pytest.raises(StoreUnavailable):
         await store.write([vehicle("EV_2")])
     assert await store.write([vehicle("EV_2"), vehicle("EV_1")]) == [Kept.STORED, Kept.DUPLICATE]
 
 
-async def test_locked_table_is_unavailable_after_the_time_limit(database_url: str, db: Db) -> None:
-    store = PostgresStore(database_url, command_timeout_s=0.5)
+async def test_locked_table_is_unavailable_after_the_time_limit(
+    open_store: Callable[..., PostgresStore], db: Db
+) -> None:
+    store = open_store(command_timeout_s=0.5)
     await store.write([vehicle("EV_1")])
     async with db.transaction():
         await db.execute("LOCK TABLE vehicle_live_status IN EXCLUSIVE MODE")
         with pytest.raises(StoreUnavailable):
             await store.write([vehicle("EV_2")])
     assert await store.write([vehicle("EV_2")]) == [Kept.STORED]
-    await store.close()
 
 
-async def test_read_only_server_is_unavailable(database_url: str, db: Db) -> None:
+async def test_read_only_server_is_unavailable(
+    database_url: str, open_store: Callable[..., PostgresStore], db: Db
+) -> None:
     name = database_url.rsplit("/", 1)[1]
     await db.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-    store = PostgresStore(database_url, command_timeout_s=2)
+    store = open_store(command_timeout_s=2)
     with pytest.raises(StoreUnavailable):
         await store.write([vehicle()])
 
 
-async def test_server_that_may_forget_is_refused(database_url: str, db: Db) -> None:
+async def test_server_that_may_forget_is_refused(
+    database_url: str, open_store: Callable[..., PostgresStore], db: Db
+) -> None:
     name = database_url.rsplit("/", 1)[1]
     await db.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
     with pytest.raises(Misconfigured, match="synchronous_commit"):
-        await PostgresStore(database_url).write([vehicle()])
+        await open_store().write([vehicle()])
 
 
-async def test_lock_is_held_by_one_and_free_after_it_is_gone(database_url: str, db: Db) -> None:
-    first, second = (PostgresStore(database_url, lock_name="main") for _ in range(2))
+async def test_lock_is_held_by_one_and_free_after_it_is_gone(open_store: Callable[..., PostgresStore], db: Db) -> None:
+    first, second = (open_store(lock_name="main") for _ in range(2))
     await first.write([vehicle("EV_1")])
     with pytest.raises(LeadershipLost):
         await second.write([vehicle("EV_2")])
-    await db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'fleet-bridge'")
+    await cut_sessions(db)
     assert await second.write([vehicle("EV_2")]) == [Kept.STORED]
     with pytest.raises(StoreUnavailable):
         await first.write([vehicle("EV_3")])
     with pytest.raises(LeadershipLost):
         await first.write([vehicle("EV_3")])
-    await second.close()
 
 
 async def test_migrate_is_idempotent_and_safe_at_once(postgres: Postgres) -> None:

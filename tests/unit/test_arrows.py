@@ -37,7 +37,8 @@ BRIDGE = {
     "mqtt_connection": "wire arrival delivery errors metrics mqtt_packets settings",
     "mqtt": "mqtt_connection connect_rate delivery ingest metrics settings",
     "service": "ingest mqtt store settings errors metrics health",
-    "__main__": "service rejects migrate store settings errors logs memory",
+    "cli": "service rejects migrate store settings errors logs memory",
+    "__main__": "cli memory",
 }
 """Inside the bridge each module knows only these. `store` and `mqtt` never know each other: `ingest` stands between."""
 
@@ -48,7 +49,7 @@ OUTSIDE = {
     "simulator": {"bridge"},
     "local": {"bridge", "api", "simulator", "mosquitto"},
 }
-SIMULATOR_KNOWS = {"bridge.reading", "bridge.wire", "bridge.errors"}
+SIMULATOR_KNOWS = {"bridge.reading", "bridge.wire", "bridge.errors", "bridge.memory"}
 PURE = tuple(
     f"bridge.{name}"
     for name in ["batch", "reading", "document", "wire", "verdict", "delivery", "tables", "copy_format"]

@@ -10,7 +10,7 @@ from cryptography import x509
 from typer.testing import CliRunner
 
 from mosquitto import provisioning, registry
-from mosquitto.__main__ import app
+from mosquitto.cli import app
 from mosquitto.device import BadDevice, device, read_csv
 from mosquitto.directory import Directory
 

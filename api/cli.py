@@ -1,0 +1,143 @@
+"""Command line of the API: `python -m api run | key create|list|revoke|rotate`."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Annotated, TypeVar
+
+import asyncpg
+import structlog
+import typer
+import uvloop
+from pydantic import ValidationError
+
+from api import keys
+from api.database import Connection
+from api.settings import ApiSettings
+from bridge import logs, memory
+from bridge.errors import Misconfigured, StoreUnavailable
+from bridge.settings import problems
+from bridge.store import translated
+
+# A pretty traceback shows variables, and some of ours are secrets.
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The HTTP service.")
+key = typer.Typer(no_args_is_help=True, help="API keys.")
+app.add_typer(key, name="key")
+log = structlog.get_logger("api")
+
+T = TypeVar("T")
+
+
+def _settings() -> ApiSettings:
+    try:
+        settings = ApiSettings()
+    except ValidationError as error:
+        print(problems(error), file=sys.stderr)
+        raise SystemExit(2) from None
+    logs.configure(settings.log_level, settings.log_format)
+    return settings
+
+
+def _in_database(act: Callable[[Connection], Awaitable[T]]) -> T:
+    """Do something to the keys in one transaction."""
+
+    async def connected() -> T:
+        with translated():
+            connection = await asyncpg.connect(settings.database_url, timeout=10, command_timeout=10)
+            try:
+                async with connection.transaction():
+                    return await act(connection)
+            finally:
+                await connection.close()
+
+    settings = _settings()
+    try:
+        return asyncio.run(connected())
+    except StoreUnavailable as error:
+        print(f"the store is unavailable: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+_LONGEST = timedelta(days=36_500)
+_LONGEST_NAME = 200
+
+
+def _duration(text: str, least_s: int) -> timedelta:
+    """`90d`, `12h`, `30m` or `45s`; at most a hundred years."""
+    units_s = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+    if text[-1:] in units_s and text[:-1].isdigit():
+        seconds = int(text[:-1]) * units_s[text[-1]]
+        if least_s <= seconds <= _LONGEST.total_seconds():
+            return timedelta(seconds=seconds)
+        raise typer.BadParameter(f"{text} is not between {least_s}s and {_LONGEST.days}d")
+    raise typer.BadParameter("a number of days, hours, minutes or seconds: 90d, 12h, 30m, 45s")
+
+
+@app.command()
+def run() -> None:
+    """Serve until SIGTERM or SIGINT; then finish the requests in flight, commit and exit with 0."""
+    from api.server import serve  # here, because the commands about keys start in half the time without it
+
+    settings = _settings()
+    try:
+        memory.calm_collector()
+        uvloop.run(serve(settings))
+    except Misconfigured as error:
+        log.error("cannot keep the promise", reason=str(error))
+        raise SystemExit(2) from None
+    log.info("stopped")
+
+
+@key.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    scope: Annotated[
+        list[str] | None, typer.Option(help="ingest, read, assign or admin; may be repeated. Default: all but admin.")
+    ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="May report only this device, or prefix: EV_1, EV_*, vehicle:EV_1; may be repeated."),
+    ] = None,
+    expires: Annotated[str | None, typer.Option(help="Lifetime: 90d, 12h, 30m.")] = None,
+) -> None:
+    """Make a key and print it, once."""
+    if not name.isprintable() or not 1 <= len(name) <= _LONGEST_NAME:
+        raise typer.BadParameter(f"a key's name is 1 to {_LONGEST_NAME} printable characters")
+    lifetime = None if expires is None else _duration(expires, least_s=1)
+    default = ["ingest"] if device else keys.DEFAULT_SCOPES
+    try:
+        grant = keys.Grant(keys.scopes(scope or default), tuple(device) if device else None, lifetime)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    print(_in_database(lambda connection: keys.create(connection, name, grant))[1])
+
+
+@key.command("list")
+def list_() -> None:
+    """Every key, one JSON object a line; never the secret."""
+    for row in _in_database(keys.list_keys):
+        print(json.dumps(dict(row), default=lambda value: value.isoformat()))
+
+
+@key.command()
+def revoke(id_: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """End a key at once."""
+    if not _in_database(lambda connection: keys.revoke(connection, id_)):
+        print(f"there is no key {id_} that is alive", file=sys.stderr)
+        raise SystemExit(1)
+
+
+@key.command()
+def rotate(
+    id_: Annotated[str, typer.Argument(metavar="ID")],
+    overlap: Annotated[str, typer.Option(help="How long the old key stays good: 7d, 12h.")] = "1d",
+) -> None:
+    """Make a successor with the same rights and print it, once; the old key ends after the overlap."""
+    lapse = _duration(overlap, least_s=0)
+    successor = _in_database(lambda connection: keys.rotate(connection, id_, lapse))
+    if successor is None:
+        print(f"there is no key {id_} that is alive", file=sys.stderr)
+        raise SystemExit(1)
+    print(successor[1])

@@ -1,0 +1,53 @@
+"""Command line of the local platform: `python -m local` runs it, `python -m local secrets DIR` prepares compose."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from bridge.errors import Misconfigured
+from bridge.settings import problems
+from local import secrets as compose_secrets
+from local.settings import LocalSettings
+from local.settings_page import page
+from local.up import up
+
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, help="The whole platform on one machine, from embedded parts."
+)
+
+
+@app.callback(invoke_without_command=True)
+def run(context: typer.Context) -> None:
+    """Run PostgreSQL, Mosquitto, the bridge, the API and a small fleet until Ctrl-C."""
+    if context.invoked_subcommand is not None:
+        return
+    try:
+        up(LocalSettings())
+    except ValidationError as error:
+        _fail(problems(error), 2)
+    except Misconfigured as error:
+        _fail(str(error), 2)
+    except RuntimeError as error:
+        _fail(str(error), 1)
+
+
+@app.command()
+def secrets(
+    directory: Annotated[Path, typer.Argument(help="Where docker-compose.yml looks for them.")] = Path("secrets"),
+) -> None:
+    """Make the passwords that `docker compose up` needs, once; existing ones stay."""
+    print(f"secrets are in {compose_secrets.make(directory)}")
+
+
+@app.command()
+def settings() -> None:
+    """Print docs/settings.md."""
+    print(page(), end="")
+
+
+def _fail(message: str, code: int) -> None:
+    print(message, file=sys.stderr)
+    raise SystemExit(code)

@@ -1,0 +1,172 @@
+"""Command line of provisioning: `python -m mosquitto ca init DIR`, `device add|rotate|revoke|list`."""
+
+import contextlib
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mosquitto import broker, provisioning, registry
+from mosquitto.broker import BrokerUnreachable
+from mosquitto.device import BadDevice, Device, device, read_csv
+from mosquitto.directory import Directory, replace
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Who may speak to the broker."
+)
+ca_app = typer.Typer(no_args_is_help=True, help="The fleet's certificate authority and the broker's certificate.")
+device_app = typer.Typer(no_args_is_help=True, help="A device's credentials; a running broker is told at once.")
+app.add_typer(ca_app, name="ca")
+app.add_typer(device_app, name="device")
+
+
+class KindOption(StrEnum):
+    """A device's kind on the command line."""
+
+    vehicle = "vehicle"
+    meter = "meter"
+
+
+DirOption = Annotated[Path, typer.Option("--dir", envvar="FLEET_MOSQUITTO_DIR", help="What `ca init` has made.")]
+ReloadOption = Annotated[
+    str | None,
+    typer.Option("--reload-command", help="Tells a broker elsewhere to reload, instead of SIGHUP on this machine."),
+]
+IdArgument = Annotated[str | None, typer.Argument(metavar="[ID]")]
+KindChoice = Annotated[KindOption | None, typer.Option("--kind", help="Of ID, or of the CSV's rows without one.")]
+CsvOption = Annotated[
+    Path | None, typer.Option("--csv", exists=True, dir_okay=False, help="Many devices: a header, id and kind.")
+]
+DaysOption = Annotated[int, typer.Option(min=1, help="How long a certificate is good.")]
+PasswordOption = Annotated[
+    bool, typer.Option("--password/--cert", help="For devices that cannot do mutual TLS; a certificate otherwise.")
+]
+_HERE, _LIFE_DAYS = Path(".local/mosquitto"), 5 * 365
+HostOption = Annotated[
+    list[str] | None, typer.Option("--host", help="Name or address of the broker in its certificate; repeatable.")
+]
+_HOSTS = ["localhost", "127.0.0.1", "::1"]
+
+
+@ca_app.command("init")
+def init(
+    directory: Annotated[Path, typer.Argument(metavar="DIR")],
+    host: HostOption = None,
+    control: Annotated[str, typer.Option(help="An internal listener, where devices are cut off.")] = "",
+) -> None:
+    """Make the CA, the broker's certificate and its accounts in a private directory, once."""
+    place = Directory(directory)
+    made = provisioning.initialise(place, host or _HOSTS)
+    if control:
+        replace(place.control_url, control.encode())
+    print(f"{'made' if made else 'there already'}: the CA; the broker reads {place.broker}")
+
+
+@ca_app.command()
+def server(directory: Annotated[Path, typer.Argument(metavar="DIR")], host: HostOption = None) -> None:
+    """Renew the broker's certificate, before it expires or when its names change."""
+    place = Directory(directory)
+    with _explained():
+        provisioning.renew_server(place, host or _HOSTS)
+        _tell(place, None, [])
+
+
+@device_app.command()
+def add(
+    id_: IdArgument = None,
+    kind: KindChoice = None,
+    csv: CsvOption = None,
+    password: PasswordOption = False,
+    days: DaysOption = _LIFE_DAYS,
+    directory: DirOption = _HERE,
+    reload_command: ReloadOption = None,
+) -> None:
+    """Give new devices a certificate, or a password. All of them or, when one cannot be, none."""
+    place = Directory(directory)
+    with _explained():
+        if (id_ is None) == (csv is None):
+            raise BadDevice("say which: an ID with --kind, or --csv FILE")
+        devices = read_csv(csv, kind) if csv else [device(kind, id_ or "")]
+        if password:
+            provisioning.add_passwords(place, devices)
+        else:
+            provisioning.add_certificates(place, devices, timedelta(days=days))
+        # A new device needs no disconnecting, and a new certificate not even a reload; a lifted denial does.
+        _tell(place, reload_command, [])
+    where = place.credentials(str(devices[0])) if id_ else place.handed_out
+    print(f"{len(devices)} provisioned; credentials are in {where}")
+
+
+@device_app.command()
+def rotate(
+    id_: Annotated[str, typer.Argument(metavar="ID")],
+    kind: KindChoice = None,
+    password: PasswordOption = False,
+    keep_old: Annotated[bool, typer.Option("--keep-old", help="The old certificate stays good, to swap at ease.")] = (
+        False
+    ),
+    days: DaysOption = _LIFE_DAYS,
+    directory: DirOption = _HERE,
+    reload_command: ReloadOption = None,
+) -> None:
+    """Give a device a new credential and take the old one at once, or with a later rotate or revoke."""
+    place = Directory(directory)
+    with _explained():
+        (found,) = provisioning.find(place, [(kind, id_)])
+        provisioning.rotate(place, found, timedelta(days=days), password=password, keep_old=keep_old)
+        _tell(place, reload_command, [] if keep_old else [found])
+    print(f"{found} rotated; credentials are in {place.credentials(str(found))}")
+
+
+@device_app.command()
+def revoke(
+    id_: IdArgument = None,
+    kind: KindChoice = None,
+    csv: CsvOption = None,
+    directory: DirOption = _HERE,
+    reload_command: ReloadOption = None,
+) -> None:
+    """Take devices' credentials: they are disconnected at once and do not come in again."""
+    place = Directory(directory)
+    with _explained():
+        if (id_ is None) == (csv is None):
+            raise BadDevice("say which: an ID, or --csv FILE")
+        found = provisioning.find(place, read_csv(csv, kind) if csv else [(kind, id_ or "")])
+        provisioning.revoke(place, found)
+        _tell(place, reload_command, found)
+    print(f"{len(found)} revoked")
+
+
+@device_app.command("list")
+def list_(directory: DirOption = _HERE) -> None:
+    """Every device that is or was provisioned, one JSON object a line."""
+    with registry.registry(Directory(directory).registry) as db:
+        for row in registry.listed(db):
+            print(json.dumps({"name": str(row.device), **dict(zip(row._fields[1:], row[1:], strict=True))}))
+
+
+def _tell(place: Directory, reload_command: str | None, cut_off: Sequence[Device]) -> None:
+    """Make the broker read its files anew, then end the connections of whoever may no longer have one."""
+    if reload_command is not None:
+        subprocess.run(shlex.split(reload_command), check=True)  # noqa: S603
+    elif not broker.reload(place):
+        print("no broker runs here with these files: one that starts will read them", file=sys.stderr)
+        return
+    broker.disconnect(place, cut_off)
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """What a person can put right is told in a line."""
+    try:
+        yield
+    except (BadDevice, BrokerUnreachable, subprocess.CalledProcessError) as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(1) from None

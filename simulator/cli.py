@@ -1,0 +1,243 @@
+"""Command line of the simulator: `python -m simulator run | replay | verify`."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+import uvloop
+from rich.console import Console
+
+from simulator import findings
+from simulator.carriers import Route
+from simulator.converters import CONVERTERS
+from simulator.faults import ALL_FAULTS, FaultRates
+from simulator.http import UnexpectedAnswer
+from simulator.ledger_reader import DamagedLedger, read_ledger
+from simulator.mqtt_connection import Refused
+from simulator.options import (
+    ApiKey,
+    ApiUrl,
+    Assignments,
+    CaFile,
+    CertFile,
+    Connections,
+    Fsync,
+    HttpBatch,
+    KeyFile,
+    LedgerFile,
+    MqttUrl,
+    Name,
+    Receipts,
+    ViaOption,
+    route_of,
+)
+from simulator.pacing import start_for
+from simulator.progress import summary
+from simulator.recordings import NotARecording
+from simulator.replay import recorded, totals
+from simulator.replay import replay as send
+from simulator.run import Plan
+from simulator.run import run as run_plan
+from simulator.tally import Tally
+from simulator.verify import verify as compare
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="A simulated fleet that proves what arrived.")
+
+Rate = Annotated[float | None, typer.Option(min=0, max=1, rich_help_panel="Faults, as shares of all readings")]
+
+
+@app.command()
+def run(
+    vehicles: Annotated[int, typer.Option(min=0)] = 100,
+    meters: Annotated[int | None, typer.Option(min=0, help="As many as vehicles by default.")] = None,
+    minutes: Annotated[int | None, typer.Option(min=1, help="Simulated minutes; until Ctrl-C by default.")] = None,
+    speed: Annotated[float, typer.Option(min=0, help="1: real time; 60: an hour a minute; 0: as fast as it goes.")] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed and start give the same bytes.")] = 1,
+    start: Annotated[
+        datetime | None, typer.Option(help="First minute (UTC); such that it ends now by default.")
+    ] = None,
+    name: Name = "",
+    prepare: Annotated[bool, typer.Option("--prepare", help="Make all readings before the first is sent.")] = False,
+    mqtt_url: MqttUrl = "mqtt://127.0.0.1:1883",
+    mqtt_ca_file: CaFile = None,
+    mqtt_cert_file: CertFile = None,
+    mqtt_key_file: KeyFile = None,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+    via: ViaOption = "mqtt",
+    connections: Connections = 16,
+    http_batch: HttpBatch = 500,
+    receipts: Receipts = 0.0,
+    assignments: Assignments = True,
+    ledger: LedgerFile = None,
+    fsync: Fsync = False,
+    all_faults: Annotated[
+        bool, typer.Option("--all-faults", help="Every fault, at its usual rate unless given.")
+    ] = False,
+    duplicates: Rate = None,
+    out_of_order: Rate = None,
+    late: Rate = None,
+    offline: Rate = None,
+    malformed: Rate = None,
+    wrong_clock: Rate = None,
+    conflict: Rate = None,
+) -> None:
+    """Simulate a fleet until its minutes are over or Ctrl-C; then send what is held back and wait for every ack."""
+    if minutes is None and speed != 1:
+        raise typer.BadParameter("a speed other than 1 needs --minutes")
+    given = {
+        "duplicates": duplicates,
+        "out_of_order": out_of_order,
+        "late": late,
+        "offline": offline,
+        "malformed": malformed,
+        "wrong_clock": wrong_clock,
+        "conflict": conflict,
+    }
+    begin = start.replace(tzinfo=UTC, second=0, microsecond=0) if start else None
+    begin = begin or start_for(speed, minutes or 0, datetime.now(UTC))
+    plan = Plan(
+        seed=seed,
+        vehicles=vehicles,
+        meters=vehicles if meters is None else meters,
+        name=name,
+        start=begin,
+        minutes=minutes,
+        speed=speed,
+        rates=_rates(all_faults, given),
+        prepare=prepare,
+    )
+    route = route_of(
+        via=via,
+        connections=connections,
+        mqtt_url=mqtt_url,
+        mqtt_ca_file=mqtt_ca_file,
+        mqtt_cert_file=mqtt_cert_file,
+        mqtt_key_file=mqtt_key_file,
+        api_url=api_url,
+        api_key=api_key,
+        http_batch=http_batch,
+        receipts=receipts,
+        assignments=assignments,
+        ledger=ledger,
+        fsync=fsync,
+    )
+    _carry_out(route, lambda stop, console: run_plan(plan, route, stop, console))
+
+
+@app.command()
+def replay(
+    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Recordings, sent as one.")],
+    form: Annotated[str | None, typer.Option("--as", help=f"{', '.join(CONVERTERS)}; else told by the file.")] = None,
+    times: Annotated[Literal["shift", "keep"], typer.Option(help="shift: the newest reading is now.")] = "shift",
+    speed: Annotated[float, typer.Option(min=0, help="1: as recorded; 60: an hour a minute; 0: at full speed.")] = 0,
+    name: Name = "",
+    mqtt_url: MqttUrl = "mqtt://127.0.0.1:1883",
+    mqtt_ca_file: CaFile = None,
+    mqtt_cert_file: CertFile = None,
+    mqtt_key_file: KeyFile = None,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+    via: ViaOption = "mqtt",
+    connections: Connections = 2,
+    http_batch: HttpBatch = 500,
+    receipts: Receipts = 0.0,
+    assignments: Assignments = True,
+    ledger: LedgerFile = None,
+    fsync: Fsync = False,
+) -> None:
+    """Send recordings. Kept times older than the bridge's FLEET_PAST_LIMIT_DAYS are rejected by it."""
+    if form is not None and form not in CONVERTERS:
+        raise typer.BadParameter(f"--as takes one of {', '.join(CONVERTERS)}")
+    end = datetime.now(UTC).replace(microsecond=0) if times == "shift" else None
+    try:
+        readings = recorded(files, form, name, end)
+    except (NotARecording, OSError) as error:
+        raise _failure(Console(), str(error)) from None
+    route = route_of(
+        via=via,
+        connections=connections,
+        mqtt_url=mqtt_url,
+        mqtt_ca_file=mqtt_ca_file,
+        mqtt_cert_file=mqtt_cert_file,
+        mqtt_key_file=mqtt_key_file,
+        api_url=api_url,
+        api_key=api_key,
+        http_batch=http_batch,
+        receipts=receipts,
+        assignments=assignments,
+        ledger=ledger,
+        fsync=fsync,
+    )
+    _carry_out(route, lambda stop, console: send(readings, files, speed, route, stop, console))
+    for line in totals(readings):
+        Console().print(line, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def verify(
+    ledger: Annotated[Path, typer.Argument(help="A ledger of `run` or `replay`.")],
+    database_url: Annotated[str, typer.Option(envvar="FLEET_DATABASE_URL", help="PostgreSQL, as a libpq URL.")],
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait at most for what may still come.")] = 60,
+) -> None:
+    """Compare a ledger with the database. Exits with 1 when anything differs."""
+    console = Console()
+    try:
+        content = read_ledger(ledger)
+    except (DamagedLedger, OSError) as error:
+        raise _failure(console, str(error)) from None
+    if not content.complete:
+        console.print(f"the run did not end in good order ({content.torn_bytes} torn bytes): no simulated truth")
+    if not len(content):
+        raise _failure(console, "nothing was sent, so nothing is proven")
+    result = asyncio.run(compare(content, database_url, wait))
+    findings.show(result, console)
+    raise typer.Exit(0 if result.clean else 1)
+
+
+def _rates(all_faults: bool, given: dict[str, float | None]) -> FaultRates:
+    usual = asdict(ALL_FAULTS if all_faults else FaultRates())
+    return FaultRates(**{name: usual[name] if rate is None else rate for name, rate in given.items()})
+
+
+def _carry_out(route: Route, work: Callable[[asyncio.Event, Console], Awaitable[Tally]]) -> None:
+    """Run it so that the first Ctrl-C ends it in good order and the second at once."""
+
+    async def carry_out() -> Tally:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def end() -> None:
+            stop.set()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, end)
+        return await work(stop, console)
+
+    console, started = Console(), time.monotonic()
+    console.print(f"ledger: {route.ledger}", soft_wrap=True, highlight=False)
+    try:
+        tally = uvloop.run(carry_out())
+    except* (Refused, UnexpectedAnswer) as failures:
+        raise _failure(console, str(_first(failures))) from None
+    console.print(summary(tally, tally.sent / (time.monotonic() - started)), soft_wrap=True, highlight=False)
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The failure behind all groups."""
+    failure: BaseException = failures
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure
+
+
+def _failure(console: Console, text: str) -> typer.Exit:
+    console.print(text, style="bold red", soft_wrap=True)
+    return typer.Exit(1)
