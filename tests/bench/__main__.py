@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from tests.bench import end_to_end, endurance, growth, latency, posts, questions, report, tls, writes
+from tests.bench import end_to_end, endurance, growth, latency, overload, posts, questions, report, tls, writes
 from tests.bench.machine import Machine
 
 MEASURES = {
@@ -29,6 +29,7 @@ MEASURES = {
     ("T11",): writes.t11,
     ("T12",): end_to_end.t12,
     ("T13",): endurance.t13,
+    ("T13-OVERLOAD",): overload.t13_overload,
 }
 QUICK = {"T1", "T2", "T3", "T6", "T8"}
 
