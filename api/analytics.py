@@ -1,6 +1,6 @@
 """GET /v1/analytics/performance/{vehicleId}: what a vehicle drew, what reached its battery, and how sure that is.
 
-Both questions are answered from the keys alone (they include the summed columns), in the partitions of the period.
+It is answered from the keys alone (they include the summed columns), in the partitions of the period.
 
 - Energies are summed as whole numbers of 1e-12 kWh: what a device writes with up to twelve
   decimals adds up exactly, whatever the order of the rows.
@@ -32,30 +32,36 @@ router = APIRouter(prefix="/v1/analytics", tags=["analytics"])
 
 # 1000 kWh are 1e15 units, which a float8 still holds exactly; sums of int8 are exact and as cheap as those of floats.
 UNITS_PER_KWH = 10**12
-# The two columns of the mean come packed, in the order of the key: a window function costs more than all the rest.
-VEHICLE_SQL = """
-SELECT count(*) AS readings, sum(round(kwh_delivered_dc * 1e12)::int8) AS units,
-       string_agg(timestamptz_send(ts), ''::bytea) AS times, string_agg(float8send(battery_temp), ''::bytea) AS temps
+_SQL = """
+SELECT NULL AS meter_id, NULL::timestamptz AS period_from, NULL::timestamptz AS period_to, count(*) AS readings,
+       sum((kwh_delivered_dc * 1e12)::int8) AS units,
+       string_agg(timestamptz_send(ts), NULL) AS times, string_agg(float8send(battery_temp), NULL) AS temps
 FROM (SELECT ts, kwh_delivered_dc, battery_temp FROM vehicle_telemetry_history
-      WHERE vehicle_id = $1 AND ts >= $2 AND ts < $3 ORDER BY vehicle_id, ts) AS reading
-"""
-_SEEN = "SELECT EXISTS (SELECT FROM vehicle_live_status WHERE vehicle_id = $1)"
-# The outer bounds prune partitions when the statement is planned, the assignment's when it runs. OFFSET 0 keeps the
-# planner from writing the inner SELECT out three times.
-METERS_SQL = """
-SELECT assigned.meter_id, assigned.period_from, assigned.period_to, measured.readings, measured.units
+      WHERE vehicle_id = $1 AND ts >= $2 AND ts < $3 AND {days} ORDER BY vehicle_id, ts) AS reading
+UNION ALL
+SELECT assigned.meter_id, assigned.period_from, assigned.period_to, measured.readings, measured.units, NULL, NULL
 FROM (SELECT a.meter_id, greatest(a.valid_from, $2) AS period_from,
              least($3, (SELECT min(n.valid_from) FROM meter_assignment n
                         WHERE n.meter_id = a.meter_id AND n.valid_from > a.valid_from)) AS period_to
       FROM meter_assignment a WHERE a.vehicle_id = $1 AND a.valid_from < $3 OFFSET 0) AS assigned
 CROSS JOIN LATERAL (
-    SELECT count(*) AS readings, sum(round(kwh_consumed_ac * 1e12)::int8) AS units
+    SELECT count(*) AS readings, sum((kwh_consumed_ac * 1e12)::int8) AS units
     FROM meter_telemetry_history
     WHERE meter_id = assigned.meter_id AND ts >= assigned.period_from AND ts < assigned.period_to
-      AND ts >= $2 AND ts < $3) AS measured
+      AND ts >= $2 AND ts < $3 AND {days}) AS measured
 WHERE assigned.period_from < assigned.period_to
-ORDER BY assigned.meter_id, assigned.period_from
+ORDER BY meter_id NULLS FIRST, period_from
 """
+_SEEN = "SELECT EXISTS (SELECT FROM vehicle_live_status WHERE vehicle_id = $1)"
+
+
+def question_sql(period: Period) -> str:
+    """The vehicle's own row, then one for each assignment of a meter. $1 is the vehicle, $2 and $3 are the period.
+
+    The two columns of the mean come packed, in the order of the key: a window function costs more than all the rest.
+    OFFSET 0 keeps the planner from writing the inner SELECT out three times.
+    """
+    return _SQL.format(days=period.days_sql())
 
 
 class Expectation(NamedTuple):
@@ -95,11 +101,10 @@ async def performance(services: WithServices, period: AskedPeriod, vehicleId: De
 
 async def ask(c: Connection, vehicle_id: str, period: Period) -> tuple[asyncpg.Record, list[asyncpg.Record]]:
     """The vehicle's own figures, and its meters' for each assignment. Raises 404."""
-    vehicle = await c.fetchrow(VEHICLE_SQL, vehicle_id, period.start, period.end)
-    assert vehicle is not None
+    vehicle, *assigned = await c.fetch(question_sql(period), vehicle_id, period.start, period.end)
     if not vehicle["readings"] and not await c.fetchval(_SEEN, vehicle_id):
         raise never_seen(VEHICLE, vehicle_id)
-    return vehicle, await c.fetch(METERS_SQL, vehicle_id, period.start, period.end)
+    return vehicle, assigned
 
 
 def _mean_over_time(vehicle: asyncpg.Record) -> float | None:

@@ -13,12 +13,16 @@ from bridge.store import translated
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
+# Plans kept by each connection. One about 92 days takes some hundred KB of the server's memory.
+_STATEMENTS = 32
+
 SESSION = {
     "application_name": "fleet-api",
     "jit": "off",
     "timezone": "UTC",
-    # A generic plan would carry every partition of the history; a custom one has only the period's.
-    "plan_cache_mode": "force_custom_plan",
+    # What asks the history names its days in its text (`Period.days_sql`), so a plan has only their partitions and
+    # serves until the day is over: planning anew for each question took a third of its time.
+    "plan_cache_mode": "force_generic_plan",
     # Every question is answered from a key. Fresh partitions have no statistics yet, and a scan would look cheap.
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
@@ -37,6 +41,7 @@ async def open_pool(settings: ApiSettings) -> Pool:
         timeout=settings.http_read_timeout_s,
         command_timeout=settings.http_read_timeout_s,
         server_settings=SESSION,
+        statement_cache_size=_STATEMENTS,
         target_session_attrs=SessionAttribute.read_write,
         reset=_keep_session,
     )

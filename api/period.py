@@ -47,6 +47,13 @@ class Period:
     start: datetime
     end: datetime
 
+    def days_sql(self) -> str:
+        """A condition on `ts` that holds on every UTC day of the period: constants, which prune the partitions when a
+        statement is planned, where the exact bounds, being parameters, could not.
+        """
+        beyond = self.end.astimezone(UTC).date() + timedelta(days=1)
+        return f"ts >= '{self.start.astimezone(UTC).date()} 00:00+00' AND ts < '{beyond} 00:00+00'"
+
     def elapsed_s(self, now: datetime) -> float:
         """Seconds of the period that lie behind `now`."""
         return max(0.0, (min(self.end, now) - self.start).total_seconds())

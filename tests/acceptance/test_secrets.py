@@ -47,8 +47,10 @@ def files(platform: Platform) -> Iterator[tuple[Path, bytes]]:
 
 
 def test_every_listener_is_on_loopback(platform: Platform) -> None:
-    servers = psutil.Process(os.getpid()).children(recursive=True)
-    listening = [c.laddr for s in servers for c in s.net_connections() if c.status == psutil.CONN_LISTEN]
+    # Asked for all at once: a database session among them may end meanwhile.
+    servers = {server.pid for server in psutil.Process(os.getpid()).children(recursive=True)}
+    sockets = [c for c in psutil.net_connections("inet") if c.pid in servers]
+    listening = [c.laddr for c in sockets if c.status == psutil.CONN_LISTEN and c.laddr]
     ports = {platform.ports.http, platform.ports.bridge_http, platform.ports.mqtt, platform.ports.postgres}
     ports |= {platform.broker.tls_port, platform.broker.password_port, platform.broker.bridge_port}
     assert ports <= {address.port for address in listening}

@@ -11,9 +11,12 @@ import asyncpg
 import httpx
 import pytest
 
-from api.analytics import METERS_SQL, VEHICLE_SQL
+from api.analytics import question_sql
 from api.database import SESSION
+from api.history import page_sql
+from api.period import Period
 from bridge.reading import Reading, format_timestamp
+from bridge.tables import TABLES, Table
 from bridge.wire import encode_many
 from local.postgres import Postgres
 from tests.integration.api.server import Connection, assert_problem
@@ -337,6 +340,22 @@ async def test_coverage_counts_only_time_that_has_passed(client: httpx.AsyncClie
     assert (ahead["coverage"], ahead["readings"], ahead["totalKwhDeliveredDc"]) == (None, 0, None)
 
 
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.kind)
+async def test_history_plans_only_the_partitions_of_the_period(
+    client: httpx.AsyncClient, db: Connection, database_url: str, table: Table
+) -> None:
+    for day in range(4):
+        await store(client, vehicle("EV_1", at(0) - timedelta(days=day)), meter("EV_1", at(0) - timedelta(days=day)))
+    period = Period(at(-60 * 24), at(1))
+    as_api = await asyncpg.connect(database_url, server_settings=SESSION)
+    rows = await as_api.fetch("EXPLAIN (COSTS OFF) " + page_sql(table, period), "EV_1", period.start, period.end, 10)
+    await as_api.close()
+    plan = "\n".join(row[0] for row in rows)
+    assert "Sort" not in plan
+    days = re.findall(rf"Index Scan using \w+ on {table.history}_(\d+)", plan)
+    assert days == [f"{(period.start + timedelta(days=n)):%Y%m%d}" for n in range(2)], plan
+
+
 async def test_analytics_uses_only_the_keys_of_the_periods_partitions(
     client: httpx.AsyncClient, database_url: str, postgres: Postgres
 ) -> None:
@@ -346,15 +365,17 @@ async def test_analytics_uses_only_the_keys_of_the_periods_partitions(
         await store(client, *minutes("EV_1", 20, end), *(meter("M_1", end - timedelta(minutes=n)) for n in range(20)))
     postgres.sql("VACUUM ANALYZE", "api")
     as_api = await asyncpg.connect(database_url, server_settings=SESSION)
-    for sql, table in ((VEHICLE_SQL, "vehicle_telemetry_history"), (METERS_SQL, "meter_telemetry_history")):
-        rows = await as_api.fetch("EXPLAIN (ANALYZE, COSTS OFF) " + sql, "EV_1", at(-30), at(30))
-        plan = "\n".join(row[0] for row in rows)
-        assert "Seq Scan" not in plan
+    sql = question_sql(Period(at(-30), at(30)))
+    rows = await as_api.fetch("EXPLAIN (ANALYZE, COSTS OFF) " + sql, "EV_1", at(-30), at(30))
+    await as_api.close()
+    plan = "\n".join(row[0] for row in rows)
+    assert "Seq Scan" not in plan
+    for table in ("vehicle_telemetry_history", "meter_telemetry_history"):
         scanned = [line for line in plan.splitlines() if f" on {table}" in line]
         assert 1 <= len(scanned) <= 2, plan  # the hour may hold a midnight
         assert all("Index Only Scan" in line for line in scanned), plan
-        assert set(re.findall(r"Heap Fetches: (\d+)", plan)) == {"0"}
-    await as_api.close()
+    assert set(re.findall(r"Heap Fetches: (\d+)", plan)) == {"0"}
+    assert "Subplans Removed" not in plan, "the plan holds no other partition, even before it runs"
 
 
 @pytest.mark.parametrize(
