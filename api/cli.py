@@ -11,14 +11,13 @@ import asyncpg
 import structlog
 import typer
 import uvloop
-from pydantic import ValidationError
 
 from api import keys
 from api.database import Connection
 from api.settings import ApiSettings
-from bridge import logs, memory
+from bridge import memory
 from bridge.errors import Misconfigured, StoreUnavailable
-from bridge.settings import problems
+from bridge.startup import configured
 from bridge.store import translated
 
 # A pretty traceback shows variables, and some of ours are secrets.
@@ -28,16 +27,6 @@ app.add_typer(key, name="key")
 log = structlog.get_logger("api")
 
 T = TypeVar("T")
-
-
-def _settings() -> ApiSettings:
-    try:
-        settings = ApiSettings()
-    except ValidationError as error:
-        print(problems(error), file=sys.stderr)
-        raise SystemExit(2) from None
-    logs.configure(settings.log_level, settings.log_format)
-    return settings
 
 
 def _in_database(act: Callable[[Connection], Awaitable[T]]) -> T:
@@ -52,7 +41,7 @@ def _in_database(act: Callable[[Connection], Awaitable[T]]) -> T:
             finally:
                 await connection.close()
 
-    settings = _settings()
+    settings = configured(ApiSettings)
     try:
         return asyncio.run(connected())
     except StoreUnavailable as error:
@@ -80,7 +69,7 @@ def run() -> None:
     """Serve until SIGTERM or SIGINT; then finish the requests in flight, commit and exit with 0."""
     from api.server import serve  # here, because the commands about keys start in half the time without it
 
-    settings = _settings()
+    settings = configured(ApiSettings)
     try:
         memory.calm_collector()
         uvloop.run(serve(settings))

@@ -10,12 +10,12 @@ from uuid import UUID
 import structlog
 import typer
 import uvloop
-from pydantic import ValidationError
 
-from bridge import logs, memory, rejects
+from bridge import memory, rejects
 from bridge.errors import Misconfigured, StoreUnavailable
 from bridge.migrate import migrate as apply_migrations
-from bridge.settings import Settings, problems
+from bridge.settings import Settings
+from bridge.startup import configured
 from bridge.store import PostgresStore, translated
 
 T = TypeVar("T")
@@ -24,16 +24,6 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="The path of 
 rejected = typer.Typer(no_args_is_help=True, help="Messages that could not be readings.")
 app.add_typer(rejected, name="rejected")
 log = structlog.get_logger("bridge")
-
-
-def _settings() -> Settings:
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        print(problems(error), file=sys.stderr)
-        raise SystemExit(2) from None
-    logs.configure(settings.log_level, settings.log_format)
-    return settings
 
 
 def _finish(command: Coroutine[Any, Any, T]) -> T:
@@ -53,7 +43,6 @@ def _finish(command: Coroutine[Any, Any, T]) -> T:
 @app.command()
 def run() -> None:
     """Serve until SIGTERM or SIGINT; then finish the batch, commit, acknowledge, disconnect and exit with 0."""
-
     from bridge.service import Bridge  # here, because the other commands start faster without it
 
     async def serve() -> None:
@@ -62,7 +51,7 @@ def run() -> None:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await Bridge(settings).run(stop)
 
-    settings = _settings()
+    settings = configured(Settings)
     memory.calm_collector()
     try:
         uvloop.run(serve())
@@ -76,7 +65,7 @@ def run() -> None:
 def migrate() -> None:
     """Bring the schema up to date. Safe to run again, and from several places at once."""
 
-    applied = _finish(apply_migrations(_settings().database_url))
+    applied = _finish(apply_migrations(configured(Settings).database_url))
     log.info("schema is up to date", applied=applied)
 
 
@@ -87,14 +76,14 @@ def list_(
     limit: Annotated[int, typer.Option(min=1)] = 50,
 ) -> None:
     """The newest rejected messages, one JSON object a line."""
-    for row in _finish(rejects.list_rejected(_settings().database_url, reason, device, limit)):
+    for row in _finish(rejects.list_rejected(configured(Settings).database_url, reason, device, limit)):
         print(rejects.as_json(row))
 
 
 @rejected.command()
 def show(id_: Annotated[UUID, typer.Argument(metavar="ID")]) -> None:
     """One rejected message, with its payload, as JSON."""
-    row = _finish(rejects.show_rejected(_settings().database_url, id_))
+    row = _finish(rejects.show_rejected(configured(Settings).database_url, id_))
     if row is None:
         print(f"there is no rejected message {id_}", file=sys.stderr)
         raise SystemExit(1)
@@ -119,7 +108,7 @@ def replay(
         finally:
             await store.close()
 
-    settings = _settings()
+    settings = configured(Settings)
     results = _finish(again())
     for id_, result in results.items():
         print(f"{id_} {result}")

@@ -3,13 +3,14 @@
 import contextlib
 import random
 import socket
+from collections import deque
 from dataclasses import dataclass, fields
 
 from bridge.errors import Misconfigured
 
 _OWN = (15_000, 32_000)
 _random = random.SystemRandom()  # a seed that somebody sets would give two processes the same ports
-_drawn: set[int] = set()
+_drawn: deque[int] = deque(maxlen=1_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,12 @@ def free_ports() -> Ports:
 def free_port() -> int:
     """A port that nobody listens on now, below those that the kernel lends to outgoing connections.
 
-    This process gets none twice, so a server may ask for all of its ports before it listens on the first. Another
-    process may take it before you do; drawn at random from thousands, few ever have.
+    This process gets none twice in a thousand, so a server may ask for all of its ports before it listens on the
+    first. Another process may take it before you do; drawn at random from thousands, few ever have.
     """
     while (port := _random.randrange(*_OWN)) in _drawn or not is_free(port):
         pass
-    _drawn.add(port)
+    _drawn.append(port)
     return port
 
 

@@ -32,7 +32,7 @@ async def t13(machine: Machine) -> list[Figure]:
         with machine.broker() as broker, machine.bridge(url, broker) as bridge:
             async with flood(broker, load, rate=RATE) as process:
                 flooding = asyncio.create_task(result_of(process))
-                samples = await watch(bridge, flooding)
+                samples = await _watch(bridge, flooding)
                 sent = await flooding
             await until(lambda: bridge.counted("stored", "duplicate", "rejected") >= load.readings)
         if await count_rows(url) != load.readings:
@@ -40,8 +40,7 @@ async def t13(machine: Machine) -> list[Figure]:
     return _figures(samples, sent, load.readings)
 
 
-async def watch(bridge: RunningBridge, until_done: "asyncio.Task[dict[str, float]]") -> list[Sample]:
-    """A sample each second until the load is sent."""
+async def _watch(bridge: RunningBridge, until_done: "asyncio.Task[dict[str, float]]") -> list[Sample]:
     samples: list[Sample] = []
     while not until_done.done():
         samples.append(Sample(time.monotonic(), bridge.counted("stored"), bridge.memory_mb()))

@@ -37,7 +37,8 @@ BRIDGE = {
     "mqtt_connection": "wire arrival delivery errors metrics mqtt_packets settings",
     "mqtt": "mqtt_connection connect_rate delivery ingest metrics settings",
     "service": "ingest mqtt store settings errors metrics health",
-    "cli": "service rejects migrate store settings errors logs memory",
+    "startup": "settings logs",
+    "cli": "service rejects migrate store settings startup errors memory",
     "__main__": "cli memory",
 }
 """Inside the bridge each module knows only these. `store` and `mqtt` never know each other: `ingest` stands between."""
