@@ -35,20 +35,20 @@ UNITS_PER_KWH = 10**12
 _SQL = """
 SELECT NULL AS meter_id, NULL::timestamptz AS period_from, NULL::timestamptz AS period_to, count(*) AS readings,
        sum((kwh_delivered_dc * 1e12)::int8) AS units,
-       string_agg(timestamptz_send(ts), NULL) AS times, string_agg(float8send(battery_temp), NULL) AS temps
-FROM (SELECT ts, kwh_delivered_dc, battery_temp FROM vehicle_telemetry_history
+       string_agg(point_send(point(tstzrange_subdiff(ts, $2), battery_temp)), NULL) AS points
+FROM (SELECT vehicle_id, ts, kwh_delivered_dc, battery_temp FROM vehicle_telemetry_history
       WHERE vehicle_id = $1 AND ts >= $2 AND ts < $3 AND {days} ORDER BY vehicle_id, ts) AS reading
 UNION ALL
-SELECT assigned.meter_id, assigned.period_from, assigned.period_to, measured.readings, measured.units, NULL, NULL
+SELECT assigned.meter_id, assigned.period_from, assigned.period_to, measured.readings, measured.units, NULL
 FROM (SELECT a.meter_id, greatest(a.valid_from, $2) AS period_from,
              least($3, (SELECT min(n.valid_from) FROM meter_assignment n
                         WHERE n.meter_id = a.meter_id AND n.valid_from > a.valid_from)) AS period_to
       FROM meter_assignment a WHERE a.vehicle_id = $1 AND a.valid_from < $3 OFFSET 0) AS assigned
 CROSS JOIN LATERAL (
     SELECT count(*) AS readings, sum((kwh_consumed_ac * 1e12)::int8) AS units
-    FROM meter_telemetry_history
-    WHERE meter_id = assigned.meter_id AND ts >= assigned.period_from AND ts < assigned.period_to
-      AND ts >= $2 AND ts < $3 AND {days}) AS measured
+    FROM (SELECT meter_id, ts, kwh_consumed_ac FROM meter_telemetry_history
+          WHERE meter_id = assigned.meter_id AND ts >= assigned.period_from AND ts < assigned.period_to
+            AND ts >= $2 AND ts < $3 AND {days} ORDER BY meter_id, ts) AS reading) AS measured
 WHERE assigned.period_from < assigned.period_to
 ORDER BY meter_id NULLS FIRST, period_from
 """
@@ -58,8 +58,9 @@ _SEEN = "SELECT EXISTS (SELECT FROM vehicle_live_status WHERE vehicle_id = $1)"
 def question_sql(period: Period) -> str:
     """The vehicle's own row, then one for each assignment of a meter. $1 is the vehicle, $2 and $3 are the period.
 
-    The two columns of the mean come packed, in the order of the key: a window function costs more than all the rest.
-    OFFSET 0 keeps the planner from writing the inner SELECT out three times.
+    What the mean needs comes packed as points (seconds since $2, degC), in the order of the key: a window function
+    costs more than all the rest. The inner SELECTs name the columns as the key has them, so that scans hand their
+    entries on as they are. OFFSET 0 keeps the planner from writing the assignment's SELECT out three times.
     """
     return _SQL.format(days=period.days_sql())
 
@@ -112,11 +113,12 @@ def _mean_over_time(vehicle: asyncpg.Record) -> float | None:
     count = vehicle["readings"]
     if count == 0:
         return None
-    us, temps = unpack(f">{count}q", vehicle["times"]), unpack(f">{count}d", vehicle["temps"])
+    points = unpack(f">{2 * count}d", vehicle["points"])
+    at_s, temps = points[::2], points[1::2]
     if count == 1:
         return float(temps[0])
-    doubled = map(mul, map(add, temps, temps[1:]), map(sub, us[1:], us))
-    return float(sum(doubled) / (2 * (us[-1] - us[0])))
+    doubled = map(mul, map(add, temps, temps[1:]), map(sub, at_s[1:], at_s))
+    return float(sum(doubled) / (2 * (at_s[-1] - at_s[0])))
 
 
 def _kwh(measured: Iterable[asyncpg.Record]) -> float | None:
