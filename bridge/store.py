@@ -22,7 +22,7 @@ from bridge.verdict import Known, any_repeated, presume_new, refuse, sort_out
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
-_SESSION = {
+SESSION = {
     "application_name": "fleet-bridge",
     "jit": "off",
     "timezone": "UTC",
@@ -107,7 +107,7 @@ class PostgresStore:
                 self._url,
                 timeout=self._timeout_s,
                 command_timeout=self._timeout_s,
-                server_settings=_SESSION,
+                server_settings=SESSION,
                 target_session_attrs=SessionAttribute.read_write,
             )
         try:

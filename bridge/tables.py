@@ -54,15 +54,17 @@ class Table(NamedTuple):
     def look_up_sql(self) -> str:
         """Which of the given rows have their identity in the history: position (from 1), and whether all is equal.
 
-        The last two parameters are the least and greatest ts: they let the planner prune the partitions.
+        The last two parameters are the least and greatest ts: they let the planner prune the partitions. OFFSET 0 keeps
+        it from turning the join round: statistics that are older than the rows promise that there is none so late, and
+        then it would compare every row of that time with every given one.
         """
         columns, next_parameter = self.columns, len(self.columns) + 1
         same = " AND ".join(f"h.{c} IS NOT DISTINCT FROM g.{c}" for c in columns[2:])
         return (
-            f"SELECT g.position, {same} AS same FROM unnest({self._arrays}) WITH ORDINALITY "  # noqa: S608
-            f"AS g({', '.join(columns)}, position) JOIN {self.history} h "
-            f"ON h.{self.device_column} = g.{self.device_column} AND h.ts = g.ts "
-            f"WHERE h.ts BETWEEN ${next_parameter} AND ${next_parameter + 1}"
+            f"SELECT g.position, found.same FROM unnest({self._arrays}) WITH ORDINALITY "  # noqa: S608
+            f"AS g({', '.join(columns)}, position) CROSS JOIN LATERAL (SELECT {same} AS same FROM {self.history} h "
+            f"WHERE h.{self.device_column} = g.{self.device_column} AND h.ts = g.ts "
+            f"AND h.ts BETWEEN ${next_parameter} AND ${next_parameter + 1} OFFSET 0) AS found"
         )
 
     @property

@@ -14,8 +14,8 @@ from bridge.delivery import Kept
 from bridge.errors import LeadershipLost, Misconfigured, Rejected, StoreUnavailable
 from bridge.migrate import migrate, migrations
 from bridge.reading import MeterReading, Reading, VehicleReading, device_id
-from bridge.store import PostgresStore
-from bridge.tables import TABLES
+from bridge.store import SESSION, PostgresStore
+from bridge.tables import TABLES, VEHICLE, columns_of
 from local.postgres import Postgres
 from tests.readings import SEED_TIME, meter, minutes, now_minute, vehicle
 
@@ -75,6 +75,27 @@ async def test_same_readings_again_are_duplicates(store: PostgresStore, db: Db) 
     assert await store.write(readings) == [Kept.DUPLICATE] * 50
     assert await store.write([*readings, vehicle("EV_2")]) == [*[Kept.DUPLICATE] * 50, Kept.STORED]
     assert await count(db, "vehicle_telemetry_history") == 51
+
+
+async def test_readings_later_than_the_statistics_are_looked_up_by_their_key(
+    store: PostgresStore, database_url: str, db: Db
+) -> None:
+    """What comes again is recent. The planner knows of no row so late, and took all of that time for one."""
+    noon = SEED_TIME.replace(hour=12)
+    fleet = [vehicle(f"EV_{n}", noon + timedelta(minutes=minute)) for minute in range(11) for n in range(300)]
+    early, late = fleet[:-300], fleet[-300:]
+    await store.write(early)
+    await db.execute("ANALYZE vehicle_telemetry_history")
+    await store.write(late)
+    columns = columns_of([VEHICLE.row(reading) for reading in late])
+    as_bridge = await asyncpg.connect(database_url, server_settings=SESSION)
+    try:
+        rows = await as_bridge.fetch("EXPLAIN " + VEHICLE.look_up_sql, *columns, min(columns[1]), max(columns[1]))
+    finally:
+        await as_bridge.close()
+    plan = "\n".join(row[0] for row in rows)
+    assert "Index Cond: ((vehicle_id = " in plan, plan
+    assert "Join Filter" not in plan, plan
 
 
 async def test_same_identity_with_other_values_is_a_conflict(store: PostgresStore, db: Db) -> None:
