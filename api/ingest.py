@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 _JSON = frozenset({"", "application/json"})
 _NDJSON = frozenset({"application/x-ndjson", "application/ndjson"})
 _KINDS: tuple[Kind, ...] = ("vehicle", "meter")
+_LARGE_BYTES = 256 * 1024  # some thousand readings
 
 
 class IngestDoor:
@@ -40,6 +41,7 @@ class IngestDoor:
         self._commit_timeout_s = settings.http_timeout_s
         self._body_timeout_s = settings.http_body_timeout_s
         self._budget = BodyBudget(settings.http_body_budget_mib * 1024 * 1024)
+        self._one_large = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, key: ApiKey) -> None:
         """Answer one POST. Raises `Problem` or `Disconnected`."""
@@ -48,11 +50,18 @@ class IngestDoor:
         with self._budget.reserve(announced):
             body = await read_body(receive, MAX_BODY_BYTES, self._body_timeout_s)
             encoding = header(scope, b"content-encoding").strip().lower()
-            items = self._decode(decompress(body, encoding, MAX_BODY_BYTES), ndjson)
+            items = await self._decoded(decompress(body, encoding, MAX_BODY_BYTES), ndjson)
             if key.devices is not None:
                 items = [_forbid_foreign(item, key) for item in items]
             outcomes = await self._commit(items, len(body))
         await _answer(outcomes, send)
+
+    async def _decoded(self, body: bytes, ndjson: bool) -> Sequence[Item]:
+        """A large body is decoded beside the loop, one at a time: an odd one takes seconds, and others want answers."""
+        if len(body) <= _LARGE_BYTES:
+            return self._decode(body, ndjson)
+        async with self._one_large:
+            return await asyncio.to_thread(self._decode, body, ndjson)
 
     def _decode(self, body: bytes, ndjson: bool) -> Sequence[Item]:
         try:

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import signal
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -194,6 +195,20 @@ async def test_more_than_ten_thousand_readings_is_413(client: httpx.AsyncClient,
     separator = b"\n" if headers is NDJSON else b","
     body = separator.join([b"1"] * 10_001)
     assert_problem(await post(client, body if headers is NDJSON else b"[" + body + b"]", headers), 413, "10000")
+
+
+async def test_others_are_answered_while_a_large_body_is_decoded(client: httpx.AsyncClient) -> None:
+    """Ten thousand readings that are none, with many unknown fields: a second of work."""
+    element = b'{"vehicleId":"EV_1",' + b",".join(b'"%d":[]' % n for n in range(90)) + b"}"
+    body = b"[" + b",".join([element] * 10_000) + b"]"
+    began, longest_s = time.monotonic(), 0.0
+    posting = asyncio.create_task(post(client, body))
+    while not posting.done():
+        asked = time.monotonic()
+        assert (await client.get("/healthz")).status_code == 200
+        longest_s = max(longest_s, time.monotonic() - asked)
+    assert posting.result().status_code == 422
+    assert longest_s < (time.monotonic() - began) / 2, "the loop was held"
 
 
 async def test_gzip_bomb_is_413(client: httpx.AsyncClient) -> None:
