@@ -152,6 +152,7 @@ NOT_JSON = {
     "cut off": b'{"vehicleId":',
     "nul": b"\0",
     "deep": b"[" * 100_000,
+    "deep and large": b"[" * 1_000_000,
     "two documents": b"{} {}",
 }
 
