@@ -58,9 +58,10 @@ _SEEN = "SELECT EXISTS (SELECT FROM vehicle_live_status WHERE vehicle_id = $1)"
 def question_sql(period: Period) -> str:
     """The vehicle's own row, then one for each assignment of a meter. $1 is the vehicle, $2 and $3 are the period.
 
-    What the mean needs comes packed as points (seconds since $2, degC), in the order of the key: a window function
-    costs more than all the rest. The inner SELECTs name the columns as the key has them, so that scans hand their
-    entries on as they are. OFFSET 0 keeps the planner from writing the assignment's SELECT out three times.
+    What the mean needs comes packed as points (seconds since $2, by the function of PostgreSQL's tstzrange; degC), in
+    the order of the key: a window function costs more than all the rest. The inner SELECTs name the columns as the
+    key has them, and ORDER BY keeps the planner from dropping one, so that scans hand their entries on as they are.
+    OFFSET 0 keeps it from writing the assignment's SELECT out three times.
     """
     return _SQL.format(days=period.days_sql())
 
