@@ -65,7 +65,7 @@ class IngestDoor:
 
     def _decode(self, body: bytes, ndjson: bool) -> Sequence[Item]:
         try:
-            return decode_body(body, datetime.now(UTC), self._window, ndjson)
+            return decode_body(body, self._window.at(datetime.now(UTC)), ndjson)
         except NotJson as error:
             raise Problem(400, f"not JSON: {error}") from None
         except TooManyReadings as error:

@@ -1,7 +1,7 @@
 """Rows as PostgreSQL's binary COPY wants them (https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format").
 
-asyncpg can do this for any type; for our two row shapes one `struct` call a row costs a quarter of that, and the live
-row of a reading is the same bytes a second time.
+asyncpg can do this for any type; for our two kinds of reading one `struct` call each costs a quarter of that, and the
+live row of a reading is the same bytes a second time.
 """
 
 from collections.abc import Callable, Iterable
@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from struct import Struct
 from typing import Any
+
+from bridge.reading import MeterReading, VehicleReading, jsonb_text
 
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # no flags, no header extension
 _TRAILER = b"\xff\xff"
@@ -32,24 +34,24 @@ def _microseconds(ts: datetime) -> int:
     return (ts - _EPOCH) // _MICROSECOND
 
 
-def _jsonb(extra: str) -> tuple[int, bytes]:
+def _jsonb(extra: dict[str, Any]) -> tuple[int, bytes]:
     """Length and bytes of the `extra` column."""
-    data = _JSONB_VERSION + extra.encode()
+    data = _JSONB_VERSION + jsonb_text(extra).encode()
     return len(data), data
 
 
-def vehicle_tuple(row: tuple[Any, ...]) -> bytes:
-    """(id, ts, three values, extra) as one tuple of the format."""
-    device, ts, a, b, c, extra = row
+def vehicle_tuple(reading: VehicleReading) -> bytes:
+    """id, ts, three values and extra as one tuple of the format."""
+    device, ts, a, b, c, extra = reading
     name = device.encode()
     length = len(name)
     size, data = _jsonb(extra) if extra else _ABSENT
     return _PACK_3[length](6, length, name, 8, _microseconds(ts), 8, a, 8, b, 8, c, size) + data
 
 
-def meter_tuple(row: tuple[Any, ...]) -> bytes:
-    """(id, ts, two values, extra) as one tuple of the format."""
-    device, ts, a, b, extra = row
+def meter_tuple(reading: MeterReading) -> bytes:
+    """id, ts, two values and extra as one tuple of the format."""
+    device, ts, a, b, extra = reading
     name = device.encode()
     length = len(name)
     size, data = _jsonb(extra) if extra else _ABSENT

@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
         if self._leaving:
             return  # not acknowledged, so it comes again
         view = memoryview(self._buffer + data if self._buffer else data)
-        offset, now = 0, datetime.now(UTC)
+        offset, times = 0, self._window.at(datetime.now(UTC))
         while offset < len(view):
             try:
                 packet, length = mqtt5.read(view[offset:])
@@ -84,7 +84,7 @@ class Connection(asyncio.Protocol):
                 self.abort(f"malformed packet: {error}")
                 return
             offset += length
-            self._received(packet, now)
+            self._received(packet, times)
         self._hand_over()
         self._buffer = bytes(view[offset:])
         self._gather()
@@ -97,9 +97,9 @@ class Connection(asyncio.Protocol):
 
     # -- packets
 
-    def _received(self, packet: object, now: datetime) -> None:
+    def _received(self, packet: object, times: wire.AcceptedTimes) -> None:
         if type(packet) is mqtt5.PublishPacket:
-            self._publish_received(packet, now)
+            self._publish_received(packet, times)
         elif isinstance(packet, mqtt5.ConnAckPacket):
             if not self.connack.done():
                 self.connack.set_result(packet)
@@ -114,13 +114,13 @@ class Connection(asyncio.Protocol):
             log.error("another client has connected with this bridge's client id")
         self.abort(f"the broker disconnected: {packet.reason_code.name} {packet.reason_str or ''}".strip())
 
-    def _publish_received(self, packet: mqtt5.PublishPacket, now: datetime) -> None:
+    def _publish_received(self, packet: mqtt5.PublishPacket, times: wire.AcceptedTimes) -> None:
         topic, payload = packet.topic, packet.payload  # the codec makes each anew whenever it is asked
         if topic == BROKER_DROPPED:
             self._note_dropped(payload)
             return
         arrival = self._arrival
-        arrival.add(packet, topic, len(payload), wire.decode_message(topic, payload, now, self._window))
+        arrival.add(packet, topic, len(payload), wire.decode_message(topic, payload, times))
         if len(arrival.items) >= _MOST_ITEMS:
             self._hand_over()
 

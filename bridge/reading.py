@@ -8,11 +8,11 @@ import json
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Literal, NewType, cast
+from typing import Annotated, Any, Literal, NamedTuple, NewType, cast
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
-from pydantic.alias_generators import to_camel
+from pydantic import Field, GetPydanticSchema
 from pydantic_core import PydanticCustomError
+from pydantic_core.core_schema import no_info_after_validator_function, str_schema
 
 DeviceId = NewType("DeviceId", str)
 """A vehicle's or meter's name: `[A-Za-z0-9_-]{1,64}`, so that it is one MQTT topic level and one URL segment."""
@@ -20,7 +20,9 @@ DeviceId = NewType("DeviceId", str)
 Kind = Literal["vehicle", "meter"]
 
 DEVICE_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+_DEVICE_ID = re.compile(DEVICE_ID_PATTERN[1:-1]).fullmatch
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d{1,12})?([Zz]|[+-]\d\d:\d\d)", re.ASCII).fullmatch
+_as_json = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
 # A backslash that is itself escaped does not begin an escape: only an odd run of them before u0000 is a NUL.
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000").search
 
@@ -31,7 +33,7 @@ def parse_timestamp(value: object) -> datetime:
     An aware `datetime` is taken as it is. Raises a pydantic error with the reason otherwise.
     """
     if type(value) is str:
-        return _parse_rfc3339(value)
+        return parse_rfc3339(value)
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise PydanticCustomError("timestamp", "Input should have an offset from UTC")
@@ -40,7 +42,8 @@ def parse_timestamp(value: object) -> datetime:
 
 
 @lru_cache(maxsize=8192)  # a fleet reports in step: most texts were seen a moment ago
-def _parse_rfc3339(text: str) -> datetime:
+def parse_rfc3339(text: str) -> datetime:
+    """The same for a text."""
     if _RFC3339(text) is None:
         raise PydanticCustomError("timestamp", "Input should be RFC 3339 with an offset, as in 2026-02-10T10:15:00Z")
     try:
@@ -55,65 +58,66 @@ def format_timestamp(value: datetime) -> str:
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-Timestamp = Annotated[datetime, PlainValidator(parse_timestamp), PlainSerializer(format_timestamp)]
+# On the path of every reading: after pydantic's own check for a string, which costs less than a call of Python's.
+Timestamp = Annotated[
+    datetime,
+    GetPydanticSchema(lambda *_: no_info_after_validator_function(parse_rfc3339, str_schema(strict=True))),
+]
 Id = Annotated[DeviceId, Field(pattern=DEVICE_ID_PATTERN, strict=True)]
 Kwh = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False, strict=True)]
 
 
+Extra = dict[str, Any] | None
+"""Fields that the contract does not name, kept so that a newer firmware loses nothing."""
+
+
 def jsonb_text(fields: dict[str, Any]) -> str:
-    """Fields as JSON that PostgreSQL's jsonb takes. Raises `ValueError` for what it cannot hold."""
-    text = json.dumps(fields, allow_nan=False, ensure_ascii=False)
+    """Fields as JSON that PostgreSQL's jsonb takes.
+
+    Raises `ValueError` for what it cannot hold: NaN, infinities, lone surrogates and NUL.
+    """
+    text = _as_json(fields)
     text.encode()
-    if _ESCAPED_NUL(text):
+    if "\\u0000" in text and _ESCAPED_NUL(text):
         raise ValueError("NUL cannot be stored")
     return text
 
 
-class _Payload(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="allow", alias_generator=to_camel, validate_by_name=True, hide_input_in_errors=True
-    )
+class VehicleReading(NamedTuple):
+    """A vehicle's minute: state of charge (%), DC energy into the battery (kWh), battery temperature (degC).
 
-    @property
-    def extra(self) -> dict[str, Any] | None:
-        """Fields that the contract does not name, kept so that a newer firmware loses nothing."""
-        return self.__pydantic_extra__ or None
-
-    @property
-    def extra_json(self) -> str | None:
-        """`extra` as JSON text for a `jsonb` column.
-
-        Raises `ValueError` for what jsonb cannot hold: NaN, infinities, lone surrogates and NUL.
-        """
-        extra = self.__pydantic_extra__
-        return jsonb_text(extra) if extra else None
-
-
-class VehicleReading(_Payload):
-    """A vehicle's minute: state of charge (%), DC energy into the battery (kWh), battery temperature (degC)."""
-
-    kind: ClassVar[Kind] = "vehicle"
+    Its values lie as the columns of its table do; the limits of each are held where it is read from JSON
+    (bridge/payload.py), not here.
+    """
 
     vehicle_id: Id
+    timestamp: Timestamp
     soc: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, strict=True)]
     kwh_delivered_dc: Kwh
     battery_temp: Annotated[float, Field(ge=-60, le=150, allow_inf_nan=False, strict=True)]
-    timestamp: Timestamp
+    extra: Extra = None
+
+    @property
+    def kind(self) -> Kind:
+        return "vehicle"
 
     @property
     def device(self) -> DeviceId:
         return self.vehicle_id
 
 
-class MeterReading(_Payload):
-    """A smart meter's minute: AC energy taken from the grid (kWh) and voltage (V)."""
-
-    kind: ClassVar[Kind] = "meter"
+class MeterReading(NamedTuple):
+    """A smart meter's minute: AC energy taken from the grid (kWh) and voltage (V). As `VehicleReading` else."""
 
     meter_id: Id
+    timestamp: Timestamp
     kwh_consumed_ac: Kwh
     voltage: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False, strict=True)]
-    timestamp: Timestamp
+    extra: Extra = None
+
+    @property
+    def kind(self) -> Kind:
+        return "meter"
 
     @property
     def device(self) -> DeviceId:
@@ -125,7 +129,7 @@ Reading = VehicleReading | MeterReading
 
 def is_device_id(text: str) -> bool:
     """Whether `text` can be a device's name."""
-    return re.fullmatch(DEVICE_ID_PATTERN[1:-1], text) is not None
+    return _DEVICE_ID(text) is not None
 
 
 def device_id(text: str) -> DeviceId:

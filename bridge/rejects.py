@@ -82,10 +82,10 @@ async def replay_rejected(
 
 
 def _decode(source: str, topic: str | None, payload: bytes, window: AcceptedWindow) -> Sequence[Item]:
-    now = datetime.now(UTC)
+    times = window.at(datetime.now(UTC))
     if source == "mqtt":
-        return decode_message(topic or "", payload, now, window)
-    return decode_body(payload, now, window, ndjson=True)
+        return decode_message(topic or "", payload, times)
+    return decode_body(payload, times, ndjson=True)
 
 
 def as_json(row: dict[str, Any]) -> str:

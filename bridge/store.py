@@ -16,8 +16,8 @@ from asyncpg.connect_utils import SessionAttribute
 from bridge.copy_format import copy_data
 from bridge.delivery import Item, Outcome
 from bridge.errors import LeadershipLost, Misconfigured, Rejected, Source, StoreUnavailable
-from bridge.reading import Kind
-from bridge.tables import REJECT_SQL, TABLES, Row, Table, columns_of, identity, newest, reject_row
+from bridge.reading import Kind, Reading
+from bridge.tables import REJECT_SQL, TABLES, Table, columns_of, identity, newest, reject_row, row_of
 from bridge.verdict import Known, any_repeated, presume_new, refuse, sort_out
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -187,16 +187,17 @@ class PostgresStore:
             outcomes, fresh = sort_out(items, await _look_up(connection, items), self._source)
         else:
             outcomes, fresh = presume_new(items)
-        rows = {table.kind: sorted(map(table.row, fresh[table.kind]), key=identity) for table in TABLES}
-        await self._ensure_partitions(connection, rows, now)
+        for readings in fresh.values():
+            readings.sort(key=identity)
+        await self._ensure_partitions(connection, fresh, now)
         async with connection.transaction():
             for table in TABLES:
-                await _store_fresh(connection, table, rows[table.kind])
+                await _store_fresh(connection, table, fresh[table.kind])
             await _store_rejects(connection, [o for o in outcomes if isinstance(o, Rejected)], now)
         return outcomes
 
-    async def _ensure_partitions(self, connection: Connection, rows: dict[Kind, list[Row]], now: datetime) -> None:
-        days = {(kind, day) for kind, of_kind in rows.items() for day in {row[1].toordinal() for row in of_kind}}
+    async def _ensure_partitions(self, connection: Connection, fresh: dict[Kind, list[Reading]], now: datetime) -> None:
+        days = {(kind, day) for kind, readings in fresh.items() for day in {r.timestamp.toordinal() for r in readings}}
         if self._prepared_for != now.date():
             today = now.toordinal()
             days |= {(t.kind, today + n) for t in TABLES for n in range(self._ahead_days + 1)}
@@ -224,22 +225,22 @@ async def _look_up(connection: Connection, items: Sequence[Item]) -> Known:
     """Which items have their identity in the history: their index, and whether all their values are equal."""
     known: Known = {}
     for table in TABLES:
-        at = [n for n, item in enumerate(items) if not isinstance(item, Rejected) and item.kind == table.kind]
+        at = [(n, i) for n, i in enumerate(items) if not isinstance(i, Rejected) and i.kind == table.kind]
         if not at:
             continue
-        columns = columns_of([table.row(items[n]) for n in at])
+        columns = columns_of([row_of(reading) for _, reading in at])
         found = await connection.fetch(table.look_up_sql, *columns, min(columns[1]), max(columns[1]))
-        known.update((at[row["position"] - 1], row["same"]) for row in found)
+        known.update((at[row["position"] - 1][0], row["same"]) for row in found)
     return known
 
 
-async def _store_fresh(connection: Connection, table: Table, rows: list[Row]) -> None:
+async def _store_fresh(connection: Connection, table: Table, readings: list[Reading]) -> None:
     """History and live rows, both in the order of the key: two writers then wait for each other in one order."""
-    if not rows:
+    if not readings:
         return
-    tuples = list(map(table.copy_tuple, rows))
+    tuples = list(map(table.copy_tuple, readings))
     await _copy(connection, table.history, table, tuples)
-    await _copy(connection, table.staged, table, newest(rows, tuples))
+    await _copy(connection, table.staged, table, newest(readings, tuples))
     await connection.execute(table.upsert_live_sql)
 
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from bridge.copy_format import meter_tuple, vehicle_tuple
 from bridge.errors import Rejected
-from bridge.reading import Kind
+from bridge.reading import Kind, Reading, jsonb_text
 
 Row = tuple[Any, ...]
 T = TypeVar("T")
@@ -22,10 +22,8 @@ class Table(NamedTuple):
     live: str
     device_column: str
     value_columns: tuple[str, str] | tuple[str, str, str]
-    row: Callable[[Any], Row]
-    """The reading's values in the order of `columns`."""
-    copy_tuple: Callable[[Row], bytes]
-    """The same in the form of a binary COPY."""
+    copy_tuple: Callable[[Any], bytes]
+    """A reading, whose values lie as `columns` do, in the form of a binary COPY."""
 
     @property
     def columns(self) -> list[str]:
@@ -85,7 +83,6 @@ VEHICLE = Table(
     "vehicle_live_status",
     "vehicle_id",
     ("soc", "kwh_delivered_dc", "battery_temp"),
-    attrgetter("vehicle_id", "timestamp", "soc", "kwh_delivered_dc", "battery_temp", "extra_json"),
     vehicle_tuple,
 )
 METER = Table(
@@ -94,7 +91,6 @@ METER = Table(
     "meter_live_status",
     "meter_id",
     ("kwh_consumed_ac", "voltage"),
-    attrgetter("meter_id", "timestamp", "kwh_consumed_ac", "voltage", "extra_json"),
     meter_tuple,
 )
 TABLES = (VEHICLE, METER)
@@ -102,7 +98,13 @@ TABLES = (VEHICLE, METER)
 
 
 identity = itemgetter(0, 1)
-"""Device and ts of a row: the order of the key."""
+"""Device and ts of a reading: the order of the key."""
+
+
+def row_of(reading: Reading) -> Row:
+    """A reading's values as parameters: `extra` as JSON text."""
+    *values, extra = reading
+    return (*values, jsonb_text(extra) if extra else None)
 
 
 def columns_of(rows: Sequence[Row]) -> list[Sequence[Any]]:
@@ -146,6 +148,6 @@ def _storable(text: str) -> str:
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
-def newest(rows: Sequence[Row], of_rows: Sequence[T]) -> list[T]:
-    """What belongs to each device's newest row, ordered by device; the rows are ordered by device and time."""
-    return list({row[0]: of_row for row, of_row in zip(rows, of_rows, strict=True)}.values())
+def newest(readings: Sequence[Reading], of_readings: Sequence[T]) -> list[T]:
+    """What belongs to each device's newest reading, ordered by device; they are ordered by device and time."""
+    return list({reading[0]: its for reading, its in zip(readings, of_readings, strict=True)}.values())

@@ -6,7 +6,6 @@ or stands earlier in the batch; an equal one after it is a duplicate, another on
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from operator import attrgetter
 
 from bridge.delivery import Item, Kept, Outcome
 from bridge.errors import Reason, Rejected, Source
@@ -14,11 +13,6 @@ from bridge.reading import Kind, MeterReading, Reading, VehicleReading
 from bridge.wire import encode, topic_of
 
 CONFLICT = "timestamp: the device already has a reading of this time, with other values"
-
-_IDENTITY = {
-    VehicleReading: attrgetter("kind", "vehicle_id", "timestamp"),
-    MeterReading: attrgetter("kind", "meter_id", "timestamp"),
-}
 
 Known = dict[int, bool]
 """Index of an item whose identity is in the history: whether all its values are the same there."""
@@ -38,7 +32,7 @@ def sort_out(
     items: Sequence[Item], known: Mapping[int, bool], source: Source
 ) -> tuple[list[Outcome], dict[Kind, list[Reading]]]:
     """One outcome per item, in order, and the readings to store, by kind."""
-    first: dict[tuple[Kind, str, datetime], Reading] = {}
+    first: dict[tuple[type, str, datetime], Reading] = {}
     outcomes: list[Outcome] = []
     for index, item in enumerate(items):
         if isinstance(item, Rejected):
@@ -46,7 +40,7 @@ def sort_out(
         elif known and index in known:
             outcomes.append(Kept.DUPLICATE if known[index] else refuse(item, "conflict", CONFLICT, source))
         else:
-            identity = _IDENTITY[type(item)](item)
+            identity = (type(item), item[0], item[1])
             winner = first.get(identity)
             if winner is None:
                 first[identity] = item

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from bridge.reading import DeviceId, MeterReading, Reading, VehicleReading
+from bridge.payload import METER, VEHICLE
+from bridge.reading import DeviceId, MeterReading, Reading, VehicleReading, format_timestamp
 from simulator.recordings import (
     NotARecording,
     Row,
@@ -55,9 +56,9 @@ def uci(path: Path, device: DeviceId) -> Iterator[MeterReading]:
                 "meterId": device,
                 "kwhConsumedAc": number(where, row, "Global_active_power") / 60,
                 "voltage": number(where, row, "Voltage"),
-                "timestamp": _uci_time(where, row, zone),
+                "timestamp": format_timestamp(_uci_time(where, row, zone)),
             }
-            yield checked(where, MeterReading, fields)
+            yield checked(where, METER, fields)
 
 
 def _paris(path: Path) -> ZoneInfo:
@@ -94,8 +95,8 @@ def ev_charger(path: Path, device: DeviceId) -> Iterator[MeterReading]:
         for where, row in rows(path)
     )
     for time, wh, values in _per_minute(samples):
-        fields = {"meterId": device, "kwhConsumedAc": wh / _WH_PER_KWH, **values, "timestamp": time}
-        yield checked(f"{path}: the minute to {time}", MeterReading, fields)
+        fields = {"meterId": device, "kwhConsumedAc": wh / _WH_PER_KWH, **values, "timestamp": format_timestamp(time)}
+        yield checked(f"{path}: the minute to {time}", METER, fields)
 
 
 def ev_vehicle(path: Path, device: DeviceId) -> Iterator[VehicleReading]:
@@ -110,9 +111,9 @@ def ev_vehicle(path: Path, device: DeviceId) -> Iterator[VehicleReading]:
             "soc": values["soc"],
             "kwhDeliveredDc": wh / _WH_PER_KWH,
             "batteryTemp": values["temperature"],
-            "timestamp": time,
+            "timestamp": format_timestamp(time),
         }
-        yield checked(f"{path}: the minute to {time}", VehicleReading, fields)
+        yield checked(f"{path}: the minute to {time}", VEHICLE, fields)
 
 
 def _car_rows(path: Path) -> Iterator[tuple[float, dict[str, float]]]:
@@ -165,7 +166,7 @@ def shift(readings: Iterable[Reading], end: datetime) -> list[Reading]:
     if not recorded:
         return []
     by = end - max(each.timestamp for each in recorded)
-    return [each.model_copy(update={"timestamp": each.timestamp + by}) for each in recorded]
+    return [each._replace(timestamp=each.timestamp + by) for each in recorded]
 
 
 Converter = Callable[[Path, DeviceId], Iterator[Reading]]

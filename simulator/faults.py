@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from random import Random
 
+from bridge.payload import METER, VEHICLE
 from bridge.reading import MeterReading, VehicleReading
 from bridge.wire import MAX_READINGS_PER_MESSAGE, encode
 from simulator.malformed import ANYWHERE, MALFORMATIONS
@@ -128,16 +129,15 @@ class Faults:
             off = self._random.choice(_AHEAD) + self._beyond_run
         else:
             off = -self._random.choice(_BEHIND)
-        return encode(reading.model_copy(update={"timestamp": reading.timestamp + off}))
+        return encode(reading._replace(timestamp=reading.timestamp + off))
 
 
 def _other_values(payload: bytes) -> bytes:
     reading = _parsed(payload)
     if isinstance(reading, VehicleReading):
-        return encode(reading.model_copy(update={"kwh_delivered_dc": round(reading.kwh_delivered_dc + 0.5, 6)}))
-    return encode(reading.model_copy(update={"kwh_consumed_ac": round(reading.kwh_consumed_ac + 0.5, 6)}))
+        return encode(reading._replace(kwh_delivered_dc=round(reading.kwh_delivered_dc + 0.5, 6)))
+    return encode(reading._replace(kwh_consumed_ac=round(reading.kwh_consumed_ac + 0.5, 6)))
 
 
 def _parsed(payload: bytes) -> VehicleReading | MeterReading:
-    model = VehicleReading if payload.startswith(b'{"v') else MeterReading
-    return model.model_validate_json(payload)
+    return (VEHICLE if payload.startswith(b'{"v') else METER).from_json(payload)

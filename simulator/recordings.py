@@ -10,15 +10,14 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import TextIO
 
 from pydantic import ValidationError
 
-from bridge.reading import MeterReading, Reading, VehicleReading
+from bridge.payload import METER, VEHICLE, Payload, R
+from bridge.reading import Reading, jsonb_text
 
 Row = dict[str, str | None]
-
-Model = TypeVar("Model", VehicleReading, MeterReading)
 
 _NUMBERS = {
     "vehicleId": frozenset({"soc", "kwhDeliveredDc", "batteryTemp"}),
@@ -76,18 +75,18 @@ def reading(where: str, fields: Mapping[str, object]) -> Reading:
     if ("vehicleId" in fields) == ("meterId" in fields):
         raise NotARecording(f"{where}: either vehicleId or meterId is required")
     if "vehicleId" in fields:
-        return checked(where, VehicleReading, fields)
-    return checked(where, MeterReading, fields)
+        return checked(where, VEHICLE, fields)
+    return checked(where, METER, fields)
 
 
-def checked(where: str, model: type[Model], fields: Mapping[str, object]) -> Model:
+def checked(where: str, contract: Payload[R], fields: Mapping[str, object]) -> R:
     """The fields, by their names in the contract, as a reading that the bridge takes.
 
     Raises `NotARecording` for a value outside the contract's limits, and for extra fields that cannot be stored.
     """
     try:
-        valid = model.model_validate(fields, by_alias=True, by_name=False)
-        _ = valid.extra_json
+        valid = contract.from_fields(dict(fields))
+        jsonb_text(valid.extra or {})
     except ValidationError as error:
         first = error.errors()[0]
         raise NotARecording(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -26,7 +26,7 @@ def vehicle(name: str = "EV_002", at: datetime | None = None, soc: float = 72.5,
         kwh_delivered_dc=4.25,
         battery_temp=38.6,
         timestamp=at or now_minute(),
-        **extra,
+        extra=extra or None,
     )
 
 
@@ -49,16 +49,6 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=6,
 )
-vehicles = st.fixed_dictionaries(
-    {
-        "vehicle_id": ids,
-        "soc": st.floats(0, 100),
-        "kwh_delivered_dc": _kwh,
-        "battery_temp": st.floats(-60, 150),
-        "timestamp": _times,
-    }
-).map(VehicleReading.model_validate)
-meters = st.fixed_dictionaries(
-    {"meter_id": ids, "kwh_consumed_ac": _kwh, "voltage": st.floats(0, 1000), "timestamp": _times}
-).map(MeterReading.model_validate)
+vehicles = st.builds(VehicleReading, ids, _times, st.floats(0, 100), _kwh, st.floats(-60, 150), st.none())
+meters = st.builds(MeterReading, ids, _times, _kwh, st.floats(0, 1000), st.none())
 readings: st.SearchStrategy[Reading] = vehicles | meters

@@ -21,6 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from bridge.wire import encode
 from local.platform import Platform
 from tests.fuzzing import COUNT, SEED
 from tests.readings import SEED_METER, SEED_VEHICLE, now_minute, vehicle
@@ -90,7 +91,7 @@ def publish_round(client: paho.Client, receipts: "queue.SimpleQueue[bytes]", rng
         )
     asks = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     asks.ResponseTopic = "fleet/vehicle/LAST/receipt"
-    client.publish("fleet/vehicle/LAST/telemetry", vehicle("LAST").model_dump_json(by_alias=True), 1, properties=asks)
+    client.publish("fleet/vehicle/LAST/telemetry", encode(vehicle("LAST")), 1, properties=asks)
     receipt = json.loads(receipts.get(timeout=60))
     assert receipt["stored"] + receipt["duplicates"] == 1
 

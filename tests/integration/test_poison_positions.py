@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from api import keys
+from bridge.payload import VEHICLE
 from bridge.reading import VehicleReading
 from bridge.wire import encode
 from local.mosquitto import Mosquitto
@@ -46,7 +47,7 @@ class Batch(NamedTuple):
 
     @property
     def neighbours(self) -> list[VehicleReading]:
-        return [VehicleReading.model_validate_json(p) for n, p in enumerate(self.payloads) if n != self.at]
+        return [VEHICLE.from_json(p) for n, p in enumerate(self.payloads) if n != self.at]
 
 
 def batches(door: str, refused_by: str) -> Iterator[Batch]:

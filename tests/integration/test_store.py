@@ -15,7 +15,7 @@ from bridge.errors import LeadershipLost, Misconfigured, Rejected, StoreUnavaila
 from bridge.migrate import migrate, migrations
 from bridge.reading import MeterReading, Reading, VehicleReading, device_id
 from bridge.store import SESSION, PostgresStore
-from bridge.tables import TABLES, VEHICLE, columns_of
+from bridge.tables import TABLES, VEHICLE, columns_of, row_of
 from local.postgres import Postgres
 from tests.readings import SEED_TIME, meter, minutes, now_minute, vehicle
 
@@ -87,7 +87,7 @@ async def test_readings_later_than_the_statistics_are_looked_up_by_their_key(
     await store.write(early)
     await db.execute("ANALYZE vehicle_telemetry_history")
     await store.write(late)
-    columns = columns_of([VEHICLE.row(reading) for reading in late])
+    columns = columns_of([row_of(reading) for reading in late])
     as_bridge = await asyncpg.connect(database_url, server_settings=SESSION)
     try:
         rows = await as_bridge.fetch("EXPLAIN " + VEHICLE.look_up_sql, *columns, min(columns[1]), max(columns[1]))
@@ -125,16 +125,16 @@ async def test_copied_bytes_are_the_values(store: PostgresStore, db: Db) -> None
     for length in range(1, 65):
         name = device_id("".join(rng.choices("aZ09_-", k=length)))
         at = now - timedelta(microseconds=rng.randrange(86_400_000_000))
-        more: dict[str, Any] = {"é": [length, None, "\u2028"], "n": -0.5} if length % 3 else {}
+        more: dict[str, Any] | None = {"é": [length, None, "\u2028"], "n": -0.5} if length % 3 else None
         values = [rng.uniform(0, 100) * rng.choice([1, 1e-300]) for _ in range(3)]
         soc, kwh, temp = values
         made.append(
-            VehicleReading(vehicle_id=name, soc=soc, kwh_delivered_dc=-kwh, battery_temp=temp, timestamp=at, **more)
+            VehicleReading(vehicle_id=name, soc=soc, kwh_delivered_dc=-kwh, battery_temp=temp, timestamp=at, extra=more)
         )
-        made.append(MeterReading(meter_id=name, kwh_consumed_ac=-kwh, voltage=temp, timestamp=at, **more))
+        made.append(MeterReading(meter_id=name, kwh_consumed_ac=-kwh, voltage=temp, timestamp=at, extra=more))
     await store.write(made)
     for table in TABLES:
-        sent = {r.device: (*table.row(r)[:-1], r.extra) for r in made if r.kind == table.kind}
+        sent = {r.device: tuple(r) for r in made if r.kind == table.kind}
         for relation in (table.history, table.live):
             rows = await db.fetch(f"SELECT {', '.join(table.columns)} FROM {relation}")
             assert {r[0]: (*tuple(r)[:-1], r["extra"] and json.loads(r["extra"])) for r in rows} == sent

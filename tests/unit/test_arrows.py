@@ -18,14 +18,15 @@ BRIDGE = {
     "reading": "",
     "schema": "",
     "document": "",
-    "wire": "reading document errors",
+    "payload": "reading",
+    "wire": "reading payload document errors",
     "settings": "wire",
     "delivery": "reading errors",
     "metrics": "delivery errors",
     "reject_rate": "",
     "connect_rate": "",
     "ingest": "delivery batch reject_rate errors metrics",
-    "copy_format": "",
+    "copy_format": "reading",
     "tables": "reading copy_format errors",
     "verdict": "delivery reading wire errors",
     "store": "delivery reading errors tables copy_format verdict",
@@ -50,10 +51,10 @@ OUTSIDE = {
     "simulator": {"bridge"},
     "local": {"bridge", "api", "simulator", "mosquitto"},
 }
-SIMULATOR_KNOWS = {"bridge.reading", "bridge.wire", "bridge.errors", "bridge.memory"}
+SIMULATOR_KNOWS = {"bridge.reading", "bridge.payload", "bridge.wire", "bridge.errors", "bridge.memory"}
 PURE = tuple(
     f"bridge.{name}"
-    for name in ["batch", "reading", "document", "wire", "verdict", "delivery", "tables", "copy_format"]
+    for name in ["batch", "reading", "payload", "document", "wire", "verdict", "delivery", "tables", "copy_format"]
 )
 IMPURE = {"asyncio", "socket", "time", "asyncpg", "mqtt5", "threading", "os", "random"}
 

@@ -26,7 +26,7 @@ payloads = pytest.mark.parametrize("good", [VEHICLE, METER], ids=["vehicle", "me
 @pytest.mark.parametrize("malformation", MALFORMATIONS, ids=range(len(MALFORMATIONS)))
 def test_malformation_alone_is_rejected_for_its_reason_and_kept_raw(good: bytes, malformation: Malformation) -> None:
     spoiled = malformation.spoil(good)
-    (rejected,) = decode_message(TOPICS[good], spoiled, START, WINDOW)
+    (rejected,) = decode_message(TOPICS[good], spoiled, WINDOW.at(START))
     assert isinstance(rejected, Rejected)
     assert rejected.reason == malformation.reason
     assert rejected.payload == spoiled
@@ -36,8 +36,8 @@ def test_malformation_alone_is_rejected_for_its_reason_and_kept_raw(good: bytes,
 @pytest.mark.parametrize("malformation", ANYWHERE, ids=range(len(ANYWHERE)))
 def test_malformation_in_an_array_or_body_spares_its_neighbours(good: bytes, malformation: Malformation) -> None:
     spoiled = malformation.spoil(good)
-    array = decode_message(TOPICS[good], b"[" + good + b"," + spoiled + b"]", START, WINDOW)
-    body = decode_body(good + b"\n" + spoiled, START, WINDOW, ndjson=True)
+    array = decode_message(TOPICS[good], b"[" + good + b"," + spoiled + b"]", WINDOW.at(START))
+    body = decode_body(good + b"\n" + spoiled, WINDOW.at(START), ndjson=True)
     for stored, rejected in (array, body):
         assert isinstance(stored, VehicleReading | MeterReading)
         assert isinstance(rejected, Rejected)
@@ -70,7 +70,7 @@ def test_all_faults_are_expected_as_the_bridge_decides() -> None:
     seen = set()
     for message in messages:
         device = fleet.devices[message.device]
-        items = decode_message(f"fleet/{device.kind}/{device.id}/telemetry", message.payload, now, WINDOW)
+        items = decode_message(f"fleet/{device.kind}/{device.id}/telemetry", message.payload, WINDOW.at(now))
         assert len(items) == len(message.items)
         for item, sent in zip(items, message.items, strict=True):
             expect = EXPECTATIONS[sent.expect]

@@ -10,7 +10,7 @@ from bridge.wire import AcceptedWindow, decode_message, encode
 from simulator.fleet import Assignment, Fleet
 
 START = datetime(2026, 3, 1, 16, 0, tzinfo=UTC)
-WINDOW = AcceptedWindow(past=timedelta(days=3), future=timedelta(days=3))
+TIMES = AcceptedWindow(past=timedelta(days=3), future=timedelta(days=3)).at(START)
 
 
 def _simulated(fleet: Fleet, minutes: int) -> tuple[list[bytes], list[Assignment]]:
@@ -34,7 +34,7 @@ def test_payloads_are_what_the_wire_encodes() -> None:
         for emission in fleet.emissions():
             device = fleet.devices[emission.device]
             topic = f"fleet/{device.kind}/{device.id}/telemetry"
-            (reading,) = decode_message(topic, emission.payload, START, WINDOW)
+            (reading,) = decode_message(topic, emission.payload, TIMES)
             assert encode(reading) == emission.payload  # type: ignore[arg-type]
 
 

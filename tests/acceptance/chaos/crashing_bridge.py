@@ -148,13 +148,13 @@ def stale_acks(_: int) -> None:
     write, connections = PostgresStore.write, list[Connection]()
     two_outstanding, crossed = asyncio.Event(), asyncio.Event()
 
-    def remember(self: Connection, packet: Any, now: Any) -> None:
+    def remember(self: Connection, packet: Any, times: Any) -> None:
         if packet.topic.startswith("fleet/"):
             if self not in connections:
                 connections.append(self)
             if len(connections) > 1:
                 two_outstanding.set()
-        publish_received(self, packet, now)
+        publish_received(self, packet, times)
 
     async def held_back(self: PostgresStore, items: Sequence[Item]) -> list[Outcome]:
         if items:
