@@ -42,11 +42,11 @@ class Table(NamedTuple):
             f"SELECT {', '.join(self.columns)} FROM {self.live} WITH NO DATA"
         )
 
-    @property
-    def _arrays(self) -> str:
+    def _arrays(self, first_parameter: int = 1) -> str:
+        """The columns as parameters for `unnest`."""
         values = len(self.value_columns)
         types = ["text", "timestamptz", *["float8"] * values, "jsonb"]
-        return ", ".join(f"${n}::{name}[]" for n, name in enumerate(types, start=1))
+        return ", ".join(f"${n}::{name}[]" for n, name in enumerate(types, start=first_parameter))
 
     @property
     def look_up_sql(self) -> str:
@@ -59,7 +59,7 @@ class Table(NamedTuple):
         columns, next_parameter = self.columns, len(self.columns) + 1
         same = " AND ".join(f"h.{c} IS NOT DISTINCT FROM g.{c}" for c in columns[2:])
         return (
-            f"SELECT g.position, found.same FROM unnest({self._arrays}) WITH ORDINALITY "  # noqa: S608
+            f"SELECT g.position, found.same FROM unnest({self._arrays()}) WITH ORDINALITY "  # noqa: S608
             f"AS g({', '.join(columns)}, position) CROSS JOIN LATERAL (SELECT {same} AS same FROM {self.history} h "
             f"WHERE h.{self.device_column} = g.{self.device_column} AND h.ts = g.ts "
             f"AND h.ts BETWEEN ${next_parameter} AND ${next_parameter + 1} OFFSET 0) AS found"
@@ -68,12 +68,28 @@ class Table(NamedTuple):
     @property
     def upsert_live_sql(self) -> str:
         """Make the staged rows, one a device, the live ones where they are newer by device time."""
+        return self._upsert_live(f"SELECT {', '.join(self.columns)}, now() FROM {self.staged} ")  # noqa: S608
+
+    def _upsert_live(self, select: str) -> str:
         columns = self.columns
         updated = ", ".join(f"{c} = excluded.{c}" for c in ["received_at", *columns[1:]])
         return (
-            f"INSERT INTO {self.live} AS live ({', '.join(columns)}, received_at) "  # noqa: S608
-            f"SELECT {', '.join(columns)}, now() FROM {self.staged} "
+            f"INSERT INTO {self.live} AS live ({', '.join(columns)}, received_at) {select}"
             f"ON CONFLICT ({self.device_column}) DO UPDATE SET {updated} WHERE excluded.ts > live.ts"
+        )
+
+    def at_once_sql(self, first_parameter: int, after: str | None) -> str:
+        """What stores a few readings, as two parts of a WITH; they begin when the part `after` is done."""
+        columns, device = ", ".join(self.columns), self.device_column
+        given = f"FROM unnest({self._arrays(first_parameter)}) AS g({columns})"
+        waits = f"WHERE (SELECT count(*) FROM {after}) >= 0" if after else ""  # noqa: S608
+        newest = (
+            f"SELECT DISTINCT ON ({device}) {columns}, now() {given} "  # noqa: S608
+            f"WHERE (SELECT count(*) FROM {self.kind}_history) >= 0 ORDER BY {device}, ts DESC "
+        )
+        return (
+            f"{self.kind}_history AS (INSERT INTO {self.history} ({columns}) SELECT {columns} {given} {waits} "
+            f"RETURNING 1), {self.kind}_live AS ({self._upsert_live(newest)} RETURNING 1)"
         )
 
 
@@ -97,6 +113,19 @@ TABLES = (VEHICLE, METER)
 """In the order in which every writer takes them, so that two writers cannot deadlock."""
 
 
+def _at_once_sql() -> str:
+    vehicles = VEHICLE.at_once_sql(1, after=None)
+    meters = METER.at_once_sql(len(VEHICLE.columns) + 1, after=f"{VEHICLE.kind}_live")
+    return f"WITH {vehicles}, {meters} SELECT count(*) FROM {METER.kind}_live"  # noqa: S608
+
+
+AT_ONCE_SQL = _at_once_sql()
+"""History and live rows in one statement, and so in one transaction. Takes the columns of vehicles, then of meters.
+
+Parts of a WITH that change tables run in no order of their own, and two writers that lock live rows in different
+orders may block each other; so each part waits for the one before.
+"""
+
 identity = itemgetter(0, 1)
 """Device and ts of a reading: the order of the key."""
 
@@ -108,7 +137,7 @@ def row_of(reading: Reading) -> Row:
 
 
 def columns_of(rows: Sequence[Row]) -> list[Sequence[Any]]:
-    """Rows turned into the arrays that `unnest` takes."""
+    """Rows turned into the arrays that `unnest` takes; there must be one at least."""
     return list(zip(*rows, strict=True))
 
 

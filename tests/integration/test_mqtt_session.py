@@ -10,6 +10,7 @@ import mqtt5
 import pytest
 
 from bridge.connect_rate import MOST
+from bridge.store import AT_ONCE
 from bridge.wire import encode
 from local.mosquitto import Mosquitto
 from local.postgres import Postgres
@@ -317,11 +318,20 @@ async def test_store_that_times_out_is_tried_again_until_it_answers(
         await until(bridge.ready)
 
 
+@pytest.mark.parametrize(
+    ("at_once", "committing"), [(0, b"COMMIT;"), (AT_ONCE, b"EV_1")], ids=["transaction", "one statement"]
+)
 async def test_link_to_the_database_that_swallows_the_answer_of_commit_stores_once(
-    broker: Mosquitto, database_url: str, db: Db
+    broker: Mosquitto,
+    database_url: str,
+    db: Db,
+    monkeypatch: pytest.MonkeyPatch,
+    at_once: int,
+    committing: bytes,
 ) -> None:
+    monkeypatch.setattr("bridge.store.AT_ONCE", at_once)
     async with proxy_before(database_url) as (proxy, through), serving(broker.bridge_url, through) as bridge:
-        seen = cut_after_commit(proxy)
+        seen = cut_after(committing, proxy)
         await publish(broker, 50)
         await until(lambda: stored(db, 50))
         await until(lambda: metric_is(bridge, "fleet_mqtt_acks_total", 50))
@@ -330,13 +340,13 @@ async def test_link_to_the_database_that_swallows_the_answer_of_commit_stores_on
     assert await rows(db) == 50
 
 
-def cut_after_commit(proxy: Proxy) -> list[int]:
-    """Pass the next COMMIT on and cut its link when the answer comes; the list has the link's number then."""
+def cut_after(words: bytes, proxy: Proxy) -> list[int]:
+    """Pass the next request with these words on, and cut its link, whose number is in the list then, at the answer."""
     seen: list[int] = []
     committing: set[int] = set()
 
     def watch(link: Link, direction: Direction, data: bytes) -> None:
-        if direction == "up" and b"COMMIT;" in data:
+        if direction == "up" and words in data:
             committing.add(link.number)
         elif direction == "down" and link.number in committing and not seen:
             seen.append(link.number)

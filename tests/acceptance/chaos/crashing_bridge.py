@@ -58,7 +58,8 @@ def received(nth: int) -> None:
 
 
 def before_commit(nth: int) -> None:
-    """All rows are written, the COMMIT is not sent."""
+    """All rows are written, the COMMIT is not sent: that moment is only in a transaction of several statements."""
+    store_module.AT_ONCE = 0
     store_rejects, countdown = store_module._store_rejects, _Countdown(nth)
 
     async def wrapped(connection: Any, rejects: list[Rejected], now: Any) -> None:

@@ -96,8 +96,9 @@ def connection_limit(stack: Stack, rng: random.Random) -> Iterator[None]:
 
 @fault("postgres-commit-answer-cut")
 def commit_answer_cut(stack: Stack, rng: random.Random) -> Iterator[None]:
-    """Committed, and the bridge never hears of it."""
-    stack.database_link.cut_answer_to(b"COMMIT")
+    """Committed, and the bridge never hears of it: by COMMIT, or by the one statement that stores a few readings."""
+    words = rng.choice((b"COMMIT", b"-V"))  # the latter is in the name of a vehicle
+    stack.database_link.cut_answer_to(words)
     yield
     stack.database_link.heal()
 
