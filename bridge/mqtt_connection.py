@@ -28,6 +28,7 @@ log = structlog.get_logger(__name__)
 
 _MOST_ITEMS = 1_000  # of one delivery, roughly: much smaller than a batch, much larger than a message
 _GATHER_S = 0.002
+_BUSY_BYTES, _GATHER_BUSY_S = 6_000, 0.010  # where 2 ms bring so much, each waking up costs more than the wait
 _LARGEST_PACKET = 268_435_460  # five bytes of header and MQTT's largest remaining length
 _OutPacket = (
     mqtt5.ConnectPacket | mqtt5.SubscribePacket | mqtt5.PublishPacket | mqtt5.PingReqPacket | mqtt5.DisconnectPacket
@@ -87,7 +88,7 @@ class Connection(asyncio.Protocol):
             self._received(packet, times)
         self._hand_over()
         self._buffer = bytes(view[offset:])
-        self._gather()
+        self._gather(_GATHER_S if len(view) < _BUSY_BYTES else _GATHER_BUSY_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._pinger is not None:
@@ -198,12 +199,12 @@ class Connection(asyncio.Protocol):
 
     # -- flow and end
 
-    def _gather(self) -> None:
+    def _gather(self, wait_s: float) -> None:
         """Let a little gather before the next read: a broker writes each message by itself, and a read a message
         would cost more than the message."""
         if self._transport is not None and not self._paused:
             self._transport.pause_reading()
-            asyncio.get_running_loop().call_later(_GATHER_S, self._gathered)
+            asyncio.get_running_loop().call_later(wait_s, self._gathered)
 
     def _gathered(self) -> None:
         if self._transport is not None and not self._paused:
