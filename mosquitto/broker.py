@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sqlite3
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
@@ -62,11 +63,30 @@ def running_pid(directory: Directory) -> int | None:
 
 
 def reload(directory: Directory) -> bool:
-    """Make a running broker read its files anew; False when none runs here."""
+    """Make a running broker read its files anew; False when none runs here. Raises `BrokerUnreachable`."""
     pid = running_pid(directory)
-    if pid is not None:
+    if pid is None:
+        return False
+    deadline = time.monotonic() + _TIMEOUT_S
+    while not _minds_hangup(pid):  # it opens its listeners before that, and until then the signal would end it
+        if time.monotonic() > deadline:
+            raise BrokerUnreachable("the broker has started, but does not mind SIGHUP yet")
+        time.sleep(0.01)
+    try:
         os.kill(pid, signal.SIGHUP)
-    return pid is not None
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _minds_hangup(pid: int) -> bool:
+    """Whether the process has a handler for SIGHUP, or is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return True
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (signal.SIGHUP - 1) & 1)
 
 
 def disconnect(directory: Directory, devices: Iterable[Device]) -> None:

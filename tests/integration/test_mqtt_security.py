@@ -5,6 +5,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -468,6 +469,18 @@ def test_restart_keeps_who_is_in_and_who_is_out(broker_server: Mosquitto) -> Non
             assert refused(vehicle(again, EV_2), again.tls_port)
     finally:
         again.stop()
+
+
+def test_reload_while_the_broker_starts_does_not_end_it(tmp_path: Path) -> None:
+    server = Mosquitto(tmp_path / "mosquitto")
+    for _ in range(10):
+        starting = threading.Thread(target=server.start)
+        starting.start()
+        while not broker.reload(server.provisioning):
+            pass
+        starting.join()
+        assert server.process.running
+        server.stop()
 
 
 def test_reload_keeps_the_queue_of_a_bridge_that_is_away(broker_server: Mosquitto) -> None:
