@@ -5,8 +5,8 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -473,14 +473,18 @@ def test_restart_keeps_who_is_in_and_who_is_out(broker_server: Mosquitto) -> Non
 
 def test_reload_while_the_broker_starts_does_not_end_it(tmp_path: Path) -> None:
     server = Mosquitto(tmp_path / "mosquitto")
-    for _ in range(10):
-        starting = threading.Thread(target=server.start)
-        starting.start()
+
+    def tell() -> None:
         while not broker.reload(server.provisioning):
             pass
-        starting.join()
-        assert server.process.running
-        server.stop()
+
+    with ThreadPoolExecutor(1) as beside:  # not the start: a server dies with the thread that started it
+        for _ in range(10):
+            told = beside.submit(tell)
+            server.start()
+            told.result(WAIT_S)
+            assert server.process.running
+            server.stop()
 
 
 def test_reload_keeps_the_queue_of_a_bridge_that_is_away(broker_server: Mosquitto) -> None:
