@@ -28,8 +28,6 @@ class Payload(Generic[R]):
     kind: Kind
     names: tuple[str, ...]
     """Of the contract's fields, in the order of the reading's: id, timestamp, values."""
-    type: Any
-    """The object's type for pydantic."""
     from_json: Callable[[bytes], R]
     """An object's text as a reading. Raises pydantic's `ValidationError`, which names the field and the reason."""
     from_fields: Callable[[dict[str, Any]], R]
@@ -49,7 +47,7 @@ def _payload(kind: Kind, reading: type[R]) -> Payload[R]:
     contract = with_config(_CONFIG)(TypedDict(f"{kind.capitalize()}Payload", fields))  # type: ignore[operator]
     validator, names = TypeAdapter(contract).validator, tuple(fields)
     from_json, from_fields = (_reader(v, reading, names) for v in (validator.validate_json, validator.validate_python))
-    return Payload(kind, names, contract, from_json, from_fields)
+    return Payload(kind, names, from_json, from_fields)
 
 
 def _reader(validate: Callable[[Any], dict[str, Any]], reading: type[R], names: tuple[str, ...]) -> Callable[[Any], R]:

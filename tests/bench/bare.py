@@ -7,20 +7,29 @@ generator's own limit shows.
 
 import asyncio
 import sys
-from typing import Annotated, cast
+from typing import Any, cast, get_type_hints
 
 import uvicorn
 import uvloop
-from fastapi import Body, FastAPI
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, create_model
+from pydantic.alias_generators import to_camel
 
 from api.server import configured
 from api.settings import ApiSettings
 from bridge import memory
-from bridge.payload import VEHICLE
+from bridge.reading import VehicleReading
 
 _RECEIPT = {"stored": 1, "duplicates": 0, "rejected": []}
 _BODY = b'{"stored":1,"duplicates":0,"rejected":[]}'
 _CANNED = b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(_BODY) + _BODY
+
+
+def _model() -> type[BaseModel]:
+    """What a route of FastAPI's would take: a model of pydantic with the limits of a vehicle's reading."""
+    limits = get_type_hints(VehicleReading, include_extras=True)
+    fields: dict[str, Any] = {name: (limit, ...) for name, limit in limits.items() if name != "extra"}
+    return create_model("Vehicle", __config__=ConfigDict(extra="allow", alias_generator=to_camel), **fields)
 
 
 def _application() -> FastAPI:
@@ -29,7 +38,7 @@ def _application() -> FastAPI:
     async def ingest(_: object) -> dict[str, object]:
         return _RECEIPT
 
-    ingest.__annotations__["_"] = Annotated[VEHICLE.type, Body()]
+    ingest.__annotations__["_"] = _model()
     app.post("/v1/ingest", status_code=201)(ingest)
 
     @app.get("/readyz")
