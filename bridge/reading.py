@@ -43,7 +43,7 @@ def parse_timestamp(value: object) -> datetime:
 
 @lru_cache(maxsize=8192)  # a fleet reports in step: most texts were seen a moment ago
 def parse_rfc3339(text: str) -> datetime:
-    """The same for a text."""
+    """The same for a text: UTC, to the microsecond. Raises a pydantic error with the reason."""
     if _RFC3339(text) is None:
         raise PydanticCustomError("timestamp", "Input should be RFC 3339 with an offset, as in 2026-02-10T10:15:00Z")
     try:

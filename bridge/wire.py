@@ -238,7 +238,7 @@ def _refusal(origin: _Origin, reading: Reading, times: AcceptedTimes) -> tuple[R
 def _storable(extra: dict[str, Any]) -> bool:
     try:
         text = jsonb_text(extra)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     may_be_deep = text.count("[") + text.count("{") > MAX_DEPTH
     return not (may_be_deep and deeper_than(MAX_DEPTH + 1, extra))
