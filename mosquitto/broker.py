@@ -5,6 +5,7 @@ list are read anew; a client whose password is gone is disconnected; one whose c
 latter gets a `deny` at once, and its connection is ended by a connection of ours with its client id.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -56,37 +57,36 @@ def running_pid(directory: Directory) -> int | None:
     """The broker that uses this directory; None when there is none on this machine."""
     try:
         pid = int(directory.pid_file.read_text())
-        program = Path(f"/proc/{pid}/comm").read_text().strip()
+        status = _status(pid)
     except (OSError, ValueError):
         return None
-    return pid if program == "mosquitto" else None  # the file may be left over and the number somebody else's
+    # The file may be left over and the number somebody else's, or that of one that has ended and nobody asked how.
+    return pid if status["Name"] == "mosquitto" and status["State"][0] != "Z" else None
+
+
+def _status(pid: int) -> dict[str, str]:
+    """What the kernel says of a process, by name. Raises `OSError` when there is none."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 def reload(directory: Directory) -> bool:
     """Make a running broker read its files anew; False when none runs here. Raises `BrokerUnreachable`."""
-    pid = running_pid(directory)
-    if pid is None:
-        return False
     deadline = time.monotonic() + _TIMEOUT_S
-    while not _minds_hangup(pid):  # it opens its listeners before that, and until then the signal would end it
+    while (pid := running_pid(directory)) is not None:
+        with contextlib.suppress(OSError):  # it has just ended
+            if _minds_hangup(pid):
+                os.kill(pid, signal.SIGHUP)
+                return True
         if time.monotonic() > deadline:
             raise BrokerUnreachable("the broker has started, but does not mind SIGHUP yet")
         time.sleep(0.01)
-    try:
-        os.kill(pid, signal.SIGHUP)
-    except ProcessLookupError:
-        return False
-    return True
+    return False
 
 
 def _minds_hangup(pid: int) -> bool:
-    """Whether the process has a handler for SIGHUP, or is gone."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return True
-    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
-    return bool(int(caught.split()[1], 16) >> (signal.SIGHUP - 1) & 1)
+    """Whether it has a handler for SIGHUP. A broker opens its listeners before, and until then the signal ends it."""
+    return bool(int(_status(pid)["SigCgt"], 16) >> (signal.SIGHUP - 1) & 1)
 
 
 def disconnect(directory: Directory, devices: Iterable[Device]) -> None:

@@ -1,6 +1,7 @@
 """Attacks on the real broker by whoever has a device, a stranger's certificate or none: they stay out."""
 
 import re
+import signal
 import socket
 import ssl
 import subprocess
@@ -485,6 +486,14 @@ def test_reload_while_the_broker_starts_does_not_end_it(tmp_path: Path) -> None:
             told.result(WAIT_S)
             assert server.process.running
             server.stop()
+
+
+def test_broker_that_has_ended_is_not_told_and_not_waited_for(tmp_path: Path) -> None:
+    server = Mosquitto(tmp_path / "mosquitto")
+    server.start()
+    server.process.send(signal.SIGKILL)  # nobody asks how it ended, so the kernel keeps its entry
+    until(lambda: not broker.reload(server.provisioning))
+    server.stop()
 
 
 def test_reload_keeps_the_queue_of_a_bridge_that_is_away(broker_server: Mosquitto) -> None:
