@@ -15,6 +15,7 @@ BRIDGE = {
     "memory": "",
     "batch": "",
     "health": "errors",
+    "contract": "",
     "reading": "",
     "schema": "",
     "document": "",

@@ -1,0 +1,154 @@
+"""The contract: which kinds of device there are, and what each of them measures.
+
+A measure is declared here and nowhere else. JSON validation, reading types, the binary COPY, SQL, the answers and
+CSV of the API, the OpenAPI document, topics, the broker's access list and the table of docs/devices.md are made from
+these declarations (DESIGN, "Contract of a reading"). A new measure is one line here and one migration.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+Sort = Literal["interval", "register", "gauge"]
+"""*interval*: energy since the device's previous reading, stamped at its end, signed. *register*: a counter whose
+differences are energy. *gauge*: the state at the reading's instant."""
+
+_WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def snake_case(name: str) -> str:
+    """A name of the JSON contract as a column's: `kwhDeliveredDc` is `kwh_delivered_dc`."""
+    return _WORD_BOUNDARY.sub("_", name).lower()
+
+
+class Measure(NamedTuple):
+    """One quantity that a device of some kind reports; every reading may lack it."""
+
+    name: str
+    """In JSON, CSV and query parameters."""
+    sort: Sort
+    unit: str
+    least: float
+    most: float
+    meaning: str
+    example: float | None = None
+    """The value in the example of the documentation; without one the example lacks the measure."""
+
+    @property
+    def column(self) -> str:
+        """In SQL."""
+        return snake_case(self.name)
+
+    @property
+    def description(self) -> str:
+        """The meaning with the unit, for documents: `State of charge, %.`"""
+        return f"{self.meaning}, {self.unit}."
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """A kind of device. Two kinds are equal only when they are the same object."""
+
+    name: str
+    """In topics, URLs, table names and `{name}Id`."""
+    measures: tuple[Measure, ...]
+    rated_kw: float
+    """A device that declares no rated power is taken for one of this power, kW."""
+    example_id: str
+
+    @cached_property
+    def plural(self) -> str:
+        """In URLs: `/v1/live/{plural}`."""
+        return f"{self.name}s"
+
+    @cached_property
+    def id_field(self) -> str:
+        """In JSON; its presence says that a reading is of this kind."""
+        return f"{self.name}Id"
+
+    @cached_property
+    def id_column(self) -> str:
+        return f"{self.name}_id"
+
+    @cached_property
+    def history_table(self) -> str:
+        return f"{self.name}_telemetry_history"
+
+    @cached_property
+    def live_table(self) -> str:
+        return f"{self.name}_live_status"
+
+    @cached_property
+    def topic_filter(self) -> str:
+        """What the bridge subscribes to."""
+        return self.topic("+")
+
+    def topic(self, device: str) -> str:
+        """Where a device publishes its readings."""
+        return f"fleet/{self.name}/{device}/telemetry"
+
+    def of_sort(self, sort: Sort) -> tuple[Measure, ...]:
+        """The measures of one sort, in order."""
+        return tuple(measure for measure in self.measures if measure.sort == sort)
+
+    @cached_property
+    def interval(self) -> Measure | None:
+        """The energy of the interval since the reading before, if devices of this kind report it."""
+        return next(iter(self.of_sort("interval")), None)
+
+    @property
+    def example(self) -> dict[str, str | float]:
+        """A reading as JSON, for documents."""
+        values = {m.name: m.example for m in self.measures if m.example is not None}
+        return {self.id_field: self.example_id, **values, "timestamp": EXAMPLE_TIME}
+
+
+EXAMPLE_TIME = "2026-02-10T10:15:00Z"
+
+VEHICLE = Kind(
+    "vehicle",
+    (
+        Measure("soc", "gauge", "%", 0, 100, "State of charge", 72.5),
+        Measure(
+            "kwhDeliveredDc",
+            "interval",
+            "kWh",
+            -1000,
+            1000,
+            "DC energy since the previous reading, signed: + into the battery, - out of it",
+            4.25,
+        ),
+        Measure("batteryTemp", "gauge", "degC", -60, 150, "Battery temperature", 38.6),
+        Measure("kwhChargedRegister", "register", "kWh", 0, 1e9, "Counter of the energy charged"),
+        Measure("kwhDischargedRegister", "register", "kWh", 0, 1e9, "Counter of the energy discharged"),
+        Measure("powerKw", "gauge", "kW", -5000, 5000, "Power at the instant, signed: + into the battery"),
+    ),
+    rated_kw=500,
+    example_id="EV_002",
+)
+METER = Kind(
+    "meter",
+    (
+        Measure(
+            "kwhConsumedAc",
+            "interval",
+            "kWh",
+            -1000,
+            1000,
+            "AC energy since the previous reading, signed: + drawn from the grid, - fed back",
+            5.1,
+        ),
+        Measure("voltage", "gauge", "V", 0, 1000, "Voltage", 231.5),
+        Measure("kwhImportRegister", "register", "kWh", 0, 1e9, "Counter of the energy drawn from the grid"),
+        Measure("kwhExportRegister", "register", "kWh", 0, 1e9, "Counter of the energy fed back"),
+        Measure("powerKw", "gauge", "kW", -5000, 5000, "Power at the instant, signed: + drawn from the grid"),
+    ),
+    rated_kw=1000,
+    example_id="METER_001",
+)
+
+KINDS: tuple[Kind, ...] = (VEHICLE, METER)
+"""Every kind, in the order in which writers lock their tables, so that two writers cannot deadlock."""
+
+KIND_OF: dict[str, Kind] = {kind.name: kind for kind in KINDS}
