@@ -9,7 +9,9 @@ from fastapi import FastAPI
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 from starlette.middleware.cors import CORSMiddleware
 
-from api import analytics, assignments, health, history, live, openapi, problems
+from api import analytics, assignments, devices, health, history, live, openapi, problems
+from api.body import BodyBudget
+from api.bulk import body_limits
 from api.database import Pool, open_pool
 from api.front import Front
 from api.ingest import IngestDoor
@@ -24,6 +26,8 @@ from bridge.store import PostgresStore
 log = structlog.get_logger(__name__)
 
 _CLOSE_S = 5.0
+_BULK = (devices,)
+"""The modules with routes that take many rows."""
 
 
 @contextlib.asynccontextmanager
@@ -44,12 +48,18 @@ async def service(settings: ApiSettings, on_failure: Callable[[], None]) -> Asyn
     writing.add_done_callback(lambda _: on_failure())
     try:
         async with keyring.running():
-            yield Front(settings, app, IngestDoor(settings, ingest), keyring, registry)
+            budget = BodyBudget(settings.http_body_budget_mib * 1024 * 1024)
+            door = IngestDoor(settings, ingest, budget)
+            yield Front(settings, app, door, keyring, registry, budget, _body_limits())
     finally:
         ingest.stop()
         await writing
         await store.close()
         await _close(pool)
+
+
+def _body_limits() -> dict[tuple[str, str], int]:
+    return body_limits(route for module in _BULK for route in module.bulk.routes)
 
 
 def _registry() -> CollectorRegistry:
@@ -95,8 +105,10 @@ def _routes(settings: ApiSettings, services: Services) -> FastAPI:
         redoc_url=None,
     )
     app.state.services = services
-    for routes in (live, history, analytics, assignments, health):
+    for routes in (live, history, analytics, devices, assignments, health):
         app.include_router(routes.router)
+    for routes in _BULK:
+        app.include_router(routes.bulk)
     problems.install(app)
     openapi.install(app)
     origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
@@ -104,7 +116,7 @@ def _routes(settings: ApiSettings, services: Services) -> FastAPI:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,
-            allow_methods=["GET", "PUT", "POST"],
+            allow_methods=["GET", "PUT", "POST", "PATCH", "DELETE"],
             allow_headers=["Authorization", "Content-Type"],
             expose_headers=["Link", "X-Next-Cursor", "Retry-After"],
         )

@@ -8,14 +8,14 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import INGEST_PATH, PUBLIC_PATHS, ApiKey, bearer_token, required_scope
-from api.body import Disconnected, announced_bytes, header, read_body
+from api.body import BodyBudget, Disconnected, announced_bytes, decompress, header, read_body
 from api.ingest import IngestDoor
 from api.keyring import Keyring
 from api.problems import Problem, internal_error, unavailable
@@ -26,7 +26,7 @@ from bridge.errors import StoreUnavailable
 log = structlog.get_logger(__name__)
 
 MAX_FORM_BYTES = 64 * 1024
-"""Largest body of any request but an ingest."""
+"""Largest body of a request whose route has no limit of its own."""
 
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -51,12 +51,21 @@ class Front:
     """The ASGI application that the server runs."""
 
     def __init__(
-        self, settings: ApiSettings, app: ASGIApp, door: IngestDoor, keyring: Keyring, registry: CollectorRegistry
+        self,
+        settings: ApiSettings,
+        app: ASGIApp,
+        door: IngestDoor,
+        keyring: Keyring,
+        registry: CollectorRegistry,
+        budget: BodyBudget,
+        body_limits: Mapping[tuple[str, str], int],
     ) -> None:
         self._app = app
         self._door = door
         self._keyring = keyring
         self._settings = settings
+        self._budget = budget
+        self._body_limits = body_limits
         self._rate = RateLimit(settings.rate_limit_per_s, settings.rate_limit_burst)
         answers = Counter("fleet_http_answers", "Answers, by status.", ["status"], registry=registry)
         # `labels` looks its child up under a lock, which is dear for every request.
@@ -97,9 +106,12 @@ class Front:
                 await self._door(scope, receive, answer, key)
                 return
             scope["state"]["key"] = key
-        if method not in _BODILESS:
-            receive = await self._with_body(scope, receive)
-        await self._app(scope, receive, answer)
+        if method in _BODILESS:
+            await self._app(scope, receive, answer)
+            return
+        limit = self._body_limits.get((method, path), MAX_FORM_BYTES)
+        with self._budget.reserve(announced_bytes(scope, limit)):
+            await self._app(scope, await self._with_body(scope, receive, limit), answer)
 
     async def _admit(self, scope: Scope) -> ApiKey:
         """The request's key. Raises 401, 403 or 429."""
@@ -118,10 +130,10 @@ class Front:
             raise Problem(403, f"the API key lacks the scope {needed}", {"WWW-Authenticate": challenge})
         return key
 
-    async def _with_body(self, scope: Scope, receive: Receive) -> Receive:
-        """A `receive` whose body is here already, within its limits."""
-        announced_bytes(scope, MAX_FORM_BYTES)
-        body = await read_body(receive, MAX_FORM_BYTES, self._settings.http_body_timeout_s)
+    async def _with_body(self, scope: Scope, receive: Receive, limit: int) -> Receive:
+        """A `receive` whose body has arrived and is decompressed, both within `limit` bytes."""
+        body = await read_body(receive, limit, self._settings.http_body_timeout_s)
+        body = decompress(body, header(scope, b"content-encoding").strip().lower(), limit)
         messages: Iterator[Message] = iter([{"type": "http.request", "body": body, "more_body": False}])
 
         async def replay() -> Message:

@@ -98,7 +98,7 @@ def negotiate(accept: str) -> Literal["application/json", "text/csv"]:
         if quality > best[0]:
             best = (quality, form)
     if best[0] <= 0:
-        raise Problem(406, "the history is served as application/json and text/csv")
+        raise Problem(406, "the answer is served as application/json and text/csv")
     return best[1]
 
 

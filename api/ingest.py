@@ -35,12 +35,12 @@ _LARGE_BYTES = 256 * 1024  # some thousand readings
 class IngestDoor:
     """Takes bodies in and answers with what became of them."""
 
-    def __init__(self, settings: ApiSettings, ingest: Ingest) -> None:
+    def __init__(self, settings: ApiSettings, ingest: Ingest, budget: BodyBudget) -> None:
         self._ingest = ingest
         self._window = settings.accepted_window
         self._commit_timeout_s = settings.http_timeout_s
         self._body_timeout_s = settings.http_body_timeout_s
-        self._budget = BodyBudget(settings.http_body_budget_mib * 1024 * 1024)
+        self._budget = budget
         self._one_large = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, key: ApiKey) -> None:

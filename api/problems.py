@@ -1,7 +1,7 @@
 """Every error is `application/problem+json` (RFC 9457): type, title, status, detail, and what else the caller needs."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -54,6 +54,19 @@ def internal_error() -> Problem:
 def invalid(field: str, reason: str) -> Problem:
     """422 that names the field."""
     return Problem(422, f"{field}: {reason}", errors=[{"field": field, "reason": reason}])
+
+
+def unprocessable(errors: Sequence[Mapping[str, Any]], status: int = 422) -> Problem:
+    """422, or another status, for rows of a body: each error has `line` or `index`, `field` and `reason`."""
+    return Problem(status, _summary(errors), errors=list(errors))
+
+
+def _summary(errors: Sequence[Mapping[str, Any]]) -> str:
+    """The first error in words, and how many more there are."""
+    first = errors[0]
+    place = next((f"{key} {first[key]}: " for key in ("line", "index") if key in first), "")
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{place}{first['field']}: {first['reason']}{more}"
 
 
 def install(app: FastAPI) -> None:

@@ -6,7 +6,20 @@ from typing import Any, Literal
 
 import asyncpg
 
-Action = Literal["key.create", "key.revoke", "key.rotate", "assignment.put", "rejected.replay"]
+Action = Literal[
+    "key.create",
+    "key.revoke",
+    "key.rotate",
+    "device.put",
+    "device.patch",
+    "device.delete",
+    "device.import",
+    "assignment.put",
+    "assignment.patch",
+    "assignment.delete",
+    "assignment.import",
+    "rejected.replay",
+]
 
 _RECORD = "INSERT INTO audit_log (actor, action, subject, detail) VALUES ($1, $2, $3, $4::jsonb)"
 

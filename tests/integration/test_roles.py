@@ -23,15 +23,17 @@ Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 HISTORY = {"vehicle_telemetry_history", "meter_telemetry_history"}
 LIVE = {"vehicle_live_status", "meter_live_status"}
 READ, ADD, KEEP = {"SELECT"}, {"SELECT", "INSERT"}, {"SELECT", "INSERT", "UPDATE"}
+MANAGE = KEEP | {"DELETE"}
 RIGHTS: dict[str, dict[str, set[str]]] = {
     "fleet_writer": {
         **dict.fromkeys(HISTORY, ADD),
         **dict.fromkeys(LIVE, KEEP),
         "rejected_message": ADD,
         "audit_log": {"INSERT"},
+        "device": READ,
     },
-    "fleet_reader": {**dict.fromkeys(HISTORY | LIVE, READ), "meter_assignment": READ},
-    "fleet_api": {"api_key": KEEP, "meter_assignment": KEEP, "audit_log": ADD},
+    "fleet_reader": {**dict.fromkeys(HISTORY | LIVE, READ), "meter_assignment": READ, "device": READ},
+    "fleet_api": {"api_key": KEEP, "meter_assignment": MANAGE, "device": MANAGE, "audit_log": ADD},
 }
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 
@@ -114,6 +116,7 @@ async def test_nobody_changes_history(
         ("bridge", "SELECT * FROM audit_log"),
         ("bridge", "SELECT * FROM meter_assignment"),
         ("bridge", "DELETE FROM vehicle_live_status"),
+        ("bridge", "UPDATE device SET name = 'mine'"),
         ("bridge", "UPDATE rejected_message SET payload = ''"),
         ("bridge", "DELETE FROM rejected_message"),
         ("bridge", "CREATE TABLE mine ()"),
@@ -126,11 +129,13 @@ async def test_nobody_changes_history(
         ("bridge", "COPY vehicle_live_status TO PROGRAM 'id'"),
         ("bridge", "SELECT pg_read_file('postgresql.conf')"),
         ("api", "DELETE FROM api_key"),
-        ("api", "DELETE FROM meter_assignment"),
+        ("api", "TRUNCATE meter_assignment"),
+        ("api", "TRUNCATE device"),
         ("api", "UPDATE audit_log SET actor = 'nobody'"),
         ("api", "DELETE FROM audit_log"),
         ("api", "CREATE TABLE mine ()"),
         ("analyst", "INSERT INTO vehicle_live_status VALUES ('EV_1', now(), now(), 1, 1, 1)"),
+        ("analyst", "DELETE FROM device"),
         ("analyst", "SELECT * FROM api_key"),
         ("analyst", "SELECT * FROM rejected_message"),
         ("analyst", "SELECT ensure_partition('vehicle_telemetry_history', current_date)"),

@@ -15,7 +15,7 @@ from tests.integration.api.server import Api, Connection, launch
 # The history refuses DELETE; the replica role has no triggers. TRUNCATE would make forty files anew for a few rows.
 _TABLES = (
     *("vehicle_telemetry_history", "meter_telemetry_history", "vehicle_live_status", "meter_live_status"),
-    *("meter_assignment", "rejected_message", "api_key", "audit_log"),
+    *("device", "meter_assignment", "rejected_message", "api_key", "audit_log"),
 )
 _EMPTY = "SET session_replication_role = replica; " + "; ".join(f"DELETE FROM {table}" for table in _TABLES)
 

@@ -1,0 +1,103 @@
+"""The shapes of declarations of devices."""
+
+from functools import cache
+from typing import Annotated
+from zoneinfo import available_timezones
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+from bridge.reading import DEVICE_ID_PATTERN
+
+# Control characters and line separators; a lone surrogate is no string for pydantic.
+_CONTROL = r"\u0000-\u001f\u007f-\u009f\u2028\u2029"
+TIME_ZONE_PATTERN = r"^[A-Za-z][A-Za-z0-9_+/-]{0,63}$"
+# Names that depend on the machine, or that stand for no zone at all.
+_NOT_IANA = frozenset({"localtime", "Factory"})
+
+
+@cache
+def time_zones() -> frozenset[str]:
+    """The names of the IANA time zone database of this machine, or of the package tzdata."""
+    return frozenset(available_timezones() - _NOT_IANA)
+
+
+def _time_zone(name: str) -> str:
+    if name not in time_zones():
+        raise PydanticCustomError("time_zone", "Input should be an IANA time zone, as in Europe/Berlin")
+    return name
+
+
+def _distinct(tags: list[str]) -> list[str]:
+    return list(dict.fromkeys(tags))
+
+
+TEXT_PATTERN = f"^[^{_CONTROL}]+$"
+_TAG_PATTERN = rf"^[^\s;{_CONTROL}]([^;{_CONTROL}]*[^\s;{_CONTROL}])?$"
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=TEXT_PATTERN)]
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=_TAG_PATTERN)]
+Tags = Annotated[
+    list[Tag],
+    Field(max_length=50, description="Repetitions are dropped. CSV separates tags with semicolons."),
+    AfterValidator(_distinct),
+]
+TimeZone = Annotated[
+    str, StringConstraints(pattern=TIME_ZONE_PATTERN), AfterValidator(_time_zone), Field(examples=["Europe/Berlin"])
+]
+Id = Annotated[str, Field(pattern=DEVICE_ID_PATTERN)]
+IntervalS = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+RatedKw = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
+
+
+class DeviceBody(BaseModel):
+    """A declaration in a request about one device."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel, serialize_by_alias=True)
+
+    id: Annotated[Id | None, Field(description="May be left out; otherwise equal to the path's.")] = None
+    name: Annotated[Text | None, Field(description="What people call the device.")] = None
+    site: Annotated[Text | None, Field(description="Where it is, or belongs.")] = None
+    interval_s: Annotated[IntervalS | None, Field(description="Time between two readings, s.")] = None
+    rated_kw: Annotated[RatedKw | None, Field(description="Rated power, kW.")] = None
+    time_zone: Annotated[TimeZone | None, Field(description="IANA name of the zone of the device's days.")] = None
+    tags: Tags | None = None
+
+
+class DeviceRow(DeviceBody):
+    """A declaration among many. A field that is absent stays as it is; null clears it."""
+
+    id: Id
+
+
+class Device(BaseModel):
+    """What is declared about a device."""
+
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, serialize_by_alias=True)
+
+    id: Id
+    name: str | None
+    site: str | None
+    interval_s: Annotated[float | None, Field(description="Time between two readings, s.")]
+    rated_kw: Annotated[float | None, Field(description="Rated power, kW.")]
+    time_zone: str | None
+    tags: list[str]
+
+
+class DevicePage(BaseModel):
+    """Declarations in the order of their ids."""
+
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, serialize_by_alias=True)
+
+    items: list[Device]
+    next_cursor: str | None
+
+
+class Imported(BaseModel):
+    """What an import did. `rows` = `created` + `changed` + `unchanged`."""
+
+    rows: int
+    created: int
+    changed: int
+    unchanged: int
