@@ -26,7 +26,7 @@ from bridge.store import PostgresStore
 log = structlog.get_logger(__name__)
 
 _CLOSE_S = 5.0
-_BULK = (devices,)
+_BULK = (devices, assignments)
 """The modules with routes that take many rows."""
 
 

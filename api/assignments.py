@@ -1,28 +1,34 @@
 """Which vehicle a meter feeds, and since when. A row holds until the meter's next one: periods cannot overlap."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated
+from http import HTTPStatus
+from typing import Annotated, Any
 
 import asyncpg
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
+from api.assigning import Changes, Conflict, Period, Plan, lock_all, lock_meter, open_end
+from api.assignment_models import AssignmentEnd, AssignmentRow, ImportedAssignments, NewAssignment
+from api.bulk import BulkRoute, Faults, Placed, bulk_rows, columns, refuse_repeated, request_body
 from api.database import Connection, connection
-from api.models import Assignment, AssignmentPage, NewAssignment
-from api.paging import Cursor, Limit, decode_time, decode_time_and_device, encode_cursor
+from api.history import negotiate
+from api.models import Assignment, AssignmentPage
+from api.paging import Cursor, Limit, decode_time, decode_time_and_device, encode_cursor, next_link
 from api.period import DeviceId, Instant
+from api.problems import Problem, invalid
 from api.services import Caller, WithServices
+from api.streaming import CSV_PAGE, csv_stream, text
 from bridge import audit
+from bridge.reading import DEVICE_ID_PATTERN, format_timestamp
 
 router = APIRouter(prefix="/v1", tags=["assignments"])
+bulk = APIRouter(prefix="/v1", tags=["assignments"], route_class=BulkRoute)
 
-_LOCK = "SELECT vehicle_id FROM meter_assignment WHERE meter_id = $1 AND valid_from = $2 FOR UPDATE"
-_PUT = """
-INSERT INTO meter_assignment (meter_id, valid_from, vehicle_id) VALUES ($1, $2, $3)
-ON CONFLICT (meter_id, valid_from) DO UPDATE SET vehicle_id = excluded.vehicle_id, assigned_at = now()
-WHERE meter_assignment.vehicle_id IS DISTINCT FROM excluded.vehicle_id
-RETURNING (xmax = 0) AS created
-"""
+Start = Annotated[Instant, Path(alias="from", description="RFC 3339 with an offset.")]
+Replace = Annotated[bool, Query(description="Replace or cut what another vehicle is assigned, instead of a 409.")]
+
 # The end of a row is the begin of the meter's next one, whoever that is for.
 _SELECT = """
 SELECT a.meter_id, a.valid_from, a.vehicle_id, a.assigned_at,
@@ -38,48 +44,181 @@ _OF_VEHICLE = _SELECT + (
     "WHERE a.vehicle_id = $1 AND ($2::timestamptz IS NULL OR (a.valid_from, a.meter_id) > ($2, $3)) "
     "ORDER BY a.valid_from, a.meter_id LIMIT $4"
 )
+_FILTERS = {
+    "meter": "meter_id = {}",
+    "vehicle": "vehicle_id = {}",
+    "at": "valid_from <= {0} AND (valid_to IS NULL OR valid_to > {0})",
+    "from": "(valid_to IS NULL OR valid_to > {})",
+    "to": "valid_from < {}",
+}
+_DELETE = "DELETE FROM meter_assignment WHERE meter_id = $1 AND valid_from = $2 RETURNING vehicle_id"
+_EXAMPLE = (
+    "meterId,vehicleId,from,to\r\n"
+    "METER_001,EV_002,2026-02-10T08:00:00Z,2026-02-10T17:30:00Z\r\n"
+    "METER_001,EV_003,2026-02-10T18:00:00Z,\r\n"
+)
+
+_Responses = dict[int | str, dict[str, Any]]
+_BODY: _Responses = {
+    400: {"description": "Not JSON"},
+    408: {"description": "The body did not arrive in time"},
+    413: {"description": "The body is too large"},
+    415: {"description": "A Content-Type or Content-Encoding that is not accepted"},
+}
+_NO_ROW: _Responses = {404: {"description": "No assignment of the meter begins at this instant"}}
+_CONFLICT: _Responses = {
+    409: {"description": "Another vehicle is assigned; `errors` names it and since when. Nothing is written"}
+}
 
 
 @router.put(
     "/meters/{meterId}/assignments/{from}",
+    operation_id="putAssignment",
     response_model=Assignment,
-    responses={
+    responses=_BODY
+    | _CONFLICT
+    | {
         200: {"description": "Replaced, or as it was"},
         201: {"description": "Created", "model": Assignment},
-        400: {"description": "Not JSON"},
-        408: {"description": "The body did not arrive in time"},
-        413: {"description": "The body is too large"},
     },
 )
 async def put_assignment(
     services: WithServices,
     caller: Caller,
     meterId: DeviceId,  # noqa: N803
-    start: Annotated[Instant, Path(alias="from", description="RFC 3339 with an offset.")],
+    start: Start,
     assignment: NewAssignment,
+    replace: Replace = False,
 ) -> Response:
-    """Say which vehicle a meter feeds from an instant on. Idempotent: 201 when it is new, 200 when it was there."""
+    """Say which vehicle a meter feeds from an instant on. Idempotent: 201 when it is new, 200 when it was there.
+
+    With `to` it ends there, otherwise at the meter's next assignment.
+    """
+    period = _checked(Period(meterId, start, assignment.end, assignment.vehicle_id))
     async with connection(services.pool) as c, c.transaction():
-        created = await _put(c, f"key:{caller.id}", meterId, start, assignment.vehicle_id)
-        row = await c.fetchrow(_ONE, meterId, start)
-    assert row is not None
-    return JSONResponse(_assignment(row).model_dump(mode="json"), 201 if created else 200)
+        await lock_meter(c, meterId)
+        changes = await _write_one(c, caller.id, "assignment.put", period, replace)
+        answer = await _one(c, meterId, start)
+    return JSONResponse(answer.model_dump(mode="json"), HTTPStatus.CREATED if changes.created else HTTPStatus.OK)
 
 
-async def _put(c: Connection, actor: str, meter: str, start: datetime, vehicle: str | None) -> bool:
-    """Write the row and its trail; whether the row is new."""
-    before = await c.fetchrow(_LOCK, meter, start)
-    created: bool | None = await c.fetchval(_PUT, meter, start, vehicle)
-    if created is None:  # it says so already
-        return False
-    replaced = {} if before is None else {"replaced": before["vehicle_id"]}
-    await audit.record(
-        c, actor, "assignment.put", f"meter:{meter}", **{"from": start.isoformat(), "vehicleId": vehicle}, **replaced
-    )
-    return created
+@router.patch(
+    "/meters/{meterId}/assignments/{from}", operation_id="patchAssignment", responses=_BODY | _NO_ROW | _CONFLICT
+)
+async def patch_assignment(
+    services: WithServices,
+    caller: Caller,
+    meterId: DeviceId,  # noqa: N803
+    start: Start,
+    change: AssignmentEnd,
+    replace: Replace = False,
+) -> Assignment:
+    """Set or move the end of an assignment. `"to": null` removes it: the assignment then ends at the next vehicle's."""
+    async with connection(services.pool) as c, c.transaction():
+        await lock_meter(c, meterId)
+        before = await _one(c, meterId, start)
+        if change.end is not None:
+            period = _checked(Period(meterId, start, change.end, before.vehicle_id))
+            await _write_one(c, caller.id, "assignment.patch", period, replace)
+        elif "end" in change.model_fields_set and await open_end(c, meterId, start):
+            detail = {"from": start.isoformat(), "vehicleId": before.vehicle_id, "to": None}
+            await audit.record(c, f"key:{caller.id}", "assignment.patch", f"meter:{meterId}", **detail)
+        return await _one(c, meterId, start)
 
 
-@router.get("/meters/{meterId}/assignments", response_model=AssignmentPage)
+@router.delete(
+    "/meters/{meterId}/assignments/{from}",
+    operation_id="deleteAssignment",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=_NO_ROW,
+)
+async def delete_assignment(
+    services: WithServices,
+    caller: Caller,
+    meterId: DeviceId,  # noqa: N803
+    start: Start,
+) -> None:
+    """Remove an assignment. The meter's assignment before it then holds until the one after it."""
+    async with connection(services.pool) as c, c.transaction():
+        await lock_meter(c, meterId)
+        row = await c.fetchrow(_DELETE, meterId, start)
+        if row is None:
+            raise _no_row(meterId, start)
+        detail = {"from": start.isoformat(), "vehicleId": row["vehicle_id"]}
+        await audit.record(c, f"key:{caller.id}", "assignment.delete", f"meter:{meterId}", **detail)
+
+
+@bulk.post(
+    "/assignments",
+    operation_id="importAssignments",
+    responses=_BODY | _CONFLICT | {422: {"description": "Rows that are not valid; nothing is written"}},
+    openapi_extra=request_body(AssignmentRow, _EXAMPLE),
+)
+async def import_assignments(
+    request: Request, services: WithServices, caller: Caller, replace: Replace = False
+) -> ImportedAssignments:
+    """Write many assignments at once, all or none. Up to 100,000 rows and 8 MiB, plain or gzip.
+
+    A row ends at its `to`, or where the meter's next row of the same body begins, if that is earlier.
+    """
+    rows = await bulk_rows(request, AssignmentRow, {})
+    refuse_repeated(rows, lambda row: (row.meter_id, row.start), "from")
+    _refuse_backwards(rows)
+    plan = Plan([Period(row.meter_id, row.start, row.end, row.vehicle_id) for row in (r.row for r in rows)])
+    async with connection(services.pool) as c, c.transaction():
+        await lock_all(c)
+        conflicts = await plan.conflicts(c)
+        if conflicts and not replace:
+            _refuse_conflicts(rows, conflicts)
+        result = _imported(len(rows), await plan.write(c))
+        replaced = [conflict.as_json() for conflict in conflicts]
+        await audit.record(
+            c, f"key:{caller.id}", "assignment.import", "assignments", **result.model_dump(), replaced=replaced
+        )
+    return result
+
+
+@router.get(
+    "/assignments",
+    operation_id="listAssignments",
+    response_model=AssignmentPage,
+    responses={
+        200: {"content": {"text/csv": {"schema": {"type": "string"}}}},
+        406: {"description": "Neither JSON nor CSV is accepted"},
+    },
+)
+async def all_assignments(
+    request: Request,
+    services: WithServices,
+    meter: Annotated[str | None, Query(pattern=DEVICE_ID_PATTERN, description="Of this meter.")] = None,
+    vehicle: Annotated[str | None, Query(pattern=DEVICE_ID_PATTERN, description="Of this vehicle.")] = None,
+    at: Annotated[Instant | None, Query(description="That hold at this instant.")] = None,
+    start: Annotated[Instant | None, Query(alias="from", description="That end after this instant.")] = None,
+    end: Annotated[Instant | None, Query(alias="to", description="That begin before this instant.")] = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> Response:
+    """All assignments by meter and begin: a page as JSON, or by `Accept: text/csv` the whole list, whatever `limit`
+    is. A row without a vehicle is the time in which the meter feeds none."""
+    form = negotiate(request.headers.get("accept", "*/*"))
+    filters = {"meter": meter, "vehicle": vehicle, "at": at, "from": start, "to": end}
+
+    async def page(after: tuple[str, datetime] | None, size: int) -> "_Page":
+        async with connection(services.pool) as c:
+            rows = await _filtered(c, filters, after, size + 1)
+        return rows[:size], _position(rows[size - 1]) if len(rows) > size else None
+
+    begin = None if cursor is None else decode_time_and_device(cursor)[::-1]
+    if form == "text/csv":
+        return await csv_stream(columns(AssignmentRow), _cells, lambda after: page(after, CSV_PAGE), begin)
+    rows, last = await page(begin, limit)
+    following = None if last is None else encode_cursor(*last[::-1])
+    found = AssignmentPage(items=[_assignment(row) for row in rows], next_cursor=following)
+    headers = next_link(request.url, following) | {"Vary": "Accept"}
+    return JSONResponse(found.model_dump(mode="json"), headers=headers)
+
+
+@router.get("/meters/{meterId}/assignments", operation_id="listMeterAssignments", response_model=AssignmentPage)
 async def meter_assignments(
     services: WithServices,
     meterId: DeviceId,  # noqa: N803
@@ -94,7 +233,7 @@ async def meter_assignments(
     return AssignmentPage(items=[_assignment(row) for row in rows[:limit]], next_cursor=following)
 
 
-@router.get("/vehicles/{vehicleId}/assignments", response_model=AssignmentPage)
+@router.get("/vehicles/{vehicleId}/assignments", operation_id="listVehicleAssignments", response_model=AssignmentPage)
 async def vehicle_assignments(
     services: WithServices,
     vehicleId: DeviceId,  # noqa: N803
@@ -109,6 +248,106 @@ async def vehicle_assignments(
     if len(rows) > limit:
         following = encode_cursor(rows[limit - 1]["valid_from"], rows[limit - 1]["meter_id"])
     return AssignmentPage(items=[_assignment(row) for row in rows[:limit]], next_cursor=following)
+
+
+_Page = tuple[Sequence[asyncpg.Record], tuple[str, datetime] | None]
+
+
+async def _write_one(c: Connection, key: str, action: audit.Action, period: Period, replace: bool) -> Changes:
+    """Write one period and, if that changes anything, the audit row. Raises 409."""
+    plan = Plan([period])
+    conflicts = await plan.conflicts(c)
+    if conflicts and not replace:
+        errors = [{"field": _field(period.start, other), "reason": _reason(other)} for other in conflicts]
+        raise Problem(409, f"{errors[0]['field']}: {errors[0]['reason']}", errors=errors)
+    changes = await plan.write(c)
+    if any(changes):
+        detail: dict[str, Any] = {"from": period.start.isoformat(), "vehicleId": period.vehicle}
+        if period.end is not None:
+            detail["to"] = period.end.isoformat()
+        if conflicts:
+            detail["replaced"] = [conflict.as_json() for conflict in conflicts]
+        await audit.record(c, f"key:{key}", action, f"meter:{period.meter}", **detail)
+    return changes
+
+
+async def _one(c: Connection, meter: str, start: datetime) -> Assignment:
+    """The assignment that begins at an instant. Raises 404."""
+    row = await c.fetchrow(_ONE, meter, start)
+    if row is None:
+        raise _no_row(meter, start)
+    return _assignment(row)
+
+
+async def _filtered(
+    c: Connection, filters: Mapping[str, object], after: tuple[str, datetime] | None, limit: int
+) -> list[asyncpg.Record]:
+    """The rows after a position that pass the filters, by meter and begin."""
+    given = {_FILTERS[name]: value for name, value in filters.items() if value is not None}
+    conditions = [condition.format(f"${n}") for n, condition in enumerate(given, start=2)]
+    values = list(given.values())
+    if after is not None:
+        conditions.append(f"(meter_id, valid_from) > (${len(values) + 2}, ${len(values) + 3})")
+        values += after
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    sql = f"SELECT * FROM ({_SELECT}) AS a {where} ORDER BY meter_id, valid_from LIMIT $1"  # noqa: S608
+    return await c.fetch(sql, limit, *values)
+
+
+def _checked(period: Period) -> Period:
+    """The period itself. Raises 422 unless it ends after its begin."""
+    if period.end is not None and period.end <= period.start:
+        raise invalid("to", _backwards(period.start, period.end))
+    return period
+
+
+def _backwards(start: datetime, end: datetime) -> str:
+    return f"{format_timestamp(end)} is not after from, {format_timestamp(start)}"
+
+
+def _refuse_backwards(rows: Sequence[Placed[AssignmentRow]]) -> None:
+    faults = Faults()
+    for placed in rows:
+        start, end = placed.row.start, placed.row.end
+        if end is not None and end <= start:
+            faults.add(placed.place, "to", _backwards(start, end))
+    faults.refuse()
+
+
+def _refuse_conflicts(rows: Sequence[Placed[AssignmentRow]], conflicts: Sequence[Conflict]) -> None:
+    faults = Faults()
+    for conflict in conflicts:
+        placed = rows[conflict.period]
+        faults.add(placed.place, _field(placed.row.start, conflict), _reason(conflict))
+    faults.refuse(HTTPStatus.CONFLICT)
+
+
+def _field(start: datetime, conflict: Conflict) -> str:
+    """Which bound of the period is in conflict."""
+    return "from" if conflict.start == start else "to"
+
+
+def _reason(conflict: Conflict) -> str:
+    since = format_timestamp(conflict.start)
+    return f"meter {conflict.meter} is assigned to {conflict.vehicle} from {since}; replace=true replaces that"
+
+
+def _no_row(meter: str, start: datetime) -> Problem:
+    return Problem(404, f"no assignment of meter {meter} begins at {format_timestamp(start)}")
+
+
+def _imported(rows: int, changes: Changes) -> ImportedAssignments:
+    unchanged = rows - changes.created - changes.changed
+    return ImportedAssignments(rows=rows, unchanged=unchanged, **changes._asdict())
+
+
+def _position(row: asyncpg.Record) -> tuple[str, datetime]:
+    return row["meter_id"], row["valid_from"]
+
+
+def _cells(row: asyncpg.Record) -> list[str]:
+    times = (None if row[name] is None else format_timestamp(row[name]) for name in ("valid_from", "valid_to"))
+    return [row["meter_id"], text(row["vehicle_id"]), *map(text, times)]
 
 
 def _assignment(row: asyncpg.Record) -> Assignment:

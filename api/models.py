@@ -69,7 +69,7 @@ class Assignment(_Answer):
 
 
 class AssignmentPage(_Answer):
-    """Assignments in the order of their begin."""
+    """Assignments in the order of the list that they are from."""
 
     items: list[Assignment]
     next_cursor: str | None
@@ -109,11 +109,3 @@ class Performance(_Answer):
     readings: Annotated[int, Field(description="Of the vehicle.")]
     coverage: Coverage
     meters: list[MeterShare]
-
-
-class NewAssignment(BaseModel):
-    """The vehicle that the meter feeds from now on; null for none."""
-
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
-
-    vehicle_id: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", strict=True, examples=["EV_002"])]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 import re
 from datetime import UTC, datetime, timedelta
@@ -194,13 +195,16 @@ async def test_assignment_is_created_then_replaced(client: httpx.AsyncClient, db
     assert created.json()["from"] == format_timestamp(at(0))
     assert created.json()["to"] is None
     assert (await assign(client, "M_1", at(0), "EV_1")).status_code == 200
-    replaced = await assign(client, "M_1", at(0), None)
+    assert_problem(await assign(client, "M_1", at(0), None), 409, "EV_1")
+    path = f"/v1/meters/M_1/assignments/{format_timestamp(at(0))}?replace=true"
+    replaced = await client.put(path, json={"vehicleId": None})
     assert (replaced.status_code, replaced.json()["vehicleId"]) == (200, None)
     trail = await db.fetch("SELECT actor, action, subject, detail FROM audit_log WHERE action = 'assignment.put'")
     assert len(trail) == 2  # the repetition changed nothing
     assert trail[0]["actor"].startswith("key:")
     assert trail[1]["subject"] == "meter:M_1"
-    assert '"replaced": "EV_1"' in trail[1]["detail"]
+    (what,) = json.loads(trail[1]["detail"])["replaced"]
+    assert (what["meterId"], what["vehicleId"]) == ("M_1", "EV_1")
 
 
 async def test_assignments_end_where_the_meters_next_begins(client: httpx.AsyncClient) -> None:

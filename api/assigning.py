@@ -1,0 +1,143 @@
+"""Changes of assignments. A row of `meter_assignment` holds until the meter's next row, so periods cannot overlap.
+
+An end is a row without a vehicle at the instant of the end, unless a row begins there already. Nothing that names a
+vehicle is removed or replaced unless the caller insists, and whatever is, is in the audit log.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import NamedTuple
+
+import asyncpg
+
+from api.database import Connection
+
+
+class Period(NamedTuple):
+    """A meter feeds a vehicle, or none, from `start` up to `end`; without an end until its next assignment."""
+
+    meter: str
+    start: datetime
+    end: datetime | None
+    vehicle: str | None
+
+
+class Conflict(NamedTuple):
+    """An assignment in the way: `period` is the index of the period that it begins in."""
+
+    period: int
+    meter: str
+    start: datetime
+    vehicle: str
+
+    def as_json(self) -> dict[str, str]:
+        """The assignment, for the audit log."""
+        return {"meterId": self.meter, "from": self.start.isoformat(), "vehicleId": self.vehicle}
+
+
+class Changes(NamedTuple):
+    """How many rows a write has inserted for periods, changed, and moved or set as ends."""
+
+    created: int
+    changed: int
+    ends: int
+
+
+# Writers about one meter take turns, so that none looks for conflicts while another one writes. An import keeps all
+# others waiting: a lock for each of ten thousand meters is more than the server has room for.
+_REGISTER = 7380397151
+_LOCK_METER = f"SELECT pg_advisory_xact_lock_shared({_REGISTER}), pg_advisory_xact_lock(738039715, hashtext($1))"
+_LOCK_ALL = f"SELECT pg_advisory_xact_lock({_REGISTER})"
+
+# In all of these $1 to $3 are arrays: each period's meter, begin and vehicle. $4 is up to where it covers the meter
+# for sure, and $5 where its end is to be written; both may be null.
+_PERIODS = (
+    "unnest($1::text[], $2::timestamptz[], $3::text[], $4::timestamptz[], $5::timestamptz[]) WITH ORDINALITY "
+    "AS p (meter_id, valid_from, vehicle_id, upto, ends, n)"
+)
+_CONFLICTS = f"""
+SELECT p.n - 1 AS period, a.meter_id, a.valid_from, a.vehicle_id
+FROM {_PERIODS} JOIN meter_assignment a
+  ON a.meter_id = p.meter_id AND a.valid_from >= p.valid_from
+ AND a.valid_from <= coalesce(p.upto - interval '1 microsecond', p.valid_from)
+WHERE a.vehicle_id IS NOT NULL AND (a.valid_from > p.valid_from OR a.vehicle_id IS DISTINCT FROM p.vehicle_id)
+ORDER BY p.n, a.valid_from
+"""  # noqa: S608
+# What is cut by an end goes on after it.
+_SET_ENDS = f"""
+INSERT INTO meter_assignment (meter_id, valid_from, vehicle_id)
+SELECT p.meter_id, p.ends,
+       nullif((SELECT a.vehicle_id FROM meter_assignment a
+               WHERE a.meter_id = p.meter_id AND a.valid_from > p.valid_from AND a.valid_from < p.ends
+               ORDER BY a.valid_from DESC LIMIT 1), p.vehicle_id)
+FROM {_PERIODS} WHERE p.ends IS NOT NULL
+ON CONFLICT (meter_id, valid_from) DO NOTHING
+RETURNING 1
+"""  # noqa: S608
+_CLEAR = f"""
+DELETE FROM meter_assignment a USING {_PERIODS}
+WHERE a.meter_id = p.meter_id AND a.valid_from > p.valid_from AND a.valid_from < p.upto
+RETURNING 1
+"""  # noqa: S608
+_PUT = f"""
+INSERT INTO meter_assignment (meter_id, valid_from, vehicle_id)
+SELECT p.meter_id, p.valid_from, p.vehicle_id FROM {_PERIODS}
+ON CONFLICT (meter_id, valid_from) DO UPDATE SET vehicle_id = excluded.vehicle_id, assigned_at = now()
+WHERE meter_assignment.vehicle_id IS DISTINCT FROM excluded.vehicle_id
+RETURNING (xmax = 0) AS created
+"""  # noqa: S608
+_OPEN = """
+DELETE FROM meter_assignment a
+WHERE a.meter_id = $1 AND a.valid_from > $2 AND a.vehicle_id IS NULL AND NOT EXISTS (
+    SELECT FROM meter_assignment v
+    WHERE v.meter_id = $1 AND v.valid_from > $2 AND v.valid_from < a.valid_from AND v.vehicle_id IS NOT NULL)
+RETURNING 1
+"""
+
+
+class Plan:
+    """Periods, at most one for a meter and begin, as the statements take them.
+
+    A period without an end leaves the meter's later assignments as they are. One whose end is at or after the begin of
+    the meter's next period of the same plan ends there.
+    """
+
+    def __init__(self, periods: Sequence[Period]) -> None:
+        upto: list[datetime | None] = [period.end for period in periods]
+        ends = list(upto)
+        order = sorted(range(len(periods)), key=lambda n: periods[n][:2])
+        for n, following in pairwise(order):
+            end, begin = periods[n].end, periods[following].start
+            if end is not None and periods[n].meter == periods[following].meter and begin <= end:
+                upto[n], ends[n] = begin, None
+        meters, starts, _, vehicles = zip(*periods, strict=True) if periods else ((), (), (), ())
+        self._arguments = (meters, starts, vehicles, upto, ends)
+
+    async def conflicts(self, c: Connection) -> list[Conflict]:
+        """The assignments of vehicles that would be replaced, removed or cut."""
+        rows = await c.fetch(_CONFLICTS, *self._arguments)
+        return [Conflict(*row.values()) for row in rows]
+
+    async def write(self, c: Connection) -> Changes:
+        """Make the assignments so, whatever is in the way. What an end cuts begins again at that end."""
+        ends = len(await c.fetch(_SET_ENDS, *self._arguments))
+        ends += len(await c.fetch(_CLEAR, *self._arguments))
+        created = [row["created"] for row in await c.fetch(_PUT, *self._arguments)]
+        return Changes(sum(created), len(created) - sum(created), ends)
+
+
+async def lock_meter(c: Connection, meter: str) -> None:
+    """Wait for other writers about this meter, until the transaction ends."""
+    await c.execute(_LOCK_METER, meter)
+
+
+async def lock_all(c: Connection) -> None:
+    """Wait for all other writers, until the transaction ends."""
+    await c.execute(_LOCK_ALL)
+
+
+async def open_end(c: Connection, meter: str, start: datetime) -> bool:
+    """Remove the end of an assignment, if it has one other than the begin of another vehicle's; whether it had."""
+    removed: list[asyncpg.Record] = await c.fetch(_OPEN, meter, start)
+    return bool(removed)
