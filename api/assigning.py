@@ -1,7 +1,7 @@
 """Changes of assignments. A row of `meter_assignment` holds until the meter's next row, so periods cannot overlap.
 
-An end is a row without a vehicle at the instant of the end, unless a row begins there already. Nothing that names a
-vehicle is removed or replaced unless the caller insists, and whatever is, is in the audit log.
+An end is a row without a vehicle at the instant of the end, unless a row begins there already. The caller looks for
+conflicts first: a write removes or replaces what is assigned to other vehicles. Decision 0015 has the rules.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Period(NamedTuple):
 
 
 class Conflict(NamedTuple):
-    """An assignment in the way: `period` is the index of the period that it begins in."""
+    """An assignment that a plan would replace, remove or cut; it begins in the period with the index `period`."""
 
     period: int
     meter: str
@@ -44,14 +44,14 @@ class Changes(NamedTuple):
     ends: int
 
 
-# Writers about one meter take turns, so that none looks for conflicts while another one writes. An import keeps all
-# others waiting: a lock for each of ten thousand meters is more than the server has room for.
+# Writers about one meter take turns, so that none looks for conflicts while another one writes. An import locks out all
+# other writers: a lock for each of ten thousand meters would exceed the server's lock table.
 _REGISTER = 7380397151
 _LOCK_METER = f"SELECT pg_advisory_xact_lock_shared({_REGISTER}), pg_advisory_xact_lock(738039715, hashtext($1))"
 _LOCK_ALL = f"SELECT pg_advisory_xact_lock({_REGISTER})"
 
-# In all of these $1 to $3 are arrays: each period's meter, begin and vehicle. $4 is up to where it covers the meter
-# for sure, and $5 where its end is to be written; both may be null.
+# The parameters are arrays with one element per period: $1 meter, $2 begin, $3 vehicle, $4 the end of the time that the
+# period covers, $5 the instant at which an end is to be written. $4 and $5 may be null.
 _PERIODS = (
     "unnest($1::text[], $2::timestamptz[], $3::text[], $4::timestamptz[], $5::timestamptz[]) WITH ORDINALITY "
     "AS p (meter_id, valid_from, vehicle_id, upto, ends, n)"
@@ -64,7 +64,7 @@ FROM {_PERIODS} JOIN meter_assignment a
 WHERE a.vehicle_id IS NOT NULL AND (a.valid_from > p.valid_from OR a.vehicle_id IS DISTINCT FROM p.vehicle_id)
 ORDER BY p.n, a.valid_from
 """  # noqa: S608
-# What is cut by an end goes on after it.
+# An assignment that an end cuts continues after that end.
 _SET_ENDS = f"""
 INSERT INTO meter_assignment (meter_id, valid_from, vehicle_id)
 SELECT p.meter_id, p.ends,
@@ -120,7 +120,7 @@ class Plan:
         return [Conflict(*row.values()) for row in rows]
 
     async def write(self, c: Connection) -> Changes:
-        """Make the assignments so, whatever is in the way. What an end cuts begins again at that end."""
+        """Write the periods regardless of conflicts. An assignment that an end cuts begins again at that end."""
         ends = len(await c.fetch(_SET_ENDS, *self._arguments))
         ends += len(await c.fetch(_CLEAR, *self._arguments))
         created = [row["created"] for row in await c.fetch(_PUT, *self._arguments)]

@@ -1,4 +1,4 @@
-"""Bodies of many rows, as a JSON array or as CSV: all rows are valid, or the problem names what is wrong with which."""
+"""Request bodies of many rows, as a JSON array or as CSV: every row is valid, or the problem names row and field."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ Cells = Mapping[str, Callable[[str], object]]
 
 
 class BulkRoute(APIRoute):
-    """A route whose body may be as large as an ingest's, plain or gzip; other routes take a small one."""
+    """A route that accepts bodies of up to `body_limit` bytes; all other routes have the front's limit."""
 
     body_limit = MAX_BODY_BYTES
 
@@ -64,7 +64,7 @@ class Placed(Generic[RowT]):
 
 @dataclass(slots=True)
 class Faults:
-    """What is wrong with the rows of a body; the first hundred are told."""
+    """Faults of the rows of a body; the problem lists the first hundred."""
 
     errors: list[dict[str, Any]] = field(default_factory=list)
 
@@ -79,7 +79,7 @@ class Faults:
 
     @property
     def full(self) -> bool:
-        """Whether further faults would not be told."""
+        """Whether further faults would not be listed."""
         return len(self.errors) >= _MOST_ERRORS
 
 
@@ -93,7 +93,7 @@ async def bulk_rows(request: Request, model: type[RowT], cells: Cells) -> list[P
 
 
 def refuse_repeated(rows: Iterable[Placed[RowT]], key: Callable[[RowT], Hashable], name: str) -> None:
-    """Raise 422 for rows of one key; `name` is the field that is reported."""
+    """Raise 422 if two rows have the same key; `name` is the field that is reported."""
     seen: dict[Hashable, Place] = {}
     faults = Faults()
     for placed in rows:
@@ -105,7 +105,7 @@ def refuse_repeated(rows: Iterable[Placed[RowT]], key: Callable[[RowT], Hashable
 
 def request_body(model: type[BaseModel], example: str) -> dict[str, Any]:
     """The `requestBody` of the OpenAPI document; `example` is CSV."""
-    array = {"type": "array", "maxItems": MAX_ROWS, "items": {"$ref": f"#/components/schemas/{model.__name__}"}}
+    array = {"type": "array", "maxItems": MAX_ROWS, "items": model.model_json_schema()}
     text = {"type": "string", "description": f"A header row with the columns {','.join(columns(model))}."}
     content = {"application/json": {"schema": array}, "text/csv": {"schema": text, "example": example}}
     return {"requestBody": {"required": True, "content": content}}

@@ -1,6 +1,6 @@
-"""The device register: what an operator declares about a device, for each kind of device alike.
+"""The device register: what an operator declares about a device; the same routes for each kind.
 
-A declaration is optional. A device without one is ingested, listed and counted like any other.
+A declaration is optional. Ingest, live state, history and analytics work without one.
 """
 
 import json
@@ -24,13 +24,13 @@ from bridge import audit
 from bridge.contract import KINDS, Kind
 from bridge.reading import DEVICE_ID_PATTERN
 
-# Writers of the register take turns: what a change leaves out is kept from the row that was there before.
+# Writers of the register take turns: a change keeps the fields that it leaves out from the row that it found.
 _LOCK = "SELECT pg_advisory_xact_lock(7380397150)"
 _COLUMNS = "id, name, site, interval_s, rated_kw, time_zone, tags"
 _ONE = f"SELECT {_COLUMNS} FROM device WHERE kind = $1 AND id = $2"  # noqa: S608
 _DELETE = f"DELETE FROM device WHERE kind = $1 AND id = $2 RETURNING {_COLUMNS}"  # noqa: S608
-# $2 is an array of JSON objects. A member that an object lacks keeps its value, one that is null clears it. A row that
-# says what was there already is not written.
+# $2 is an array of JSON objects. A member that an object lacks keeps its value, null clears it. A row that would not
+# change is not written.
 _WRITE = """
 WITH given AS (
     SELECT r, r ->> 'id' AS id FROM jsonb_array_elements($2::jsonb) AS r

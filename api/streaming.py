@@ -1,4 +1,4 @@
-"""A whole list as CSV, read page by page while it is sent: neither the list nor a connection is held for the client."""
+"""A whole list as CSV, read page by page while it is sent: a slow client holds neither memory nor a connection."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -22,9 +22,9 @@ async def csv_stream(
     next_page: NextPage[PositionT],
     start: PositionT | None,
 ) -> StreamingResponse:
-    """The answer. The first page is read before it begins, so that a database that is away is still a 503.
+    """The answer. The first page is read before the answer begins, so that an unavailable database is still a 503.
 
-    A row that is there from the first page to the last is sent once; one that is inserted meanwhile may be.
+    Every row that exists throughout is sent exactly once; a row inserted or deleted meanwhile may be sent or not.
     """
     rows, position = await next_page(start)
 

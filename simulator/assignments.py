@@ -57,6 +57,7 @@ class Registrar:
         meter = self._devices[assignment.meter].id
         vehicle = None if assignment.vehicle is None else self._devices[assignment.vehicle].id
         url = f"{self._api.url}/v1/meters/{meter}/assignments/{format_timestamp(assignment.valid_from)}"
+        url += "?replace=true"  # a run that was started again may assign otherwise in the same minute
         try:
             response = await self._client.put(url, json={"vehicleId": vehicle}, headers=self._api.headers)
         except httpx.TransportError:
