@@ -20,6 +20,7 @@ MAX_ROWS = 100_000
 """Rows of one body."""
 
 _MOST_ERRORS = 100
+_one_body = asyncio.Lock()
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII).fullmatch
 
 RowT = TypeVar("RowT", bound=BaseModel)
@@ -86,10 +87,13 @@ class Faults:
 async def bulk_rows(request: Request, model: type[RowT], cells: Cells) -> list[Placed[RowT]]:
     """The rows of the request's body, each valid. Raises 400, 413, 415 and 422.
 
-    The body is decoded in a thread: a large one takes a second, in which other requests are answered.
+    Bodies are decoded in a thread, so that other requests are answered meanwhile, and one at a time, because a large
+    one takes many times its size in memory.
     """
     is_csv = _is_csv(request.headers.get("content-type", ""))
-    return await asyncio.to_thread(_decode, await request.body(), is_csv, model, cells)
+    body = await request.body()
+    async with _one_body:
+        return await asyncio.to_thread(_decode, body, is_csv, model, cells)
 
 
 def refuse_repeated(rows: Iterable[Placed[RowT]], key: Callable[[RowT], Hashable], name: str) -> None:

@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
@@ -266,6 +267,20 @@ async def test_other_bodies_are_refused(client: httpx.AsyncClient) -> None:
     assert_problem(await client.put(f"{VEHICLES}/EV_1", content=b"x" * 70_000, headers=as_json), 413)
 
 
+async def test_large_bodies_share_the_budget_of_ingest(start_api: Callable[..., Api], token: str) -> None:
+    api = start_api(http_body_budget_mib=8)
+    authorized = f"Host: x\r\nAuthorization: Bearer {token}"
+    with api.socket() as slow:
+        slow.sendall(f"POST {VEHICLES} HTTP/1.1\r\n{authorized}\r\nContent-Length: 8000000\r\n\r\n".encode())
+        async with api.client(token) as client, asyncio.timeout(10):
+            for path in ("/v1/ingest", METERS):
+                body, status = b"[" + b" " * 2_000_000 + b"]", 0
+                while status != 503:
+                    answer = await client.post(path, content=body, headers={"Content-Type": "application/json"})
+                    status = answer.status_code
+            assert (await client.put(f"{VEHICLES}/EV_1", json={})).status_code == 201
+
+
 async def test_ten_thousand_devices_in_one_request(client: httpx.AsyncClient, db: Connection) -> None:
     line = "EV_{0:05},Van {0},Depot {1},60,150,Europe/Berlin,van;north\r\n"
     answer = await import_csv(client, HEADER + "".join(line.format(n, n % 7) for n in range(10_000)))
@@ -306,7 +321,7 @@ async def test_reading_needs_read_and_writing_needs_assign(api: Api, db: Connect
             assert_problem(await client.request(method, path), 401)
 
 
-async def test_browser_may_patch_and_delete(start_api: Any) -> None:
+async def test_browser_may_patch_and_delete(start_api: Callable[..., Api]) -> None:
     api = start_api(cors_origins="https://fleet.example")
     async with api.client() as client:
         for method in ("PATCH", "DELETE"):

@@ -1,0 +1,37 @@
+"""CSV that the API writes comes back unchanged and holds nothing that a spreadsheet would run."""
+
+import contextlib
+import csv
+import io
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from api.csv_format import csv_rows, csv_text
+from api.problems import Problem
+
+_cells = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.text("'=+-@\t\r\n,\";a ", max_size=6)
+
+
+@given(st.lists(st.tuples(_cells, _cells), max_size=5))
+@example([("'=x", "''=x"), ("=1", "-1"), ("\r", "\n"), ("", "\0")])
+def test_any_cells_come_back_and_none_is_a_formula(rows: list[tuple[str, str]]) -> None:
+    text = csv_text([("a", "b"), *rows])
+    read = [found for _, found in csv_rows(text.encode(), ("a", "b"), ("a",))]
+    assert read == [{"a": a, "b": b} for a, b in rows]
+    raw = [cell for row in csv.reader(io.StringIO(text, newline="")) for cell in row]
+    assert not [cell for cell in raw if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_rows_or_a_problem(body: bytes) -> None:
+    with contextlib.suppress(Problem):
+        for line, _ in csv_rows(b"a,b\n" + body, ("a", "b"), ()):
+            assert line >= 2
+
+
+@pytest.mark.parametrize(("body", "line"), [(b"a\nx\n", 2), (b"\n\na\n\nx\n", 5), (b'a\n"1\n2"\nx\n', 4)])
+def test_line_is_where_the_row_begins(body: bytes, line: int) -> None:
+    *_, (found, cells) = csv_rows(body, ("a",), ("a",))
+    assert (found, cells) == (line, {"a": "x"})
