@@ -26,7 +26,7 @@ from api.live import NEVER_SEEN, never_seen
 from api.models import MeterPeriod, MeterShare, Performance
 from api.period import AskedPeriod, DeviceId, Period
 from api.services import WithServices
-from bridge.tables import VEHICLE
+from bridge.contract import VEHICLE
 
 router = APIRouter(prefix="/v1/analytics", tags=["analytics"])
 
@@ -110,13 +110,12 @@ async def ask(c: Connection, vehicle_id: str, period: Period) -> tuple[asyncpg.R
 
 
 def _mean_over_time(vehicle: asyncpg.Record) -> float | None:
-    """The mean of the straight lines between consecutive temperatures, degC; None without a reading."""
-    count = vehicle["readings"]
-    if count == 0:
+    """The mean of the straight lines between consecutive temperatures, degC; None without a temperature."""
+    if vehicle["points"] is None:
         return None
-    points = unpack(f">{2 * count}d", vehicle["points"])
+    points = unpack(f">{len(vehicle['points']) // 8}d", vehicle["points"])
     at_s, temps = points[::2], points[1::2]
-    if count == 1:
+    if len(temps) == 1:
         return float(temps[0])
     doubled = map(mul, map(add, temps, temps[1:]), map(sub, at_s[1:], at_s))
     return float(sum(doubled) / (2 * (at_s[-1] - at_s[0])))

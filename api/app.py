@@ -75,6 +75,7 @@ def _store(settings: ApiSettings) -> PostgresStore:
         source="http",
         command_timeout_s=settings.command_timeout_s,
         partitions_ahead_days=settings.partitions_ahead_days,
+        interval_s=settings.reading_interval_s,
     )
 
 

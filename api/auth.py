@@ -12,6 +12,8 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Literal
 
+from bridge.contract import KIND_OF
+
 Scope = Literal["ingest", "read", "assign", "admin"]
 
 INGEST_PATH = "/v1/ingest"
@@ -19,7 +21,7 @@ PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _token = re.compile(r"fleet_([a-z0-9]{12})_([A-Za-z0-9_-]{43})").fullmatch
-_device_pattern = re.compile(r"(?:(?:vehicle|meter):)?[A-Za-z0-9_-]{1,64}\*?").fullmatch
+_device_pattern = re.compile(rf"(?:(?:{'|'.join(KIND_OF)}):)?[A-Za-z0-9_-]{{1,64}}\*?").fullmatch
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 

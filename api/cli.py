@@ -16,9 +16,9 @@ from api import keys
 from api.database import Connection
 from api.settings import ApiSettings
 from bridge import memory
+from bridge.database_errors import asking
 from bridge.errors import Misconfigured, StoreUnavailable
 from bridge.startup import configured
-from bridge.store import translated
 
 # A pretty traceback shows variables, and some of ours are secrets.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The HTTP service.")
@@ -33,7 +33,7 @@ def _in_database(act: Callable[[Connection], Awaitable[T]]) -> T:
     """Do something to the keys in one transaction."""
 
     async def connected() -> T:
-        with translated():
+        with asking():
             connection = await asyncpg.connect(settings.database_url, timeout=10, command_timeout=10)
             try:
                 async with connection.transaction():
@@ -46,6 +46,9 @@ def _in_database(act: Callable[[Connection], Awaitable[T]]) -> T:
         return asyncio.run(connected())
     except StoreUnavailable as error:
         print(f"the store is unavailable: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except Misconfigured as error:
+        print(str(error), file=sys.stderr)
         raise SystemExit(1) from None
 
 

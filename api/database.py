@@ -8,7 +8,7 @@ import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
 from api.settings import ApiSettings
-from bridge.store import translated
+from bridge.database_errors import asking
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
@@ -54,6 +54,6 @@ async def _keep_session(_: object) -> None:
 @contextlib.asynccontextmanager
 async def connection(pool: Pool) -> AsyncIterator[Connection]:
     """A connection of the pool. Raises `StoreUnavailable` for all that is the database's fault."""
-    with translated():
+    with asking():
         async with pool.acquire() as acquired:
             yield acquired  # type: ignore[misc]  # a proxy with the connection's methods

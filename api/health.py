@@ -9,13 +9,14 @@ from starlette.responses import Response
 from api.database import connection
 from api.problems import unavailable
 from api.services import WithServices
+from bridge.contract import KINDS
 from bridge.errors import StoreUnavailable
 
 router = APIRouter(tags=["operation"])
 
 _PROBE_TIMEOUT_S = 2.0
 # Not merely a server that listens: the tables must be there.
-_PROBE = "SELECT to_regclass('vehicle_live_status') IS NOT NULL"
+_PROBE = "SELECT " + " AND ".join(f"to_regclass('{kind.live_table}') IS NOT NULL" for kind in KINDS)
 
 
 @router.get("/healthz")

@@ -8,14 +8,15 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from api.database import connection
-from api.live import NEVER_SEEN, never_seen
-from api.models import MeterPage, VehiclePage
+from api.live import NEVER_SEEN, device_path, never_seen
+from api.models import page_model
 from api.paging import Cursor, decode_time, encode_cursor, next_link
-from api.period import AskedPeriod, DeviceId, Period
+from api.period import AskedPeriod, Period
 from api.problems import Problem
-from api.rows import METER_COLUMNS, VEHICLE_COLUMNS, page_csv, page_json
+from api.rows import COLUMNS, page_csv, page_json
 from api.services import Services, WithServices
-from bridge.tables import METER, VEHICLE, Table
+from bridge.contract import KINDS, Kind
+from bridge.tables import TABLE_OF, Table
 
 router = APIRouter(prefix="/v1/history", tags=["history"])
 
@@ -25,44 +26,43 @@ _RESPONSES: dict[int | str, dict[str, Any]] = NEVER_SEEN | {
     200: {"content": {"text/csv": {"schema": {"type": "string"}}}},
     406: {"description": "Neither JSON nor CSV is accepted"},
 }
-_COLUMNS = {"vehicle": VEHICLE_COLUMNS, "meter": METER_COLUMNS}
 
 
 def page_sql(table: Table, period: Period) -> str:
     """A page of the period, from the key and in its order. $1 is the device, $2 and $3 the bounds, $4 how many."""
     return (
-        f"SELECT {_COLUMNS[table.kind]} FROM {table.history} WHERE {table.device_column} = $1 "  # noqa: S608
+        f"SELECT {COLUMNS[table.kind]} FROM {table.history} WHERE {table.device_column} = $1 "  # noqa: S608
         f"AND ts >= $2 AND ts < $3 AND {period.days_sql()} ORDER BY ts LIMIT $4"
     )
 
 
-_SEEN = {t.kind: f"SELECT EXISTS (SELECT FROM {t.live} WHERE {t.device_column} = $1)" for t in (VEHICLE, METER)}  # noqa: S608
+def _seen_sql(kind: Kind) -> str:
+    return f"SELECT EXISTS (SELECT FROM {kind.live_table} WHERE {kind.id_column} = $1)"  # noqa: S608
 
 
-@router.get("/vehicles/{vehicleId}", response_model=VehiclePage, responses=_RESPONSES)
-async def vehicle_history(
-    request: Request,
-    services: WithServices,
-    period: AskedPeriod,
-    vehicleId: DeviceId,  # noqa: N803
-    cursor: Cursor = None,
-    limit: HistoryLimit = 1_000,
-) -> Response:
-    """A vehicle's readings, as JSON or CSV by `Accept`."""
-    return await _history(request, services, VEHICLE, vehicleId, period, cursor, limit)
+def _add_route(kind: Kind) -> None:
+    async def device_history(
+        request: Request,
+        services: WithServices,
+        period: AskedPeriod,
+        device: device_path(kind),  # type: ignore[valid-type]
+        cursor: Cursor = None,
+        limit: HistoryLimit = 1_000,
+    ) -> Response:
+        return await _history(request, services, TABLE_OF[kind], device, period, cursor, limit)
+
+    router.add_api_route(
+        f"/{kind.plural}/{{{kind.id_field}}}",
+        device_history,
+        name=f"{kind.name}_history",
+        response_model=page_model(kind),
+        responses=_RESPONSES,
+        description=f"The readings of a {kind.name}, as JSON or CSV by `Accept`.",
+    )
 
 
-@router.get("/meters/{meterId}", response_model=MeterPage, responses=_RESPONSES)
-async def meter_history(
-    request: Request,
-    services: WithServices,
-    period: AskedPeriod,
-    meterId: DeviceId,  # noqa: N803
-    cursor: Cursor = None,
-    limit: HistoryLimit = 1_000,
-) -> Response:
-    """A meter's readings, as JSON or CSV by `Accept`."""
-    return await _history(request, services, METER, meterId, period, cursor, limit)
+for _kind in KINDS:
+    _add_route(_kind)
 
 
 async def _history(
@@ -85,8 +85,8 @@ async def _rows(
     start = period.start if cursor is None else max(period.start, decode_time(cursor) + _TICK)
     async with connection(services.pool) as c:
         rows = await c.fetch(page_sql(table, period), device, start, period.end, limit)
-        if not rows and not await c.fetchval(_SEEN[table.kind], device):
-            raise never_seen(table, device)
+        if not rows and not await c.fetchval(_seen_sql(table.kind), device):
+            raise never_seen(table.kind, device)
     return rows
 
 

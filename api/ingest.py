@@ -6,7 +6,6 @@ request costs as much as storing a reading.
 
 import asyncio
 import dataclasses
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -17,10 +16,12 @@ from api.auth import ApiKey
 from api.body import MAX_BODY_BYTES, BodyBudget, announced_bytes, decompress, header, read_body
 from api.problems import Problem, unavailable
 from api.settings import ApiSettings
+from bridge.contract import KIND_OF, KINDS
 from bridge.delivery import Item, Outcome, Receipt, Settlement, delivery
+from bridge.document import loads
 from bridge.errors import NotJson, Rejected, StoreUnavailable, TooManyReadings
 from bridge.ingest import Ingest
-from bridge.reading import Kind
+from bridge.reading import Flagged
 from bridge.verdict import refuse
 from bridge.wire import decode_body
 
@@ -28,7 +29,6 @@ log = structlog.get_logger(__name__)
 
 _JSON = frozenset({"", "application/json"})
 _NDJSON = frozenset({"application/x-ndjson", "application/ndjson"})
-_KINDS: tuple[Kind, ...] = ("vehicle", "meter")
 _LARGE_BYTES = 256 * 1024  # some thousand readings
 
 
@@ -112,19 +112,20 @@ def _forbid_foreign(item: Item, key: ApiKey) -> Item:
         device = item.device
         foreign = device is not None and not any(key.may_report(kind, device) for kind in _kinds(item.payload))
         return dataclasses.replace(item, reason="forbidden", detail=_detail(key, item.device)) if foreign else item
-    if key.may_report(item.kind, item.device):
+    reading = item.reading if isinstance(item, Flagged) else item
+    if key.may_report(reading.kind.name, reading.device):
         return item
-    return refuse(item, "forbidden", _detail(key, f"{item.kind} {item.device}"), "http")
+    return refuse(reading, "forbidden", _detail(key, f"{reading.kind.name} {reading.device}"), "http")
 
 
-def _kinds(payload: bytes) -> Sequence[Kind]:
+def _kinds(payload: bytes) -> Sequence[str]:
     """What a rejected reading may be of: replayed one day, it must not be of a kind that its key may not report."""
     try:
-        fields = json.loads(payload)
-    except (ValueError, RecursionError):
+        fields = loads(payload)
+    except ValueError:
         fields = None
-    named: list[Kind] = [kind for kind in _KINDS if isinstance(fields, dict) and f"{kind}Id" in fields]
-    return named or _KINDS
+    named = [kind.name for kind in KINDS if isinstance(fields, dict) and kind.id_field in fields]
+    return named or list(KIND_OF)
 
 
 def _detail(key: ApiKey, device: str | None) -> str:
@@ -136,7 +137,7 @@ async def _answer(outcomes: Sequence[Outcome], send: Send) -> None:
     receipt = Receipt.of(outcomes)
     if len(receipt.rejected) == len(outcomes):
         forbidden = all(isinstance(o, Rejected) and o.reason == "forbidden" for o in outcomes)
-        raise Problem(403 if forbidden else 422, _why(receipt), **receipt._asdict())
+        raise Problem(403 if forbidden else 422, _why(receipt), **receipt.members())
     await _respond(send, 207 if receipt.rejected else 201, receipt.encode(), b"application/json")
 
 

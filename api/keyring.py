@@ -17,8 +17,8 @@ import structlog
 from api import keys
 from api.auth import ApiKey, id_of, is_key
 from api.database import Pool, connection
-from bridge.errors import StoreUnavailable
-from bridge.store import translated
+from bridge.database_errors import asking
+from bridge.errors import Misconfigured, StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -83,12 +83,12 @@ class Keyring:
         while True:
             lost = asyncio.Event()
             try:
-                with translated():
+                with asking():
                     listener = await asyncpg.connect(
                         self._url, timeout=10, command_timeout=10, server_settings=_SESSION
                     )
                     await self._listen_on(listener, lost)
-            except StoreUnavailable as error:
+            except (StoreUnavailable, Misconfigured) as error:
                 log.info("keys are looked up each time: cannot listen for changes", reason=str(error))
             finally:
                 self._forget_all()
@@ -133,3 +133,5 @@ class Keyring:
                 await keys.mark_used(c, sorted(used.items()))
         except StoreUnavailable:
             self._used = used | self._used
+        except Misconfigured as error:
+            log.error("the use of keys is not recorded", reason=str(error))

@@ -1,79 +1,87 @@
-"""GET /v1/live/...: the newest state of each device, from the live tables alone."""
+"""GET /v1/live/...: the latest state of each device, from the live tables alone."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from starlette.responses import Response
 
 from api.database import Pool, connection
-from api.models import MeterPage, MeterState, VehiclePage, VehicleState
+from api.models import page_model, state_model
 from api.paging import Cursor, Limit, decode_device, encode_cursor
-from api.period import DeviceId
 from api.problems import Problem
-from api.rows import METER_COLUMNS, VEHICLE_COLUMNS, page_json, row_json
+from api.rows import COLUMNS, page_json, row_json
 from api.services import WithServices
-from bridge.tables import METER, VEHICLE, Table
+from bridge.contract import KINDS, Kind
+from bridge.reading import DEVICE_ID_PATTERN
+from bridge.tables import TABLE_OF, Table
 
 router = APIRouter(prefix="/v1/live", tags=["live"])
 
 NEVER_SEEN: dict[int | str, dict[str, Any]] = {404: {"description": "The device has never been seen"}}
-_COLUMNS = {"vehicle": VEHICLE_COLUMNS, "meter": METER_COLUMNS}
 
 
 def _page_sql(table: Table) -> str:
     key = table.device_column
-    return f"SELECT {_COLUMNS[table.kind]} FROM {table.live} WHERE {key} > $1 ORDER BY {key} LIMIT $2"  # noqa: S608
+    return f"SELECT {COLUMNS[table.kind]} FROM {table.live} WHERE {key} > $1 ORDER BY {key} LIMIT $2"  # noqa: S608
 
 
 def _one_sql(table: Table) -> str:
-    return f"SELECT {_COLUMNS[table.kind]} FROM {table.live} WHERE {table.device_column} = $1"  # noqa: S608
+    return f"SELECT {COLUMNS[table.kind]} FROM {table.live} WHERE {table.device_column} = $1"  # noqa: S608
 
 
-_PAGE = {"vehicle": _page_sql(VEHICLE), "meter": _page_sql(METER)}
-_ONE = {"vehicle": _one_sql(VEHICLE), "meter": _one_sql(METER)}
+def device_path(kind: Kind) -> Any:
+    """The path parameter that names a device of this kind: `{vehicleId}`."""
+    return Annotated[str, Path(alias=kind.id_field, pattern=DEVICE_ID_PATTERN, examples=[kind.example_id])]
 
 
-@router.get("/vehicles", response_model=VehiclePage)
-async def live_vehicles(services: WithServices, cursor: Cursor = None, limit: Limit = 100) -> Response:
-    """The newest state of every vehicle, by vehicle id."""
-    return await _page(services.pool, VEHICLE, cursor, limit)
+def _add_routes(kind: Kind) -> None:
+    table = TABLE_OF[kind]
+    page_sql, one_sql = _page_sql(table), _one_sql(table)
+
+    async def live_devices(services: WithServices, cursor: Cursor = None, limit: Limit = 100) -> Response:
+        return await _page(services.pool, table, page_sql, cursor, limit)
+
+    async def live_device(services: WithServices, device: device_path(kind)) -> Response:  # type: ignore[valid-type]
+        return await _one(services.pool, table, one_sql, device)
+
+    router.add_api_route(
+        f"/{kind.plural}",
+        live_devices,
+        name=f"live_{kind.plural}",
+        response_model=page_model(kind),
+        description=f"The latest state of every {kind.name}, by {kind.name} id.",
+    )
+    router.add_api_route(
+        f"/{kind.plural}/{{{kind.id_field}}}",
+        live_device,
+        name=f"live_{kind.name}",
+        response_model=state_model(kind),
+        responses=NEVER_SEEN,
+        description=f"The latest state of one {kind.name}: the last known value of each measure.",
+    )
 
 
-@router.get("/vehicles/{vehicleId}", response_model=VehicleState, responses=NEVER_SEEN)
-async def live_vehicle(services: WithServices, vehicleId: DeviceId) -> Response:  # noqa: N803
-    """The newest state of one vehicle."""
-    return await _one(services.pool, VEHICLE, vehicleId)
+for _kind in KINDS:
+    _add_routes(_kind)
 
 
-@router.get("/meters", response_model=MeterPage)
-async def live_meters(services: WithServices, cursor: Cursor = None, limit: Limit = 100) -> Response:
-    """The newest state of every meter, by meter id."""
-    return await _page(services.pool, METER, cursor, limit)
-
-
-@router.get("/meters/{meterId}", response_model=MeterState, responses=NEVER_SEEN)
-async def live_meter(services: WithServices, meterId: DeviceId) -> Response:  # noqa: N803
-    """The newest state of one meter."""
-    return await _one(services.pool, METER, meterId)
-
-
-async def _page(pool: Pool, table: Table, cursor: str | None, limit: int) -> Response:
+async def _page(pool: Pool, table: Table, sql: str, cursor: str | None, limit: int) -> Response:
     after = decode_device(cursor)
     async with connection(pool) as c:
-        rows = await c.fetch(_PAGE[table.kind], after, limit + 1)
+        rows = await c.fetch(sql, after, limit + 1)
     page = rows[:limit]
     following = encode_cursor(page[-1][table.device_column]) if len(rows) > limit else None
     return Response(page_json(page, following), media_type="application/json")
 
 
-async def _one(pool: Pool, table: Table, device: str) -> Response:
+async def _one(pool: Pool, table: Table, sql: str, device: str) -> Response:
     async with connection(pool) as c:
-        row = await c.fetchrow(_ONE[table.kind], device)
+        row = await c.fetchrow(sql, device)
     if row is None:
-        raise never_seen(table, device)
+        raise never_seen(table.kind, device)
     return Response(row_json(row), media_type="application/json")
 
 
-def never_seen(table: Table, device: str) -> Problem:
+def never_seen(kind: Kind, device: str) -> Problem:
     """404: no reading of the device was ever stored."""
-    return Problem(404, f"{table.kind} {device} has never been seen")
+    return Problem(404, f"{kind.name} {device} has never been seen")

@@ -1,11 +1,13 @@
 """The shapes of answers, for the documentation and for the routes that build them from parts."""
 
+from functools import cache
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.alias_generators import to_camel
 
 from api.period import Instant
+from bridge.contract import Kind
 
 
 class _Answer(BaseModel):
@@ -21,41 +23,29 @@ Coverage = Annotated[
 Kwh = Annotated[float | None, Field(description="kWh, signed; null when nobody measured it.")]
 
 
-class VehicleState(_Answer):
-    """One reading of a vehicle."""
-
-    vehicle_id: str
-    soc: Annotated[float, Field(description="State of charge, %.")]
-    kwh_delivered_dc: Annotated[float, Field(description="kWh into the battery since the reading before, signed.")]
-    battery_temp: Annotated[float, Field(description="degC.")]
-    timestamp: Annotated[Instant, Field(description="Device time.")]
-    received_at: Annotated[Instant, Field(description="When it was stored.")]
-    extra: Annotated[dict[str, Any] | None, Field(description="Fields that the contract does not name.")]
-
-
-class MeterState(_Answer):
-    """One reading of a meter."""
-
-    meter_id: str
-    kwh_consumed_ac: Annotated[float, Field(description="kWh from the grid since the reading before, signed.")]
-    voltage: Annotated[float, Field(description="V.")]
-    timestamp: Annotated[Instant, Field(description="Device time.")]
-    received_at: Annotated[Instant, Field(description="When it was stored.")]
-    extra: Annotated[dict[str, Any] | None, Field(description="Fields that the contract does not name.")]
+@cache
+def state_model(kind: Kind) -> type[BaseModel]:
+    """A reading of this kind as it is answered, with the limits of the contract."""
+    fields: dict[str, Any] = {kind.id_column: Annotated[str, Field(examples=[kind.example_id])]}
+    fields |= {
+        m.column: Annotated[float | None, Field(ge=m.least, le=m.most, description=m.description)]
+        for m in kind.measures
+    }
+    fields |= {
+        "timestamp": Annotated[Instant, Field(description="Device time.")],
+        "received_at": Annotated[Instant, Field(description="When it was stored.")],
+        "extra": Annotated[dict[str, Any] | None, Field(description="Fields that the contract does not name.")],
+    }
+    name = kind.name.capitalize()
+    return create_model(f"{name}State", __base__=_Answer, __doc__=f"A reading of a {kind.name}.", **fields)
 
 
-class VehiclePage(_Answer):
-    """Readings of vehicles."""
-
-    items: list[VehicleState]
-    next_cursor: str | None
-
-
-class MeterPage(_Answer):
-    """Readings of meters."""
-
-    items: list[MeterState]
-    next_cursor: str | None
+@cache
+def page_model(kind: Kind) -> type[BaseModel]:
+    """A page of readings of this kind."""
+    fields: dict[str, Any] = {"items": list[state_model(kind)], "next_cursor": str | None}  # type: ignore[misc]
+    name = kind.name.capitalize()
+    return create_model(f"{name}Page", __base__=_Answer, __doc__=f"Readings of {kind.plural}.", **fields)
 
 
 class Assignment(_Answer):

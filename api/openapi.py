@@ -7,54 +7,40 @@ from fastapi.openapi.utils import get_openapi
 
 from api.auth import INGEST_PATH, PUBLIC_PATHS, required_scope
 from api.problems import MEDIA_TYPE
+from bridge.contract import KINDS, Kind
 from bridge.reading import DEVICE_ID_PATTERN
-
-_VEHICLE = {
-    "vehicleId": "EV_002",
-    "soc": 72.5,
-    "kwhDeliveredDc": 4.25,
-    "batteryTemp": 38.6,
-    "timestamp": "2026-02-10T10:15:00Z",
-}
-_METER = {"meterId": "METER_001", "kwhConsumedAc": 5.10, "voltage": 231.5, "timestamp": "2026-02-10T10:15:00Z"}
 
 
 def _ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _number(least: float, most: float, text: str) -> dict[str, Any]:
-    return {"type": "number", "minimum": least, "maximum": most, "description": text}
-
-
-def _reading(id_name: str, values: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
-    properties = {
-        id_name: {"type": "string", "pattern": DEVICE_ID_PATTERN},
-        **values,
-        "timestamp": {"type": "string", "format": "date-time", "description": "Device time, with an offset."},
+def _reading(kind: Kind) -> dict[str, Any]:
+    """The schema of a reading: id, timestamp and at least one measure; other fields are kept as `extra`."""
+    measures = {
+        m.name: {"type": ["number", "null"], "minimum": m.least, "maximum": m.most, "description": m.description}
+        for m in kind.measures
     }
-    return {"type": "object", "required": list(properties), "properties": properties, "example": example}
+    return {
+        "type": "object",
+        "required": [kind.id_field, "timestamp"],
+        "anyOf": [{"required": [name]} for name in measures],
+        "properties": {
+            kind.id_field: {"type": "string", "pattern": DEVICE_ID_PATTERN},
+            **measures,
+            "timestamp": {"type": "string", "format": "date-time", "description": "Device time, with an offset."},
+        },
+        "example": kind.example,
+    }
+
+
+def _schema_name(kind: Kind) -> str:
+    return f"{kind.name.capitalize()}Reading"
 
 
 _SCHEMAS: dict[str, Any] = {
-    "VehicleReading": _reading(
-        "vehicleId",
-        {
-            "soc": _number(0, 100, "State of charge, %."),
-            "kwhDeliveredDc": _number(-1000, 1000, "kWh into the battery since the last reading, signed."),
-            "batteryTemp": _number(-60, 150, "degC."),
-        },
-        _VEHICLE,
-    ),
-    "MeterReading": _reading(
-        "meterId",
-        {
-            "kwhConsumedAc": _number(-1000, 1000, "kWh from the grid since the last reading, signed."),
-            "voltage": _number(0, 1000, "V."),
-        },
-        _METER,
-    ),
-    "Reading": {"oneOf": [_ref("VehicleReading"), _ref("MeterReading")]},
+    **{_schema_name(kind): _reading(kind) for kind in KINDS},
+    "Reading": {"oneOf": [_ref(_schema_name(kind)) for kind in KINDS]},
     "Rejection": {
         "type": "object",
         "required": ["index", "reason"],
@@ -67,7 +53,17 @@ _SCHEMAS: dict[str, Any] = {
             "stored": {"type": "integer"},
             "duplicates": {"type": "integer"},
             "rejected": {"type": "array", "items": _ref("Rejection")},
+            "warnings": {
+                "type": "array",
+                "items": _ref("ReadingWarning"),
+                "description": "About readings that are stored all the same; absent when there are none.",
+            },
         },
+    },
+    "ReadingWarning": {
+        "type": "object",
+        "required": ["index", "field", "reason"],
+        "properties": {"index": {"type": "integer"}, "field": {"type": "string"}, "reason": {"type": "string"}},
     },
     "Problem": {
         "type": "object",
@@ -103,9 +99,8 @@ _INGEST: dict[str, Any] = {
             "application/json": {
                 "schema": {"anyOf": [_ref("Reading"), {"type": "array", "items": _ref("Reading"), "maxItems": 10_000}]},
                 "examples": {
-                    "vehicle": {"summary": "A vehicle's minute", "value": _VEHICLE},
-                    "meter": {"summary": "A meter's minute", "value": _METER},
-                    "both": {"summary": "Several", "value": [_VEHICLE, _METER]},
+                    **{kind.name: {"summary": f"One {kind.name}", "value": kind.example} for kind in KINDS},
+                    "several": {"summary": "Several devices", "value": [kind.example for kind in KINDS]},
                 },
             },
             "application/x-ndjson": {"schema": {"type": "string", "description": "A reading a line."}},

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from bridge.errors import StoreUnavailable
+from bridge.errors import Misconfigured, StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +73,7 @@ def install(app: FastAPI) -> None:
     """Answer everything that goes wrong in `app` with a problem."""
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(StoreUnavailable, _on_unavailable)
+    app.add_exception_handler(Misconfigured, _on_misconfigured)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(Exception, _on_bug)
@@ -86,6 +87,12 @@ async def _on_problem(_: Request, error: Exception) -> Response:
 async def _on_unavailable(request: Request, error: Exception) -> Response:
     log.warning("store unavailable", path=request.url.path, error=str(error))
     return unavailable("the store is unavailable").response()
+
+
+async def _on_misconfigured(request: Request, error: Exception) -> Response:
+    """The schema or the rights are not those of this program: no later try would help, so it is no 503."""
+    log.error("request failed", path=request.url.path, error=str(error))
+    return internal_error().response()
 
 
 async def _on_http_exception(_: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""Rows of the live and history tables as JSON and CSV.
+"""Rows of the live and history tables as JSON and CSV, with the names of the contract.
 
 Written out by hand so that `extra` reaches the caller as the database has it: through Python's floats its numbers
 would lose digits.
@@ -10,30 +10,22 @@ from typing import Any
 
 import asyncpg
 
+from bridge.contract import KINDS
 from bridge.reading import format_timestamp
-from bridge.tables import METER, VEHICLE, Table
+from bridge.tables import TABLE_OF, Table
 
-_NAMES = {
-    "vehicle_id": "vehicleId",
-    "meter_id": "meterId",
-    "soc": "soc",
-    "kwh_delivered_dc": "kwhDeliveredDc",
-    "battery_temp": "batteryTemp",
-    "kwh_consumed_ac": "kwhConsumedAc",
-    "voltage": "voltage",
-    "ts": "timestamp",
-    "received_at": "receivedAt",
-    "extra": "extra",
-}
+_NAMES = {"ts": "timestamp", "received_at": "receivedAt", "extra": "extra"}
+_NAMES |= {kind.id_column: kind.id_field for kind in KINDS}
+_NAMES |= {measure.column: measure.name for kind in KINDS for measure in kind.measures}
 
 
 def columns(table: Table) -> list[str]:
     """The columns of a reading in the order of its payload, then when it came and what else it held."""
-    return [table.device_column, *table.value_columns, "ts", "received_at", "extra"]
+    return [table.device_column, *table.measure_columns, "ts", "received_at", "extra"]
 
 
-VEHICLE_COLUMNS = ", ".join(columns(VEHICLE))
-METER_COLUMNS = ", ".join(columns(METER))
+COLUMNS = {kind: ", ".join(columns(table)) for kind, table in TABLE_OF.items()}
+"""Of each kind, for a SELECT."""
 
 
 def page_json(rows: Sequence[asyncpg.Record], next_cursor: str | None) -> str:
@@ -42,24 +34,28 @@ def page_json(rows: Sequence[asyncpg.Record], next_cursor: str | None) -> str:
 
 
 def row_json(row: asyncpg.Record) -> str:
-    """One row as a JSON object."""
+    """One row as a JSON object; what was not measured is null."""
     return "{" + ",".join(f'"{_NAMES[column]}":{_json(column, value)}' for column, value in row.items()) + "}"
 
 
 def _json(column: str, value: Any) -> str:
+    if value is None:
+        return "null"
     if column == "extra":
-        return value or "null"
+        return str(value)
     return json.dumps(value) if isinstance(value, str | float) else f'"{format_timestamp(value)}"'
 
 
 def page_csv(table: Table, rows: Iterable[asyncpg.Record]) -> str:
-    """The rows as RFC 4180 CSV with a header line; `extra` is a column of JSON."""
+    """The rows as RFC 4180 CSV with a header line; what was not measured is empty, `extra` is a column of JSON."""
     lines = [",".join(_NAMES[column] for column in columns(table))]
     lines += [",".join(_csv(column, value) for column, value in row.items()) for row in rows]
     return "\r\n".join(lines) + "\r\n"
 
 
 def _csv(column: str, value: Any) -> str:
+    if value is None:
+        return ""
     if column == "extra":
-        return "" if value is None else '"' + value.replace('"', '""') + '"'
+        return '"' + str(value).replace('"', '""') + '"'
     return str(value) if isinstance(value, str | float) else format_timestamp(value)

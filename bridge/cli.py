@@ -12,11 +12,12 @@ import typer
 import uvloop
 
 from bridge import memory, rejects
-from bridge.errors import Misconfigured, StoreUnavailable
+from bridge.database_errors import asking
+from bridge.errors import SOURCES, Misconfigured, StoreUnavailable
 from bridge.migrate import migrate as apply_migrations
 from bridge.settings import Settings
 from bridge.startup import configured
-from bridge.store import PostgresStore, translated
+from bridge.store import PostgresStore
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ def _finish(command: Coroutine[Any, Any, T]) -> T:
     """The command's result. A database that is not there, or too new, ends it with 1 and a line that says so."""
 
     async def translate() -> T:
-        with translated():
+        with asking():
             return await command
 
     try:
@@ -101,12 +102,13 @@ def replay(
     """Decode and store rejected messages anew, for instance after widening a limit. Exits with 1 if any stays."""
 
     async def again() -> dict[UUID, str]:
-        store = PostgresStore(settings.database_url)
+        url, window = settings.database_url, settings.accepted_window
+        stores = {source: PostgresStore(url, source=source) for source in SOURCES}
         try:
-            url, window = settings.database_url, settings.accepted_window
-            return await rejects.replay_rejected(url, store, window, ids or [], reason, even_forbidden=even_forbidden)
+            return await rejects.replay_rejected(url, stores, window, ids or [], reason, even_forbidden=even_forbidden)
         finally:
-            await store.close()
+            for store in stores.values():
+                await store.close()
 
     settings = configured(Settings)
     results = _finish(again())

@@ -7,12 +7,13 @@ the commit. Called with `StoreUnavailable` it means: not stored as far as we kno
 import json
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from bridge.errors import Rejected, StoreUnavailable
-from bridge.reading import Reading
+from bridge.reading import FieldWarning, Flagged, Reading
 
-Item = Reading | Rejected
+Item = Reading | Flagged | Rejected
+"""One reading as it was decoded, or why it is none."""
 
 
 class Kept(Enum):
@@ -22,7 +23,14 @@ class Kept(Enum):
     DUPLICATE = "duplicate"
 
 
-Outcome = Kept | Rejected
+class KeptWithWarnings(NamedTuple):
+    """The same for a reading of which its sender should know something."""
+
+    kept: Kept
+    warnings: tuple[FieldWarning, ...]
+
+
+Outcome = Kept | KeptWithWarnings | Rejected
 """What became of one item. `Rejected` is committed too, in `rejected_message`."""
 
 Settlement = Sequence[Outcome] | StoreUnavailable
@@ -53,21 +61,43 @@ class Receipt(NamedTuple):
     stored: int
     duplicates: int
     rejected: list[dict[str, int | str]]
+    warnings: list[dict[str, int | str]]
+    """Of readings that are kept: index in the message, field, reason."""
 
     @classmethod
     def of(cls, outcomes: Sequence[Outcome]) -> "Receipt":
-        """Count the outcomes; each rejection keeps its index in the message and says its reason."""
+        """Count the outcomes; each rejection and warning keeps its index in the message and says its reason."""
         rejected: list[dict[str, int | str]] = [
             {"index": index, "reason": str(outcome)}
             for index, outcome in enumerate(outcomes)
             if isinstance(outcome, Rejected)
         ]
-        stored = sum(outcome is Kept.STORED for outcome in outcomes)
-        return cls(stored, len(outcomes) - stored - len(rejected), rejected)
+        warnings: list[dict[str, int | str]] = [
+            {"index": index, "field": warning.field, "reason": f"{warning.code}: {warning.detail}"}
+            for index, outcome in enumerate(outcomes)
+            if isinstance(outcome, KeptWithWarnings)
+            for warning in outcome.warnings
+        ]
+        stored = sum(kept_as(outcome) is Kept.STORED for outcome in outcomes)
+        return cls(stored, len(outcomes) - stored - len(rejected), rejected, warnings)
+
+    def members(self) -> dict[str, Any]:
+        """The contract's JSON object; `warnings` is there only when there are any."""
+        members = self._asdict()
+        if not self.warnings:
+            del members["warnings"]
+        return members
 
     def encode(self) -> bytes:
-        """The contract's JSON object."""
-        return json.dumps(self._asdict(), separators=(",", ":")).encode()
+        """The object as JSON."""
+        return json.dumps(self.members(), separators=(",", ":")).encode()
+
+
+def kept_as(outcome: Outcome) -> Kept | None:
+    """How a reading was kept, with or without warnings; None when it was rejected."""
+    if isinstance(outcome, KeptWithWarnings):
+        return outcome.kept
+    return None if isinstance(outcome, Rejected) else outcome
 
 
 class Store(Protocol):

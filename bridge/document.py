@@ -7,6 +7,14 @@ from typing import Any
 from pydantic_core import from_json
 
 _MAX_DOCUMENT_DEPTH = 500  # what json can still write down again
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BLANK = b" \t\r\n\0"
+"""White space, and the NUL that ends a string in C and was sent with it."""
+
+
+def without_marks(payload: bytes) -> bytes:
+    """The payload without a byte order mark before it, and without NULs and white space around it."""
+    return payload.removeprefix(_BYTE_ORDER_MARK).strip(BLANK)
 
 
 def deeper_than(levels: int, value: Any) -> bool:
@@ -36,7 +44,8 @@ def loads(payload: bytes) -> Any:
         return from_json(payload)
     except ValueError as error:
         try:
-            document = json.loads(payload.decode("utf-8", "surrogateescape"), parse_int=_parse_int)
+            text = without_marks(payload).decode("utf-8", "surrogateescape")
+            document = json.loads(text, parse_int=_parse_int)
         except (ValueError, RecursionError):
             raise error from None
         if deeper_than(_MAX_DOCUMENT_DEPTH, document):

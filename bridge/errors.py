@@ -5,9 +5,13 @@ acknowledged, so whoever sent the reading still has it.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, get_args
 
 Source = Literal["mqtt", "http"]
+SOURCES: tuple[Source, ...] = get_args(Source)
+
+Format = Literal["json", "ndjson"]
+"""How a rejected payload is to be decoded again: as one JSON document, or as one JSON object a line."""
 
 Reason = Literal[
     "bad_topic",  # no device can be read from the topic
@@ -27,12 +31,15 @@ Reason = Literal[
 class Rejected:
     """A message, or one element of an array, that cannot be a reading; stored as it came."""
 
+    kind: ClassVar[None] = None
+
     reason: Reason
     detail: str
     payload: bytes
     source: Source
     topic: str | None = None
     device: str | None = None
+    format: Format = "json"
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else self.reason

@@ -2,11 +2,13 @@
 
 from collections import Counter as Tally
 from collections.abc import Sequence
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from bridge.delivery import Kept, Outcome
+from bridge.delivery import Kept, KeptWithWarnings, Outcome, kept_as
 from bridge.errors import Rejected
+from bridge.reading import WarningCode
 
 
 class IngestMetrics:
@@ -32,6 +34,9 @@ class IngestMetrics:
             buckets=(1, 10, 100, 500, 1000, 2500, 5000, 10000, 20000),
             registry=registry,
         )
+        self._warnings = Counter(
+            "fleet_warnings", "Warnings about stored readings, by code.", ["code"], registry=registry
+        )
         self._unavailable = Counter(
             "fleet_store_unavailable", "Attempts to write that failed through no fault of the data.", registry=registry
         )
@@ -40,6 +45,8 @@ class IngestMetrics:
         )
         for outcome in ("stored", "duplicate", "rejected"):
             self._readings.labels(outcome)
+        for code in get_args(WarningCode):
+            self._warnings.labels(code)
 
     def written(self, outcomes: Sequence[Outcome], seconds: float) -> int:
         """A batch was committed. Returns how many of its items were rejected."""
@@ -49,13 +56,19 @@ class IngestMetrics:
         self._readings.labels("stored").inc(stored)
         if stored == len(outcomes):
             return 0
-        tally = Tally(o.reason if isinstance(o, Rejected) else o.value for o in outcomes)
-        self._readings.labels("duplicate").inc(tally.pop("duplicate", 0))
-        tally.pop("stored", None)
-        self._readings.labels("rejected").inc(sum(tally.values()))
-        for reason, count in tally.items():
+        self._warned(outcomes)
+        kept = Tally(map(kept_as, outcomes))
+        self._readings.labels("stored").inc(kept[Kept.STORED] - stored)
+        self._readings.labels("duplicate").inc(kept[Kept.DUPLICATE])
+        self._readings.labels("rejected").inc(kept[None])
+        for reason, count in Tally(o.reason for o in outcomes if isinstance(o, Rejected)).items():
             self._rejected.labels(reason).inc(count)
-        return sum(tally.values())
+        return kept[None]
+
+    def _warned(self, outcomes: Sequence[Outcome]) -> None:
+        codes = Tally(w.code for o in outcomes if isinstance(o, KeptWithWarnings) for w in o.warnings)
+        for code, count in codes.items():
+            self._warnings.labels(code).inc(count)
 
     def reject_alarm(self) -> None:
         """More of what comes is rejected than a sound fleet sends."""

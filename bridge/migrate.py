@@ -1,51 +1,134 @@
 """Bring the schema up to date: each SQL file once, in order, in one transaction, whoever else tries too."""
 
+import asyncio
+import random
+from hashlib import sha256
 from importlib.resources import files
+from typing import NamedTuple, TypeAlias
 
 import asyncpg
 import structlog
 
-from bridge.errors import Misconfigured
+from bridge.database_errors import LOCKED
+from bridge.errors import Misconfigured, StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
 _LOCK = 0x666C656574  # "fleet"
+_LOCK_TIMEOUT_MS = 1_500
+"""A session that waits for a lock holds up all that come behind it. It is longer than PostgreSQL's deadlock_timeout
+(1 s), because only a session that waits for so long makes the server cancel an autovacuum that is in its way.
+"""
+_ATTEMPTS = 60
+_PAUSE_S = 0.5
+_KEEPS_CHECKSUMS = (
+    "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'schema_migration'::regclass AND attname = 'checksum')"
+)
+_NOTE_CHECKSUMS = (
+    "UPDATE schema_migration SET checksum = given.checksum "
+    "FROM unnest($1::text[], $2::text[]) AS given(name, checksum) "
+    "WHERE schema_migration.name = given.name AND schema_migration.checksum IS NULL"
+)
 
 
 async def migrate(database_url: str) -> list[str]:
     """Apply what is missing and return the names applied.
 
-    Safe when several processes start at once: one applies, the others wait for it. Raises `Misconfigured` when
-    the database has a migration that this version does not know.
+    Safe when several processes start at once, and while others write: a migration waits for the locks that it needs
+    only shortly, so that it holds up nobody behind it, and tries again. Raises `Misconfigured` when the database has
+    a migration that this version does not know, or has one of ours with another content.
     """
-    connection = await asyncpg.connect(database_url)
+    connection = await asyncpg.connect(database_url, server_settings={"lock_timeout": f"{_LOCK_TIMEOUT_MS}"})
     try:
-        async with connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-            applied = await _apply_missing(connection)
-            await _grant(connection)
-            return applied
+        for attempt in range(_ATTEMPTS):
+            try:
+                return await _migrate(connection)
+            except LOCKED as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise StoreUnavailable(f"a table stays locked by others: {error}") from error
+                log.info("waiting for a lock that others hold", reason=str(error))
+                await asyncio.sleep(_PAUSE_S * random.uniform(0.5, 1.5))
+        raise AssertionError("unreachable")
     finally:
         await connection.close()
 
 
-async def _apply_missing(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str]:
+async def _migrate(connection: Connection) -> list[str]:
+    async with connection.transaction():
+        await connection.execute("SET LOCAL lock_timeout = 0")
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}")
+        applied = await _apply_missing(connection)
+        await _grant(connection)
+        return applied
+
+
+async def _apply_missing(connection: Connection) -> list[str]:
     await connection.execute(
         "CREATE TABLE IF NOT EXISTS schema_migration "
         "(name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
     )
-    applied = {row["name"] for row in await connection.fetch("SELECT name FROM schema_migration")}
+    await connection.execute("ALTER TABLE schema_migration ADD COLUMN IF NOT EXISTS checksum text")
     known = migrations()
-    if unknown := applied - known.keys():
-        raise Misconfigured(f"the database is newer than this program: it has {', '.join(sorted(unknown))}")
-    missing = [name for name in known if name not in applied]
-    for name in missing:
+    state = await _state(connection, known)
+    if state.unknown:
+        raise Misconfigured(f"the database is newer than this program: it has {', '.join(state.unknown)}")
+    if state.changed:
+        raise Misconfigured(_changed(state))
+    for name in state.missing:
         await connection.execute(known[name])
         await connection.execute("INSERT INTO schema_migration (name) VALUES ($1)", name)
-    return missing
+    # A database of a version that kept no checksums gets them now.
+    sums = {name: checksum(sql) for name, sql in known.items()}
+    await connection.execute(_NOTE_CHECKSUMS, list(sums), list(sums.values()))
+    return state.missing
 
 
-async def _grant(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+async def require_applied(connection: Connection) -> None:
+    """Compare the database's migrations with this program's.
+
+    Raises `Misconfigured` when one is missing or has another content, and says what to do; `StoreUnavailable` for an
+    empty database, which somebody is about to migrate. Migrations that this version does not know are newer: they are
+    made so that the version before goes on, so they are only logged.
+    """
+    if not await connection.fetchval("SELECT to_regclass('schema_migration') IS NOT NULL"):
+        raise StoreUnavailable("the database has no tables yet: run `python -m bridge migrate`")
+    if not await connection.fetchval(_KEEPS_CHECKSUMS):
+        raise Misconfigured("the database is of an earlier version: run `python -m bridge migrate`")
+    state = await _state(connection, migrations())
+    if state.missing:
+        raise Misconfigured(f"the database lacks {', '.join(state.missing)}: run `python -m bridge migrate`")
+    if state.changed:
+        raise Misconfigured(_changed(state))
+    if state.unknown:
+        log.warning("the database is newer than this program", unknown=state.unknown)
+
+
+class _State(NamedTuple):
+    """Migrations by how the database and this program differ."""
+
+    missing: list[str]
+    changed: list[str]
+    unknown: list[str]
+
+
+async def _state(connection: Connection, known: dict[str, str]) -> _State:
+    rows = await connection.fetch("SELECT name, checksum FROM schema_migration")
+    applied = {row["name"]: row["checksum"] for row in rows}
+    changed = [name for name, sql in known.items() if (applied.get(name) or checksum(sql)) != checksum(sql)]
+    return _State([name for name in known if name not in applied], changed, sorted(applied.keys() - known.keys()))
+
+
+def _changed(state: _State) -> str:
+    return (
+        f"the database has another version of {', '.join(state.changed)} than this program; "
+        "restore the file as it was released, and put changes into a new migration"
+    )
+
+
+async def _grant(connection: Connection) -> None:
     """Give the group roles their rights. Those that are not there, and that we may not make, are asked for."""
     if missing := await connection.fetchval("SELECT grant_roles()"):
         remedy = "; ".join(f"CREATE ROLE {role} NOLOGIN" for role in missing)
@@ -56,3 +139,8 @@ def migrations() -> dict[str, str]:
     """The SQL of every migration by its name, in the order in which they apply."""
     found = (file for file in files("bridge.schema").iterdir() if file.name.endswith(".sql"))
     return {file.name.removesuffix(".sql"): file.read_text() for file in sorted(found, key=lambda f: f.name)}
+
+
+def checksum(sql: str) -> str:
+    """Of a migration's text, as the database keeps it."""
+    return sha256(sql.encode()).hexdigest()

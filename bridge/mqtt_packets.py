@@ -4,9 +4,10 @@ from urllib.parse import unquote, urlsplit
 
 import mqtt5
 
+from bridge.contract import KINDS
 from bridge.settings import Settings
 
-TELEMETRY = ("fleet/vehicle/+/telemetry", "fleet/meter/+/telemetry")
+TELEMETRY = tuple(kind.topic_filter for kind in KINDS)
 BROKER_DROPPED = "$SYS/broker/publish/messages/dropped"
 _SUBSCRIBE_ID, _STATUS_ID = 1, 2
 _GRANTED = (

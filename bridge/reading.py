@@ -1,23 +1,28 @@
-"""What a reading means and which values it may have.
+"""A reading: who measured, when, and the measures it has.
 
-One device sends one reading a minute. Its identity is (device, timestamp), the same over MQTT and HTTP.
-Energies are those of the interval since the device's last reading, signed: negative flows back to the grid.
+One device sends one reading a minute or so. Its identity is (device, timestamp), the same over MQTT and HTTP.
+A reading is a tuple of its device, its time, the values it has and its unknown fields; its class says of which kind
+it is and which measures it has. A fleet needs a handful of such classes, and a reading that lacks a measure spends
+nothing on it (docs/decisions/0012-readings-are-tuples.md, 0014-one-contract.md).
 """
 
 import json
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import lru_cache
-from typing import Annotated, Any, Literal, NamedTuple, NewType, cast
+from operator import itemgetter
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, NewType, cast
 
 from pydantic import Field, GetPydanticSchema
 from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import no_info_after_validator_function, str_schema
 
-DeviceId = NewType("DeviceId", str)
-"""A vehicle's or meter's name: `[A-Za-z0-9_-]{1,64}`, so that it is one MQTT topic level and one URL segment."""
+from bridge.contract import Kind, Measure
 
-Kind = Literal["vehicle", "meter"]
+DeviceId = NewType("DeviceId", str)
+"""A device's name: `[A-Za-z0-9_-]{1,64}`, so that it is one MQTT topic level and one URL segment."""
 
 DEVICE_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 _DEVICE_ID = re.compile(DEVICE_ID_PATTERN[1:-1]).fullmatch
@@ -64,7 +69,18 @@ Timestamp = Annotated[
     GetPydanticSchema(lambda *_: no_info_after_validator_function(parse_rfc3339, str_schema(strict=True))),
 ]
 Id = Annotated[DeviceId, Field(pattern=DEVICE_ID_PATTERN, strict=True)]
-Kwh = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False, strict=True)]
+
+
+def is_device_id(text: str) -> bool:
+    """Whether `text` can be a device's name."""
+    return _DEVICE_ID(text) is not None
+
+
+def device_id(text: str) -> DeviceId:
+    """`text` as a device's name. Raises `ValueError` when it cannot be one."""
+    if not is_device_id(text):
+        raise ValueError(f"a device id has the form {DEVICE_ID_PATTERN[1:-1]}")
+    return cast(DeviceId, text)
 
 
 Extra = dict[str, Any] | None
@@ -83,57 +99,117 @@ def jsonb_text(fields: dict[str, Any]) -> str:
     return text
 
 
-class VehicleReading(NamedTuple):
-    """A vehicle's minute: state of charge (%), DC energy into the battery (kWh), battery temperature (degC).
+class Reading(tuple[Any, ...]):
+    """Device, timestamp, the values of `measures` in their order, and the unknown fields or None.
 
-    Its values lie as the columns of its table do; the limits of each are held where it is read from JSON
-    (bridge/payload.py), not here.
+    The limits of the values are held where they are read (bridge/payload.py), not here. Each measure is also an
+    attribute under its column's name; a measure that the reading lacks is None.
     """
 
-    vehicle_id: Id
-    timestamp: Timestamp
-    soc: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, strict=True)]
-    kwh_delivered_dc: Kwh
-    battery_temp: Annotated[float, Field(ge=-60, le=150, allow_inf_nan=False, strict=True)]
-    extra: Extra = None
+    __slots__ = ()
+    kind: ClassVar[Kind]
+    measures: ClassVar[tuple[Measure, ...]]
+
+    device: DeviceId = property(itemgetter(0))  # type: ignore[assignment]
+    timestamp: datetime = property(itemgetter(1))  # type: ignore[assignment]
+    extra: Extra = property(itemgetter(-1))  # type: ignore[assignment]
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, column: str) -> Any: ...
+
+    def values(self) -> dict[str, float]:
+        """The values it has, by the names of the contract."""
+        return {measure.name: value for measure, value in zip(self.measures, self[2:-1], strict=True)}
+
+    def changed(self, at: datetime | None = None, **values: float | None) -> "Reading":
+        """The same reading with other values by column, or at another time; None takes a value away."""
+        known = dict(zip((m.column for m in self.measures), self[2:-1], strict=True)) | values
+        return reading(self.kind, self.device, at or self.timestamp, known, self.extra)
+
+    def with_extra(self, extra: Extra) -> "Reading":
+        """The same reading with other unknown fields."""
+        return tuple.__new__(type(self), (*self[:-1], extra))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}{tuple(self)!r}"
+
+
+def shapes_of(kind: Kind) -> "Shapes":
+    """The reading classes of a kind, each made when it is first needed."""
+    return _SHAPES.get(kind) or _SHAPES.setdefault(kind, Shapes(kind))
+
+
+class Shapes(dict[tuple[str, ...], type[Reading]]):
+    """A class for each set of measures, by their names in the order of the contract."""
+
+    def __init__(self, kind: Kind) -> None:
+        super().__init__()
+        self._kind = kind
+
+    def __missing__(self, names: tuple[str, ...]) -> type[Reading]:
+        measures = tuple(measure for measure in self._kind.measures if measure.name in names)
+        if tuple(measure.name for measure in measures) != names:
+            raise KeyError(names)
+        attributes: dict[str, Any] = {measure.column: None for measure in self._kind.measures}
+        attributes |= {measure.column: property(itemgetter(n)) for n, measure in enumerate(measures, start=2)}
+        attributes |= {self._kind.id_column: Reading.device}
+        attributes |= {"__slots__": (), "kind": self._kind, "measures": measures}
+        self[names] = shape = type(f"{self._kind.name.capitalize()}Reading", (Reading,), attributes)
+        return shape
+
+
+_SHAPES: dict[Kind, Shapes] = {}
+
+
+def reading(kind: Kind, device: str, at: datetime, values: Mapping[str, float | None], extra: Extra = None) -> Reading:
+    """A reading made in code. `values` are by column; those that are None are absent. Checks nothing but names.
+
+    Raises `ValueError` for a column that the kind does not have.
+    """
+    if unknown := values.keys() - {measure.column for measure in kind.measures}:
+        raise ValueError(f"a {kind.name} does not measure {', '.join(sorted(unknown))}")
+    present = [measure for measure in kind.measures if values.get(measure.column) is not None]
+    shape = shapes_of(kind)[tuple(measure.name for measure in present)]
+    return tuple.__new__(shape, (device, at, *(values[measure.column] for measure in present), extra))
+
+
+def same_values(one: Reading, other: Reading) -> bool:
+    """Whether two readings of one identity say the same, as PostgreSQL's jsonb compares: `true` is not `1`, 1.0 is."""
+    return type(one) is type(other) and one[:-1] == other[:-1] and _same_json(one[-1], other[-1])
+
+
+def _same_json(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same_json(value, other[name]) for name, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same_json, one, other))
+    if type(one) in (int, float) and type(other) in (int, float):
+        # As written: the database has decimal numbers. 1e23 is not 10**23 for Python, and 2.0**60 is 2**60.
+        return Decimal(repr(one)) == Decimal(repr(other))
+    return type(one) is type(other) and bool(one == other)
+
+
+WarningCode = Literal["refused", "extra", "implausible", "truncated"]
+"""*refused*: a gauge's value is no value of it. *extra*: unknown fields are beyond their bounds. *implausible*: an
+interval of more energy than the device's rated power allows. *truncated*: the array ended behind this element."""
+
+
+class FieldWarning(NamedTuple):
+    """What a device should know about a reading that is stored all the same."""
+
+    code: WarningCode
+    field: str
+    detail: str
+
+
+class Flagged(NamedTuple):
+    """A reading with what was noticed when it was decoded."""
+
+    reading: Reading
+    warnings: tuple[FieldWarning, ...]
 
     @property
-    def kind(self) -> Kind:
-        return "vehicle"
-
-    @property
-    def device(self) -> DeviceId:
-        return self.vehicle_id
-
-
-class MeterReading(NamedTuple):
-    """A smart meter's minute: AC energy taken from the grid (kWh) and voltage (V). As `VehicleReading` else."""
-
-    meter_id: Id
-    timestamp: Timestamp
-    kwh_consumed_ac: Kwh
-    voltage: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False, strict=True)]
-    extra: Extra = None
-
-    @property
-    def kind(self) -> Kind:
-        return "meter"
-
-    @property
-    def device(self) -> DeviceId:
-        return self.meter_id
-
-
-Reading = VehicleReading | MeterReading
-
-
-def is_device_id(text: str) -> bool:
-    """Whether `text` can be a device's name."""
-    return _DEVICE_ID(text) is not None
-
-
-def device_id(text: str) -> DeviceId:
-    """`text` as a device's name. Raises `ValueError` when it cannot be one."""
-    if not is_device_id(text):
-        raise ValueError(f"a device id has the form {DEVICE_ID_PATTERN[1:-1]}")
-    return cast(DeviceId, text)
+    def kind(self) -> None:
+        """As of what is rejected: it is not simply a reading of some kind."""
+        return

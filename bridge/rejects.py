@@ -1,7 +1,7 @@
 """The messages that could not be readings: look at them, and try them again after a mend."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -10,21 +10,22 @@ import asyncpg
 
 from bridge import audit
 from bridge.delivery import Item, Store
-from bridge.errors import Rejected
-from bridge.wire import AcceptedWindow, decode_body, decode_message
+from bridge.errors import NotJson, Rejected, Source
+from bridge.wire import MAX_READINGS_PER_MESSAGE, AcceptedWindow, decode_body, decode_message
 
 _LIST = """
-SELECT id, received_at, source, topic, device, reason, detail, length(payload) AS bytes, replayed_at
+SELECT id, received_at, source, topic, device, reason, detail, format, length(payload) AS bytes, replayed_at
 FROM rejected_message
 WHERE ($1::text IS NULL OR reason = $1) AND ($2::text IS NULL OR device = $2)
 ORDER BY received_at DESC LIMIT $3
 """
 _SHOW = "SELECT * FROM rejected_message WHERE id = $1"
 _PENDING = """
-SELECT id, source, topic, payload, reason, detail FROM rejected_message
+SELECT id, source, topic, format, payload, reason, detail FROM rejected_message
 WHERE replayed_at IS NULL AND (id = ANY($1::uuid[]) OR ($2::text IS NOT NULL AND reason = $2))
 ORDER BY received_at
 """
+_MOST_SHOWN = 20
 _DONE = "UPDATE rejected_message SET replayed_at = now() WHERE id = $1"
 
 
@@ -49,17 +50,18 @@ async def show_rejected(url: str, id_: UUID) -> dict[str, Any] | None:
 
 async def replay_rejected(
     url: str,
-    store: Store,
+    stores: Mapping[Source, Store],
     window: AcceptedWindow,
     ids: Sequence[UUID],
     reason: str | None,
     *,
     even_forbidden: bool = False,
 ) -> dict[UUID, str]:
-    """Decode and write the messages anew. Returns what became of each: `stored`, or why not, still.
+    """Decode and write the messages again. Returns what became of each: `stored`, or why it still is not.
 
-    A message counts as replayed when everything in it is in the history. One that was forbidden is a good reading, so
-    it would be stored as if its sender had the right to it: it is left alone unless `even_forbidden`.
+    There is a store for each source, so that what is rejected again keeps its source. A message counts as replayed
+    when everything in it is in the history. One that was forbidden is a good reading, so it would be stored as if its
+    sender had the right to it: it is left alone unless `even_forbidden`.
     """
     connection = await asyncpg.connect(url)
     try:
@@ -68,9 +70,10 @@ async def replay_rejected(
             if row["reason"] == "forbidden" and not even_forbidden:
                 results[row["id"]] = f"forbidden: {row['detail']}; --even-forbidden stores it all the same"
                 continue
-            items = _decode(row["source"], row["topic"], row["payload"], window)
-            refused = [str(o) for o in await store.write(items) if isinstance(o, Rejected)]
-            results[row["id"]] = result = "; ".join(refused) or "stored"
+            items = _decode(row, window)
+            outcomes = [o for part in _parts(items) for o in await stores[row["source"]].write(part)]
+            refused = [f"{n}: {o}" for n, o in enumerate(outcomes) if isinstance(o, Rejected)]
+            results[row["id"]] = result = "; ".join(refused[:_MOST_SHOWN]) or "stored"
             async with connection.transaction():
                 if not refused:
                     await connection.execute(_DONE, row["id"])
@@ -81,11 +84,21 @@ async def replay_rejected(
         await connection.close()
 
 
-def _decode(source: str, topic: str | None, payload: bytes, window: AcceptedWindow) -> Sequence[Item]:
-    times = window.at(datetime.now(UTC))
-    if source == "mqtt":
-        return decode_message(topic or "", payload, times)
-    return decode_body(payload, times, ndjson=True)
+def _decode(row: asyncpg.Record, window: AcceptedWindow) -> Sequence[Item]:
+    """The items of a rejected payload, in the format in which it came; there may be more than a message may have."""
+    times, payload = window.at(datetime.now(UTC)), row["payload"]
+    if row["source"] == "mqtt":
+        return decode_message(row["topic"] or "", payload, times, most=len(payload))
+    try:
+        return decode_body(payload, times, ndjson=row["format"] == "ndjson", most=len(payload))
+    except NotJson as error:
+        return [Rejected("not_json", str(error), payload, "http", format=row["format"])]
+
+
+def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """What was too long for one message, in the lengths that are taken."""
+    for start in range(0, len(items), MAX_READINGS_PER_MESSAGE):
+        yield items[start : start + MAX_READINGS_PER_MESSAGE]
 
 
 def as_json(row: dict[str, Any]) -> str:

@@ -40,6 +40,7 @@ class Bridge:
             lock_name=settings.bridge_name,
             command_timeout_s=settings.command_timeout_s,
             partitions_ahead_days=settings.partitions_ahead_days,
+            interval_s=settings.reading_interval_s,
         )
         self._ingest: Ingest | None = None
         self._session: Session | None = None

@@ -1,24 +1,42 @@
-"""PostgreSQL: history, live rows and rejects in one transaction. The only module that names asyncpg's errors.
+"""PostgreSQL: history, its projections and rejects in one transaction.
 
-Exactly once rests on the key (device, ts): whatever is written again after a crash, a lost connection or an
-unknown COMMIT meets its own identity. Fresh batches go straight into the history, large ones by COPY; only when a
-row turns out to be there already, or to be twice in the batch, is the batch looked up first and the rest stored.
+Exactly once rests on the key (device, ts): what is written again after a crash, a lost connection or an unknown
+COMMIT meets its own identity. Fresh batches go straight into the history, large ones by COPY; only when a row turns
+out to be there already, or to be twice in the batch, is the batch looked up first and the rest stored. A few readings
+go by one call, which passes over what is there already.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Any, TypeAlias
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
-from bridge.copy_format import copy_data
-from bridge.delivery import Item, Outcome
+from bridge import few, singly
+from bridge.contract import KINDS, Kind
+from bridge.copy_format import copy_data, copy_tuples
+from bridge.database_errors import FOREIGN, AlreadyThere, Unstorable, storing, survives
+from bridge.delivery import Item, Kept, Outcome
 from bridge.errors import LeadershipLost, Misconfigured, Rejected, Source, StoreUnavailable
-from bridge.reading import Kind, Reading
-from bridge.tables import AT_ONCE_SQL, REJECT_SQL, TABLES, Table, columns_of, identity, newest, reject_row, row_of
-from bridge.verdict import Known, any_repeated, presume_new, refuse, sort_out
+from bridge.migrate import require_applied
+from bridge.projections import PROJECTIONS, Projection
+from bridge.ratings import Ratings
+from bridge.reading import Reading
+from bridge.tables import TABLES, Table, columns_of, identity, reject_columns, reject_sql
+from bridge.verdict import (
+    NOTHING_FRESH,
+    Fresh,
+    Identity,
+    Known,
+    any_repeated,
+    identity_of,
+    presume_new,
+    reading_of,
+    refuse,
+    sort_out,
+    with_warnings,
+)
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -36,42 +54,13 @@ SESSION = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
-_FOREIGN = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
-# Classes 22, 23 and 54 (too complex, too large): the values are at fault, and trying again would not help.
-_REFUSED = (
-    asyncpg.exceptions.DataError,
-    asyncpg.IntegrityConstraintViolationError,
-    asyncpg.ProgramLimitExceededError,
-)
 _LOCK_SPACE = 0x666C
 _ATTEMPTS = 5
-AT_ONCE = 256
-"""So many readings, or fewer, are stored by one statement; more go by COPY, which costs less for each."""
-
-
-class _Unstorable(Exception):
-    """The database refuses these values (SQLSTATE class 22, 23 or 54), or they cannot even be sent."""
-
-
-class _AlreadyThere(Exception):
-    """A row of the batch is in the history already."""
-
-
-@contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Raise the database's errors as ours: `StoreUnavailable` for everything that is not the data's fault."""
-    try:
-        yield
-    except asyncpg.UniqueViolationError as error:
-        raise _AlreadyThere from error
-    except asyncpg.CheckViolationError as error:
-        raise StoreUnavailable(f"a partition is missing: {error}") from error
-    except _REFUSED as error:
-        raise _Unstorable(str(error)) from error
-    except _FOREIGN as error:
-        if isinstance(error, ValueError):  # asyncpg's own DataError: it could not encode a value
-            raise _Unstorable(str(error)) from error
-        raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+FEW = 256
+"""So many readings, or fewer, are stored by one call; more go by COPY, which costs less for each."""
+_DECLARED_CHANNEL = "fleet_device"
+_DECLARED = "SELECT kind, id, interval_s, rated_kw FROM device WHERE interval_s IS NOT NULL OR rated_kw IS NOT NULL"
+_REJECT = reject_sql()
 
 
 class PostgresStore:
@@ -89,6 +78,7 @@ class PostgresStore:
         lock_name: str | None = None,
         command_timeout_s: float = 30.0,
         partitions_ahead_days: int = 3,
+        interval_s: float = 60.0,
     ) -> None:
         self._url = url
         self._source = source
@@ -99,12 +89,14 @@ class PostgresStore:
         self._partitions: set[tuple[str, int]] = set()
         self._prepared_for: date | None = None
         self._look_first = False
+        self._ratings = Ratings(interval_s)
+        self._ratings_are_stale = True
 
     async def connect(self) -> None:
         """Connect unless connected. Raises `StoreUnavailable`, `LeadershipLost` or `Misconfigured`."""
         if self._connection is not None and not self._connection.is_closed():
             return
-        with translated():
+        with storing():
             connection = await asyncpg.connect(
                 self._url,
                 timeout=self._timeout_s,
@@ -114,11 +106,13 @@ class PostgresStore:
                 target_session_attrs=SessionAttribute.read_write,
             )
         try:
-            with translated():
+            with storing():
                 await _require_durability(connection)
-                await _require_schema(connection)
-                for table in TABLES:
-                    await connection.execute(table.stage_sql)
+                await require_applied(connection)
+                await _require_columns(connection)
+                await connection.add_listener(_DECLARED_CHANNEL, self._declared_anew)
+                await connection.execute(_STAGE_SQL)
+                await connection.execute(few.MAKE_SQL)
                 await self._take_lock(connection)
         except BaseException:
             connection.terminate()
@@ -126,6 +120,10 @@ class PostgresStore:
         self._connection = connection
         self._partitions.clear()
         self._prepared_for = None
+        self._ratings_are_stale = True
+
+    def _declared_anew(self, *_: object) -> None:
+        self._ratings_are_stale = True
 
     async def _take_lock(self, connection: Connection) -> None:
         if self._lock_name is None:
@@ -140,20 +138,40 @@ class PostgresStore:
         if connection is not None:
             try:
                 await connection.close(timeout=5)
-            except _FOREIGN:
+            except FOREIGN:
                 connection.terminate()
 
     async def write(self, items: Sequence[Item]) -> list[Outcome]:
-        """See `delivery.Store`. What only the database refuses is found by halving and kept as `unstorable`."""
+        """See `delivery.Store`. What only the database refuses is kept as `unstorable`, and the rest is stored.
+
+        To find it, each reading is tried by itself in a transaction that is rolled back; then all is written at once.
+        """
+        for _ in range(_ATTEMPTS):
+            try:
+                return await self._write(items)
+            except Unstorable as error:
+                items = await self._without_refused(items, error)
+        raise StoreUnavailable("the database refuses readings that it took one by one")
+
+    async def _without_refused(self, items: Sequence[Item], error: Unstorable) -> list[Item]:
+        """The items with what the database refuses turned into rejections. Raises `StoreUnavailable` when it refuses
+        none by itself: then it is a rejected message that cannot be kept.
+        """
+        await self.connect()
+        assert self._connection is not None
+        readings = {n: reading for n, item in enumerate(items) if (reading := reading_of(item)) is not None}
         try:
-            return await self._write(items)
-        except _Unstorable as error:
-            if len(items) > 1:
-                half = len(items) // 2
-                return await self.write(items[:half]) + await self.write(items[half:])
-            if isinstance(items[0], Rejected):
-                raise StoreUnavailable(f"a rejected message cannot be kept: {error}") from error
-            return await self._write([refuse(items[0], "unstorable", str(error), self._source)])
+            with storing():
+                reasons = await singly.refused(self._connection, readings)
+        except StoreUnavailable as unavailable:
+            self._drop_unless_sound(unavailable)
+            raise
+        if not reasons:
+            raise StoreUnavailable(f"the batch is refused as a whole: {error}") from error
+        return [
+            refuse(readings[n], "unstorable", reasons[n], self._source) if n in reasons else item
+            for n, item in enumerate(items)
+        ]
 
     async def _write(self, items: Sequence[Item]) -> list[Outcome]:
         """One transaction, again with a look first when a row turns out to be there."""
@@ -161,58 +179,107 @@ class PostgresStore:
             await self.connect()
             assert self._connection is not None
             try:
-                with translated():
-                    outcomes = await self._transaction(self._connection, items)
-            except _AlreadyThere:
+                with storing():
+                    return await self._transaction(self._connection, items)
+            except AlreadyThere:
                 self._look_first = True
-                continue
             except StoreUnavailable as error:
                 self._drop_unless_sound(error)
                 raise
-            # Repetitions come in runs (a redelivered backlog, a replay): look first until a batch has none.
-            self._look_first = self._look_first and any_repeated(outcomes)
-            return outcomes
         raise StoreUnavailable("another writer keeps storing the same readings")
 
     def _drop_unless_sound(self, error: StoreUnavailable) -> None:
         """Keep the connection, and the lock, only after errors that the server survives with the session."""
-        cause, connection = error.__cause__, self._connection
-        sound = isinstance(cause, asyncpg.PostgresError) and (cause.sqlstate or "")[:2] in ("40", "53", "55")
-        if connection is not None and not (sound and not connection.is_closed()):
+        connection = self._connection
+        if connection is not None and not (survives(error) and not connection.is_closed()):
             connection.terminate()
             self._connection = None
         self._partitions.clear()
 
     async def _transaction(self, connection: Connection, items: Sequence[Item]) -> list[Outcome]:
-        now = datetime.now(UTC)
-        if self._look_first:
+        if self._ratings_are_stale:
+            self._ratings_are_stale = False
+            self._ratings.declare(tuple(row) for row in await connection.fetch(_DECLARED))
+        presumed, readings = presume_new(items)
+        if 0 < len(items) <= FEW:
+            outcomes = await self._store_few(connection, items)
+        elif self._look_first:
             # What is in the history stays there, so this needs no lock; what comes in meanwhile the key refuses.
             outcomes, fresh = sort_out(items, await _look_up(connection, items), self._source)
+            await self._store_many(connection, outcomes, fresh)
+            # Repetitions come in runs (a redelivered backlog, a replay): look first until a batch has none.
+            self._look_first = any_repeated(outcomes)
         else:
-            outcomes, fresh = presume_new(items)
-        for readings in fresh.values():
-            readings.sort(key=identity)
-        await self._ensure_partitions(connection, fresh, now)
-        rejects = [o for o in outcomes if isinstance(o, Rejected)]
-        if not rejects and 0 < sum(map(len, fresh.values())) <= AT_ONCE:
-            await _store_at_once(connection, fresh)
-            return outcomes
-        async with connection.transaction():
-            for table in TABLES:
-                await _store_fresh(connection, table, fresh[table.kind])
-            await _store_rejects(connection, rejects, now)
+            outcomes = presumed
+            await self._store_many(connection, outcomes, readings)
+        return with_warnings(items, outcomes, readings, self._ratings)
+
+    async def _store_few(self, connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+        """One call for all; what it found to be there already is looked up.
+
+        Conflicts are kept by another call, because only now it is known who was first. Should we die in between, the
+        same batch comes again and meets the same conflicts.
+        """
+        outcomes, fresh = sort_out(items, {}, self._source)
+        _sort(fresh)
+        await self._ensure_partitions(connection, fresh)
+        rejects = [item for item in items if isinstance(item, Rejected)]
+        found = await connection.fetch(few.CALL_SQL, *few.parameters(fresh, rejects))
+        if found:
+            await self._judge_again(connection, items, outcomes, few.repeated(fresh, (tuple(row) for row in found)))
+        conflicts = [o for o, item in zip(outcomes, items, strict=True) if isinstance(o, Rejected) and o is not item]
+        if conflicts:
+            await connection.fetch(few.CALL_SQL, *few.parameters(NOTHING_FRESH, conflicts))
         return outcomes
 
-    async def _ensure_partitions(self, connection: Connection, fresh: dict[Kind, list[Reading]], now: datetime) -> None:
-        days = {(kind, day) for kind, readings in fresh.items() for day in {r.timestamp.toordinal() for r in readings}}
-        if self._prepared_for != now.date():
-            today = now.toordinal()
-            days |= {(t.kind, today + n) for t in TABLES for n in range(self._ahead_days + 1)}
-            self._prepared_for = now.date()
+    async def _judge_again(
+        self, connection: Connection, items: Sequence[Item], outcomes: list[Outcome], repeated: dict[Identity, bool]
+    ) -> None:
+        """Put the outcomes right of the items whose identity was in the history: the batch's first was not the first.
+
+        Where the history has the same values, all others of that identity were compared with the right ones.
+        """
+        seen: set[Identity] = set()
+        unclear: list[int] = []
+        for n, item in enumerate(items):
+            if (reading := reading_of(item)) is None or (identity := identity_of(reading)) not in repeated:
+                continue
+            if not repeated[identity]:
+                unclear.append(n)
+            elif identity not in seen:
+                outcomes[n] = Kept.DUPLICATE
+            seen.add(identity)
+        if unclear:
+            again = [items[n] for n in unclear]
+            judged, _ = sort_out(again, await _look_up(connection, again), self._source)
+            for n, outcome in zip(unclear, judged, strict=True):
+                outcomes[n] = outcome
+
+    async def _store_many(self, connection: Connection, outcomes: Sequence[Outcome], fresh: Fresh) -> None:
+        _sort(fresh)
+        await self._ensure_partitions(connection, fresh)
+        async with connection.transaction():
+            for table in TABLES:
+                await _copy_fresh(connection, table, fresh[table.kind])
+            await _store_rejects(connection, [o for o in outcomes if isinstance(o, Rejected)])
+
+    async def _ensure_partitions(self, connection: Connection, fresh: Fresh) -> None:
+        days = {(kind.name, day) for kind, own in fresh.items() for day in {r[1].toordinal() for r in own}}
+        today = datetime.now(UTC).date()
+        if self._prepared_for != today:
+            ahead = range(today.toordinal(), today.toordinal() + self._ahead_days + 1)
+            days |= {(kind.name, day) for kind in KINDS for day in ahead}
+            self._prepared_for = today
         for kind, day in sorted(days - self._partitions):
-            history = next(table.history for table in TABLES if table.kind == kind)
+            history = next(table.history for table in TABLES if table.kind.name == kind)
             await connection.fetchval("SELECT ensure_partition($1::text::regclass, $2)", history, date.fromordinal(day))
             self._partitions.add((kind, day))
+
+
+def _sort(fresh: Fresh) -> None:
+    """Each kind's readings in the order of the key, in which every writer takes its locks."""
+    for readings in fresh.values():
+        readings.sort(key=identity)
 
 
 async def _require_durability(connection: Connection) -> None:
@@ -223,41 +290,58 @@ async def _require_durability(connection: Connection) -> None:
             raise Misconfigured(f"PostgreSQL has {name} = {value}; a stored reading could be lost. Set it to on.")
 
 
-async def _require_schema(connection: Connection) -> None:
-    if not await connection.fetchval("SELECT to_regprocedure('ensure_partition(regclass,date)') IS NOT NULL"):
-        raise StoreUnavailable("the database has no tables yet: run `python -m bridge migrate`")
+async def _require_columns(connection: Connection) -> None:
+    """Refuse tables that lack a column of the contract, whatever their migrations say. Raises `Misconfigured`."""
+    for table in TABLES:
+        for relation in (table.history, table.live):
+            found = {row[0] for row in await connection.fetch(_COLUMNS, relation)}
+            if missing := [column for column in table.columns if column not in found]:
+                raise Misconfigured(f"the table {relation} lacks {', '.join(missing)}: a migration is missing")
+
+
+_COLUMNS = "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped"
 
 
 async def _look_up(connection: Connection, items: Sequence[Item]) -> Known:
     """Which items have their identity in the history: their index, and whether all their values are equal."""
     known: Known = {}
+    readings = [(n, reading) for n, item in enumerate(items) if (reading := reading_of(item)) is not None]
     for table in TABLES:
-        at = [(n, i) for n, i in enumerate(items) if not isinstance(i, Rejected) and i.kind == table.kind]
-        if not at:
+        own = [(n, reading) for n, reading in readings if reading.kind is table.kind]
+        if not own:
             continue
-        columns = columns_of([row_of(reading) for _, reading in at])
-        found = await connection.fetch(table.look_up_sql, *columns, min(columns[1]), max(columns[1]))
-        known.update((at[row["position"] - 1][0], row["same"]) for row in found)
+        columns = columns_of(table, [reading for _, reading in own])
+        found = await connection.fetch(table.look_up_arrays_sql, *columns, min(columns[1]), max(columns[1]))
+        known.update((own[row["position"] - 1][0], row["same"]) for row in found)
     return known
 
 
-async def _store_at_once(connection: Connection, fresh: dict[Kind, list[Reading]]) -> None:
-    """A few readings in one statement: one round trip where the transaction of `_store_fresh` takes twelve."""
-    parameters: list[Sequence[Any]] = []
-    for table in TABLES:
-        rows = list(map(row_of, fresh[table.kind]))
-        parameters += columns_of(rows) if rows else [()] * len(table.columns)
-    await connection.execute(AT_ONCE_SQL, *parameters)
+def _staged(projection: Projection, kind: Kind) -> str:
+    """The connection's own table, empty outside of a transaction, through which a projection's rows go."""
+    return f"staged_{projection.name}_{kind.name}"
 
 
-async def _store_fresh(connection: Connection, table: Table, readings: list[Reading]) -> None:
-    """History and live rows, both in the order of the key: two writers then wait for each other in one order."""
+# COPY into a table costs the sender a third of what arrays for `unnest` do.
+_STAGE_SQL = "; ".join(
+    f"CREATE TEMPORARY TABLE IF NOT EXISTS {_staged(projection, table.kind)} ON COMMIT DELETE ROWS AS "  # noqa: S608
+    f"SELECT {', '.join(table.columns)} FROM {table.live} WITH NO DATA"
+    for table in TABLES
+    for projection in PROJECTIONS
+)
+
+
+async def _copy_fresh(connection: Connection, table: Table, readings: list[Reading]) -> None:
+    """History and projections, in the order of the key: two writers then wait for each other in one order."""
     if not readings:
         return
-    tuples = list(map(table.copy_tuple, readings))
+    tuples = copy_tuples(readings)
     await _copy(connection, table.history, table, tuples)
-    await _copy(connection, table.staged, table, newest(readings, tuples))
-    await connection.execute(table.upsert_live_sql)
+    for projection in PROJECTIONS:
+        positions, rounds = projection.pick(readings)
+        staged = _staged(projection, table.kind)
+        await _copy(connection, staged, table, [tuples[n] for n in positions])
+        for _ in range(rounds):
+            await connection.execute(projection.sql(table, staged, rounds=rounds > 1))
 
 
 async def _copy(connection: Connection, into: str, table: Table, tuples: list[bytes]) -> None:
@@ -265,7 +349,6 @@ async def _copy(connection: Connection, into: str, table: Table, tuples: list[by
     await connection.copy_to_table(into, source=source, columns=table.columns, format="binary")
 
 
-async def _store_rejects(connection: Connection, rejects: list[Rejected], now: datetime) -> None:
+async def _store_rejects(connection: Connection, rejects: Sequence[Rejected]) -> None:
     if rejects:
-        rows = columns_of(sorted(map(reject_row, rejects), key=lambda row: row[0].bytes))
-        await connection.execute(REJECT_SQL, rows[0], now, *rows[1:])
+        await connection.execute(_REJECT, *reject_columns(rejects))

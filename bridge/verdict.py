@@ -7,57 +7,99 @@ or stands earlier in the batch; an equal one after it is a duplicate, another on
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from bridge.delivery import Item, Kept, Outcome
+from bridge.contract import KINDS, Kind
+from bridge.delivery import Item, Kept, KeptWithWarnings, Outcome, kept_as
 from bridge.errors import Reason, Rejected, Source
-from bridge.reading import Kind, MeterReading, Reading, VehicleReading
+from bridge.ratings import Ratings
+from bridge.reading import Flagged, Reading, same_values
 from bridge.wire import encode, topic_of
 
 CONFLICT = "timestamp: the device already has a reading of this time, with other values"
 
 Known = dict[int, bool]
 """Index of an item whose identity is in the history: whether all its values are the same there."""
+Fresh = dict[Kind, list[Reading]]
+"""The readings to store."""
+Identity = tuple[Kind, str, datetime]
+NOTHING_FRESH: Fresh = {kind: [] for kind in KINDS}
 
 
-def presume_new(items: Sequence[Item]) -> tuple[list[Outcome], dict[Kind, list[Reading]]]:
+def presume_new(items: Sequence[Item]) -> tuple[list[Outcome], Fresh]:
     """The same as `sort_out` when every reading is new, for a fraction of its cost. The key refuses the rest."""
-    vehicles: list[Reading] = [item for item in items if type(item) is VehicleReading]
-    meters: list[Reading] = [item for item in items if type(item) is MeterReading]
+    fresh = {kind: [item for item in items if item.kind is kind] for kind in KINDS}
     outcomes: list[Outcome] = [Kept.STORED] * len(items)
-    if len(vehicles) + len(meters) < len(items):
+    if sum(map(len, fresh.values())) < len(items):
         outcomes = [item if isinstance(item, Rejected) else Kept.STORED for item in items]
-    return outcomes, {"vehicle": vehicles, "meter": meters}
+        for item in items:
+            if isinstance(item, Flagged):
+                fresh[item.reading.kind].append(item.reading)
+    return outcomes, fresh
 
 
-def sort_out(
-    items: Sequence[Item], known: Mapping[int, bool], source: Source
-) -> tuple[list[Outcome], dict[Kind, list[Reading]]]:
+def sort_out(items: Sequence[Item], known: Mapping[int, bool], source: Source) -> tuple[list[Outcome], Fresh]:
     """One outcome per item, in order, and the readings to store, by kind."""
-    first: dict[tuple[type, str, datetime], Reading] = {}
+    first: dict[Identity, Reading] = {}
     outcomes: list[Outcome] = []
     for index, item in enumerate(items):
-        if isinstance(item, Rejected):
+        reading = reading_of(item)
+        if reading is None:
+            assert isinstance(item, Rejected)
             outcomes.append(item)
         elif known and index in known:
-            outcomes.append(Kept.DUPLICATE if known[index] else refuse(item, "conflict", CONFLICT, source))
+            outcomes.append(Kept.DUPLICATE if known[index] else refuse(reading, "conflict", CONFLICT, source))
         else:
-            identity = (type(item), item[0], item[1])
+            identity = identity_of(reading)
             winner = first.get(identity)
             if winner is None:
-                first[identity] = item
-            outcomes.append(Kept.STORED if winner is None else _repeated(winner, item, source))
-    fresh: dict[Kind, list[Reading]] = {"vehicle": [], "meter": []}
+                first[identity] = reading
+            outcomes.append(Kept.STORED if winner is None else _repeated(winner, reading, source))
+    fresh: Fresh = {kind: [] for kind in KINDS}
     for reading in first.values():
         fresh[reading.kind].append(reading)
     return outcomes, fresh
 
 
-def _repeated(winner: Reading, item: Reading, source: Source) -> Outcome:
-    return Kept.DUPLICATE if winner == item else refuse(item, "conflict", CONFLICT, source)
+def reading_of(item: Item) -> Reading | None:
+    """The reading that an item is or holds; None when it was rejected."""
+    if isinstance(item, Flagged):
+        return item.reading
+    return None if isinstance(item, Rejected) else item
+
+
+def identity_of(reading: Reading) -> Identity:
+    """Kind, device and device time."""
+    return reading.kind, reading[0], reading[1]
+
+
+def _repeated(winner: Reading, reading: Reading, source: Source) -> Outcome:
+    return Kept.DUPLICATE if same_values(winner, reading) else refuse(reading, "conflict", CONFLICT, source)
 
 
 def any_repeated(outcomes: Sequence[Outcome]) -> bool:
     """Whether the batch met an identity that was there before it or twice in it."""
     return any(o is Kept.DUPLICATE or (isinstance(o, Rejected) and o.reason == "conflict") for o in outcomes)
+
+
+def with_warnings(items: Sequence[Item], outcomes: list[Outcome], readings: Fresh, ratings: Ratings) -> list[Outcome]:
+    """The outcomes with what decoding noticed and what is implausible, of all that is kept.
+
+    `readings` are all that the items are or hold, by kind.
+    """
+    implausible = [reading for kind, own in readings.items() for reading in ratings.implausible(kind, own)]
+    if not implausible and not any(type(item) is Flagged for item in items if item.kind is None):
+        return outcomes
+    suspects = set(map(id, implausible))
+    return [_warned(item, outcome, suspects, ratings) for item, outcome in zip(items, outcomes, strict=True)]
+
+
+def _warned(item: Item, outcome: Outcome, suspects: set[int], ratings: Ratings) -> Outcome:
+    kept, reading = kept_as(outcome), reading_of(item)
+    if kept is None or reading is None:
+        return outcome
+    warnings = item.warnings if isinstance(item, Flagged) else ()
+    if id(reading) in suspects:
+        warnings += (ratings.warning(reading),)
+    return KeptWithWarnings(kept, warnings) if warnings else outcome
 
 
 def refuse(reading: Reading, reason: Reason, detail: str, source: Source) -> Rejected:

@@ -1,32 +1,47 @@
 """Topic and bytes to readings and back. Pure: no clock, no socket, no await.
 
 Every byte string decodes to at least one item: a reading, or the rejection that names the field and the reason.
-In an array each element stands for itself. The formats are those of DESIGN "Contracts" (docs/devices.md, docs/api.md).
+In an array each element stands for itself, even where the array is no JSON as a whole. The formats are those of
+DESIGN "Contract of a reading" (docs/devices.md, docs/api.md).
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from bridge.document import deeper_than, dump, loads
-from bridge.errors import NotJson, Reason, Rejected, Source, TooManyReadings
-from bridge.payload import METER, PAYLOADS, VEHICLE, Payload
-from bridge.reading import Kind, Reading, format_timestamp, is_device_id, jsonb_text
+from bridge import extra as unknown
+from bridge.contract import KIND_OF, KINDS, Kind
+from bridge.delivery import Item
+from bridge.document import BLANK, dump, loads
+from bridge.elements import begins_as_array, cut
+from bridge.errors import Format, NotJson, Reason, Rejected, Source, TooManyReadings
+from bridge.payload import PAYLOADS, Payload
+from bridge.reading import FieldWarning, Flagged, Reading, format_timestamp, is_device_id
 
 MAX_READINGS_PER_MESSAGE = 1_000
 MAX_READINGS_PER_BODY = 10_000
-MAX_DEPTH = 100
-"""Levels of lists and objects in an unknown field: far from where any parser or database gives up."""
 _MAX_DETAIL = 500
-_lines = re.compile(rb"\S[^\r\n]*").finditer
+_lines = re.compile(rb"[^\s\0][^\r\n]*").finditer
+_TRUNCATED = FieldWarning("truncated", "", "the array was cut off after this element")
 
-_OTHER_ID = {"vehicle": "meterId", "meter": "vehicleId"}
-_OF_TOPIC: dict[str, Payload[Any]] = {"fleet/v": VEHICLE, "fleet/m": METER}  # by how the topic begins
+
+def _distinct_length(names: list[str]) -> int:
+    """So many first characters tell the names apart."""
+    return next(n for n in range(1, 100) if len({name[:n] for name in names}) == len(names))
+
+
+_PREFIX = _distinct_length([kind.topic("") for kind in KINDS])
+_OF_TOPIC: dict[str, Payload] = {kind.topic("")[:_PREFIX]: PAYLOADS[kind.name] for kind in KINDS}
+"""A guess by how the topic begins; the whole topic is compared when the reading is known."""
+_BY_ID_FIELD = [(kind.id_field, f'"{kind.id_field}"'.encode(), PAYLOADS[kind.name]) for kind in KINDS]
+_EVERY_ID_FIELD = frozenset(kind.id_field for kind in KINDS)
+_ID_FIELDS = " or ".join(kind.id_field for kind in KINDS)
+_ONE_ID_FIELD = f"{_ID_FIELDS}: only one of them is allowed"
 
 
 class AcceptedTimes(NamedTuple):
@@ -49,22 +64,27 @@ class AcceptedWindow(NamedTuple):
 
 
 class _Origin(NamedTuple):
+    """Where bytes come from, and what they must be about: over MQTT the topic's device."""
+
     source: Source
+    format: Format = "json"
     topic: str | None = None
     device: str | None = None
+    contract: Payload | None = None
 
     def reject(self, reason: Reason, detail: str, payload: bytes, device: str | None = None) -> Rejected:
-        return Rejected(reason, detail[:_MAX_DETAIL], payload, self.source, self.topic, self.device or device)
+        device = self.device or device
+        return Rejected(reason, detail[:_MAX_DETAIL], payload, self.source, self.topic, device, self.format)
 
 
 def topic_of(reading: Reading) -> str:
     """The topic that a reading of this device is published to."""
-    return f"fleet/{reading.kind}/{reading.device}/telemetry"
+    return reading.kind.topic(reading.device)
 
 
 def encode(reading: Reading) -> bytes:
     """One reading as the contract's JSON object."""
-    return to_json(PAYLOADS[reading.kind].fields(reading))
+    return to_json(PAYLOADS[reading.kind.name].fields(reading))
 
 
 def encode_many(readings: Iterable[Reading]) -> bytes:
@@ -72,190 +92,207 @@ def encode_many(readings: Iterable[Reading]) -> bytes:
     return b"[" + b",".join(encode(reading) for reading in readings) + b"]"
 
 
-def decode_message(topic: str, payload: bytes, times: AcceptedTimes) -> list[Reading | Rejected]:
+def decode_message(
+    topic: str, payload: bytes, times: AcceptedTimes, most: int = MAX_READINGS_PER_MESSAGE
+) -> list[Item]:
     """The readings of one MQTT message, all of the topic's device. Never raises; never empty."""
     try:
-        return _decode_message(topic, payload, times)
+        return _decode_message(topic, payload, times, most)
     except Exception as error:
         detail = f"cannot be decoded: {type(error).__name__}: {error}"[:_MAX_DETAIL]
         return [Rejected("not_a_reading", detail, payload, "mqtt", topic)]
 
 
-def _decode_message(topic: str, payload: bytes, times: AcceptedTimes) -> list[Reading | Rejected]:
-    contract = _OF_TOPIC.get(topic[:7])
-    if contract is None or payload[:1] != b"{":
-        return _decode_other(topic, payload, times)
-    try:
-        reading = contract.from_json(payload)
-    except ValidationError as error:
-        if "recursion limit" in str(error):  # of the fast parser only
-            return _decode_other(topic, payload, times)
-        origin = _origin(topic)
-        return [_invalid(origin, error, payload) if origin else _bad_topic(topic, payload)]
-    plain = not reading.extra and times.earliest <= reading.timestamp <= times.latest
-    if plain and topic == f"fleet/{contract.kind}/{reading[0]}/telemetry":
-        return [reading]
+def _decode_message(topic: str, payload: bytes, times: AcceptedTimes, most: int) -> list[Item]:
+    contract = _OF_TOPIC.get(topic[:_PREFIX])
+    reading = None
+    if contract is not None and payload[:1] == b"{":
+        try:
+            reading = contract.from_json(payload)
+        except ValidationError:
+            pass
+        else:
+            in_time = times.earliest <= reading[1] <= times.latest
+            if in_time and reading[-1] is None and topic == f"{contract.topic}{reading[0]}/telemetry":
+                return [reading]
     origin = _origin(topic)
-    return [_check(origin, reading, payload, times) if origin else _bad_topic(topic, payload)]
+    if origin is None:
+        return [Rejected("bad_topic", "no device can be read from the topic", payload, "mqtt", topic)]
+    if reading is not None and contract is origin.contract:
+        return [_judge(origin, reading, (), times, payload)]
+    return _decode_document(origin, payload, times, most)
+
+
+def _read(contract: Payload | None, text: bytes) -> Reading | None:
+    """The text as a reading when it is as it should be, without a document in between; else None."""
+    try:
+        return None if contract is None else contract.from_json(text)
+    except ValidationError:
+        return None
 
 
 def _origin(topic: str) -> _Origin | None:
     """Where a message comes from: the topic's device. None when no device can be read from the topic."""
     levels = topic.split("/")
-    if len(levels) != 4 or levels[1] not in PAYLOADS or not is_device_id(levels[2]):
+    if len(levels) != 4 or levels[1] not in KIND_OF or not is_device_id(levels[2]):
         return None
-    return _Origin("mqtt", topic, levels[2])
+    return _Origin("mqtt", "json", topic, levels[2], PAYLOADS[levels[1]])
 
 
-def _bad_topic(topic: str, payload: bytes) -> Rejected:
-    return Rejected("bad_topic", "no device can be read from the topic", payload, "mqtt", topic)
-
-
-def _decode_other(topic: str, payload: bytes, times: AcceptedTimes) -> list[Reading | Rejected]:
-    """A payload that is not simply an object: an array, white space first, deep nesting, or no reading at all."""
-    origin = _origin(topic)
-    if origin is None:
-        return [_bad_topic(topic, payload)]
+def _decode_document(origin: _Origin, payload: bytes, times: AcceptedTimes, most: int) -> list[Item]:
+    """A message or body: an object, an array, or neither."""
+    if payload[:1] == b"{":
+        return [_decode_text(origin, payload, times)]
     try:
         document = loads(payload)
     except ValueError as error:
+        if begins_as_array(payload):
+            return _decode_cut(origin, payload, times, most)
         return [origin.reject("not_json", str(error), payload)]
-    elements = document if isinstance(document, list) else [document]
-    kind = cast(Kind, topic.split("/")[1])
-    refusal = _refuse_length(origin, elements, MAX_READINGS_PER_MESSAGE, payload)
-    return [refusal] if refusal else [_decode_element(origin, element, times, kind) for element in elements]
+    if not isinstance(document, list):
+        return [_decode_element(origin, document, times, payload)]
+    if len(document) > most:
+        return [_too_many(origin, payload, most)]
+    return [_decode_element(origin, element, times) for element in document] or [_empty(origin, payload)]
 
 
-def decode_body(body: bytes, times: AcceptedTimes, ndjson: bool = False) -> list[Reading | Rejected]:
+def _decode_cut(origin: _Origin, payload: bytes, times: AcceptedTimes, most: int) -> list[Item]:
+    """An array that is no JSON as a whole: each of its elements is decoded from its own bytes."""
+    elements = cut(payload, most)
+    if len(elements.texts) > most:
+        return [_too_many(origin, payload, most)]
+    items = [_decode_text(origin, text, times) for text in elements.texts]
+    if not elements.is_closed and items and not isinstance(items[-1], Rejected):
+        items[-1] = _flagged(items[-1], (_TRUNCATED,))
+    return items or [_empty(origin, payload)]
+
+
+def decode_body(
+    body: bytes, times: AcceptedTimes, ndjson: bool = False, most: int = MAX_READINGS_PER_BODY
+) -> list[Item]:
     """The readings of an HTTP body: one object, an array, or a JSON object a line. Never empty.
 
-    Raises `NotJson` when the body is not JSON at all (a broken NDJSON line is a rejected item of its own), and
-    `TooManyReadings` before it has decoded any: eight megabytes of commas must not cost millions of rejections.
+    Raises `NotJson` when the body is neither JSON nor the beginning of an array (a broken NDJSON line, or element of
+    an array, is a rejected item of its own), and `TooManyReadings` before it has decoded any: eight megabytes of
+    commas must not cost millions of rejections.
     """
-    origin = _Origin("http")
-    if ndjson:
-        lines = [line[0].rstrip() for line in islice(_lines(body), MAX_READINGS_PER_BODY + 1)]
-        _refuse_crowd(len(lines))
-        return [_decode_line(origin, line, times) for line in lines] or [_empty(origin, body)]
+    origin = _Origin("http", "ndjson" if ndjson else "json")
+    items = _decode_lines(origin, body, times, most) if ndjson else _decode_document(origin, body, times, most)
+    if len(items) == 1 and isinstance(items[0], Rejected):
+        if items[0].reason == "too_many_readings":
+            raise TooManyReadings(f"more than {most} readings")
+        if items[0].reason == "not_json" and not ndjson and not begins_as_array(body):
+            raise NotJson(items[0].detail)
+    return items
+
+
+def _decode_lines(origin: _Origin, body: bytes, times: AcceptedTimes, most: int) -> list[Item]:
+    lines = [line[0].rstrip(BLANK) for line in islice(_lines(body), most + 1)]
+    if len(lines) > most:
+        return [_too_many(origin, body, most)]
+    return [_decode_text(origin, line, times) for line in lines] or [_empty(origin, body)]
+
+
+def _decode_text(origin: _Origin, text: bytes, times: AcceptedTimes) -> Item:
+    """One element from its bytes."""
+    reading = _read(origin.contract or _contract_in(text), text)
+    if reading is not None:
+        return _judge(origin, reading, (), times, text)
     try:
-        document = loads(body)
+        element = loads(text)
     except ValueError as error:
-        raise NotJson(str(error)) from None
-    elements = document if isinstance(document, list) else [document]
-    _refuse_crowd(len(elements))
-    return [_decode_element(origin, element, times) for element in elements] or [_empty(origin, body)]
+        return origin.reject("not_json", str(error), text)
+    return _decode_element(origin, element, times, text)
 
 
-def _refuse_crowd(readings: int) -> None:
-    if readings > MAX_READINGS_PER_BODY:
-        raise TooManyReadings(f"more than {MAX_READINGS_PER_BODY} readings")
-
-
-def _decode_line(origin: _Origin, line: bytes, times: AcceptedTimes) -> Reading | Rejected:
-    """One line; a reading that is as it should be needs no document in between."""
-    contract = VEHICLE if b'"vehicleId"' in line else METER
-    try:
-        reading = contract.from_json(line)
-    except ValidationError:
-        return _decode_odd_line(origin, line, times)
-    if reading.extra or not _in_time(reading, times):
-        return _decode_odd_line(origin, line, times)
-    return reading
-
-
-def _decode_odd_line(origin: _Origin, line: bytes, times: AcceptedTimes) -> Reading | Rejected:
-    try:
-        element = loads(line)
-    except ValueError as error:
-        return origin.reject("not_json", str(error), line)
-    return _decode_element(origin, element, times)
-
-
-def _empty(origin: _Origin, payload: bytes) -> Rejected:
-    return origin.reject("not_a_reading", "there is no reading in it", payload)
-
-
-def _refuse_length(origin: _Origin, elements: Sequence[Any], most: int, payload: bytes) -> Rejected | None:
-    if not elements:
-        return _empty(origin, payload)
-    if len(elements) > most:
-        return origin.reject("too_many_readings", f"{len(elements)} readings; at most {most}", payload)
-    return None
-
-
-def _decode_element(
-    origin: _Origin, element: Any, times: AcceptedTimes, kind: Kind | None = None
-) -> Reading | Rejected:
-    """One parsed JSON value; without `kind` its shape says which it is."""
+def _decode_element(origin: _Origin, element: Any, times: AcceptedTimes, came_as: bytes | None = None) -> Item:
+    """One parsed JSON value; without a topic its shape says of which kind it is."""
     if not isinstance(element, dict):
-        return origin.reject("not_a_reading", "a reading is a JSON object", dump(element))
-    kind = kind or _kind_of(element)
-    if kind is None:
-        return origin.reject("not_a_reading", "either vehicleId or meterId is required", dump(element))
+        return origin.reject("not_a_reading", "a reading is a JSON object", came_as or dump(element))
+    contract = origin.contract or _contract_of(element)
+    if contract is None:
+        detail = f"either {_ID_FIELDS} is required" if _EVERY_ID_FIELD.isdisjoint(element) else _ONE_ID_FIELD
+        return origin.reject("not_a_reading", detail, came_as or dump(element))
     try:
-        reading: Reading = PAYLOADS[kind].from_fields(element)
-    except ValidationError as error:
-        return _invalid(origin, error, dump(element), _claimed_device(element))
-    if not reading.extra and origin.topic is None and _in_time(reading, times):
+        reading = contract.from_fields(element)
+    except ValidationError:
+        return _decode_odd(origin, contract, element, times, came_as)
+    # Most are as they should be, and a call of `_judge` for each would cost an array a tenth of its time.
+    if reading[-1] is None and origin.device is None and times.earliest <= reading[1] <= times.latest:
         return reading
-    return _check(origin, reading, element, times)
+    return _judge(origin, reading, (), times, came_as or element)
 
 
-def _kind_of(element: dict[str, Any]) -> Kind | None:
-    vehicle, meter = "vehicleId" in element, "meterId" in element
-    if vehicle == meter:
-        return None
-    return "vehicle" if vehicle else "meter"
+def _decode_odd(
+    origin: _Origin, contract: Payload, element: dict[str, Any], times: AcceptedTimes, came_as: bytes | None
+) -> Item:
+    """An object that is not as the contract has it: without its nulls and its bad gauges it may be."""
+    try:
+        flagged = contract.leniently(element)
+    except ValidationError as error:
+        device = _claimed_device(element, contract.kind)
+        return origin.reject("invalid_field", _detail(error), came_as or dump(element), device)
+    return _judge(origin, flagged.reading, flagged.warnings, times, came_as or element)
 
 
-def _claimed_device(element: dict[str, Any]) -> str | None:
-    claimed = element.get("vehicleId", element.get("meterId"))
+def _judge(
+    origin: _Origin,
+    reading: Reading,
+    warnings: tuple[FieldWarning, ...],
+    times: AcceptedTimes,
+    came_as: bytes | dict[str, Any],
+) -> Item:
+    """What the contract's limits alone cannot say: the topic's device, the time, and whether all can be kept."""
+    in_time = times.earliest <= reading[1] <= times.latest
+    if in_time and reading[-1] is None and not warnings and (origin.device is None or origin.device == reading[0]):
+        return reading
+    if refusal := _refusal(origin, reading, times):
+        return origin.reject(*refusal, came_as if isinstance(came_as, bytes) else dump(came_as), reading.device)
+    if reading.extra:
+        kept, more = unknown.bounded(reading.extra)
+        if more or kept is not reading.extra:
+            warnings += tuple(more)
+            reading = reading.with_extra(kept)
+    return _flagged(reading, warnings) if warnings else reading
+
+
+def _flagged(item: Reading | Flagged, warnings: tuple[FieldWarning, ...]) -> Flagged:
+    if isinstance(item, Flagged):
+        return Flagged(item.reading, item.warnings + warnings)
+    return Flagged(item, warnings)
+
+
+def _contract_in(text: bytes) -> Payload | None:
+    """A guess: that of the one kind whose id field the text mentions. None when there is none, or more than one."""
+    found = [contract for _, name, contract in _BY_ID_FIELD if name in text]
+    return found[0] if len(found) == 1 else None
+
+
+def _contract_of(element: dict[str, Any]) -> Payload | None:
+    """That of the one kind whose id is in the object; None when there is none, or more than one."""
+    found = None
+    for name, _, contract in _BY_ID_FIELD:
+        if name in element:
+            if found is not None:
+                return None
+            found = contract
+    return found
+
+
+def _claimed_device(element: dict[str, Any], kind: Kind) -> str | None:
+    claimed = element.get(kind.id_field)
     return claimed if isinstance(claimed, str) and is_device_id(claimed) else None
 
 
-def _check(
-    origin: _Origin, reading: Reading, came_as: bytes | dict[str, Any], times: AcceptedTimes
-) -> Reading | Rejected:
-    """What the contract's limits alone cannot say: the topic's device, the time, and whether the extras can be kept."""
-    reason = _refusal(origin, reading, times)
-    if reason is None:
-        return reading
-    return origin.reject(*reason, came_as if isinstance(came_as, bytes) else dump(came_as), reading.device)
-
-
 def _refusal(origin: _Origin, reading: Reading, times: AcceptedTimes) -> tuple[Reason, str] | None:
+    """What the contract's limits alone cannot say: the topic's device, the kind, and the time."""
     if origin.device is not None and reading.device != origin.device:
-        return "device_mismatch", f"{reading.kind}Id: {reading.device} is not the topic's {origin.device}"
-    if reading.extra and _OTHER_ID[reading.kind] in reading.extra:
-        return "not_a_reading", "vehicleId and meterId: only one of them is allowed"
-    if not _in_time(reading, times):
+        return "device_mismatch", f"{reading.kind.id_field}: {reading.device} is not the topic's {origin.device}"
+    if reading.extra and not _EVERY_ID_FIELD.isdisjoint(reading.extra):
+        return "not_a_reading", _ONE_ID_FIELD
+    if not times.earliest <= reading.timestamp <= times.latest:
         return "timestamp_out_of_range", _time_detail(reading, times)
-    if reading.extra and not _storable(reading.extra):
-        return "invalid_field", "; ".join(_unstorable(reading.extra))
     return None
-
-
-def _storable(extra: dict[str, Any]) -> bool:
-    try:
-        text = jsonb_text(extra)
-    except (ValueError, RecursionError):
-        return False
-    may_be_deep = text.count("[") + text.count("{") > MAX_DEPTH
-    return not (may_be_deep and deeper_than(MAX_DEPTH + 1, extra))
-
-
-def _unstorable(extra: dict[str, Any]) -> Iterator[str]:
-    for name, value in extra.items():
-        try:
-            if deeper_than(MAX_DEPTH, value):
-                raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
-            jsonb_text({name: value})
-        except ValueError as error:
-            yield f"{ascii(name)[1:-1]}: {error}"
-
-
-def _in_time(reading: Reading, times: AcceptedTimes) -> bool:
-    return times.earliest <= reading.timestamp <= times.latest
 
 
 def _time_detail(reading: Reading, times: AcceptedTimes) -> str:
@@ -265,8 +302,14 @@ def _time_detail(reading: Reading, times: AcceptedTimes) -> str:
     return f"timestamp: {at} is more than {times.now - times.earliest} in the past"
 
 
-def _invalid(origin: _Origin, error: ValidationError, payload: bytes, device: str | None = None) -> Rejected:
+def _detail(error: ValidationError) -> str:
     errors = error.errors(include_url=False, include_context=False, include_input=False)
-    reason: Reason = "not_json" if errors[0]["type"] == "json_invalid" else "invalid_field"
-    detail = "; ".join(": ".join([*map(str, e["loc"]), e["msg"]]) for e in errors[:8])
-    return origin.reject(reason, detail, payload, device)
+    return "; ".join(": ".join([*map(str, e["loc"]), e["msg"]]) for e in errors[:8])
+
+
+def _empty(origin: _Origin, payload: bytes) -> Rejected:
+    return origin.reject("not_a_reading", "there is no reading in it", payload)
+
+
+def _too_many(origin: _Origin, payload: bytes, most: int) -> Rejected:
+    return origin.reject("too_many_readings", f"more than {most} readings in a message", payload)

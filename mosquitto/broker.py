@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import mqtt5
 
+from bridge.contract import KINDS
 from mosquitto import password_line
 from mosquitto.authority import Authority, revocation_list
 from mosquitto.device import Device
@@ -49,8 +50,16 @@ def _acl(revoked: Iterable[Device]) -> str:
     A connection that finished its TLS handshake before the revocation may still say CONNECT after it; Mosquitto ends
     one that says nothing within two minutes. After a day the denial is no longer needed, and the list stays short.
     """
-    fixed = (files("mosquitto") / "acl").read_text()
-    return fixed + "".join(f"\nuser {device}\ntopic deny #\n" for device in revoked)
+    return access_list() + "".join(f"\nuser {device}\ntopic deny #\n" for device in revoked)
+
+
+def access_list() -> str:
+    """The lines that hold for every fleet, those about a kind of device once for each kind."""
+    lines: list[str] = []
+    for line in (files("mosquitto") / "acl").read_text().splitlines():
+        is_rule = "{kind}" in line and not line.startswith("#")
+        lines += [line.replace("{kind}", kind.name) for kind in KINDS] if is_rule else [line]
+    return "\n".join(lines) + "\n"
 
 
 def running_pid(directory: Directory) -> int | None:

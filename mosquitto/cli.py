@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from bridge.contract import KIND_OF
 from mosquitto import broker, provisioning, registry
 from mosquitto.broker import BrokerUnreachable
 from mosquitto.device import BadDevice, Device, device, read_csv
@@ -27,11 +28,8 @@ app.add_typer(ca_app, name="ca")
 app.add_typer(device_app, name="device")
 
 
-class KindOption(StrEnum):
-    """A device's kind on the command line."""
-
-    vehicle = "vehicle"
-    meter = "meter"
+KindOption = StrEnum("KindOption", {name: name for name in KIND_OF})  # type: ignore[misc]
+"""A device's kind on the command line."""
 
 
 DirOption = Annotated[Path, typer.Option("--dir", envvar="FLEET_MOSQUITTO_DIR", help="What `ca init` has made.")]

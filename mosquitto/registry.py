@@ -78,11 +78,11 @@ def live(db: sqlite3.Connection, devices: Iterable[Device]) -> list[Device]:
 
 
 def find(db: sqlite3.Connection, kind: str | None, id_: str) -> Device:
-    """The provisioned device of this id. Raises `BadDevice` when there is none, or one of each kind."""
+    """The provisioned device of this id. Raises `BadDevice` when there is none, or one of several kinds."""
     query = "SELECT kind, id FROM device WHERE id = ? AND (? IS NULL OR kind = ?) AND revoked_at IS NULL"
     found = [device(*row) for row in db.execute(query, (id_, kind, kind))]
     if len(found) > 1:
-        raise BadDevice(f"{id_}: there is a vehicle and a meter of this id; say which with --kind")
+        raise BadDevice(f"{id_}: devices of several kinds have this id; say which with --kind")
     if not found:
         raise BadDevice(f"{id_}: no such device is provisioned")
     return found[0]

@@ -27,15 +27,25 @@ from simulator.options import (
     CaFile,
     CertFile,
     Connections,
+    CountersAsIntervals,
+    Fast,
     Fsync,
     HttpBatch,
     KeyFile,
     LedgerFile,
     MqttUrl,
     Name,
+    NoTemperature,
+    NoVoltage,
+    Power,
+    ProfileOption,
     Receipts,
+    Registers,
+    Sentinels,
+    Slow,
     ViaOption,
     route_of,
+    shares_of,
 )
 from simulator.pacing import start_for
 from simulator.progress import summary
@@ -87,6 +97,15 @@ def run(
     malformed: Rate = None,
     wrong_clock: Rate = None,
     conflict: Rate = None,
+    profile: ProfileOption = "plain",
+    registers: Registers = None,
+    no_temperature: NoTemperature = None,
+    no_voltage: NoVoltage = None,
+    power: Power = None,
+    fast: Fast = None,
+    slow: Slow = None,
+    sentinels: Sentinels = None,
+    counters_as_intervals: CountersAsIntervals = None,
 ) -> None:
     """Simulate a fleet until its minutes are over or Ctrl-C; then send what is held back and wait for every ack."""
     if minutes is None and speed != 1:
@@ -100,6 +119,17 @@ def run(
         "wrong_clock": wrong_clock,
         "conflict": conflict,
     }
+    shares = shares_of(
+        profile,
+        registers=registers,
+        no_temperature=no_temperature,
+        no_voltage=no_voltage,
+        power=power,
+        fast=fast,
+        slow=slow,
+        sentinels=sentinels,
+        counters_as_intervals=counters_as_intervals,
+    )
     begin = start.replace(tzinfo=UTC, second=0, microsecond=0) if start else None
     begin = begin or start_for(speed, minutes or 0, datetime.now(UTC))
     plan = Plan(
@@ -111,6 +141,7 @@ def run(
         minutes=minutes,
         speed=speed,
         rates=_rates(all_faults, given),
+        shares=shares,
         prepare=prepare,
     )
     route = route_of(

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from bridge.payload import METER, VEHICLE
-from bridge.reading import DeviceId, MeterReading, Reading, VehicleReading, format_timestamp
+from bridge.contract import METER, VEHICLE
+from bridge.reading import DeviceId, Reading, format_timestamp
 from simulator.recordings import (
     NotARecording,
     Row,
@@ -44,7 +44,7 @@ class Sample(NamedTuple):
     values: dict[str, float]
 
 
-def uci(path: Path, device: DeviceId) -> Iterator[MeterReading]:
+def uci(path: Path, device: DeviceId) -> Iterator[Reading]:
     """UCI "Individual household electric power consumption": mean kW of a minute, local time of Paris.
 
     Minutes without a measurement (`?`) are left out.
@@ -81,7 +81,7 @@ def _uci_time(where: str, row: Row, zone: ZoneInfo) -> datetime:
         raise NotARecording(f"{where}: Date, Time: {written!r}: {error}") from None
 
 
-def ev_charger(path: Path, device: DeviceId) -> Iterator[MeterReading]:
+def ev_charger(path: Path, device: DeviceId) -> Iterator[Reading]:
     """The charger's side of a fast charge: energy from the differences of its register, ten rows a second.
 
     Its column `power` is garbage, and the header names `datetime` twice; neither is used.
@@ -99,7 +99,7 @@ def ev_charger(path: Path, device: DeviceId) -> Iterator[MeterReading]:
         yield checked(f"{path}: the minute to {time}", METER, fields)
 
 
-def ev_vehicle(path: Path, device: DeviceId) -> Iterator[VehicleReading]:
+def ev_vehicle(path: Path, device: DeviceId) -> Iterator[Reading]:
     """The car's side: energy into the battery is the integral of voltage x current, negative while it drives.
 
     `timestamp` has whole seconds only, so the time within the hour is taken from `datetime` (MM:SS.f). Rows with
@@ -166,7 +166,7 @@ def shift(readings: Iterable[Reading], end: datetime) -> list[Reading]:
     if not recorded:
         return []
     by = end - max(each.timestamp for each in recorded)
-    return [each._replace(timestamp=each.timestamp + by) for each in recorded]
+    return [each.changed(at=each.timestamp + by) for each in recorded]
 
 
 Converter = Callable[[Path, DeviceId], Iterator[Reading]]

@@ -3,101 +3,73 @@
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import asyncpg
 
-from bridge.reading import Kind
+from bridge.contract import METER, Kind
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
-
-
-class Tables(NamedTuple):
-    """Names of one kind's tables and columns, and the fields of its readings in the columns' order."""
-
-    history: str
-    live: str
-    device: str
-    energy: str
-    values: tuple[str, ...]
-    fields: tuple[str, ...]
-    id_field: str
-
-
-TABLES: dict[Kind, Tables] = {
-    "vehicle": Tables(
-        "vehicle_telemetry_history",
-        "vehicle_live_status",
-        "vehicle_id",
-        "kwh_delivered_dc",
-        ("soc", "kwh_delivered_dc", "battery_temp"),
-        ("soc", "kwhDeliveredDc", "batteryTemp"),
-        "vehicleId",
-    ),
-    "meter": Tables(
-        "meter_telemetry_history",
-        "meter_live_status",
-        "meter_id",
-        "kwh_consumed_ac",
-        ("kwh_consumed_ac", "voltage"),
-        ("kwhConsumedAc", "voltage"),
-        "meterId",
-    ),
-}
-
 Period: TypeAlias = tuple[datetime, datetime]
 """First and last device time, both included."""
 
 
 async def history(connection: Connection, kind: Kind, devices: Sequence[str], period: Period) -> list[Any]:
-    """Rows of (device, ts, extra, values...)."""
-    t = TABLES[kind]
+    """Rows of (device, ts, extra, measures...) in the order of device time."""
     sql = (
-        f"SELECT {t.device}, ts, extra, {', '.join(t.values)} FROM {t.history} "  # noqa: S608
-        f"WHERE {t.device} = ANY($1) AND ts BETWEEN $2 AND $3"
+        f"SELECT {kind.id_column}, ts, extra, {', '.join(m.column for m in kind.measures)} "  # noqa: S608
+        f"FROM {kind.history_table} WHERE {kind.id_column} = ANY($1) AND ts BETWEEN $2 AND $3 ORDER BY ts"
     )
     return await connection.fetch(sql, devices, *period)
 
 
 async def energy(connection: Connection, kind: Kind, devices: Sequence[str], period: Period) -> dict[str, Decimal]:
-    """Sum of each device's energy in kWh; the sum is decimal, so its order does not matter."""
-    t = TABLES[kind]
+    """Sum of each device's interval energy in kWh; the sum is decimal, so its order does not matter."""
+    if kind.interval is None:
+        return {}
     sql = (
-        f"SELECT {t.device}, sum({t.energy}::numeric) FROM {t.history} "  # noqa: S608
-        f"WHERE {t.device} = ANY($1) AND ts BETWEEN $2 AND $3 GROUP BY 1"
+        f"SELECT {kind.id_column}, coalesce(sum({kind.interval.column}::numeric), 0) FROM {kind.history_table} "  # noqa: S608
+        f"WHERE {kind.id_column} = ANY($1) AND ts BETWEEN $2 AND $3 GROUP BY 1"
     )
     return {row[0]: row[1] for row in await connection.fetch(sql, devices, *period)}
 
 
 async def stale_live(connection: Connection, kind: Kind, devices: Sequence[str]) -> list[str]:
-    """Devices whose live row is not the newest of their history, with its values, or is not there."""
-    t = TABLES[kind]
-    columns = ("ts", *t.values, "extra")
-    newest = ", ".join(f"n.{c}" for c in columns)
-    live = ", ".join(f"l.{c}" for c in columns)
+    """Devices whose live row is not what their history makes of it, or is not there.
+
+    Time and unknown fields are those of the newest row. Of each measure it is the newest value among the rows that
+    were newer than the live row when they were stored: those whose ts is greater than that of every row stored before
+    (in the order of received_at, then ts: the rows of a transaction count in the order of their ts).
+    """
+    device, columns = kind.id_column, [measure.column for measure in kind.measures]
+    values = [
+        f"(array_agg({c} ORDER BY ts DESC) FILTER (WHERE is_newest AND {c} IS NOT NULL))[1] AS {c}" for c in columns
+    ]
+    due, live = (", ".join(f"{row}.{c}" for c in ("ts", "extra", *columns)) for row in ("due", "live"))
     sql = (
-        f"SELECT d.id FROM unnest($1::text[]) d(id) "  # noqa: S608
-        f"LEFT JOIN LATERAL (SELECT * FROM {t.history} h WHERE h.{t.device} = d.id ORDER BY ts DESC LIMIT 1) n ON true "
-        f"LEFT JOIN {t.live} l ON l.{t.device} = d.id WHERE ({newest}) IS DISTINCT FROM ({live})"
+        f"WITH stored AS (SELECT *, ts = max(ts) OVER (PARTITION BY {device} ORDER BY received_at, ts) AS is_newest "  # noqa: S608
+        f"FROM {kind.history_table} WHERE {device} = ANY($1)), "
+        f"due AS (SELECT {device}, max(ts) AS ts, (array_agg(extra ORDER BY ts DESC))[1] AS extra, {', '.join(values)} "
+        f"FROM stored GROUP BY {device}) "
+        f"SELECT sent.id FROM unnest($1::text[]) sent(id) LEFT JOIN due ON due.{device} = sent.id "
+        f"LEFT JOIN {kind.live_table} live ON live.{device} = sent.id WHERE ({due}) IS DISTINCT FROM ({live})"
     )
     return [row["id"] for row in await connection.fetch(sql, devices)]
 
 
-_ASSIGNED_ENERGY = """
-SELECT a.vehicle_id, sum(h.kwh_consumed_ac::numeric)
-FROM (SELECT meter_id, vehicle_id, valid_from,
-             lead(valid_from) OVER (PARTITION BY meter_id ORDER BY valid_from) AS valid_until
-      FROM meter_assignment WHERE meter_id = ANY($1)) a
-JOIN meter_telemetry_history h ON h.meter_id = a.meter_id AND h.ts >= a.valid_from
-     AND (a.valid_until IS NULL OR h.ts < a.valid_until)
-WHERE a.vehicle_id IS NOT NULL AND h.ts BETWEEN $2 AND $3
-GROUP BY 1
-"""
-
-
 async def consumed(connection: Connection, meters: Sequence[str], period: Period) -> dict[str, Decimal]:
-    """AC energy by vehicle in kWh: of these meters, while each was assigned to it."""
-    return {row[0]: row[1] for row in await connection.fetch(_ASSIGNED_ENERGY, meters, *period)}
+    """Interval energy by vehicle in kWh: of these meters' readings while each was assigned to it."""
+    assert METER.interval is not None
+    sql = (
+        f"SELECT a.vehicle_id, coalesce(sum(h.{METER.interval.column}::numeric), 0) "  # noqa: S608
+        "FROM (SELECT meter_id, vehicle_id, valid_from, "
+        "lead(valid_from) OVER (PARTITION BY meter_id ORDER BY valid_from) AS valid_until "
+        "FROM meter_assignment WHERE meter_id = ANY($1)) a "
+        f"JOIN {METER.history_table} h ON h.{METER.id_column} = a.meter_id AND h.ts >= a.valid_from "
+        "AND (a.valid_until IS NULL OR h.ts < a.valid_until) "
+        "WHERE a.vehicle_id IS NOT NULL AND h.ts BETWEEN $2 AND $3 GROUP BY 1"
+    )
+    return {row[0]: row[1] for row in await connection.fetch(sql, meters, *period)}
 
 
 _REJECTS = """
@@ -112,10 +84,9 @@ async def rejects(connection: Connection, devices: Sequence[str]) -> list[Any]:
 
 async def present(connection: Connection, kind: Kind, identities: Sequence[tuple[str, datetime]]) -> int:
     """How many of these identities are in the history."""
-    t = TABLES[kind]
     sql = (
         f"SELECT count(*) FROM unnest($1::text[], $2::timestamptz[]) g(id, ts) "  # noqa: S608
-        f"JOIN {t.history} h ON h.{t.device} = g.id AND h.ts = g.ts"
+        f"JOIN {kind.history_table} h ON h.{kind.id_column} = g.id AND h.ts = g.ts"
     )
     count: int = await connection.fetchval(sql, [i[0] for i in identities], [i[1] for i in identities])
     return count

@@ -1,18 +1,17 @@
 """From one device's ledger entries: what the history and the rejects must hold, may hold, and must not."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
-from bridge.reading import DeviceId, Kind, parse_timestamp
-from simulator.database import TABLES, Period
-from simulator.ledger import IN_ARRAY, VIA_HTTP
-from simulator.ledger_reader import Ledger
+from bridge.contract import KIND_OF, Kind
+from bridge.reading import DeviceId
+from simulator.database import Period
+from simulator.ledger import IN_ARRAY
+from simulator.ledger_reader import TOLD, Ledger
 from simulator.reject import kept_payload
+from simulator.stored import Values, stored, time_of
 
-Values = tuple[Any, ...]
 Reject = tuple[str, bytes]
 """Reason, and the payload as it is kept."""
 
@@ -26,42 +25,46 @@ class Expected:
     values: dict[datetime, Values] = field(default_factory=dict)
     acks: dict[datetime, int] = field(default_factory=dict)
     rejects: dict[Reject, int] = field(default_factory=dict)
+    warnings: int = 0
+    """Warnings that a receipt or an answer told as it should."""
+    told_wrongly: list[str] = field(default_factory=list)
+    """Readings whose receipt or answer has other warnings than it should."""
+
+    def add(self, payload: bytes, acks: int, told: frozenset[str]) -> None:
+        """Take a reading that should be stored. The first values that were sent for a device time stay."""
+        at, values, warnings = stored(self.kind, payload)
+        self.values.setdefault(at, values)
+        self.acks[at] = self.acks.get(at, 0) | acks
+        if not acks & TOLD:
+            return
+        if told == warnings:
+            self.warnings += len(warnings)
+        else:
+            self.told_wrongly.append(f"{self.device} {at.isoformat()}: {sorted(told)}, due {sorted(warnings)}")
 
 
 def expected_of(ledger: Ledger, device: int, numbers: Iterable[int]) -> Expected:
-    """Gather a device's items. The first values that were sent for a device time are those that stay."""
+    """Gather a device's items."""
     kind, name = ledger.devices[device]
-    expected = Expected(kind, name)
+    expected = Expected(KIND_OF[kind], name)
     for number in numbers:
         payload, expect, flags, acks = ledger.item(number)
         if expect == "stored":
-            at, values = values_of(kind, payload)
-            expected.values.setdefault(at, values)
-            expected.acks[at] = expected.acks.get(at, 0) | acks
+            expected.add(payload, acks, frozenset(ledger.warnings.get(number, ())))
         else:
-            reject = expect, kept_payload(payload, expect, alone=not flags & (IN_ARRAY | VIA_HTTP))
+            reject = expect, kept_payload(payload, expect, in_array=bool(flags & IN_ARRAY))
             expected.rejects[reject] = expected.rejects.get(reject, 0) | acks
     return expected
-
-
-def values_of(kind: Kind, payload: bytes) -> tuple[datetime, Values]:
-    """Device time, and (extra, values...) as a row of the history has them."""
-    reading = json.loads(payload)
-    tables = TABLES[kind]
-    del reading[tables.id_field]
-    at = parse_timestamp(reading.pop("timestamp"))
-    values = tuple(float(reading.pop(name)) for name in tables.fields)
-    return at, (reading or None, *values)
 
 
 def period_of(ledger: Ledger) -> Period | None:
     """From the first to the last device time that should be stored; None when there is none."""
     first = last = None
-    for device, (kind, _) in enumerate(ledger.devices):
+    for device in range(len(ledger.devices)):
         for number in ledger.numbers_of(device):
             item = ledger.item(number)
             if item.expect == "stored":
-                at, _ = values_of(kind, item.payload)
+                at = time_of(item.payload)
                 first = at if first is None or at < first else first
                 last = at if last is None or at > last else last
     return None if first is None or last is None else (first, last)

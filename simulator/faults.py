@@ -5,13 +5,15 @@ wrong, sends the reading again in good order. So the history must hold the simul
 faults are on. At most one fault befalls a reading.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from random import Random
 
-from bridge.payload import METER, VEHICLE
-from bridge.reading import MeterReading, VehicleReading
+from bridge.contract import KINDS
+from bridge.payload import PAYLOADS
+from bridge.reading import Reading
 from bridge.wire import MAX_READINGS_PER_MESSAGE, encode
 from simulator.malformed import ANYWHERE, MALFORMATIONS
 from simulator.message import STORED, Item, Message, expectation, single
@@ -129,15 +131,20 @@ class Faults:
             off = self._random.choice(_AHEAD) + self._beyond_run
         else:
             off = -self._random.choice(_BEHIND)
-        return encode(reading._replace(timestamp=reading.timestamp + off))
+        return encode(reading.changed(at=reading.timestamp + off))
 
 
 def _other_values(payload: bytes) -> bytes:
-    reading = _parsed(payload)
-    if isinstance(reading, VehicleReading):
-        return encode(reading._replace(kwh_delivered_dc=round(reading.kwh_delivered_dc + 0.5, 6)))
-    return encode(reading._replace(kwh_consumed_ac=round(reading.kwh_consumed_ac + 0.5, 6)))
+    """The reading with half a kWh more, or less where that is beyond the limit, and without unknown fields."""
+    good = _parsed(payload).with_extra(None)
+    energy = next(measure for measure in good.measures if measure.sort != "gauge")
+    value = getattr(good, energy.column)
+    other = round(value + 0.5, 6)
+    return encode(good.changed(**{energy.column: other if other <= energy.most else round(value - 0.5, 6)}))
 
 
-def _parsed(payload: bytes) -> VehicleReading | MeterReading:
-    return (VEHICLE if payload.startswith(b'{"v') else METER).from_json(payload)
+def _parsed(payload: bytes) -> Reading:
+    """The reading that is stored of it: without the gauges that are refused."""
+    fields = json.loads(payload)
+    contract = next(PAYLOADS[kind.name] for kind in KINDS if kind.id_field in fields)
+    return contract.leniently(fields).reading

@@ -13,11 +13,13 @@ FAULTS = {
     "duplicated": "in the history more than once",
     "invented": "in the history, never sent",
     "different": "in the history with other values than were sent",
-    "live not newest": "the live row is not the newest of the history",
+    "live differs": "the live row is not the newest of the history with the last known values",
     "reject missing": "acknowledged, should be in the rejects",
     "reject duplicated": "in the rejects more than once",
     "reject unexpected": "in the rejects, but no such thing was sent, or not for this reason",
-    "energy differs": "a device's total is not the simulated truth",
+    "warnings differ": "a receipt or an answer has other warnings than it should",
+    "energy differs": "a device's total of interval energies is not the simulated truth",
+    "register differs": "a register's values do not prove the energy of the simulated truth",
     "efficiency differs": "a vehicle's DC over AC is not the simulated truth",
 }
 """Everything that may be wrong; each must be 0."""

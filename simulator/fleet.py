@@ -1,20 +1,31 @@
 """The fleet: seeded vehicles and meters, stepped minute by minute. The same seed and start give the same bytes.
 
-A vehicle's `kwhDeliveredDc` is what passes its charging port: positive while it charges, negative while it feeds the
+A vehicle's interval energy is what passes its charging port: positive while it charges, negative while it feeds the
 grid, zero while it drives (its state of charge falls all the same). Delivered DC over consumed AC is then the
 efficiency of charging. Energies are whole micro-kWh, so that sums are exact whatever their order.
+
+Profiles have randomness of their own, one sequence a device: whatever they are, the fleet lives the same minutes.
 """
 
+import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from random import Random
 from typing import NamedTuple
 
-from bridge.reading import DeviceId, Kind, device_id
+from bridge.contract import KIND_OF, METER, VEHICLE, Kind
+from bridge.reading import DeviceId, device_id
 from simulator import physics
+from simulator.counters import CounterTruth
+from simulator.profiles import PLAIN, Shares, profile_of
+from simulator.reporter import MICRO, Report, Reporter, Value
 from simulator.vehicle import Vehicle
 
-MICRO = 1_000_000
+REGISTERS: dict[Kind, tuple[str, str]] = {
+    VEHICLE: ("kwhChargedRegister", "kwhDischargedRegister"),
+    METER: ("kwhImportRegister", "kwhExportRegister"),
+}
+"""Of each kind the counters of positive and of negative energy."""
 _CHARGER_KW = ((2.3, 1), (3.7, 1), (7.4, 1), (11.0, 3), (11.0, 3), (22.0, 3))
 _HOME_SHARE = 0.8
 
@@ -22,7 +33,7 @@ _HOME_SHARE = 0.8
 class Device(NamedTuple):
     """A device of the fleet."""
 
-    kind: Kind
+    kind: str
     id: DeviceId
 
 
@@ -64,31 +75,41 @@ class Meter:
 class Fleet:
     """Vehicles are devices 0 to `vehicles` - 1, meters follow. `start` is a whole minute in UTC."""
 
-    def __init__(self, seed: int, vehicles: int, meters: int, start: datetime, name: str = "") -> None:
+    def __init__(
+        self, seed: int, vehicles: int, meters: int, start: datetime, name: str = "", shares: Shares = PLAIN
+    ) -> None:
         self._random = Random(seed)
         self._start = start
         self._minute = 0
         ids = [f"{name}EV_{n:05d}" for n in range(vehicles)], [f"{name}METER_{n:05d}" for n in range(meters)]
-        self.devices = [Device("vehicle", device_id(i)) for i in ids[0]] + [
-            Device("meter", device_id(i)) for i in ids[1]
+        self.devices = [
+            Device(kind.name, device_id(i)) for kind, own in zip((VEHICLE, METER), ids, strict=True) for i in own
         ]
         self._vehicles = [Vehicle(self._random) for _ in range(vehicles)]
         self._meters = [Meter(self._random, n if n < vehicles else None) for n in range(meters)]
         self._free = set(range(meters))
         self._seconds_ms = [self._random.randrange(60_000) for _ in self.devices]
         self._order = sorted(range(len(self.devices)), key=self._seconds_ms.__getitem__)
-        self._heads = [f'{{"{device.kind}Id":"{device.id}",' for device in self.devices]
-        self._tails = [f'{_seconds_text(ms)}Z"}}' for ms in self._seconds_ms]
+        self._heads = [f'{{"{KIND_OF[device.kind].id_field}":"{device.id}",' for device in self.devices]
+        self._reporters = [
+            _reporter(device, Random(f"profile {seed} {n}"), shares) for n, device in enumerate(self.devices)
+        ]
         self.delivered_micro = [0] * len(self.devices)
-        """Truth: energy of the readings emitted so far, in micro-kWh, by device."""
+        """Truth: interval energy of the readings emitted so far, in micro-kWh, by device."""
         self.consumed_micro = [0] * vehicles
-        """Truth: AC of the meters that fed each vehicle, in micro-kWh."""
+        """Truth: interval energy of the meters that fed each vehicle, in micro-kWh."""
+        self.counted: dict[int, tuple[CounterTruth, CounterTruth]] = {}
+        """Truth: energy that the registers of the readings emitted so far prove, by device that has them."""
         for number, vehicle in enumerate(self._vehicles):
             self._replug(number, vehicle)
 
+    @property
+    def _minute_of_day(self) -> int:
+        return (self._start.hour * 60 + self._start.minute + self._minute) % 1440
+
     def step(self) -> list[Assignment]:
         """Let a minute pass. Returns the assignments that hold from its beginning on: at first every meter's."""
-        minute_of_day = (self._start.hour * 60 + self._start.minute + self._minute) % 1440
+        minute_of_day = self._minute_of_day
         ambient_c = physics.ambient_temp_c(minute_of_day)
         changed: list[int] = []
         for number, vehicle in enumerate(self._vehicles):
@@ -106,33 +127,50 @@ class Fleet:
         """The readings of the minute that has passed, in the order in which they are due."""
         minute = self._minute - 1
         prefix = (self._start + timedelta(minutes=minute)).isoformat()[:17]
-        vehicles = len(self._vehicles)
+        for report, device in self._reports():
+            self._count(device, report)
+            values = ",".join([f'"{name}":{_text(value)}' for name, value in report.values.items()])
+            at = f"{prefix}{_seconds_text(report.at_ms)}Z"
+            payload = f'{self._heads[device]}{values},"timestamp":"{at}"}}'.encode()
+            yield Emission(minute * 60 + report.at_ms / 1000, minute, device, payload)
+
+    def _reports(self) -> list[tuple[Report, int]]:
+        """The readings of all devices, in the order in which they are due."""
+        minute_of_day, vehicles = (self._minute_of_day - 1) % 1440, len(self._vehicles)
+        reports = []
         for device in self._order:
-            is_vehicle = device < vehicles
-            values = self._vehicle_values(device) if is_vehicle else self._meter_values(device - vehicles)
-            payload = f'{self._heads[device]}{values},"timestamp":"{prefix}{self._tails[device]}'.encode()
-            yield Emission(minute * 60 + self._seconds_ms[device] / 1000, minute, device, payload)
+            micro, gauges = self._of_vehicle(device) if device < vehicles else self._of_meter(device - vehicles)
+            own = self._reporters[device].reports(minute_of_day, self._seconds_ms[device], micro, gauges)
+            reports += [(report, device) for report in own]
+        reports.sort(key=lambda one: one[0].at_ms)
+        return reports
 
-    def _vehicle_values(self, number: int) -> str:
+    def _of_vehicle(self, number: int) -> tuple[int, dict[str, float]]:
         vehicle = self._vehicles[number]
-        micro = vehicle.dc_micro
-        self.delivered_micro[number] += micro
-        return (
-            f'"soc":{round(vehicle.soc, 2)!r},"kwhDeliveredDc":{micro / MICRO!r},'
-            f'"batteryTemp":{round(vehicle.battery_temp_c, 1)!r}'
-        )
+        return vehicle.dc_micro, {
+            "soc": round(vehicle.soc, 2),
+            "batteryTemp": round(vehicle.battery_temp_c, 1),
+            "powerKw": vehicle.dc_micro * 60 / MICRO,
+        }
 
-    def _meter_values(self, number: int) -> str:
+    def _of_meter(self, number: int) -> tuple[int, dict[str, float]]:
         meter = self._meters[number]
         ac_kw = meter.standby_kw
         if meter.plugged is not None:
             ac_kw += self._vehicles[meter.plugged].ac_kw
-        micro = round(ac_kw / 60 * MICRO)
-        self.delivered_micro[len(self._vehicles) + number] += micro
-        if (fed := meter.feeds) is not None:
-            self.consumed_micro[fed] += micro
         voltage = physics.sagging_v(meter.no_load_v, ac_kw, meter.phases) + self._random.random() - 0.5
-        return f'"kwhConsumedAc":{micro / MICRO!r},"voltage":{round(voltage, 1)!r}'
+        return round(ac_kw / 60 * MICRO), {"voltage": round(voltage, 1), "powerKw": round(ac_kw, 3)}
+
+    def _count(self, device: int, report: Report) -> None:
+        """Take a reading that leaves into the books."""
+        self.delivered_micro[device] += report.interval_micro
+        meter = device - len(self._vehicles)
+        if meter >= 0 and (fed := self._meters[meter].feeds) is not None:
+            self.consumed_micro[fed] += report.interval_micro
+        if report.counters:
+            truths = self.counted.setdefault(device, (CounterTruth(), CounterTruth()))
+            for truth, value in zip(truths, report.counters, strict=True):
+                truth.report(report.epoch, value)
 
     def _replug(self, number: int, vehicle: Vehicle) -> list[int]:
         """Unplug, and plug in again where the vehicle wants to be. Returns the meters that feed another vehicle now."""
@@ -161,6 +199,16 @@ class Fleet:
             meter = self._random.randrange(len(self._meters))
             if meter in self._free:
                 return meter
+
+
+def _text(value: Value) -> str:
+    """A value as JSON."""
+    return repr(value) if type(value) is float else json.dumps(value)
+
+
+def _reporter(device: Device, random: Random, shares: Shares) -> Reporter:
+    kind = KIND_OF[device.kind]
+    return Reporter(kind, profile_of(kind, shares, random), REGISTERS[kind], random)
 
 
 def _seconds_text(ms: int) -> str:

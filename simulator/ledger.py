@@ -10,8 +10,10 @@ Records, little-endian, by their first byte:
     D kind length id                               a device; numbered from 0 in order of appearance
     S device expectation flags length payload      an item, before it is sent; numbered from 0
     P|R|C|X first count                            items acknowledged: by PUBACK, receipt, HTTP answer; X: refused
+    W item length text                             what a receipt or answer warned of in an item, as `field: code`
     A meter valid_from_us vehicle                  an assignment that the API has taken (vehicle 2^32-1: nobody)
-    T device micro_kwh consumed_micro_kwh          simulated truth at the end, of each device
+    T device micro_kwh consumed_micro_kwh          simulated truth at the end, of each device: interval energies
+    G device micro_kwh length name                 the same for a register: the energy that its values prove
     E                                              the end: all was sent
 """
 
@@ -19,11 +21,11 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bridge.reading import Kind
+from bridge.contract import KINDS
 from simulator.message import EXPECTATIONS, Item
 
 MAGIC = b"fleet-ledger 1\n"
@@ -33,12 +35,15 @@ ACK = struct.Struct("<cII")
 DEVICE = struct.Struct("<cBB")
 ASSIGNED = struct.Struct("<cIqI")
 TRUTH = struct.Struct("<cIqq")
+COUNTED = struct.Struct("<cIqB")
+WARNED = struct.Struct("<cIB")
 HEADER = struct.Struct("<cI")
 NOBODY = 2**32 - 1
 
 VIA_HTTP, IN_ARRAY, RECEIPT_ASKED = 1, 2, 4
 PUBACK, RECEIPT, ANSWERED, REFUSED = b"P", b"R", b"C", b"X"
-_KINDS: tuple[Kind, Kind] = ("vehicle", "meter")
+KIND_NAMES = [kind.name for kind in KINDS]
+"""A device's kind is an index into them."""
 
 
 class LedgerWriter:
@@ -54,9 +59,9 @@ class LedgerWriter:
         self._file.write(MAGIC)
         self._parts += (HEADER.pack(b"H", len(text)), text)
 
-    def device(self, kind: Kind, name: str) -> None:
+    def device(self, kind: str, name: str) -> None:
         """Declare the next device."""
-        self._parts += (DEVICE.pack(b"D", _KINDS.index(kind), len(name)), name.encode())
+        self._parts += (DEVICE.pack(b"D", KIND_NAMES.index(kind), len(name)), name.encode())
 
     def sent(self, device: int, items: Sequence[Item], flags: int) -> int:
         """Record items that are about to be sent. Returns the first one's number. Flush before sending."""
@@ -71,6 +76,13 @@ class LedgerWriter:
         """Record how `count` items from `first` on were acknowledged."""
         self._parts.append(ACK.pack(how, first, count))
 
+    def warned(self, first: int, warnings: Sequence[Mapping[str, Any]]) -> int:
+        """Record the `warnings` of a receipt or answer; `first` is the item at its index 0. Returns how many."""
+        for warning in warnings:
+            text = f"{warning['field']}: {warning['reason'].partition(':')[0]}".encode()[:255]
+            self._parts += (WARNED.pack(b"W", first + warning["index"], len(text)), text)
+        return len(warnings)
+
     def assigned(self, meter: int, valid_from_us: int, vehicle: int | None) -> None:
         """Record an assignment that the API has confirmed."""
         self._parts.append(ASSIGNED.pack(b"A", meter, valid_from_us, NOBODY if vehicle is None else vehicle))
@@ -78,6 +90,11 @@ class LedgerWriter:
     def truth(self, device: int, delivered_micro: int, consumed_micro: int) -> None:
         """Record a device's true energy, and for a vehicle the AC that was taken for it, in micro-kWh."""
         self._parts.append(TRUTH.pack(b"T", device, delivered_micro, consumed_micro))
+
+    def counted(self, device: int, register: str, micro: int) -> None:
+        """Record the true energy that the values of a device's register prove, in micro-kWh."""
+        name = register.encode()
+        self._parts += (COUNTED.pack(b"G", device, micro, len(name)), name)
 
     def flush(self) -> None:
         """Hand everything recorded so far to the system as one block."""

@@ -10,11 +10,13 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bridge.reading import DeviceId, Kind, device_id
+from bridge.reading import DeviceId, device_id
 from simulator import ledger as form
 
 ACK_BITS = {form.PUBACK: 1, form.RECEIPT: 2, form.ANSWERED: 4, form.REFUSED: 8}
 ACKNOWLEDGED = 1 | 2 | 4
+TOLD = 2 | 4
+"""A receipt or an answer said what became of the item."""
 
 
 class DamagedLedger(Exception):
@@ -36,10 +38,14 @@ class Ledger:
 
     file: "mmap.mmap | bytes"
     info: dict[str, Any] = field(default_factory=dict)
-    devices: list[tuple[Kind, DeviceId]] = field(default_factory=list)
+    devices: list[tuple[str, DeviceId]] = field(default_factory=list)
     assignments: list[tuple[int, int, int | None]] = field(default_factory=list)
     """Meter, valid from (microseconds since 1970), vehicle."""
     truth: dict[int, tuple[int, int]] = field(default_factory=dict)
+    counted: dict[tuple[int, str], int] = field(default_factory=dict)
+    """True energy that a device's register proves, in micro-kWh, by device and the register's name."""
+    warnings: dict[int, set[str]] = field(default_factory=dict)
+    """What receipts and answers warned of, as `field: code`, by item."""
     acks: bytearray = field(default_factory=bytearray)
     complete: bool = False
     torn_bytes: int = 0
@@ -134,10 +140,25 @@ def _read_rare(ledger: Ledger, kind: bytes, offset: int) -> int:
     content = ledger.file
     if kind == b"D":
         _, which, length = form.DEVICE.unpack_from(content, offset)
-        start = offset + form.DEVICE.size
-        name = bytes(content[start : start + length]).decode()
-        ledger.devices.append(("meter" if which else "vehicle", device_id(name)))
-        return start + int(length)
+        name, end = _text(ledger, offset + form.DEVICE.size, length)
+        ledger.devices.append((form.KIND_NAMES[which], device_id(name)))
+        return end
+    if kind == b"W":
+        _, number, length = form.WARNED.unpack_from(content, offset)
+        warning, end = _text(ledger, offset + form.WARNED.size, length)
+        ledger.warnings.setdefault(number, set()).add(warning)
+        return end
+    if kind == b"H":
+        _, length = form.HEADER.unpack_from(content, offset)
+        text, end = _text(ledger, offset + form.HEADER.size, length)
+        ledger.info = json.loads(text)
+        return end
+    return _read_truth(ledger, kind, offset)
+
+
+def _read_truth(ledger: Ledger, kind: bytes, offset: int) -> int:
+    """A record of what is true. Returns where the next one begins."""
+    content = ledger.file
     if kind == b"A":
         _, meter, valid_from_us, vehicle = form.ASSIGNED.unpack_from(content, offset)
         ledger.assignments.append((meter, valid_from_us, None if vehicle == form.NOBODY else vehicle))
@@ -146,12 +167,17 @@ def _read_rare(ledger: Ledger, kind: bytes, offset: int) -> int:
         _, device, delivered, consumed = form.TRUTH.unpack_from(content, offset)
         ledger.truth[device] = delivered, consumed
         return offset + form.TRUTH.size
-    if kind == b"H":
-        _, length = form.HEADER.unpack_from(content, offset)
-        start = offset + form.HEADER.size
-        ledger.info = json.loads(bytes(content[start : start + length]))
-        return start + int(length)
+    if kind == b"G":
+        _, device, micro, length = form.COUNTED.unpack_from(content, offset)
+        register, end = _text(ledger, offset + form.COUNTED.size, length)
+        ledger.counted[device, register] = micro
+        return end
     if kind == b"E":
         ledger.complete = True
         return offset + 1
     raise DamagedLedger(f"unknown record {kind!r} at byte {offset}")
+
+
+def _text(ledger: Ledger, start: int, length: int) -> tuple[str, int]:
+    """The text of so many bytes, and where it ends."""
+    return bytes(ledger.file[start : start + length]).decode(), start + length

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from bridge.contract import KINDS
 from bridge.errors import Reason
 
 
@@ -19,11 +20,25 @@ class Malformation(NamedTuple):
     anywhere: bool = True
 
 
+_ENERGIES = [measure.name for kind in KINDS for measure in kind.measures if measure.sort != "gauge"]
+
+
 def _changed(**changes: Any) -> Callable[[bytes], bytes]:
     """Fields set to other values, or added."""
 
     def spoil(payload: bytes) -> bytes:
         return json.dumps({**json.loads(payload), **changes}).encode()
+
+    return spoil
+
+
+def _with_energy(change: Callable[[Any], Any]) -> Callable[[bytes], bytes]:
+    """The first energy of the reading changed: a bad gauge would cost only itself."""
+
+    def spoil(payload: bytes) -> bytes:
+        reading = json.loads(payload)
+        name = next(name for name in reading if name in _ENERGIES)
+        return json.dumps({**reading, name: change(reading[name])}).encode()
 
     return spoil
 
@@ -36,26 +51,15 @@ def _naive(payload: bytes) -> bytes:
     return payload.replace(b'Z"}', b'"}')
 
 
-def _text_number(payload: bytes) -> bytes:
+def _without_measures(payload: bytes) -> bytes:
     reading = json.loads(payload)
-    name = "soc" if "soc" in reading else "voltage"
-    return json.dumps({**reading, name: str(reading[name])}).encode()
+    measures = {measure.name for kind in KINDS for measure in kind.measures}
+    return json.dumps({name: None if name in measures else value for name, value in reading.items()}).encode()
 
 
 def _both_kinds(payload: bytes) -> bytes:
-    reading = json.loads(payload)
-    return json.dumps({**reading, "vehicleId": "EV_X", "meterId": "METER_X", **reading}).encode()
-
-
-def _with_first_value(literal: bytes) -> Callable[[bytes], bytes]:
-    """The energy replaced by a literal that `json.dumps` would not write."""
-
-    def spoil(payload: bytes) -> bytes:
-        before, after = payload.split(b'"kwh', 1)
-        name, rest = after.split(b":", 1)
-        return before + b'"kwh' + name + b":" + literal + b"," + rest.split(b",", 1)[1]
-
-    return spoil
+    both = {kind.id_field: f"{kind.name}-x" for kind in KINDS}
+    return json.dumps({**both, **json.loads(payload)}).encode()
 
 
 def _other_device(payload: bytes) -> bytes:
@@ -66,16 +70,16 @@ MALFORMATIONS = (
     Malformation("invalid_field", _without_timestamp),
     Malformation("invalid_field", _naive),
     Malformation("invalid_field", _changed(timestamp=1760000000)),
-    Malformation("invalid_field", _text_number),
-    Malformation("invalid_field", _changed(soc=250.0, voltage=-5.0)),
-    Malformation("invalid_field", _changed(kwhDeliveredDc=None, kwhConsumedAc=None)),
-    Malformation("invalid_field", _with_first_value(b"NaN")),
-    Malformation("invalid_field", _changed(kwhDeliveredDc=1e300, kwhConsumedAc=1e300)),
-    Malformation("invalid_field", _changed(note="cut\0here")),
+    Malformation("invalid_field", _with_energy(str)),
+    Malformation("invalid_field", _with_energy(lambda _: -1e10)),
+    Malformation("invalid_field", _without_measures),
+    Malformation("invalid_field", _with_energy(lambda _: float("nan"))),
+    Malformation("invalid_field", _with_energy(lambda _: 1e300)),
+    Malformation("invalid_field", _changed(timestamp="yesterday")),
     Malformation("not_a_reading", _both_kinds, anywhere=False),
     Malformation("not_json", lambda payload: payload[: len(payload) // 2], anywhere=False),
-    Malformation("not_json", lambda payload: payload.replace(b"timestamp", b"time\xff\xfestamp"), anywhere=False),
-    Malformation("not_json", lambda payload: b"[" * 2000 + payload, anywhere=False),
+    Malformation("not_json", lambda payload: payload.replace(b":", b"\xff\xfe:", 1), anywhere=False),
+    Malformation("not_json", lambda payload: b'{"a":' * 2000 + payload, anywhere=False),
     Malformation("not_json", lambda _: b"", anywhere=False),
     Malformation("not_a_reading", lambda _: b"[]", anywhere=False),
     Malformation("not_a_reading", lambda payload: json.dumps(payload.decode()).encode(), anywhere=False),

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import mqtt5
 
+from bridge.contract import KIND_OF
 from simulator.endpoints import Broker
 from simulator.fleet import Device
 from simulator.lane import Waiting
@@ -54,7 +55,7 @@ class MqttLane:
         waiting: Waiting,
     ) -> None:
         self._broker, self._client_id = broker, client_id
-        self._topics = {number: f"fleet/{device.kind}/{device.id}/" for number, device in devices.items()}
+        self._topics = {number: KIND_OF[device.kind].topic(device.id) for number, device in devices.items()}
         self._ledger, self._tally, self._run_id = ledger, tally, run_id
         self._receipt_share = receipt_share
         self._owed_receipts = 0.0
@@ -138,7 +139,7 @@ class MqttLane:
 
     async def _subscribe(self, connection: Connection) -> None:
         """Each device listens to its own receipts, by name: no wildcard hears another's."""
-        own = [topic + "receipt" for topic in self._topics.values()] if self._receipt_share else []
+        own = [_receipt_topic(topic) for topic in self._topics.values()] if self._receipt_share else []
         for start in range(0, len(own), _FILTERS_PER_SUBSCRIBE):
             topics = own[start : start + _FILTERS_PER_SUBSCRIBE]
             filters = [mqtt5.TopicFilter(topic, max_qos=mqtt5.QoS.AT_LEAST_ONCE) for topic in topics]
@@ -186,11 +187,11 @@ class MqttLane:
             self._owed_receipts -= 1
             self._awaited[first] = now
         packet = mqtt5.PublishPacket(
-            topic + "telemetry",
+            topic,
             message.payload,
             qos=mqtt5.QoS.AT_LEAST_ONCE,
             packet_id=packet_id,
-            response_topic=topic + "receipt" if asks else None,
+            response_topic=_receipt_topic(topic) if asks else None,
             correlation_data=CORRELATION.pack(self._run_id, first, count) if asks else None,
         ).write()
         self._in_flight[packet_id] = _InFlight(now, first, count, packet)
@@ -242,6 +243,13 @@ class MqttLane:
             return
         self._ledger.acknowledged(RECEIPT, first, count)
         self._tally.receipts += count
-        self._tally.rejected += len(json.loads(packet.payload)["rejected"])
+        receipt = json.loads(packet.payload)
+        self._tally.rejected += len(receipt["rejected"])
+        self._tally.warnings += self._ledger.warned(first, receipt.get("warnings", ()))
         if (asked_at := self._awaited.pop(first, None)) is not None:
             self._tally.receipt_latency.add(now - asked_at, count)
+
+
+def _receipt_topic(topic: str) -> str:
+    """Where a device that publishes to `topic` is told what became of its messages."""
+    return topic.removesuffix("telemetry") + "receipt"

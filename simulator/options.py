@@ -1,13 +1,15 @@
 """The command line's options that `run` and `replay` share, and how they become a route."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
 from simulator.carriers import Route, Via
 from simulator.endpoints import Api, broker_of
+from simulator.profiles import PLAIN, REAL, Shares
 
 MqttUrl = Annotated[
     str, typer.Option(envvar="FLEET_MQTT_URL", help="mqtt[s]://[user:password@]host[:port]", show_envvar=True)
@@ -29,6 +31,36 @@ Assignments = Annotated[bool, typer.Option(help="Tell the API which vehicle each
 LedgerFile = Annotated[Path | None, typer.Option(help="A new file; ledger-<time> in this directory by default.")]
 Fsync = Annotated[bool, typer.Option("--fsync", help="The ledger reaches the disk before its messages leave.")]
 Name = Annotated[str, typer.Option(help="Put before every device id: a fleet of its own.")]
+
+
+def _share(meaning: str) -> Any:
+    return typer.Option(min=0, max=1, help=meaning, rich_help_panel="Devices, as shares of all devices")
+
+
+ProfileOption = Annotated[
+    Literal["plain", "real"],
+    typer.Option(
+        help="plain: every device sends the same measures once a minute; real: a share of each property below.",
+        rich_help_panel="Devices, as shares of all devices",
+    ),
+]
+Registers = Annotated[float | None, _share("Counters beside the interval energy or instead of it; lost readings.")]
+NoTemperature = Annotated[float | None, _share("Vehicles without a battery temperature.")]
+NoVoltage = Annotated[float | None, _share("Meters without a voltage.")]
+Power = Annotated[float | None, _share("Power as well.")]
+Fast = Annotated[float | None, _share("A reading every 10 s.")]
+Slow = Annotated[float | None, _share("A reading every 15 min.")]
+Sentinels = Annotated[float | None, _share("65535, -127, unknown or null as the value of a gauge now and then.")]
+CountersAsIntervals = Annotated[float | None, _share("A counter in the field of the interval energy.")]
+
+
+def shares_of(profile: Literal["plain", "real"], **given: float | None) -> Shares:
+    """The profile's shares with those that are given. Raises `typer.BadParameter` when paces exceed all devices."""
+    usual = asdict(REAL if profile == "real" else PLAIN)
+    shares = Shares(**(usual | {name: share for name, share in given.items() if share is not None}))
+    if shares.fast + shares.slow > 1:
+        raise typer.BadParameter("--fast and --slow are together at most 1")
+    return shares
 
 
 def route_of(

@@ -41,6 +41,8 @@ def summary(tally: Tally, rate: float) -> str:
     }
     parts += [f"{name} {text}" for name, latency in latencies.items() if (text := _text(latency))]
     parts.append(f"rejects told {tally.rejected:,}")
+    if tally.warnings:
+        parts.append(f"warnings told {tally.warnings:,}")
     if tally.refused:
         parts.append(f"refused by the broker {tally.refused:,}")
     if tally.assignments:

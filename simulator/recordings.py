@@ -14,15 +14,13 @@ from typing import TextIO
 
 from pydantic import ValidationError
 
-from bridge.payload import METER, VEHICLE, Payload, R
+from bridge.contract import KINDS, Kind
+from bridge.payload import PAYLOADS
 from bridge.reading import Reading, jsonb_text
 
 Row = dict[str, str | None]
 
-_NUMBERS = {
-    "vehicleId": frozenset({"soc", "kwhDeliveredDc", "batteryTemp"}),
-    "meterId": frozenset({"kwhConsumedAc", "voltage"}),
-}
+_NUMBERS = {kind.id_field: frozenset(measure.name for measure in kind.measures) for kind in KINDS}
 
 
 class NotARecording(ValueError):
@@ -72,38 +70,43 @@ def number(where: str, row: Row, name: str) -> float:
 
 def reading(where: str, fields: Mapping[str, object]) -> Reading:
     """The fields, by their names in the contract, as a reading of the kind that they name; raises as `checked`."""
-    if ("vehicleId" in fields) == ("meterId" in fields):
-        raise NotARecording(f"{where}: either vehicleId or meterId is required")
-    if "vehicleId" in fields:
-        return checked(where, VEHICLE, fields)
-    return checked(where, METER, fields)
+    named = [kind for kind in KINDS if kind.id_field in fields]
+    if len(named) != 1:
+        raise NotARecording(f"{where}: either {' or '.join(kind.id_field for kind in KINDS)} is required")
+    return checked(where, named[0], fields)
 
 
-def checked(where: str, contract: Payload[R], fields: Mapping[str, object]) -> R:
-    """The fields, by their names in the contract, as a reading that the bridge takes.
+def checked(where: str, kind: Kind, fields: Mapping[str, object]) -> Reading:
+    """The fields, by their names in the contract, as a reading that the bridge takes; a null measure is absent.
 
     Raises `NotARecording` for a value outside the contract's limits, and for extra fields that cannot be stored.
     """
     try:
-        valid = contract.from_fields(dict(fields))
+        measured = _NUMBERS[kind.id_field]
+        given = {name: value for name, value in fields.items() if value is not None or name not in measured}
+        valid = PAYLOADS[kind.name].from_fields(given)
         jsonb_text(valid.extra or {})
     except ValidationError as error:
         first = error.errors()[0]
-        raise NotARecording(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise NotARecording(": ".join([where, *map(str, first["loc"]), first["msg"]])) from None
     except ValueError as error:
         raise NotARecording(f"{where}: extra fields: {error}") from None
     return valid
 
 
 def canonical_csv(path: Path) -> Iterator[Reading]:
-    """CSV whose header names the contract's fields; other columns become extra fields, kept as text."""
+    """CSV whose header names any of the contract's fields; an empty cell is a measure that the reading lacks.
+
+    Other columns become extra fields, kept as text.
+    """
     return _in_order_of_time(reading(where, _typed(where, row)) for where, row in rows(path))
 
 
 def _typed(where: str, row: Row) -> dict[str, str | float]:
     """The numbers of the row's kind as numbers; a column that only the other kind has is an extra one."""
-    numbers = _NUMBERS["vehicleId" if "vehicleId" in row else "meterId"]
-    return {name: (number if name in numbers else text)(where, row, name) for name in row}
+    numbers = next((names for id_field, names in _NUMBERS.items() if id_field in row), frozenset[str]())
+    given = [name for name in row if name not in numbers or text(where, row, name).strip()]
+    return {name: (number if name in numbers else text)(where, row, name) for name in given}
 
 
 def canonical_ndjson(path: Path) -> Iterator[Reading]:

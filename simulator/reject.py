@@ -3,14 +3,9 @@
 import json
 
 
-def kept_payload(payload: bytes, expect: str, alone: bool) -> bytes:
-    """A message of its own is kept as it came; an element of an array or a line of a body as JSON written anew.
+def kept_payload(payload: bytes, expect: str, in_array: bool) -> bytes:
+    """A message of its own and a line of a body are kept as they came; an element of an array is encoded again.
 
     A conflict is a sound reading, kept in the contract's form, which is the form that we send.
     """
-    if alone or expect == "conflict":
-        return payload
-    try:
-        return json.dumps(json.loads(payload)).encode()
-    except ValueError:
-        return payload  # a line that is no JSON
+    return json.dumps(json.loads(payload)).encode() if in_array and expect != "conflict" else payload

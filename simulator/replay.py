@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bridge.reading import DeviceId, MeterReading, Reading, VehicleReading, device_id
+from bridge.contract import METER, VEHICLE
+from bridge.reading import DeviceId, Reading, device_id
 from bridge.wire import encode
 from simulator.carriers import Carriers, Route, carriers
 from simulator.converters import CONVERTERS, detect, shift
@@ -48,7 +49,7 @@ async def replay(
     console: Console,
 ) -> Tally:
     """Send the readings until all are acknowledged, or no more of them once `stop` is set."""
-    devices = {Device(reading.kind, reading.device): None for reading in readings}
+    devices = {Device(reading.kind.name, reading.device): None for reading in readings}
     numbers = {device: number for number, device in enumerate(devices)}
     info = {"mode": "replay", "files": [file.name for file in files], "speed": speed}
     async with carriers(route, list(devices), info, console) as lanes:
@@ -68,7 +69,7 @@ async def _send(
             (reading.timestamp - readings[0].timestamp).total_seconds(), stop
         ):
             return
-        await lanes.carry(single(numbers[Device(reading.kind, reading.device)], encode(reading)))
+        await lanes.carry(single(numbers[Device(reading.kind.name, reading.device)], encode(reading)))
 
 
 def pairing(readings: Sequence[Reading], numbers: Mapping[Device, int]) -> list[Assignment]:
@@ -77,7 +78,7 @@ def pairing(readings: Sequence[Reading], numbers: Mapping[Device, int]) -> list[
     meters = [number for device, number in numbers.items() if device.kind == "meter"]
     if len(vehicles) != 1 or len(meters) != 1:
         return []
-    since = min(reading.timestamp for reading in readings if reading.kind == "meter") - _MINUTE
+    since = min(reading.timestamp for reading in readings if reading.kind is METER) - _MINUTE
     return [Assignment(meters[0], since, vehicles[0])]
 
 
@@ -86,9 +87,9 @@ def totals(readings: Sequence[Reading]) -> list[str]:
     lines = []
     for device in dict.fromkeys((reading.kind, reading.device) for reading in readings):
         own = [reading for reading in readings if (reading.kind, reading.device) == device]
-        lines.append(f"{device[0]} {device[1]}: {len(own):,} readings, {_kwh(own):.4f} kWh")
-    meter = [reading for reading in readings if isinstance(reading, MeterReading)]
-    vehicle = [reading for reading in readings if isinstance(reading, VehicleReading)]
+        lines.append(f"{device[0].name} {device[1]}: {len(own):,} readings, {_kwh(own):.4f} kWh")
+    meter = [reading for reading in readings if reading.kind is METER]
+    vehicle = [reading for reading in readings if reading.kind is VEHICLE]
     if len(lines) == 2 and meter and vehicle and (ac := _kwh(meter)):
         begin, end = meter[0].timestamp, meter[-1].timestamp
         dc = _kwh([reading for reading in vehicle if begin <= reading.timestamp <= end])
@@ -102,4 +103,6 @@ def _kwh(readings: Sequence[Reading]) -> Decimal:
 
 
 def _energy(reading: Reading) -> float:
-    return reading.kwh_delivered_dc if isinstance(reading, VehicleReading) else reading.kwh_consumed_ac
+    """That of the interval; 0 where the reading has none."""
+    interval = reading.kind.interval
+    return reading.values().get(interval.name, 0.0) if interval else 0.0

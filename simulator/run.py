@@ -8,11 +8,14 @@ from datetime import datetime
 
 from rich.console import Console
 
+from bridge.contract import KIND_OF
 from bridge.reading import format_timestamp
 from simulator.carriers import Carriers, Route, carriers
 from simulator.faults import FaultRates, Faults
-from simulator.fleet import Emission, Fleet
+from simulator.fleet import REGISTERS, Emission, Fleet
+from simulator.ledger import LedgerWriter
 from simulator.pacing import Pacer
+from simulator.profiles import Shares
 from simulator.tally import Tally
 
 _UNBOUNDED_MINUTES = 60 * 24 * 3650
@@ -30,13 +33,14 @@ class Plan:
     minutes: int | None
     speed: float
     rates: FaultRates
+    shares: Shares
     prepare: bool
     """Make all readings before the first is sent: for measuring what receives them."""
 
 
 async def run(plan: Plan, route: Route, stop: asyncio.Event, console: Console) -> Tally:
     """Simulate until all minutes are over or `stop` is set; then send what is held back and wait for its acks."""
-    fleet = Fleet(plan.seed, plan.vehicles, plan.meters, plan.start, plan.name)
+    fleet = Fleet(plan.seed, plan.vehicles, plan.meters, plan.start, plan.name, plan.shares)
     via_http = [route.is_http(number % route.connections) for number in range(len(fleet.devices))]
     faults = Faults(plan.seed, plan.rates, plan.minutes or _UNBOUNDED_MINUTES, via_http)
     info = {**asdict(plan), "mode": "run", "start": format_timestamp(plan.start)}
@@ -45,10 +49,19 @@ async def run(plan: Plan, route: Route, stop: asyncio.Event, console: Console) -
         for message in faults.rest():
             await lanes.carry(message)
         await lanes.drained()
-        for device, delivered in enumerate(fleet.delivered_micro):
-            lanes.ledger.truth(device, delivered, fleet.consumed_micro[device] if device < plan.vehicles else 0)
+        _write_truth(fleet, lanes.ledger)
         lanes.ledger.close(complete=True)
     return lanes.tally
+
+
+def _write_truth(fleet: Fleet, ledger: LedgerWriter) -> None:
+    for device, delivered in enumerate(fleet.delivered_micro):
+        is_vehicle = device < len(fleet.consumed_micro)
+        ledger.truth(device, delivered, fleet.consumed_micro[device] if is_vehicle else 0)
+    for device, truths in fleet.counted.items():
+        registers = REGISTERS[KIND_OF[fleet.devices[device].kind]]
+        for register, truth in zip(registers, truths, strict=True):
+            ledger.counted(device, register, truth.micro)
 
 
 async def _simulate(plan: Plan, fleet: Fleet, faults: Faults, lanes: Carriers, stop: asyncio.Event) -> None:

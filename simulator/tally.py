@@ -37,6 +37,8 @@ class Tally:
     refused: int = 0
     rejected: int = 0
     """Told to be rejected, by receipt or HTTP answer."""
+    warnings: int = 0
+    """Told of readings that are stored, by receipt or HTTP answer."""
     reconnects: int = 0
     assignments: int = 0
     trouble: str = ""

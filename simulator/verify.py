@@ -12,15 +12,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import NamedTuple
 
 import asyncpg
 
-from bridge.reading import Kind
+from bridge.contract import KIND_OF, KINDS, METER, VEHICLE, Kind
 from simulator import database
+from simulator.counters import counted_kwh
 from simulator.database import Connection, Period
-from simulator.expected import Expected, Values, expected_of, feeds_of, period_of, values_of
+from simulator.expected import Expected, expected_of, feeds_of, period_of
 from simulator.findings import Findings
 from simulator.ledger_reader import ACKNOWLEDGED, Ledger
+from simulator.stored import Values, time_of
 
 _ITEMS_AT_ONCE = 50_000
 _TOLERANCE_KWH = Decimal("1e-9")
@@ -48,18 +51,25 @@ async def verify(ledger: Ledger, url: str, wait_s: float) -> Findings:
 
 async def _settled(connection: Connection, ledger: Ledger, deadline: float) -> None:
     """Wait until each device's last acknowledged reading is there: lanes and bridge keep each device's order."""
-    last: dict[Kind, list[tuple[str, datetime]]] = {"vehicle": [], "meter": []}
+    last: dict[Kind, list[tuple[str, datetime]]] = {kind: [] for kind in KINDS}
     for device, (kind, name) in enumerate(ledger.devices):
         for number in reversed(ledger.numbers_of(device)):
             payload, expect, _, acks = ledger.item(number)
             if expect == "stored" and acks & ACKNOWLEDGED:
-                last[kind].append((name, values_of(kind, payload)[0]))
+                last[KIND_OF[kind]].append((name, time_of(payload)))
                 break
-    for kind, identities in last.items():
-        while await database.present(connection, kind, identities) < len(identities):
+    for own_kind, identities in last.items():
+        while await database.present(connection, own_kind, identities) < len(identities):
             if asyncio.get_running_loop().time() >= deadline:
                 return
             await asyncio.sleep(0.5)
+
+
+class _Proof(NamedTuple):
+    """The energy that the values of one register prove, kWh: those in the history, and those that must be there."""
+
+    found: Decimal
+    due: Decimal
 
 
 class _Comparison:
@@ -73,6 +83,7 @@ class _Comparison:
         self._feeds = feeds_of(ledger)
         self._energy: dict[str, Decimal] = {}
         self._consumed: dict[str, Decimal] = defaultdict(Decimal)
+        self._registers: dict[tuple[str, str], _Proof] = {}
         self._is_certain = ledger.complete
 
     async def findings(self) -> Findings:
@@ -87,7 +98,9 @@ class _Comparison:
         for kind, devices in self._portions():
             expected = [expected_of(self._ledger, d, self._ledger.numbers_of(d)) for d in devices]
             await self._compare(kind, expected, period)
+        self._apply_truth()
         await self._compare_energy(period)
+        self._compare_registers()
         return self._findings
 
     def _acks(self) -> Counter[int]:
@@ -95,11 +108,10 @@ class _Comparison:
 
     def _portions(self) -> Iterator[tuple[Kind, list[int]]]:
         """Devices of one kind whose items fit into memory together."""
-        kinds: tuple[Kind, Kind] = ("vehicle", "meter")
-        for kind in kinds:
+        for kind in KINDS:
             portion, items = list[int](), 0
             for device, (which, _) in enumerate(self._ledger.devices):
-                if which != kind:
+                if which != kind.name:
                     continue
                 portion.append(device)
                 items += len(self._ledger.numbers_of(device))
@@ -115,9 +127,10 @@ class _Comparison:
         for name, at, extra, *values in await database.history(self._connection, kind, names, period):
             rows[name].append((at, (json.loads(extra) if extra else None, *values)))
         for one in expected:
-            self._compare_history(one, rows.pop(one.device, []))
+            self._compare_history(one, rows[one.device])
+            self._compare_warnings(one)
         for stale in await database.stale_live(self._connection, kind, names):
-            self._findings.fault("live not newest", stale)
+            self._findings.fault("live differs", stale)
         kept: dict[str, Counter[tuple[str, bytes]]] = defaultdict(Counter)
         recent: set[tuple[str, str, bytes]] = set()
         for row in await database.rejects(self._connection, names):
@@ -144,6 +157,7 @@ class _Comparison:
             if at not in found:
                 self._note_missing(acks, f"{expected.device} {at.isoformat()}")
         self._add_up(expected, found)
+        self._prove(expected, rows, found)
 
     def _note_missing(self, acks: int, where: str) -> None:
         for bit, name in _ACK_NAMES:
@@ -155,15 +169,30 @@ class _Comparison:
 
     def _add_up(self, expected: Expected, found: set[datetime]) -> None:
         """The energy of what must be or is there, as the ledger has it."""
-        column = 1 + database.TABLES[expected.kind].values.index(database.TABLES[expected.kind].energy)
+        if (interval := expected.kind.interval) is None:
+            return
+        column = 1 + expected.kind.measures.index(interval)
         total = Decimal()
         for at, values in expected.values.items():
-            if at in found or expected.acks[at] & ACKNOWLEDGED:
+            if _must_be(expected, at, found) and values[column] is not None:
                 kwh = Decimal(repr(values[column]))
                 total += kwh
-                if expected.kind == "meter" and (vehicle := self._fed(expected.device, at)) is not None:
+                if expected.kind is METER and (vehicle := self._fed(expected.device, at)) is not None:
                     self._consumed[vehicle] += kwh
         self._energy[expected.device] = total
+
+    def _prove(self, expected: Expected, rows: Sequence[tuple[datetime, Values]], found: set[datetime]) -> None:
+        """What the values of each register prove, as they are in the history and as the ledger has them."""
+        due = sorted((at, values) for at, values in expected.values.items() if _must_be(expected, at, found))
+        for column, measure in enumerate(expected.kind.measures, start=1):
+            if measure.sort == "register" and any(values[column] is not None for _, values in (*due, *rows)):
+                proof = _Proof(*(counted_kwh(values[column] for _, values in some) for some in (rows, due)))
+                self._registers[expected.device, measure.name] = proof
+
+    def _compare_warnings(self, expected: Expected) -> None:
+        self._findings.seen["warnings as expected"] += expected.warnings
+        for example in expected.told_wrongly:
+            self._findings.fault("warnings differ", example)
 
     def _fed(self, meter: str, at: datetime) -> str | None:
         """Whom the ledger's assignments give this meter's reading to."""
@@ -187,22 +216,21 @@ class _Comparison:
                 findings.fault("reject unexpected", f"{expected.device} {reject[0]} {reject[1][:80]!r}")
 
     async def _compare_energy(self, period: Period) -> None:
-        names: dict[Kind, list[str]] = {"vehicle": [], "meter": []}
+        names: dict[Kind, list[str]] = {kind: [] for kind in KINDS}
         delivered: dict[str, Decimal] = {}
-        for kind, name in self._ledger.devices:
-            names[kind].append(name)
+        for which, name in self._ledger.devices:
+            names[KIND_OF[which]].append(name)
         for kind, some in names.items():
             delivered |= await database.energy(self._connection, kind, some, period)
-        consumed = await database.consumed(self._connection, names["meter"], period)
-        self._apply_truth()
+        consumed = await database.consumed(self._connection, names[METER], period)
         for device, true in self._energy.items():
             if not _is_equal(delivered.get(device, _NONE), true):
                 self._findings.fault("energy differs", f"{device}: {delivered.get(device)} kWh, truth {true} kWh")
         # A killed run cannot know of the last assignments whether the API has taken them.
         if self._ledger.assignments and self._ledger.complete:
-            for vehicle in names["vehicle"]:
+            for vehicle in names[VEHICLE]:
                 self._compare_efficiency(vehicle, delivered.get(vehicle, _NONE), consumed.get(vehicle, _NONE))
-            self._note_efficiency(delivered, consumed, names["vehicle"])
+            self._note_efficiency(delivered, consumed, names[VEHICLE])
 
     def _apply_truth(self) -> None:
         """Compare with what was simulated, where nothing is uncertain, instead of with what was sent."""
@@ -211,6 +239,17 @@ class _Comparison:
         for device, (delivered, consumed) in self._ledger.truth.items():
             name = self._ledger.devices[device][1]
             self._energy[name], self._consumed[name] = delivered / _MICRO, consumed / _MICRO
+        for (device, register), micro in self._ledger.counted.items():
+            key = self._ledger.devices[device][1], register
+            found = self._registers[key].found if key in self._registers else _NONE
+            self._registers[key] = _Proof(found, micro / _MICRO)
+
+    def _compare_registers(self) -> None:
+        for (device, register), (found, due) in self._registers.items():
+            if _is_equal(found, due):
+                self._findings.seen["registers as expected"] += 1
+            else:
+                self._findings.fault("register differs", f"{device} {register}: {found} kWh, truth {due} kWh")
 
     def _compare_efficiency(self, name: str, dc: Decimal, ac: Decimal) -> None:
         """Delivered DC over consumed AC, both over the whole period, as the API defines it."""
@@ -226,6 +265,11 @@ class _Comparison:
         if total_ac := sum(consumed.values()):
             total_dc = sum(delivered.get(name, _NONE) for name in vehicles)
             self._findings.seen["fleet's DC over AC, per mille"] = round(1000 * total_dc / total_ac)
+
+
+def _must_be(expected: Expected, at: datetime, found: set[datetime]) -> bool:
+    """Whether a reading is in the history, or must be."""
+    return at in found or bool(expected.acks[at] & ACKNOWLEDGED)
 
 
 def _is_equal(found: Decimal, true: Decimal) -> bool:

@@ -7,8 +7,9 @@ import signal
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -76,11 +77,14 @@ async def serving(mqtt_url: str, database_url: str, **others: object) -> AsyncIt
 class BridgeProcess(Health):
     """A bridge as a process of its own, `python -m bridge run`, that can be killed and started again."""
 
+    program: ClassVar[Sequence[str]] = ("bridge",)
+    """The module, with its arguments, that ends up in the bridge."""
+
     def __init__(self, directory: Path, mqtt_url: str, database_url: str, **others: object) -> None:
         super().__init__(free_port())
         fields = {"bridge_mqtt_url": mqtt_url, "database_url": database_url, "bridge_http_port": self.port, **others}
         log = directory / f"bridge-{self.port}.log"
-        self.process = Process("bridge", [sys.executable, "-m", "bridge", "run"], log, env=environment(**fields))
+        self.process = Process("bridge", [sys.executable, "-m", *self.program, "run"], log, env=environment(**fields))
 
     async def start(self) -> None:
         """Start it and wait until it is ready."""

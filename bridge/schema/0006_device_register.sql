@@ -37,12 +37,13 @@ CREATE TRIGGER announce AFTER INSERT OR UPDATE OR DELETE ON device
 
 COMMENT ON COLUMN audit_log.subject IS 'what was acted on: key:ID, meter:ID, vehicle:ID, rejected:ID; an import names the list: meters, assignments';
 
--- The version of 0004 with the register, and with DELETE on assignments.
-
+-- As in 0004, for the tables of every kind, with the register, and with DELETE on assignments. Each program compares
+-- the applied migrations with its own when it starts.
 CREATE OR REPLACE FUNCTION grant_roles() RETURNS text[] LANGUAGE plpgsql AS $$
 DECLARE
-    role    text;
-    missing text[] := '{}';
+    role     text;
+    relation regclass;
+    missing  text[] := '{}';
 BEGIN
     FOREACH role IN ARRAY ARRAY['fleet_writer', 'fleet_reader', 'fleet_api'] LOOP
         IF to_regrole(role) IS NULL THEN
@@ -53,19 +54,34 @@ BEGIN
                 WHEN duplicate_object OR unique_violation THEN NULL;  -- created meanwhile by another database's migration
             END;
         END IF;
+        IF to_regrole(role) IS NOT NULL THEN
+            EXECUTE format('GRANT SELECT ON schema_migration TO %I', role);
+        END IF;
+    END LOOP;
+
+    FOR relation IN
+        SELECT oid::regclass FROM pg_class WHERE relnamespace = current_schema()::regnamespace
+            AND (relkind = 'p' AND relname LIKE '%\_telemetry\_history' OR relkind = 'r' AND relname LIKE '%\_live\_status')
+    LOOP
+        IF to_regrole('fleet_writer') IS NOT NULL THEN
+            EXECUTE format('GRANT SELECT, INSERT ON %s TO fleet_writer', relation);
+            IF relation::text LIKE '%\_live\_status' THEN
+                EXECUTE format('GRANT UPDATE ON %s TO fleet_writer', relation);
+            END IF;
+        END IF;
+        IF to_regrole('fleet_reader') IS NOT NULL THEN
+            EXECUTE format('GRANT SELECT ON %s TO fleet_reader', relation);
+        END IF;
     END LOOP;
 
     IF to_regrole('fleet_writer') IS NOT NULL THEN
-        GRANT SELECT, INSERT ON vehicle_telemetry_history, meter_telemetry_history TO fleet_writer;
-        GRANT SELECT, INSERT, UPDATE ON vehicle_live_status, meter_live_status TO fleet_writer;
         GRANT SELECT, INSERT, UPDATE (replayed_at) ON rejected_message TO fleet_writer;
         GRANT INSERT ON audit_log TO fleet_writer;  -- a replay of rejects is recorded
         GRANT EXECUTE ON FUNCTION ensure_partition(regclass, date) TO fleet_writer;
         GRANT SELECT ON device TO fleet_writer;
     END IF;
     IF to_regrole('fleet_reader') IS NOT NULL THEN
-        GRANT SELECT ON vehicle_telemetry_history, meter_telemetry_history, vehicle_live_status, meter_live_status,
-            meter_assignment, device TO fleet_reader;
+        GRANT SELECT ON meter_assignment, device TO fleet_reader;
     END IF;
     IF to_regrole('fleet_api') IS NOT NULL THEN
         GRANT SELECT, INSERT, UPDATE ON api_key TO fleet_api;

@@ -82,6 +82,22 @@ def test_shifted_recording_ends_now_with_its_spacing_and_extras(platform: Platfo
     assert stored == '00:01:00|t|{"fw": "7"}'
 
 
+def test_recording_with_any_of_the_measures_is_stored_as_it_is(platform: Platform, tmp_path: Path) -> None:
+    rows = ["100.5,230.5", "100.75,", ",231", "101,"]
+    times = [f"2019-05-01T12:0{n}:00Z" for n in range(4)]
+    lines = [f"REGISTERED,{at},{row}" for at, row in zip(times, rows, strict=True)]
+    file = tmp_path / "registered.csv"
+    file.write_text("\n".join(["meterId,timestamp,kwhImportRegister,voltage", *lines]))
+    assert simulator(platform, "replay", file, "--ledger", tmp_path / "ledger").returncode == 0
+    found = _verified(platform, tmp_path / "ledger")
+    assert (found["readings in the history"], found["registers as expected"]) == (4, 1)
+    live = platform.postgres.sql(
+        "SELECT kwh_import_register, voltage, kwh_consumed_ac FROM meter_live_status WHERE meter_id = 'REGISTERED'",
+        platform.database,
+    )
+    assert live == "101|231|"
+
+
 def test_kept_times_stay_as_recorded(platform: Platform, tmp_path: Path) -> None:
     begin = datetime.now(UTC).replace(microsecond=0) - timedelta(days=20)
     files = _written(tmp_path, begin)

@@ -26,6 +26,7 @@ EVERY_FAULT = (
     "--offline",
     "0.02",
 )
+MIXED = ("--profile", "real", "--registers", "0.5", "--sentinels", "0.3", "--counters-as-intervals", "0.1")
 FLEET = ("--vehicles", "20", "--minutes", "60", "--speed", "0", "--connections", "4")
 
 
@@ -46,6 +47,34 @@ def test_run_with_every_fault_is_verified(platform: Platform, tmp_path: Path, vi
     assert by_puback + by_answer == found["items sent"]
     assert (by_puback > 0, by_answer > 0) == (via != "http", via != "mqtt")
     assert found["acknowledged by receipt"] == by_puback
+
+
+@pytest.mark.parametrize("via", ["mqtt", "http"])
+def test_mixed_fleet_of_real_devices_is_verified(platform: Platform, tmp_path: Path, via: str) -> None:
+    ledger = tmp_path / "ledger"
+    options = ("--via", via, "--receipts", "1", "--name", f"mixed-{via}-", "--seed", "3", "--ledger", ledger)
+    ran = simulator(platform, "run", *FLEET, *MIXED, *EVERY_FAULT, *options)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    verified = simulator(platform, "verify", ledger)
+    found = counts(verified)
+    assert verified.returncode == 0, verified.stdout
+    assert {name: found[name] for name in FAULTS} == dict.fromkeys(FAULTS, 0)
+    assert found["vehicles of equal efficiency"] == 20
+    assert found["warnings as expected"] > 100
+    assert found["registers as expected"] > 10
+    warnings = ran.stdout.split("warnings told ")[-1].split()[0]
+    assert int(warnings.replace(",", "")) >= found["warnings as expected"]
+
+
+@pytest.fixture(scope="module")
+def mixed(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ledger of a fleet of real devices that is in the database as it was sent."""
+    ledger = tmp_path_factory.mktemp("mixed") / "ledger"
+    ran = simulator(platform, "run", *FLEET, *MIXED, "--name", "mixed-", "--no-assignments", "--ledger", ledger)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    verified = simulator(platform, "verify", ledger)
+    assert verified.returncode == 0, verified.stdout
+    return ledger
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +104,8 @@ TAMPERINGS = {
         {"different", "energy differs", "efficiency differs"},
     ),
     "a reading is invented": (
-        "INSERT INTO vehicle_telemetry_history SELECT ts + interval '1 microsecond', received_at, soc, 0, battery_temp,"
-        f" vehicle_id, extra FROM vehicle_telemetry_history WHERE {ONE_ROW}",
+        "INSERT INTO vehicle_telemetry_history (vehicle_id, ts, received_at, kwh_delivered_dc) SELECT vehicle_id, "
+        f"ts + interval '1 microsecond', received_at, 0 FROM vehicle_telemetry_history WHERE {ONE_ROW}",
         {"invented"},
     ),
     "extra is invented": (
@@ -85,11 +114,11 @@ TAMPERINGS = {
     ),
     "a live row is older than the history": (
         "UPDATE vehicle_live_status SET ts = ts - interval '1 minute' WHERE vehicle_id = 'tampered-EV_00003'",
-        {"live not newest"},
+        {"live differs"},
     ),
     "a live row is gone": (
         "DELETE FROM meter_live_status WHERE meter_id = 'tampered-METER_00003'",
-        {"live not newest"},
+        {"live differs"},
     ),
     "a reject is lost": (
         "DELETE FROM rejected_message WHERE id = (SELECT id FROM rejected_message WHERE device LIKE 'tampered-%' "
@@ -113,6 +142,29 @@ TAMPERINGS = {
         {"efficiency differs"},
     ),
 }
+NEWEST_REGISTER = (
+    "(meter_id, ts) = (SELECT meter_id, ts FROM meter_telemetry_history WHERE meter_id LIKE 'mixed-METER%' "
+    "AND kwh_import_register IS NOT NULL ORDER BY meter_id, ts DESC LIMIT 1)"
+)
+REFUSED = (
+    "(vehicle_id, ts) = (SELECT vehicle_id, ts FROM vehicle_telemetry_history WHERE vehicle_id LIKE 'mixed-EV%' "
+    "AND extra ? 'refused' ORDER BY ts LIMIT 1)"
+)
+MIXED_TAMPERINGS = {
+    "a register is altered": (
+        f"UPDATE meter_telemetry_history SET kwh_import_register = kwh_import_register + 1 WHERE {NEWEST_REGISTER}",
+        {"different", "register differs", "live differs"},
+    ),
+    "a refused original is lost": (
+        f"UPDATE vehicle_telemetry_history SET extra = NULL WHERE {REFUSED}",
+        {"different"},
+    ),
+    "a last known value is lost": (
+        "UPDATE vehicle_live_status SET soc = NULL WHERE vehicle_id = (SELECT min(vehicle_id) FROM vehicle_live_status "
+        "WHERE vehicle_id LIKE 'mixed-EV%' AND soc IS NOT NULL)",
+        {"live differs"},
+    ),
+}
 RESTORED = (
     "vehicle_telemetry_history",
     "meter_telemetry_history",
@@ -126,19 +178,34 @@ RESTORED = (
 @pytest.mark.parametrize("tampering", TAMPERINGS)
 def test_verify_reports_exactly_what_was_tampered_with(platform: Platform, recorded: Path, tampering: str) -> None:
     statement, expected = TAMPERINGS[tampering]
+    found = tampered(platform, recorded, statement)
+    assert found == {name: int(name in expected) for name in FAULTS}
+
+
+@pytest.mark.parametrize("tampering", MIXED_TAMPERINGS)
+def test_verify_reports_what_was_tampered_with_in_a_mixed_fleet(
+    platform: Platform, mixed: Path, tampering: str
+) -> None:
+    statement, expected = MIXED_TAMPERINGS[tampering]
+    found = tampered(platform, mixed, statement)
+    assert found == {name: int(name in expected) for name in FAULTS}
+
+
+def tampered(platform: Platform, ledger: Path, statement: str) -> dict[str, int]:
+    """What `verify` finds while the database is altered by this statement."""
     saved = "; ".join(f"CREATE TABLE saved_{t} AS SELECT * FROM {t}" for t in RESTORED)
     as_superuser(platform, saved)
     try:
         as_superuser(platform, statement)
-        verified = simulator(platform, "verify", recorded, "--wait", "0")
+        verified = simulator(platform, "verify", ledger, "--wait", "0")
         found = counts(verified)
     finally:
         restored = "; ".join(
             f"TRUNCATE {t}; INSERT INTO {t} SELECT * FROM saved_{t}; DROP TABLE saved_{t}" for t in RESTORED
         )
         as_superuser(platform, restored)
-    assert verified.returncode == 1
-    assert {name: found[name] for name in FAULTS} == {name: int(name in expected) for name in FAULTS}, verified.stdout
+    assert verified.returncode == 1, verified.stdout
+    return {name: found[name] for name in FAULTS}
 
 
 def test_verify_sees_a_row_that_is_there_twice(platform: Platform, recorded: Path) -> None:
@@ -166,11 +233,15 @@ def test_verify_sees_a_row_that_is_there_twice(platform: Platform, recorded: Pat
     assert counts(verified)["duplicated"] == 1
 
 
-def test_killed_simulator_leaves_a_ledger_that_can_be_verified(platform: Platform, tmp_path: Path) -> None:
+@pytest.mark.parametrize("profile", ["plain", "real"])
+def test_killed_simulator_leaves_a_ledger_that_can_be_verified(
+    platform: Platform, tmp_path: Path, profile: str
+) -> None:
     ledger = tmp_path / "ledger"
     env = {**os.environ, **platform.addresses}
     command = [sys.executable, "-m", "simulator", "run", "--vehicles", "200", "--minutes", "1000", "--speed", "0"]
-    command += ["--ledger", str(ledger), "--name", "killed-", "--receipts", "0.5"]
+    command += ["--ledger", str(ledger), "--name", f"killed-{profile}-", "--receipts", "0.5"]
+    command += ["--profile", profile]
     running = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
     until(lambda: ledger.exists() and ledger.stat().st_size > 3_000_000, "thousands of readings are on their way")
     running.send_signal(signal.SIGKILL)

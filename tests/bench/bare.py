@@ -7,18 +7,18 @@ generator's own limit shows.
 
 import asyncio
 import sys
-from typing import Any, cast, get_type_hints
+from typing import Annotated, Any, cast
 
 import uvicorn
 import uvloop
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, create_model
-from pydantic.alias_generators import to_camel
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from api.server import configured
 from api.settings import ApiSettings
 from bridge import memory
-from bridge.reading import VehicleReading
+from bridge.contract import VEHICLE
+from bridge.reading import Id, Timestamp
 
 _RECEIPT = {"stored": 1, "duplicates": 0, "rejected": []}
 _BODY = b'{"stored":1,"duplicates":0,"rejected":[]}'
@@ -27,9 +27,12 @@ _CANNED = b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\ncontent-le
 
 def _model() -> type[BaseModel]:
     """What a route of FastAPI's would take: a model of pydantic with the limits of a vehicle's reading."""
-    limits = get_type_hints(VehicleReading, include_extras=True)
-    fields: dict[str, Any] = {name: (limit, ...) for name, limit in limits.items() if name != "extra"}
-    return create_model("Vehicle", __config__=ConfigDict(extra="allow", alias_generator=to_camel), **fields)
+    fields: dict[str, Any] = {VEHICLE.id_field: Id, "timestamp": Timestamp}
+    for measure in VEHICLE.measures:
+        if measure.example is not None:
+            limits = Field(ge=measure.least, le=measure.most, allow_inf_nan=False, strict=True)
+            fields[measure.name] = Annotated[float, limits]
+    return create_model("Vehicle", __config__=ConfigDict(extra="allow"), **fields)
 
 
 def _application() -> FastAPI:

@@ -7,10 +7,11 @@ from datetime import timedelta
 import asyncpg
 
 from api.database import SESSION
-from bridge.tables import METER, TABLES, VEHICLE
+from bridge.contract import METER, VEHICLE
+from bridge.tables import TABLES
 from tests.bench.end_to_end import DEVICES, through
 from tests.bench.history import DAYS, devices_of, fill, long_history
-from tests.bench.load import Load, this_minute
+from tests.bench.load import Load, seed_columns, this_minute
 from tests.bench.machine import Db, Machine, count_rows
 from tests.bench.questions import in_turns, questions
 from tests.bench.report import Figure, median_ratio, percentile
@@ -106,10 +107,10 @@ async def _crowd(machine: Machine, devices: int) -> float:
     load = Load(_messages(machine), devices, this_minute(), stride=7_919)
     with machine.database() as url:
         async with _owner(url) as db:
-            for table, first, prefix, made in ((VEHICLE, 0, "EV_", "50, 1, 25"), (METER, 1, "METER_", "1, 230")):
-                columns = {"device": table.device_column, "values": ", ".join(table.value_columns), "made": made}
+            for kind, first, prefix, made in ((VEHICLE, 0, "EV_", "50, 1, 25"), (METER, 1, "METER_", "1, 230")):
+                columns = {"device": kind.id_column, "values": ", ".join(seed_columns(kind)), "made": made}
                 names = {"first": first, "prefix": prefix, "devices": devices}
-                await db.execute(_PRIME.format(live=table.live, **columns, **names))
+                await db.execute(_PRIME.format(live=kind.live_table, **columns, **names))
             await db.execute("VACUUM (ANALYZE) vehicle_live_status, meter_live_status")
         rate = (await through(machine, load, url)).rate
         if await count_rows(url) != load.readings:
@@ -133,10 +134,10 @@ async def _age(url: str) -> None:
         for day in (today - timedelta(days=n) for n in range(_MANY_DAYS)):
             for table in TABLES:
                 await db.execute("SELECT ensure_partition($1::text::regclass, $2)", table.history, day)
-        for table, values in ((VEHICLE, "50, 1, 25"), (METER, "1, 230")):
+        for kind, values in ((VEHICLE, "50, 1, 25"), (METER, "1, 230")):
             await db.execute(
-                f"INSERT INTO {table.history} ({table.device_column}, ts, {', '.join(table.value_columns)}) "
+                f"INSERT INTO {kind.history_table} ({kind.id_column}, ts, {', '.join(seed_columns(kind))}) "
                 f"SELECT 'OLD_' || d, now() - n * interval '1 day', {values} "
                 f"FROM generate_series(1, 20) AS d, generate_series({DAYS + 2}, {_MANY_DAYS - 2}) AS n"
             )
-            await db.execute(f"VACUUM (ANALYZE) {table.history}")
+            await db.execute(f"VACUUM (ANALYZE) {kind.history_table}")

@@ -7,7 +7,9 @@ from datetime import UTC, date, datetime, timedelta
 
 import asyncpg
 
-from bridge.tables import METER, TABLES, Table
+from bridge.contract import METER, VEHICLE
+from bridge.tables import TABLES, Table
+from tests.bench.load import seed_columns
 from tests.bench.machine import Db, Machine
 
 DAYS = 7
@@ -72,7 +74,7 @@ async def _prepare(db: Db, devices: int, partitions: list[tuple[Table, date]]) -
     for table, day in partitions:
         await db.execute("SELECT ensure_partition($1::text::regclass, $2)", table.history, day)
     for table in TABLES:
-        made = "50, 1, 25" if table.kind == "vehicle" else "1, 230"
+        made = "50, 1, 25" if table.kind is VEHICLE else "1, 230"
         await db.execute(_LIVE.format(live=table.live, made=made, **_of(table, devices)))
     await db.execute(_ASSIGNED, devices)
 
@@ -86,13 +88,13 @@ async def _fill_days(url: str, devices: int, end: datetime, waiting: list[tuple[
             partition = f"{table.history}_{day:%Y%m%d}"
             midnight = datetime.combine(day, datetime.min.time(), UTC)
             begin, stop = max(midnight, end - timedelta(days=DAYS)), min(midnight + timedelta(days=1), end)
-            span = {"begin": f"'{begin.isoformat()}'", "end": f"'{stop.isoformat()}'", "made": _MADE[table.kind]}
+            span = {"begin": f"'{begin.isoformat()}'", "end": f"'{stop.isoformat()}'", "made": _MADE[table.kind.name]}
             await db.execute(_ROWS.format(partition=partition, **span, **_of(table, devices)))
     finally:
         await db.close()
 
 
 def _of(table: Table, devices: int) -> dict[str, object]:
-    first, prefix = (1, "METER_") if table is METER else (0, "EV_")
-    values = ", ".join(table.value_columns)
+    first, prefix = (1, "METER_") if table.kind is METER else (0, "EV_")
+    values = ", ".join(seed_columns(table.kind))
     return {"device": table.device_column, "values": values, "first": first, "prefix": prefix, "devices": devices}

@@ -5,8 +5,9 @@ of a run agrees on them without talking.
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from bridge.reading import DeviceId, VehicleReading, device_id
-from bridge.tables import VEHICLE, Row
+from bridge.contract import VEHICLE, Kind
+from bridge.reading import DeviceId, Reading, device_id, reading
+from bridge.tables import Row
 
 Message = tuple[str, bytes]
 
@@ -67,27 +68,29 @@ def vehicle_name(number: int) -> DeviceId:
     return device_id(f"EV_{number:06d}")
 
 
-def vehicle_minutes(devices: int, minutes: int, shuffled: list[int]) -> list[VehicleReading]:
+def vehicle_minutes(devices: int, minutes: int, shuffled: list[int]) -> list[Reading]:
     """A reading of every vehicle for each minute up to now, within each minute in the order of `shuffled`."""
     start = this_minute() - timedelta(minutes=minutes)
     return [
-        VehicleReading(
-            vehicle_id=vehicle_name(d),
-            soc=d % 1000 / 10,
-            kwh_delivered_dc=d % 77 / 10,
-            battery_temp=20 + d % 300 / 10,
-            timestamp=start + timedelta(minutes=m),
+        reading(
+            VEHICLE,
+            vehicle_name(d),
+            start + timedelta(minutes=m),
+            {"soc": d % 1000 / 10, "kwh_delivered_dc": d % 77 / 10, "battery_temp": 20 + d % 300 / 10},
         )
         for m in range(minutes)
         for d in shuffled[:devices]
     ]
 
 
-def history_rows(readings: list[VehicleReading], received_at: datetime) -> list[Row]:
+def history_rows(readings: list[Reading], received_at: datetime) -> list[Row]:
     """The rows of the vehicles' history, in the order of its key: as good as rows can be made for COPY."""
-    return sorted(
-        (r.vehicle_id, r.timestamp, r.soc, r.kwh_delivered_dc, r.battery_temp, None, received_at) for r in readings
-    )
+    return sorted((*r, received_at) for r in readings)
 
 
-HISTORY_COLUMNS = [VEHICLE.device_column, "ts", *VEHICLE.value_columns, "extra", "received_at"]
+def seed_columns(kind: Kind) -> list[str]:
+    """The measures of the seed's payloads, which the loads consist of."""
+    return [measure.column for measure in kind.measures if measure.example is not None]
+
+
+HISTORY_COLUMNS = [VEHICLE.id_column, "ts", *seed_columns(VEHICLE), "extra", "received_at"]

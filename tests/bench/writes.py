@@ -11,9 +11,10 @@ from typing import TypeVar
 
 import asyncpg
 
-from bridge.reading import VehicleReading
+from bridge.contract import VEHICLE
+from bridge.reading import Reading
 from bridge.store import PostgresStore
-from bridge.tables import VEHICLE, Row
+from bridge.tables import Row
 from tests.bench.load import HISTORY_COLUMNS, history_rows, vehicle_minutes
 from tests.bench.machine import Db, Machine
 from tests.bench.report import Figure, median_ratio
@@ -26,7 +27,7 @@ _T11_MINUTES = 100
 
 
 @cache
-def _batches() -> list[list[VehicleReading]]:
+def _batches() -> list[list[Reading]]:
     """Ready-made readings of 10,000 vehicles, in every minute in the same random order: as a fleet arrives."""
     order = list(range(_DEVICES))
     random.Random(4).shuffle(order)
@@ -51,9 +52,10 @@ async def copy_rate(machine: Machine) -> float:
         db: Db = await asyncpg.connect(url)
         try:
             for day in {batch[n][1].date() for batch in copies for n in (0, -1)}:
-                await db.execute("SELECT ensure_partition($1::text::regclass, $2)", VEHICLE.history, day)
+                await db.execute("SELECT ensure_partition($1::text::regclass, $2)", VEHICLE.history_table, day)
             return await _rate(
-                copies, lambda rows: db.copy_records_to_table(VEHICLE.history, records=rows, columns=HISTORY_COLUMNS)
+                copies,
+                lambda rows: db.copy_records_to_table(VEHICLE.history_table, records=rows, columns=HISTORY_COLUMNS),
             )
         finally:
             await db.close()
@@ -134,16 +136,18 @@ async def _disk_bytes(db: Db) -> float:
     return float(
         await db.fetchval(
             "SELECT sum(pg_total_relation_size(inhrelid)) FROM pg_inherits WHERE inhparent = $1::text::regclass",
-            VEHICLE.history,
+            VEHICLE.history_table,
         )
     )
 
 
 def floor_bytes(id_length: int) -> tuple[int, int]:
     """What a vehicle's row needs at least, in the heap and in its covering key, with its line pointer (PostgreSQL
-    "Database Page Layout"): a header, five values of 8 bytes, the id with its length byte, each aligned to 8.
+    "Database Page Layout"): a header with a bit for each column, five values of 8 bytes, the id with its length byte,
+    each aligned to 8. A measure that the reading lacks needs its bit only.
     """
-    line_pointer, heap_header, index_header = 4, 24, 8
+    columns = len(("vehicle_id", "ts", "received_at", *VEHICLE.measures, "extra"))
+    line_pointer, heap_header, index_header = 4, _aligned(23 + (columns + 7) // 8), 8
     identity = id_length + 1
     heap = line_pointer + _aligned(heap_header + 5 * 8 + identity)
     key = line_pointer + index_header + _aligned(identity) + 3 * 8

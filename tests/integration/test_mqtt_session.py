@@ -10,7 +10,7 @@ import mqtt5
 import pytest
 
 from bridge.connect_rate import MOST
-from bridge.store import AT_ONCE
+from bridge.store import FEW
 from bridge.wire import encode
 from local.mosquitto import Mosquitto
 from local.postgres import Postgres
@@ -319,7 +319,7 @@ async def test_store_that_times_out_is_tried_again_until_it_answers(
 
 
 @pytest.mark.parametrize(
-    ("at_once", "committing"), [(0, b"COMMIT;"), (AT_ONCE, b"EV_1")], ids=["transaction", "one statement"]
+    ("at_once", "committing"), [(0, b"COMMIT;"), (FEW, b"EV_1")], ids=["transaction", "one statement"]
 )
 async def test_link_to_the_database_that_swallows_the_answer_of_commit_stores_once(
     broker: Mosquitto,
@@ -329,7 +329,7 @@ async def test_link_to_the_database_that_swallows_the_answer_of_commit_stores_on
     at_once: int,
     committing: bytes,
 ) -> None:
-    monkeypatch.setattr("bridge.store.AT_ONCE", at_once)
+    monkeypatch.setattr("bridge.store.FEW", at_once)
     async with proxy_before(database_url) as (proxy, through), serving(broker.bridge_url, through) as bridge:
         seen = cut_after(committing, proxy)
         await publish(broker, 50)

@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 from api import keys
-from bridge.payload import VEHICLE
-from bridge.reading import VehicleReading
+from bridge.contract import VEHICLE
+from bridge.payload import PAYLOADS
+from bridge.reading import Reading
 from bridge.wire import encode
 from local.mosquitto import Mosquitto
 from local.postgres import Postgres
@@ -34,7 +35,10 @@ CREATE FUNCTION refuse_poison() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN IF NEW.soc = {REFUSED_SOC} THEN PERFORM 1 / 0; END IF; RETURN NEW; END $$;
 CREATE TRIGGER poison BEFORE INSERT ON vehicle_telemetry_history FOR EACH ROW EXECUTE FUNCTION refuse_poison()
 """
-POISON = {"decoding": (100.5, "invalid_field"), "the database": (REFUSED_SOC, "unstorable")}
+POISON: dict[str, tuple[dict[str, float], str]] = {
+    "decoding": ({"kwhDeliveredDc": 1000.5}, "invalid_field"),
+    "the database": ({"soc": REFUSED_SOC}, "unstorable"),
+}
 
 
 class Batch(NamedTuple):
@@ -46,17 +50,17 @@ class Batch(NamedTuple):
     reason: str
 
     @property
-    def neighbours(self) -> list[VehicleReading]:
-        return [VEHICLE.from_json(p) for n, p in enumerate(self.payloads) if n != self.at]
+    def neighbours(self) -> list[Reading]:
+        return [PAYLOADS[VEHICLE.name].from_json(p) for n, p in enumerate(self.payloads) if n != self.at]
 
 
 def batches(door: str, refused_by: str) -> Iterator[Batch]:
     """A batch for each position of the poison, each of a vehicle of its own."""
-    soc, reason = POISON[refused_by]
+    values, reason = POISON[refused_by]
     for at in range(SIZE):
         device = f"{door}_{refused_by.split()[-1]}_{at}"
         payloads = [encode(reading) for reading in minutes(device, SIZE)]
-        payloads[at] = json.dumps({**json.loads(payloads[at]), "soc": soc}).encode()
+        payloads[at] = json.dumps({**json.loads(payloads[at]), **values}).encode()
         yield Batch(device, payloads, at, reason)
 
 
@@ -109,7 +113,7 @@ async def assert_only_the_poison_is_rejected(db: Db, batch: Batch, source: str) 
     (reject,) = await kept(db, batch.device)
     assert (reject["reason"], reject["source"]) == (batch.reason, source)
     assert reject["detail"]
-    assert json.loads(reject["payload"])["soc"] == json.loads(batch.payloads[batch.at])["soc"]
+    assert json.loads(reject["payload"]) == json.loads(batch.payloads[batch.at])
 
 
 @pytest.mark.parametrize("refused_by", POISON)

@@ -31,9 +31,21 @@ RIGHTS: dict[str, dict[str, set[str]]] = {
         "rejected_message": ADD,
         "audit_log": {"INSERT"},
         "device": READ,
+        "schema_migration": READ,
     },
-    "fleet_reader": {**dict.fromkeys(HISTORY | LIVE, READ), "meter_assignment": READ, "device": READ},
-    "fleet_api": {"api_key": KEEP, "meter_assignment": MANAGE, "device": MANAGE, "audit_log": ADD},
+    "fleet_reader": {
+        **dict.fromkeys(HISTORY | LIVE, READ),
+        "meter_assignment": READ,
+        "device": READ,
+        "schema_migration": READ,
+    },
+    "fleet_api": {
+        "schema_migration": READ,
+        "api_key": KEEP,
+        "meter_assignment": MANAGE,
+        "device": MANAGE,
+        "audit_log": ADD,
+    },
 }
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 

@@ -16,31 +16,39 @@ BRIDGE = {
     "batch": "",
     "health": "errors",
     "contract": "",
-    "reading": "",
+    "reading": "contract",
     "schema": "",
     "document": "",
-    "payload": "reading",
-    "wire": "reading payload document errors",
+    "elements": "document",
+    "payload": "contract reading",
+    "extra": "document payload reading",
+    "delivery": "errors reading",
+    "wire": "contract delivery document elements errors extra payload reading",
     "settings": "wire",
-    "delivery": "reading errors",
-    "metrics": "delivery errors",
+    "metrics": "delivery errors reading",
     "reject_rate": "",
     "connect_rate": "",
     "ingest": "delivery batch reject_rate errors metrics",
     "copy_format": "reading",
-    "tables": "reading copy_format errors",
-    "verdict": "delivery reading wire errors",
-    "store": "delivery reading errors tables copy_format verdict",
+    "ratings": "contract reading",
+    "verdict": "contract delivery errors ratings reading wire",
+    "tables": "contract errors reading",
+    "projections": "reading tables",
+    "few": "contract errors projections tables verdict",
+    "database_errors": "errors",
+    "singly": "contract projections reading tables",
+    "migrate": "database_errors errors",
+    "store": "contract copy_format database_errors delivery errors few migrate projections ratings reading singly "
+    "tables verdict",
     "audit": "",
-    "migrate": "errors",
     "rejects": "delivery wire errors audit",
     "arrival": "delivery",
-    "mqtt_packets": "settings",
+    "mqtt_packets": "contract settings",
     "mqtt_connection": "wire arrival delivery errors metrics mqtt_packets settings",
     "mqtt": "mqtt_connection connect_rate delivery ingest metrics settings",
     "service": "ingest mqtt store settings errors metrics health",
     "startup": "settings logs",
-    "cli": "service rejects migrate store settings startup errors memory",
+    "cli": "service rejects migrate store settings startup errors memory database_errors",
     "__main__": "cli memory",
 }
 """Inside the bridge each module knows only these. `store` and `mqtt` never know each other: `ingest` stands between."""
@@ -52,10 +60,13 @@ OUTSIDE = {
     "simulator": {"bridge"},
     "local": {"bridge", "api", "simulator", "mosquitto"},
 }
-SIMULATOR_KNOWS = {"bridge.reading", "bridge.payload", "bridge.wire", "bridge.errors", "bridge.memory"}
+SIMULATOR_KNOWS = {f"bridge.{name}" for name in ("contract", "reading", "payload", "wire", "errors", "memory")}
 PURE = tuple(
     f"bridge.{name}"
-    for name in ["batch", "reading", "payload", "document", "wire", "verdict", "delivery", "tables", "copy_format"]
+    for name in [
+        *("batch", "contract", "reading", "payload", "extra", "document", "elements", "wire"),
+        *("delivery", "ratings", "verdict", "tables", "projections", "few", "copy_format"),
+    ]
 )
 IMPURE = {"asyncio", "socket", "time", "asyncpg", "mqtt5", "threading", "os", "random"}
 
@@ -145,10 +156,10 @@ def test_mqtt_codec_is_known_to_the_session_alone() -> None:
     assert users == {"bridge.mqtt", "bridge.mqtt_connection", "bridge.mqtt_packets", "bridge.arrival"}
 
 
-def test_database_errors_are_named_in_the_store_alone() -> None:
-    """Elsewhere in the bridge asyncpg is only connected with; `translated` turns its errors into ours."""
+def test_database_errors_are_named_in_one_module_alone() -> None:
+    """Elsewhere asyncpg is only connected with; `storing` and `asking` turn its errors into ours."""
     named = {name for name in MODULES if name.startswith("bridge") and _names_database_errors(MODULES[name])}
-    assert named == {"bridge.store"}
+    assert named == {"bridge.database_errors"}
 
 
 def _names_database_errors(path: Path) -> bool:

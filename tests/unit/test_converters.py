@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.reading import MeterReading, Reading, VehicleReading, device_id
+from bridge.contract import METER, VEHICLE
+from bridge.reading import Reading, device_id
 from bridge.wire import encode
 from simulator.converters import CAR_CLOCK_BEHIND_S, CONVERTERS, detect, ev_charger, ev_vehicle, shift, uci
 from simulator.recordings import NotARecording, canonical_csv, canonical_ndjson
@@ -34,7 +35,7 @@ def written(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:
 def test_canonical_csv_is_read_with_its_other_columns_as_extra(tmp_path: Path) -> None:
     path = written(tmp_path, f"{METER_HEAD},site,soc\nM_1,2026-02-10T10:15:00Z,5.1,231.5,north,none\n")
     (reading,) = canonical_csv(path)
-    assert isinstance(reading, MeterReading)
+    assert reading.kind is METER
     assert (reading.meter_id, reading.kwh_consumed_ac, reading.timestamp) == ("M_1", 5.1, SEED_TIME)
     assert json.loads(encode(reading)) == json.loads(SEED_METER) | {"meterId": "M_1", "site": "north", "soc": "none"}
 
@@ -43,6 +44,20 @@ def test_canonical_csv_of_a_spreadsheet_with_a_byte_order_mark_is_read(tmp_path:
     path = written(tmp_path, f"{METER_HEAD}\r\nM_1,2026-02-10T10:15:00Z,5.1,231.5\r\n", "utf-8-sig")
     assert detect(path) == "csv"
     assert [r.device for r in canonical_csv(path)] == ["M_1"]
+
+
+def test_canonical_csv_has_any_of_the_measures_and_an_empty_cell_is_none(tmp_path: Path) -> None:
+    head = "meterId,timestamp,kwhImportRegister,voltage,powerKw,site"
+    rows = ["M_1,2026-02-10T10:15:00Z,4711.5,,,north", "M_1,2026-02-10T10:16:00Z,,231.5, ,"]
+    first, second = canonical_csv(written(tmp_path, "\n".join([head, *rows])))
+    assert (first.values(), first.extra) == ({"kwhImportRegister": 4711.5}, {"site": "north"})
+    assert (second.values(), second.extra) == ({"voltage": 231.5}, {"site": ""})
+
+
+def test_canonical_ndjson_has_any_of_the_measures_and_null_is_none(tmp_path: Path) -> None:
+    line = '{"vehicleId":"EV_1","soc":null,"powerKw":-3.7,"timestamp":"2026-02-10T10:15:00Z","note":null}'
+    (reading,) = canonical_ndjson(written(tmp_path, line))
+    assert (reading.values(), reading.extra) == ({"powerKw": -3.7}, {"note": None})
 
 
 def test_canonical_csv_is_put_in_the_order_of_time(tmp_path: Path) -> None:
@@ -60,6 +75,7 @@ def test_canonical_csv_is_put_in_the_order_of_time(tmp_path: Path) -> None:
         ("M_1,2026-02-10T10:15:00,5.1,231.5", "recording:2: timestamp: Input should be RFC 3339 with an offset"),
         ("M_1,2026-02-10T10:15:00Z,5.1,2315", "recording:2: voltage: Input should be less than or equal to 1000"),
         ("M_1,2026-02-10T10:15:00Z,5.1", "recording:2: voltage: the field is missing"),
+        ("M_1,2026-02-10T10:15:00Z,,", "recording:2: a reading has at least one of"),
         ("M_1,2026-02-10T10:15:00Z,5.1,231.5,1", "recording:2: the row has more fields than the header"),
     ],
 )
@@ -83,8 +99,7 @@ def test_file_that_is_not_utf_8_is_refused_by_name(tmp_path: Path) -> None:
 def test_canonical_ndjson_is_read_in_the_order_of_time(tmp_path: Path) -> None:
     later = SEED_VEHICLE.replace(b"10:15", b"10:16").decode()
     first, second = canonical_ndjson(written(tmp_path, f"{later}\n\n{SEED_METER.decode()}\n"))
-    assert isinstance(first, MeterReading)
-    assert isinstance(second, VehicleReading)
+    assert (first.kind, second.kind) == (METER, VEHICLE)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +110,8 @@ def test_canonical_ndjson_is_read_in_the_order_of_time(tmp_path: Path) -> None:
         ("{}", "recording:2: either"),
         ("[]", "recording:2: a reading is a JSON object"),
         (SEED_METER.decode().replace("5.1", '"5.1"'), "recording:2: kwhConsumedAc: Input should be a valid number"),
-        (SEED_METER.decode().replace("kwhConsumedAc", "kwh_consumed_ac"), "recording:2: kwhConsumedAc: Field required"),
+        ('{"meterId":"M_1","kwh":1,"timestamp":"2026-02-10T10:15:00Z"}', "recording:2: a reading has at least one of"),
+        ('{"meterId":"M_1","voltage":null,"timestamp":"2026-02-10T10:15:00Z"}', "recording:2: a reading has at least"),
         (SEED_METER.decode().replace("}", ',"x":NaN}'), "recording:2: extra fields: "),
     ],
 )

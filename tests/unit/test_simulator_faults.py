@@ -5,14 +5,20 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from bridge.contract import KIND_OF
+from bridge.delivery import Item
 from bridge.errors import Rejected
-from bridge.reading import MeterReading, VehicleReading
+from bridge.reading import Flagged, Reading
+from bridge.verdict import reading_of
 from bridge.wire import AcceptedWindow, decode_body, decode_message, encode
 from simulator.faults import ALL_FAULTS, FaultRates, Faults
 from simulator.fleet import Fleet
 from simulator.malformed import ANYWHERE, MALFORMATIONS, Malformation
 from simulator.message import EXPECTATIONS, Message
+from simulator.profiles import PLAIN, REAL, Shares
 from simulator.reject import kept_payload
+from simulator.stored import Values
+from simulator.stored import stored as row_due
 
 START = datetime(2026, 3, 1, 22, 15, tzinfo=UTC)
 WINDOW = AcceptedWindow(past=timedelta(days=90), future=timedelta(minutes=5))
@@ -39,15 +45,15 @@ def test_malformation_in_an_array_or_body_spares_its_neighbours(good: bytes, mal
     array = decode_message(TOPICS[good], b"[" + good + b"," + spoiled + b"]", WINDOW.at(START))
     body = decode_body(good + b"\n" + spoiled, WINDOW.at(START), ndjson=True)
     for stored, rejected in (array, body):
-        assert isinstance(stored, VehicleReading | MeterReading)
+        assert isinstance(stored, Reading)
         assert isinstance(rejected, Rejected)
         assert rejected.reason == malformation.reason
-        assert rejected.payload == kept_payload(spoiled, malformation.reason, alone=False)
+        assert rejected.payload == kept_payload(spoiled, malformation.reason, in_array=rejected is array[1])
         assert rejected.device in ("EV_1", "METER_1")
 
 
-def _sent(rates: FaultRates, minutes: int = 120) -> tuple[Fleet, list[Message], list[bytes]]:
-    fleet = Fleet(7, 10, 10, START)
+def _sent(rates: FaultRates, minutes: int = 120, shares: Shares = PLAIN) -> tuple[Fleet, list[Message], list[bytes]]:
+    fleet = Fleet(7, 10, 10, START, shares=shares)
     faults = Faults(7, rates, minutes, [False] * 20)
     messages: list[Message] = []
     readings = []
@@ -59,13 +65,25 @@ def _sent(rates: FaultRates, minutes: int = 120) -> tuple[Fleet, list[Message], 
     return fleet, [*messages, *faults.rest()], readings
 
 
+def row_of(item: Item) -> tuple[datetime, Values]:
+    """A decoded reading as a row of the history."""
+    reading = reading_of(item)
+    assert reading is not None
+    return reading.timestamp, (reading.extra, *(getattr(reading, m.column) for m in reading.kind.measures))
+
+
+def warnings_of(item: Item) -> set[str]:
+    return {f"{w.field}: {w.code}" for w in item.warnings} if isinstance(item, Flagged) else set()
+
+
 def test_no_fault_sends_each_reading_once_in_order() -> None:
     _, messages, readings = _sent(FaultRates())
     assert [message.payload for message in messages] == readings
 
 
-def test_all_faults_are_expected_as_the_bridge_decides() -> None:
-    fleet, messages, readings = _sent(ALL_FAULTS, 1500)
+@pytest.mark.parametrize("shares", [PLAIN, REAL], ids=["plain", "real"])
+def test_all_faults_are_expected_as_the_bridge_decides(shares: Shares) -> None:
+    fleet, messages, readings = _sent(ALL_FAULTS, 1500, shares)
     now = START + timedelta(minutes=1500)
     seen = set()
     for message in messages:
@@ -77,10 +95,14 @@ def test_all_faults_are_expected_as_the_bridge_decides() -> None:
             seen.add((expect, message.is_array))
             if isinstance(item, Rejected):
                 assert item.reason == expect
-                assert item.payload == kept_payload(sent.payload, expect, alone=not message.is_array)
+                assert item.payload == kept_payload(sent.payload, expect, in_array=message.is_array)
+            elif expect == "conflict":
+                assert encode(item) == sent.payload  # type: ignore[arg-type]
             else:
-                assert expect in ("stored", "conflict")
-                assert encode(item) == sent.payload
+                assert expect == "stored"
+                at, values, warnings = row_due(KIND_OF[device.kind], sent.payload)
+                assert row_of(item) == (at, values)
+                assert warnings_of(item) == {w for w in warnings if not w.endswith("implausible")}
     stored = [i.payload for m in messages for i in m.items if EXPECTATIONS[i.expect] == "stored"]
     assert set(stored) == set(readings)
     assert {e for e, _ in seen} >= {

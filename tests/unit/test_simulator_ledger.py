@@ -26,6 +26,14 @@ def _written(path: Path, complete: bool = True) -> None:
     ledger.assigned(1, 1_700_000_000_000_000, 0)
     ledger.assigned(1, 1_700_000_060_000_000, None)
     ledger.truth(0, -5, 7)
+    ledger.counted(1, "kwhImportRegister", 8)
+    warnings = [("soc", "refused: Input should be"), ("kwhDeliveredDc", "implausible: 4,711"), ("", "truncated: a: b")]
+    told = [
+        {"index": index, "field": name, "reason": reason}
+        for index, (name, reason) in zip((0, 0, 1), warnings, strict=True)
+    ]
+    assert ledger.warned(2, told) == 3
+    assert ledger.warned(2, told[:1]) == 1
     ledger.close(complete)
 
 
@@ -43,6 +51,8 @@ def test_ledger_comes_back_as_it_was_written(tmp_path: Path) -> None:
     ]
     assert ledger.assignments == [(1, 1_700_000_000_000_000, 0), (1, 1_700_000_060_000_000, None)]
     assert ledger.truth == {0: (-5, 7)}
+    assert ledger.counted == {(1, "kwhImportRegister"): 8}
+    assert ledger.warnings == {2: {"soc: refused", "kwhDeliveredDc: implausible"}, 3: {": truncated"}}
     assert ledger.complete
     assert ledger.torn_bytes == 0
 

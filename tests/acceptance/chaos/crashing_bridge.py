@@ -59,11 +59,11 @@ def received(nth: int) -> None:
 
 def before_commit(nth: int) -> None:
     """All rows are written, the COMMIT is not sent: that moment is only in a transaction of several statements."""
-    store_module.AT_ONCE = 0
+    store_module.FEW = 0
     store_rejects, countdown = store_module._store_rejects, _Countdown(nth)
 
-    async def wrapped(connection: Any, rejects: list[Rejected], now: Any) -> None:
-        await store_rejects(connection, rejects, now)
+    async def wrapped(connection: Any, rejects: Sequence[Rejected]) -> None:
+        await store_rejects(connection, rejects)
         countdown()
 
     store_module._store_rejects = wrapped

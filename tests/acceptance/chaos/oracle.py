@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 
 from tests.acceptance.chaos.ledger import Entry
-from tests.acceptance.chaos.workload import reject_key
+from tests.acceptance.chaos.workload import MEASURES, reject_key
 
 Identity = tuple[str, str, str]
 """kind, device, UTC time."""
@@ -23,26 +23,10 @@ Identity = tuple[str, str, str]
 Reject = tuple[str, str, str]
 """door, reason, content."""
 
-_HISTORY = {
-    "vehicle": "SELECT vehicle_id, ts, ARRAY[soc, kwh_delivered_dc, battery_temp], extra "
-    "FROM vehicle_telemetry_history WHERE vehicle_id LIKE $1",
-    "meter": "SELECT meter_id, ts, ARRAY[kwh_consumed_ac, voltage], extra "
-    "FROM meter_telemetry_history WHERE meter_id LIKE $1",
-}
-_LIVE = """
-SELECT coalesce(l.{id}, h.{id}) FROM (SELECT * FROM {kind}_live_status WHERE {id} LIKE $1) l FULL JOIN
-    (SELECT DISTINCT ON ({id}) * FROM {kind}_telemetry_history WHERE {id} LIKE $1 ORDER BY {id}, ts DESC) h
-    ON l.{id} = h.{id}
-WHERE (l.ts, {live}, l.extra::text) IS DISTINCT FROM (h.ts, {history}, h.extra::text)
-"""
 _TOTALS = "SELECT {id}, count(*), sum({energy}) FROM {kind}_telemetry_history WHERE {id} LIKE $1 GROUP BY 1"
 _REJECTS = "SELECT source, reason, payload FROM rejected_message WHERE position($1::bytea in payload) > 0"
-_COLUMNS = {
-    "vehicle": ("vehicle_id", "kwh_delivered_dc", ("soc", "kwh_delivered_dc", "battery_temp")),
-    "meter": ("meter_id", "kwh_consumed_ac", ("kwh_consumed_ac", "voltage")),
-}
+_ENERGY = {"vehicle": "kwhDeliveredDc", "meter": "kwhConsumedAc"}
 _LATE_WORD_S = 0.3
-_ENERGY_AT = {"vehicle": 1, "meter": 0}
 
 
 @dataclass
@@ -101,8 +85,8 @@ async def _examine(database_url: str, entries: list[Entry], prefix: str, excused
         verdict.readings, verdict.rejects = sum(map(len, history.values())), sum(kept.values())
         _check_history(verdict, readings, history)
         _check_rejects(verdict, rejects, _conflicts(readings, history), kept)
-        for kind in _COLUMNS:
-            await _check_live(verdict, db, kind, prefix)
+        for kind in MEASURES:
+            await _check_live(verdict, db, kind, prefix, _of_http(entries))
             await _check_totals(verdict, db, kind, prefix, history)
     finally:
         await db.close()
@@ -127,6 +111,11 @@ def _claims(entries: list[Entry], excused_until: float) -> tuple[Readings, dict[
             # The broker may deliver one receipt twice, so each message counts once.
             claim.stored_claims += any(answer["stored"] for answer in entry.answers)
     return readings, rejects
+
+
+def _of_http(entries: list[Entry]) -> set[str]:
+    """Devices of which some readings came over HTTP too."""
+    return {item[1] for entry in entries if entry.door == "http" for item in entry.items if item[0] != "reject"}
 
 
 def _excused(entry: Entry, excused_until: float) -> bool:
@@ -184,11 +173,48 @@ def _missing(verdict: Verdict, claims: Iterable[_Claim], what: str) -> None:
         verdict.excused += 1
 
 
-async def _check_live(verdict: Verdict, db: Any, kind: str, prefix: str) -> None:
-    id_column, _, columns = _COLUMNS[kind]
-    live, history = (", ".join(f"{side}.{column}" for column in columns) for side in "lh")
-    question = _LIVE.format(id=id_column, kind=kind, live=live, history=history)
-    verdict.wrong += [f"{row[0]}: its live row is not its newest" for row in await db.fetch(question, prefix + "%")]
+async def _check_live(verdict: Verdict, db: Any, kind: str, prefix: str, two_writers: set[str]) -> None:
+    """Each live row is as of the newest reading and has the last known value of each measure.
+
+    A reading that was stored after a newer one changes nothing, so the last known value is that of the newest reading
+    which has the measure, unless it came late: then an older one's may stand. Which of two writers was first nobody
+    can say, so for their devices any value that was sent will do.
+    """
+    columns = ", ".join(["ts", "received_at", "extra::text", *MEASURES[kind].values()])
+    live = await _rows_by_device(db, f"SELECT {kind}_id, {columns} FROM {kind}_live_status", kind, prefix)
+    history = await _rows_by_device(db, f"SELECT {kind}_id, {columns} FROM {kind}_telemetry_history", kind, prefix)
+    for device in live.keys() | history.keys():
+        rows = sorted(history.get(device, []), key=lambda row: row["ts"])
+        if device in live and rows:
+            wrong = _wrong_in_live(live[device][0], rows, MEASURES[kind].values(), device in two_writers)
+        else:
+            wrong = ["one of live row and history is missing"]
+        verdict.wrong += [f"{kind} {device}: live {what}" for what in wrong]
+
+
+async def _rows_by_device(db: Any, sql: str, kind: str, prefix: str) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = defaultdict(list)
+    for row in await db.fetch(f"{sql} WHERE {kind}_id LIKE $1", prefix + "%"):
+        found[row[0]].append(row)
+    return found
+
+
+def _wrong_in_live(live: Any, rows: list[Any], columns: Iterable[str], two_writers: bool) -> list[str]:
+    """What of a live row cannot be, given the device's rows in the order of device time."""
+    newest = rows[-1]
+    wrong = [name for name in ("ts", "extra") if live[name] != newest[name]]
+    for column in columns:
+        having = [row for row in rows if row[column] is not None]
+        last = having[-1] if having else None
+        came_late = last is not None and any(
+            row["ts"] > last["ts"] and row["received_at"] < last["received_at"] for row in rows
+        )
+        allowed = {None if last is None else last[column]}
+        if came_late or (two_writers and last is not newest):
+            allowed |= {None, *(row[column] for row in having)}
+        if live[column] not in allowed:
+            wrong.append(column)
+    return wrong
 
 
 async def _check_totals(verdict: Verdict, db: Any, kind: str, prefix: str, history: History) -> None:
@@ -197,10 +223,9 @@ async def _check_totals(verdict: Verdict, db: Any, kind: str, prefix: str, histo
     for (of, device, _), rows in history.items():
         if of == kind:
             count, total = expected.get(device, (0, 0.0))
-            expected[device] = (count + 1, total + json.loads(rows[0])[0][_ENERGY_AT[kind]])
-    id_column, energy, _ = _COLUMNS[kind]
-    question = _TOTALS.format(id=id_column, energy=energy, kind=kind)
-    found = {device: (count, total) for device, count, total in await db.fetch(question, prefix + "%")}
+            expected[device] = (count + 1, total + json.loads(rows[0])[0].get(_ENERGY[kind], 0.0))
+    question = _TOTALS.format(id=f"{kind}_id", energy=MEASURES[kind][_ENERGY[kind]], kind=kind)
+    found = {device: (count, total or 0.0) for device, count, total in await db.fetch(question, prefix + "%")}
     verdict.wrong += [
         f"{device}: {found.get(device)} readings and kWh instead of {expected.get(device)}"
         for device in expected.keys() | found.keys()
@@ -210,10 +235,12 @@ async def _check_totals(verdict: Verdict, db: Any, kind: str, prefix: str, histo
 
 async def _history(db: Any, prefix: str) -> History:
     history: History = defaultdict(list)
-    for kind, question in _HISTORY.items():
-        for device, ts, values, extra in await db.fetch(question, prefix + "%"):
+    for kind, names in MEASURES.items():
+        question = f"SELECT {kind}_id, ts, extra, {', '.join(names.values())} FROM {kind}_telemetry_history"
+        for device, ts, extra, *values in await db.fetch(f"{question} WHERE {kind}_id LIKE $1", prefix + "%"):
             identity = (kind, device, ts.astimezone(UTC).isoformat())
-            history[identity].append(_values(values, json.loads(extra) if extra else None))
+            has = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+            history[identity].append(_values(has, json.loads(extra) if extra else None))
     return dict(history)
 
 
@@ -222,15 +249,12 @@ async def _rejects(db: Any, prefix: str) -> "Counter[Reject]":
     return Counter((row["source"], row["reason"], reject_key(row["payload"])) for row in rows)
 
 
-def _values(values: list[float], extra: Any) -> str:
+def _values(values: dict[str, float], extra: Any) -> str:
     return json.dumps([values, extra], sort_keys=True)
-
-
-_NAMES = {"vehicle": ("soc", "kwhDeliveredDc", "batteryTemp"), "meter": ("kwhConsumedAc", "voltage")}
 
 
 def _conflict_key(identity: Identity, values: str) -> str:
     kind, device, at = identity
-    numbers, extra = json.loads(values)
-    document = {f"{kind}Id": device, **dict(zip(_NAMES[kind], numbers, strict=True)), "timestamp": at, **(extra or {})}
+    measures, extra = json.loads(values)
+    document = {f"{kind}Id": device, **measures, "timestamp": at, **(extra or {})}
     return reject_key(json.dumps(document).encode())

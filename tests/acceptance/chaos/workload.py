@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
+from bridge.contract import KINDS
+
 UNSTORABLE_SOC = 66.625
 """A value that the wire takes and the chaos database refuses (a trigger of the harness divides by zero)."""
 
@@ -17,8 +19,11 @@ Doc = dict[str, Any]
 Door = Literal["mqtt", "http"]
 _DEVICES = 12
 _WEIGHTS = {
-    "single": 58,
-    "backlog": 12,
+    "single": 44,
+    "partial": 10,
+    "bad_gauge": 4,
+    "backlog": 9,
+    "damaged_backlog": 4,
     "extra": 4,
     "repeat": 6,
     "conflict": 4,
@@ -29,7 +34,10 @@ _WEIGHTS = {
 
 
 class Message(NamedTuple):
-    """One message; `items` says of each element `[kind, device, ts, values, extra]` or `["reject", reason, key]`."""
+    """One message; `items` says of each element `[kind, device, ts, values, extra]` or `["reject", reason, key]`.
+
+    The values are by the names of the contract.
+    """
 
     n: int
     cycle: int
@@ -101,6 +109,36 @@ class _Source:
         doc["firmware"] = {"version": f"1.{self.rng.randrange(9)}", "flags": [None, True, "é"]}
         return _topic_of(doc), _dump(doc), [item_of(doc)]
 
+    def _partial(self) -> tuple[str, bytes, list[list[Any]]]:
+        """Not every measure, and a null here and there, which is the same."""
+        kind, doc = self._reading()
+        measures = [name for name in doc if name not in (f"{kind}Id", "timestamp")]
+        for name in self.rng.sample(measures, self.rng.randrange(1, len(measures))):
+            if self.rng.random() < 0.5:
+                doc[name] = None
+            else:
+                del doc[name]
+        return _topic_of(doc), _dump(doc), [item_of(doc)]
+
+    def _bad_gauge(self) -> tuple[str, bytes, list[list[Any]]]:
+        """A sensor that says that it does not know: the reading is kept without it, and what it said beside it."""
+        kind, doc = self._reading()
+        gauge = "soc" if kind == "vehicle" else "voltage"
+        said = self.rng.choice([65535, -127, "unknown", True, [1]])
+        item = item_of({**doc, gauge: None, "refused": {gauge: said}})
+        return _topic_of(doc), _dump({**doc, gauge: said}), [item]
+
+    def _damaged_backlog(self) -> tuple[str, bytes, list[list[Any]]]:
+        """An array that is no JSON as a whole: each element is worth what it is worth by itself."""
+        docs = self._several()
+        items = [item_of(doc) for doc in docs]
+        texts = [_dump(doc) for doc in docs]
+        at, mark = self.rng.randrange(len(docs)), self._mark()
+        bad = self.rng.choice(["nan", "-inf", ".5", "50.", "+50", "050", "1,5"])
+        texts[at] = texts[at][:-1] + f', "mark": "{mark}", "x": {bad}}}'.encode()
+        items[at] = ["reject", "not_json", reject_key(texts[at])]
+        return _topic_of(docs[0]), b"[" + b", ".join(texts) + self.rng.choice([b"]", b",]", b"]\0"]), items
+
     def _backlog(self) -> tuple[str, bytes, list[list[Any]]]:
         docs = self._several()
         return _topic_of(docs[0]), _dump(docs), [item_of(doc) for doc in docs]
@@ -120,9 +158,7 @@ class _Source:
         _, doc = self._reading()
         topic, mark = _topic_of(doc), self._mark()
         if self.rng.random() < 0.4:
-            payload = (
-                self.rng.choice([b"not json %s", b'{"vehicleId": "%s', b"\0\xff\xfe %s", b"[%s, {}"]) % mark.encode()
-            )
+            payload = self.rng.choice([b"not json %s", b'{"vehicleId": "%s', b"\0\xff\xfe %s"]) % mark.encode()
             return topic, payload, [["reject", "not_json", reject_key(payload)]]
         bad, reason = self._spoilt(doc, mark)
         return topic, _dump(bad), [["reject", reason, reject_key(_dump(bad))]]
@@ -150,7 +186,7 @@ class _Source:
         energy = "kwhDeliveredDc" if "vehicleId" in doc else "kwhConsumedAc"
         device = "vehicleId" if "vehicleId" in doc else "meterId"
         tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-        without = {name: value for name, value in doc.items() if name != energy}
+        without = {name: doc[name] for name in (device, "timestamp")}
         return self.rng.choice(
             [
                 ({**without, "mark": mark}, "invalid_field"),
@@ -159,7 +195,7 @@ class _Source:
                 ({**doc, device: f"C{self._cycle}-X", "mark": mark}, "device_mismatch"),
                 ({**doc, "timestamp": tomorrow, "mark": mark}, "timestamp_out_of_range"),
                 ({**doc, "vehicleId": "EV", "meterId": "M", device: doc[device], "mark": mark}, "not_a_reading"),
-                ({**doc, "mark": mark + "\0"}, "invalid_field"),
+                ({**doc, energy: [doc[energy]], "mark": mark}, "invalid_field"),
                 (mark, "not_a_reading"),
             ]
         )
@@ -195,6 +231,7 @@ def _vehicle(rng: random.Random, device: str, at: datetime) -> Doc:
         "soc": rng.randrange(0, 400) * 0.25,
         "kwhDeliveredDc": rng.randrange(-40, 40) * 0.25,
         "batteryTemp": rng.randrange(-40, 160) * 0.5,
+        **({} if rng.random() < 0.7 else {"kwhChargedRegister": rng.randrange(4_000_000) * 0.25}),
         "timestamp": at.isoformat(),
     }
 
@@ -204,20 +241,23 @@ def _meter(rng: random.Random, device: str, at: datetime) -> Doc:
         "meterId": device,
         "kwhConsumedAc": rng.randrange(-40, 40) * 0.25,
         "voltage": rng.randrange(400, 500) * 0.5,
+        **({} if rng.random() < 0.7 else {"kwhImportRegister": rng.randrange(4_000_000) * 0.25}),
         "timestamp": at.isoformat(),
     }
 
 
 def item_of(doc: Doc) -> list[Any]:
-    """The expectation that this reading is stored: `[kind, device, ts, values, extra]`."""
-    kind, names = ("vehicle", _VEHICLE) if "vehicleId" in doc else ("meter", _METER)
+    """The expectation that this reading is stored: `[kind, device, ts, values, extra]`, the values by name."""
+    kind = "vehicle" if "vehicleId" in doc else "meter"
+    names = MEASURES[kind]
     known = {f"{kind}Id", "timestamp", *names}
     extra = {name: value for name, value in doc.items() if name not in known}
-    return [kind, doc[f"{kind}Id"], _utc(doc["timestamp"]), [float(doc[name]) for name in names], extra or None]
+    values = {name: float(doc[name]) for name in names if doc.get(name) is not None}
+    return [kind, doc[f"{kind}Id"], _utc(doc["timestamp"]), values, extra or None]
 
 
-_VEHICLE = ("soc", "kwhDeliveredDc", "batteryTemp")
-_METER = ("kwhConsumedAc", "voltage")
+MEASURES = {kind.name: {measure.name: measure.column for measure in kind.measures} for kind in KINDS}
+"""Of each kind the contract's names, and the columns in which they lie."""
 
 
 def reject_key(payload: bytes) -> str:

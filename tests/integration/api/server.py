@@ -4,7 +4,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -56,12 +56,15 @@ class Api:
             time.sleep(0.02)
 
 
-def launch(database_url: str, log: Path, settings: Mapping[str, object]) -> Api:
-    """Start an API process on a free port and wait until it is ready."""
+def launch(database_url: str, log: Path, settings: Mapping[str, object], program: Sequence[str] = ("api",)) -> Api:
+    """Start an API process on a free port and wait until it is ready.
+
+    `program` is another module that ends up in it, with its arguments.
+    """
     port = free_port()
     env = {"FLEET_DATABASE_URL": database_url, "FLEET_HTTP_PORT": str(port)}
     env |= {f"FLEET_{name.upper()}": str(value) for name, value in settings.items()}
-    process = Process("api", [sys.executable, "-m", "api", "run"], log, env={**os.environ, **env})
+    process = Process("api", [sys.executable, "-m", *program, "run"], log, env={**os.environ, **env})
     process.start()
     api = Api(f"{'https' if 'tls_cert_file' in settings else 'http'}://127.0.0.1:{port}", process, env)
     api.wait_until("/readyz")

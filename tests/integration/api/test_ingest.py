@@ -6,7 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -16,7 +16,7 @@ from bridge.wire import encode, encode_many
 from local.ports import is_open
 from local.postgres import Postgres
 from tests.integration.api.server import Api, Connection, assert_problem
-from tests.readings import meter, minutes, now_minute, vehicle
+from tests.readings import SEED_METER, SEED_TIME, SEED_VEHICLE, meter, minutes, now_minute, vehicle
 
 pytestmark = pytest.mark.anyio
 
@@ -104,10 +104,13 @@ async def test_concurrent_posts_share_transactions(client: httpx.AsyncClient, db
 
 
 BAD_FIELDS: dict[str, tuple[dict[str, Any], str]] = {
-    "wrong type": ({"soc": "72"}, "soc"),
-    "boolean": ({"soc": True}, "soc"),
+    "wrong type": ({"kwhDeliveredDc": "72"}, "kwhDeliveredDc"),
+    "boolean": ({"kwhDeliveredDc": True}, "kwhDeliveredDc"),
     "too large": ({"kwhDeliveredDc": 1e300}, "kwhDeliveredDc"),
-    "null": ({"batteryTemp": None}, "batteryTemp"),
+    "negative register": ({"kwhChargedRegister": -1}, "kwhChargedRegister"),
+    "nothing but null": ({"soc": None, "kwhDeliveredDc": None, "batteryTemp": None}, "at least one"),
+    "null as id": ({"vehicleId": None}, "vehicleId"),
+    "null as time": ({"timestamp": None}, "timestamp"),
     "bad id": ({"vehicleId": "EV 1"}, "vehicleId"),
     "sql in id": ({"vehicleId": "x'; DROP TABLE api_key; --"}, "vehicleId"),
     "long id": ({"vehicleId": "x" * 65}, "vehicleId"),
@@ -115,9 +118,38 @@ BAD_FIELDS: dict[str, tuple[dict[str, Any], str]] = {
     "no time": ({"timestamp": 17}, "timestamp"),
     "1970": ({"timestamp": "1970-01-01T00:00:00Z"}, "in the past"),
     "2100": ({"timestamp": "2100-01-01T00:00:00Z"}, "in the future"),
-    "nul in extra": ({"note": "a\0b"}, "NUL"),
-    "both ids": ({"meterId": "M"}, "either vehicleId or meterId"),
+    "both ids": ({"meterId": "M"}, "vehicleId or meterId: only one of them is allowed"),
 }
+ODD_FIELDS: dict[str, tuple[dict[str, Any], str]] = {
+    "wrong type": ({"soc": "72"}, "soc"),
+    "out of limits": ({"batteryTemp": 1000}, "batteryTemp"),
+    "NaN": ({"soc": float("nan")}, "soc"),
+    "nul in extra": ({"note": "a\0b"}, "note"),
+    "lone surrogate in extra": ({"note": "\ud800"}, "note"),
+    "too much extra": ({"note": "x" * 65_536}, "extra"),
+}
+
+
+@pytest.mark.parametrize(("changes", "field"), ODD_FIELDS.values(), ids=ODD_FIELDS.keys())
+async def test_odd_reading_is_stored_without_what_is_odd_and_its_receipt_warns(
+    client: httpx.AsyncClient, db: Connection, changes: dict[str, Any], field: str
+) -> None:
+    answer = await post(client, json.dumps(document(**changes)).encode())
+    assert answer.status_code == 201
+    assert answer.json() | {"warnings": []} == {"stored": 1, "duplicates": 0, "rejected": [], "warnings": []}
+    assert [(warning["index"], warning["field"]) for warning in answer.json()["warnings"]] == [(0, field)]
+    assert await db.fetchval("SELECT kwh_delivered_dc FROM vehicle_telemetry_history") == 4.25
+    assert await count(db, "rejected_message") == 0
+
+
+@pytest.mark.parametrize("payload", [SEED_VEHICLE, SEED_METER])
+async def test_receipt_of_a_seed_payload_is_the_bytes_that_it_always_was(
+    start_api: Callable[..., Api], token: str, payload: bytes
+) -> None:
+    past_days = (datetime.now(UTC) - SEED_TIME).days + 2
+    async with start_api(past_limit_days=max(past_days, 90)).client(token) as client:
+        answer = await post(client, payload)
+    assert (answer.status_code, answer.content) == (201, b'{"stored":1,"duplicates":0,"rejected":[]}')
 
 
 @pytest.mark.parametrize(("changes", "reason"), BAD_FIELDS.values(), ids=BAD_FIELDS.keys())
@@ -151,8 +183,8 @@ NOT_JSON = {
     "text": b"hello",
     "cut off": b'{"vehicleId":',
     "nul": b"\0",
-    "deep": b"[" * 100_000,
-    "deep and large": b"[" * 1_000_000,
+    "deep": b'{"a":' * 100_000,
+    "deep and large": b'{"a":[' * 500_000,
     "two documents": b"{} {}",
 }
 
@@ -162,8 +194,31 @@ async def test_body_that_is_not_json_is_400(client: httpx.AsyncClient, body: byt
     assert len(assert_problem(await post(client, body), 400, "not JSON")["detail"]) > len("not JSON: ")
 
 
+ARRAYS_THAT_ARE_NOT_JSON = {
+    "bad token": lambda good: b"[" + good + b',{"vehicleId":"E","soc":nan}]',
+    "cut off": lambda good: b"[" + good + b',{"vehicleId":"E","so',
+    "deep": lambda good: b"[" + good + b"," + b"[" * 1_000_000,
+    "two documents": lambda good: b"[" + good + b"]{}",
+    "byte order mark": lambda good: b"\xef\xbb\xbf[" + good + b",.5]",
+}
+
+
+@pytest.mark.parametrize("broken", ARRAYS_THAT_ARE_NOT_JSON.values(), ids=ARRAYS_THAT_ARE_NOT_JSON.keys())
+async def test_array_that_is_not_json_as_a_whole_keeps_its_good_elements(
+    client: httpx.AsyncClient, db: Connection, broken: Callable[[bytes], bytes]
+) -> None:
+    answer = await post(client, broken(encode(vehicle())))
+    assert answer.status_code == 207, answer.text
+    assert (answer.json()["stored"], [r["index"] for r in answer.json()["rejected"]]) == (1, [1])
+    assert await count(db) == 1
+
+
+async def test_array_of_nothing_but_brackets_is_one_bad_reading(client: httpx.AsyncClient) -> None:
+    assert_problem(await post(client, b"[" * 1_000_000), 422, "not_json")
+
+
 async def test_bad_utf8_rejects_only_its_reading(client: httpx.AsyncClient, db: Connection) -> None:
-    bad = encode(vehicle("EV_9", note="x")).replace(b'"x"', b'"\xff"')
+    bad = encode(vehicle()).replace(b'"EV_002"', b'"EV_\xff"')
     answer = await post(client, b"[" + encode(vehicle()) + b"," + bad + b"]")
     assert answer.status_code == 207
     assert await count(db) == 1

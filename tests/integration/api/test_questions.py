@@ -63,6 +63,9 @@ async def test_live_shows_the_newest_reading(client: httpx.AsyncClient) -> None:
         "soc": 50.0,
         "kwhDeliveredDc": 4.25,
         "batteryTemp": 38.6,
+        "kwhChargedRegister": None,
+        "kwhDischargedRegister": None,
+        "powerKw": None,
         "timestamp": format_timestamp(now),
         "extra": None,
     }
@@ -330,7 +333,7 @@ async def test_totals_are_exact_whatever_the_order(client: httpx.AsyncClient) ->
 
 async def test_mean_temperature_is_weighted_by_time(client: httpx.AsyncClient) -> None:
     readings = [(0, 20.0), (10, 20.0), (20, 40.0), (21, 40.0), (22, 40.0), (23, 40.0)]
-    await store(client, *(vehicle("EV_1", at(n))._replace(battery_temp=t) for n, t in readings))
+    await store(client, *(vehicle("EV_1", at(n)).changed(battery_temp=t) for n, t in readings))
     found = await performance(client, "EV_1", at(0), at(60))
     assert found["avgBatteryTemp"] == pytest.approx((10 * 20 + 10 * 30 + 3 * 40) / 23)
 

@@ -229,15 +229,16 @@ async def test_device_key_may_report_its_device_only(api: Api, db: Connection) -
     assert await db.fetchval("SELECT count(*) FROM vehicle_telemetry_history") == 1
 
 
+@pytest.mark.parametrize("spoiled", [b"}", b"}\0", b',"note":"\xff"}', b',"note":"\\ud800"}'])
 @pytest.mark.parametrize("make_reading", [vehicle, meter])
 async def test_reject_of_another_kind_is_forbidden_too(
-    api: Api, db: Connection, make_reading: Callable[..., Reading]
+    api: Api, db: Connection, make_reading: Callable[..., Reading], spoiled: bytes
 ) -> None:
     """It is a reading as soon as a limit is wider, and a replay asks for no key."""
     token = await make(db, "ingest", devices=("vehicle:EV_1",))
     late = encode(make_reading("EV_1", now_minute() - timedelta(days=200)))
     async with api.client(token) as client:
-        answer = await client.post("/v1/ingest", content=late, headers=JSON)
+        answer = await client.post("/v1/ingest", content=late[:-1] + spoiled, headers=JSON)
     found = await db.fetchval("SELECT reason FROM rejected_message")
     expected = (422, "timestamp_out_of_range") if make_reading is vehicle else (403, "forbidden")
     assert (answer.status_code, found) == expected

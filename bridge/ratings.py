@@ -1,0 +1,64 @@
+"""The most energy that a device can move in one of its intervals: more is kept, but called implausible.
+
+The commonest mistake of a new device is a counter sent as an interval: 4,711 kWh in a minute. Pure.
+"""
+
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from typing import Any
+
+from bridge.contract import KINDS, Kind
+from bridge.reading import FieldWarning, Reading
+
+
+class Ratings:
+    """Rated power and interval of every device: what the device register declares, else the defaults."""
+
+    def __init__(self, default_interval_s: float) -> None:
+        self._default_interval_s = default_interval_s
+        self._declared: dict[str, dict[str, tuple[float, float]]] = {}
+        self._limits: dict[str, dict[str, float]] = {}
+
+    def declare(self, devices: Iterable[tuple[Any, ...]]) -> None:
+        """Replace what is declared: kind, id, interval in seconds and rated power in kW, where they are declared."""
+        default_kw = {kind.name: kind.rated_kw for kind in KINDS}
+        self._declared = {name: {} for name in default_kw}
+        for kind, id_, interval_s, rated_kw in devices:
+            if kind in default_kw:
+                rating = rated_kw or default_kw[kind], interval_s or self._default_interval_s
+                self._declared[kind][id_] = rating
+        self._limits = {
+            kind: {id_: _kwh(*rating) for id_, rating in declared.items()} for kind, declared in self._declared.items()
+        }
+
+    def implausible(self, kind: Kind, readings: Sequence[Reading]) -> list[Reading]:
+        """Those of the kind's readings whose interval holds more energy than the device can move in it."""
+        if kind.interval is None:
+            return []
+        energy = attrgetter(kind.interval.column)
+        limit = _kwh(kind.rated_kw, self._default_interval_s)
+        limits = self._limits.get(kind.name)
+        if not limits:
+            return [r for r in readings if (kwh := energy(r)) is not None and not -limit <= kwh <= limit]
+        return [r for r in readings if (kwh := energy(r)) is not None and abs(kwh) > limits.get(r[0], limit)]
+
+    def warning(self, reading: Reading) -> FieldWarning:
+        """What to tell the sender of an implausible reading."""
+        interval = reading.kind.interval
+        assert interval is not None
+        kwh = getattr(reading, interval.column)
+        rating = self._declared.get(reading.kind.name, {}).get(reading.device)
+        rated_kw, interval_s = rating or (reading.kind.rated_kw, self._default_interval_s)
+        detail = (
+            f"{kwh:g} kWh in {interval_s:g} s is {abs(kwh) * 3600 / interval_s:,.0f} kW, more than the rated "
+            f"{rated_kw:g} kW; is it a counter? Send those as {_registers(reading.kind)}"
+        )
+        return FieldWarning("implausible", interval.name, detail)
+
+
+def _kwh(power_kw: float, interval_s: float) -> float:
+    return power_kw * interval_s / 3600
+
+
+def _registers(kind: Kind) -> str:
+    return " or ".join(measure.name for measure in kind.of_sort("register"))
