@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from bridge.errors import Misconfigured
 from bridge.settings import problems
+from local import contract_page
 from local import secrets as compose_secrets
 from local.settings import LocalSettings
 from local.settings_page import page
@@ -46,6 +47,19 @@ def secrets(
 def settings() -> None:
     """Print docs/settings.md."""
     print(page(), end="")
+
+
+@app.command()
+def contract(
+    page: Annotated[Path, typer.Argument(help="The page whose tables are made from the contract.")] = Path(
+        "docs/devices.md"
+    ),
+) -> None:
+    """Renew the tables of measures in docs/devices.md."""
+    try:
+        page.write_text(contract_page.renewed(page.read_text()))
+    except (OSError, ValueError) as error:
+        _fail(f"{page}: {error}", 1)
 
 
 def _fail(message: str, code: int) -> None:
