@@ -91,11 +91,11 @@ class Reporter:
     def _values(
         self, interval_micro: int, gauges: Mapping[str, float], counters: Sequence[int] = ()
     ) -> dict[str, Value]:
-        """What the device sends of these, in the order of the contract."""
+        """What the device sends of these, in the order of the contract; a gauge that physics does not know it lacks."""
         known = {**gauges, self._interval: interval_micro / MICRO}
         if counters:
             known |= {name: micro / MICRO for name, micro in zip(self._registers, counters, strict=True)}
-        return {name: known[name] for name in self._names}
+        return {name: known[name] for name in self._names if name in known}
 
 
 def split(micro: int, parts: int) -> list[int]:

@@ -16,6 +16,7 @@ from api.analytics import question_sql
 from api.database import SESSION
 from api.history import page_sql
 from api.period import Period
+from bridge.contract import VEHICLE
 from bridge.reading import Reading, format_timestamp
 from bridge.tables import TABLES, Table
 from bridge.wire import encode_many
@@ -63,9 +64,7 @@ async def test_live_shows_the_newest_reading(client: httpx.AsyncClient) -> None:
         "soc": 50.0,
         "kwhDeliveredDc": 4.25,
         "batteryTemp": 38.6,
-        "kwhChargedRegister": None,
-        "kwhDischargedRegister": None,
-        "powerKw": None,
+        **{measure.name: None for measure in VEHICLE.measures if measure.example is None},
         "timestamp": format_timestamp(now),
         "extra": None,
     }
