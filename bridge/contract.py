@@ -123,6 +123,7 @@ VEHICLE = Kind(
         Measure("kwhChargedRegister", "register", "kWh", 0, 1e9, "Counter of the energy charged"),
         Measure("kwhDischargedRegister", "register", "kWh", 0, 1e9, "Counter of the energy discharged"),
         Measure("powerKw", "gauge", "kW", -5000, 5000, "Power at the instant, signed: + into the battery"),
+        Measure("odometerKm", "gauge", "km", 0, 1e7, "Distance driven since the vehicle was made"),
     ),
     rated_kw=500,
     example_id="EV_002",
