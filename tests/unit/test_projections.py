@@ -54,7 +54,7 @@ def _batch(kind: Kind) -> st.SearchStrategy[list[Reading]]:
     times = st.integers(0, 8).map(lambda minute: SEED_TIME + timedelta(minutes=minute))
     extra = st.none() | st.just({"firmware": 1})
     one = st.builds(reading, st.just(kind), st.sampled_from(["A", "B", "C"]), times, some, extra)
-    return st.lists(one, unique_by=identity, max_size=20).map(lambda readings: sorted(readings, key=identity))
+    return st.lists(one, unique_by=identity, max_size=8).map(lambda readings: sorted(readings, key=identity))
 
 
 @given(st.sampled_from(KINDS).flatmap(lambda kind: st.tuples(_batch(kind), _batch(kind))))
