@@ -6,10 +6,11 @@ reading is the same bytes a second time.
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from struct import Struct
 from typing import Any
 
+from bridge.contract import Measure
 from bridge.reading import Reading, jsonb_text
 
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # no flags, no header extension
@@ -21,13 +22,35 @@ _JSONB_VERSION = b"\x01"
 _ABSENT = -1, b""  # SQL NULL
 
 Packer = Callable[[Reading], bytes]
-_packers: dict[type[Reading], Packer] = {}
-"""By the class of a reading, which says which measures it has."""
 
 
-def copy_tuples(readings: Iterable[Reading]) -> list[bytes]:
-    """Each reading as one tuple of the format: id, ts, every measure of its kind (NULL where it has none), extra."""
-    return [(_packers.get(type(r)) or _new_packer(type(r)))(r) for r in readings]
+@cache
+def measures_of(shapes: frozenset[type[Reading]]) -> tuple[Measure, ...]:
+    """The measures that any reading of these classes, all of one kind, has; in the order of the contract."""
+    present = {measure for shape in shapes for measure in shape.measures}
+    kind = next(iter(shapes)).kind
+    return tuple(measure for measure in kind.measures if measure in present)
+
+
+def copy_tuples(readings: Iterable[Reading], measures: tuple[Measure, ...]) -> list[bytes]:
+    """Each reading as one tuple of the format: id, ts, the given measures (NULL where it has none), extra."""
+    packers = _packers(measures)
+    return [packers[type(reading)](reading) for reading in readings]
+
+
+class _Packers(dict[type[Reading], Packer]):
+    """The packer of each class of readings, made when it is first asked for."""
+
+    def __init__(self, measures: tuple[Measure, ...]) -> None:
+        super().__init__()
+        self._measures = measures
+
+    def __missing__(self, shape: type[Reading]) -> Packer:
+        self[shape] = packer = _new_packer(shape, self._measures)
+        return packer
+
+
+_packers = cache(_Packers)
 
 
 def copy_data(tuples: Iterable[bytes]) -> memoryview:
@@ -46,12 +69,12 @@ def _jsonb(extra: dict[str, Any]) -> tuple[int, bytes]:
     return len(data), data
 
 
-def _new_packer(shape: type[Reading]) -> Packer:
-    """The function that packs readings of this class, and is remembered for it.
+def _new_packer(shape: type[Reading], columns: tuple[Measure, ...]) -> Packer:
+    """The function that packs readings of this class for a COPY with these measures.
 
     It is compiled from its text, as those of `namedtuple` are: a loop over the columns costs three times as much.
     """
-    has = [measure in shape.measures for measure in shape.kind.measures]
+    has = [measure in shape.measures for measure in columns]
     fields = "".join("id" if present else "i" for present in has)
     packs = [Struct(f">hi{length}siq{fields}i").pack for length in range(_LONGEST_ID + 1)]
     values = [f"v{n}" for n in range(len(shape.measures))]
@@ -68,5 +91,4 @@ def _new_packer(shape: type[Reading]) -> Packer:
     names = {"packs": packs, "jsonb": _jsonb, "absent": _ABSENT, "microseconds": _microseconds}
     exec(source, names)  # noqa: S102  # the text is made of numbers only
     packer: Packer = names["pack"]  # type: ignore[assignment]
-    _packers[shape] = packer
     return packer

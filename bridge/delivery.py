@@ -67,6 +67,8 @@ class Receipt(NamedTuple):
     @classmethod
     def of(cls, outcomes: Sequence[Outcome]) -> "Receipt":
         """Count the outcomes; each rejection and warning keeps its index in the message and says its reason."""
+        if outcomes.count(Kept.STORED) == len(outcomes):
+            return cls(len(outcomes), 0, [], [])
         rejected: list[dict[str, int | str]] = [
             {"index": index, "reason": str(outcome)}
             for index, outcome in enumerate(outcomes)

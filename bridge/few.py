@@ -55,11 +55,12 @@ def _projection_sql(projection: Projection, table: Table, first: int, picked: in
     columns, beyond = ", ".join(table.columns), first + len(table.columns)
     given = ", ".join(f"${n}" for n in (*range(first, beyond), picked))
     staged = f"(SELECT {columns} FROM unnest({given}) AS g({columns}, picked) WHERE picked IS NOT FALSE)"  # noqa: S608
+    once, again = (projection.sql(table, staged, table.kind.measures, rounds=rounds) for rounds in (False, True))
     return f"""
         IF ${picked + 1} = 1 THEN
-            {projection.sql(table, staged, rounds=False)};
+            {once};
         ELSE
-            FOR pass IN 1..${picked + 1} LOOP {projection.sql(table, staged, rounds=True)}; END LOOP;
+            FOR pass IN 1..${picked + 1} LOOP {again}; END LOOP;
         END IF;
 """
 

@@ -56,12 +56,13 @@ class IngestMetrics:
         self._readings.labels("stored").inc(stored)
         if stored == len(outcomes):
             return 0
-        self._warned(outcomes)
-        kept = Tally(map(kept_as, outcomes))
-        self._readings.labels("stored").inc(kept[Kept.STORED] - stored)
+        others = [outcome for outcome in outcomes if outcome is not Kept.STORED]
+        self._warned(others)
+        kept = Tally(map(kept_as, others))
+        self._readings.labels("stored").inc(kept[Kept.STORED])
         self._readings.labels("duplicate").inc(kept[Kept.DUPLICATE])
         self._readings.labels("rejected").inc(kept[None])
-        for reason, count in Tally(o.reason for o in outcomes if isinstance(o, Rejected)).items():
+        for reason, count in Tally(o.reason for o in others if isinstance(o, Rejected)).items():
             self._rejected.labels(reason).inc(count)
         return kept[None]
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple, Protocol
 
+from bridge.contract import Measure
 from bridge.reading import Reading
 from bridge.tables import Table
 
@@ -30,10 +31,11 @@ class Projection(Protocol):
         """What concerns it of readings that are of one kind, in the order of device and time."""
         ...
 
-    def sql(self, table: Table, staged: str, *, rounds: bool) -> str:
+    def sql(self, table: Table, staged: str, measures: Sequence[Measure], *, rounds: bool) -> str:
         """The statement that takes the picked rows from the FROM item `staged`. Locks rows in the order of the key.
 
-        With `rounds` it is run several times over the same rows and takes of each device the next one each time.
+        None of the rows has another measure than these. With `rounds` it is run several times over the same rows and
+        takes of each device the next one each time.
         """
         ...
 
@@ -60,8 +62,8 @@ class LiveRows:
             rounds = max(rounds, len(picked))
         return Picked(positions, rounds)
 
-    def sql(self, table: Table, staged: str, *, rounds: bool) -> str:
-        columns, device, live = ", ".join(table.columns), table.device_column, table.live
+    def sql(self, table: Table, staged: str, measures: Sequence[Measure], *, rounds: bool) -> str:
+        columns, device, live = ", ".join(table.columns_with(measures)), table.device_column, table.live
         chosen = f"SELECT {columns}, now() FROM {staged} AS staged"  # noqa: S608  # they lie in the order of the key
         if rounds:
             chosen = (
@@ -69,7 +71,7 @@ class LiveRows:
                 f"WHERE NOT EXISTS (SELECT FROM {live} l WHERE l.{device} = staged.{device} AND l.ts >= staged.ts) "
                 f"ORDER BY {device}, ts"
             )
-        kept = [f"{c} = coalesce(excluded.{c}, live.{c})" for c in table.measure_columns]
+        kept = [f"{c} = coalesce(excluded.{c}, live.{c})" for c in (measure.column for measure in measures)]
         updated = ", ".join(["ts = excluded.ts", "received_at = excluded.received_at", *kept, "extra = excluded.extra"])
         return (
             f"INSERT INTO {live} AS live ({columns}, received_at) {chosen} "

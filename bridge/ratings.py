@@ -4,7 +4,6 @@ The commonest mistake of a new device is a counter sent as an interval: 4,711 kW
 """
 
 from collections.abc import Iterable, Sequence
-from operator import attrgetter
 from typing import Any
 
 from bridge.contract import KINDS, Kind
@@ -35,12 +34,21 @@ class Ratings:
         """Those of the kind's readings whose interval holds more energy than the device can move in it."""
         if kind.interval is None:
             return []
-        energy = attrgetter(kind.interval.column)
+        found: list[Reading] = []
+        shapes = {type(reading) for reading in readings}
+        for shape in shapes:
+            if kind.interval in shape.measures:
+                own = readings if len(shapes) == 1 else [r for r in readings if type(r) is shape]
+                found += self._implausible(kind, shape.measures.index(kind.interval) + 2, own)
+        return found
+
+    def _implausible(self, kind: Kind, at: int, readings: Sequence[Reading]) -> list[Reading]:
+        """The same for readings of one class, whose energy is their element `at`."""
         limit = _kwh(kind.rated_kw, self._default_interval_s)
         limits = self._limits.get(kind.name)
         if not limits:
-            return [r for r in readings if (kwh := energy(r)) is not None and not -limit <= kwh <= limit]
-        return [r for r in readings if (kwh := energy(r)) is not None and abs(kwh) > limits.get(r[0], limit)]
+            return [r for r in readings if not -limit <= r[at] <= limit]
+        return [r for r in readings if abs(r[at]) > limits.get(r[0], limit)]
 
     def warning(self, reading: Reading) -> FieldWarning:
         """What to tell the sender of an implausible reading."""

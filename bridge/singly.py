@@ -54,7 +54,9 @@ def _make_sql(table: Table) -> str:
     given = ", ".join(f"${n}" for n in range(1, len(columns) + 1))
     values = [*(f"given.{column}" for column in columns[:-1]), "given.extra::jsonb"]
     named = ", ".join(f"{value} AS {column}" for value, column in zip(values, columns, strict=True))
-    projections = "".join(f"{p.sql(table, f'(SELECT {named})', rounds=False)};\n" for p in PROJECTIONS)
+    projections = "".join(
+        f"{p.sql(table, f'(SELECT {named})', table.kind.measures, rounds=False)};\n" for p in PROJECTIONS
+    )
     return f"""
 CREATE OR REPLACE FUNCTION pg_temp.try_each({arrays})
 RETURNS TABLE ("position" bigint, reason text) LANGUAGE plpgsql AS $$

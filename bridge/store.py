@@ -15,7 +15,7 @@ from asyncpg.connect_utils import SessionAttribute
 
 from bridge import few, singly
 from bridge.contract import KINDS, Kind
-from bridge.copy_format import copy_data, copy_tuples
+from bridge.copy_format import copy_data, copy_tuples, measures_of
 from bridge.database_errors import FOREIGN, AlreadyThere, Unstorable, storing, survives
 from bridge.delivery import Item, Kept, Outcome
 from bridge.errors import LeadershipLost, Misconfigured, Rejected, Source, StoreUnavailable
@@ -331,22 +331,26 @@ _STAGE_SQL = "; ".join(
 
 
 async def _copy_fresh(connection: Connection, table: Table, readings: list[Reading]) -> None:
-    """History and projections, in the order of the key: two writers then wait for each other in one order."""
+    """History and projections, in the order of the key: two writers then wait for each other in one order.
+
+    Only the columns that some reading has are sent; the others are null, or stay as they are.
+    """
     if not readings:
         return
-    tuples = copy_tuples(readings)
-    await _copy(connection, table.history, table, tuples)
+    measures = measures_of(frozenset(map(type, readings)))
+    columns, tuples = table.columns_with(measures), copy_tuples(readings, measures)
+    await _copy(connection, table.history, columns, tuples)
     for projection in PROJECTIONS:
         positions, rounds = projection.pick(readings)
         staged = _staged(projection, table.kind)
-        await _copy(connection, staged, table, [tuples[n] for n in positions])
+        await _copy(connection, staged, columns, [tuples[n] for n in positions])
         for _ in range(rounds):
-            await connection.execute(projection.sql(table, staged, rounds=rounds > 1))
+            await connection.execute(projection.sql(table, staged, measures, rounds=rounds > 1))
 
 
-async def _copy(connection: Connection, into: str, table: Table, tuples: list[bytes]) -> None:
+async def _copy(connection: Connection, into: str, columns: list[str], tuples: list[bytes]) -> None:
     source: Any = copy_data(tuples)  # asyncpg takes a buffer; its annotations do not know that
-    await connection.copy_to_table(into, source=source, columns=table.columns, format="binary")
+    await connection.copy_to_table(into, source=source, columns=columns, format="binary")
 
 
 async def _store_rejects(connection: Connection, rejects: Sequence[Rejected]) -> None:

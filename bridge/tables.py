@@ -1,6 +1,6 @@
 """How readings lie in the database: the tables of each kind, and the SQL that looks rows up. Made from the contract."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
-from bridge.contract import KINDS, Kind
+from bridge.contract import KINDS, Kind, Measure
 from bridge.errors import Rejected
 from bridge.reading import Extra, Reading, jsonb_text
 
@@ -27,7 +27,11 @@ class Table:
 
     @cached_property
     def columns(self) -> list[str]:
-        return [self.kind.id_column, "ts", *self.measure_columns, "extra"]
+        return self.columns_with(self.kind.measures)
+
+    def columns_with(self, measures: Iterable[Measure]) -> list[str]:
+        """The columns of rows that have no other measure than these."""
+        return [self.kind.id_column, "ts", *(measure.column for measure in measures), "extra"]
 
     @cached_property
     def types(self) -> list[str]:

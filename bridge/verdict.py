@@ -89,7 +89,11 @@ def with_warnings(items: Sequence[Item], outcomes: list[Outcome], readings: Fres
     if not implausible and not any(type(item) is Flagged for item in items if item.kind is None):
         return outcomes
     suspects = set(map(id, implausible))
-    return [_warned(item, outcome, suspects, ratings) for item, outcome in zip(items, outcomes, strict=True)]
+    warned = list(outcomes)
+    for n, item in enumerate(items):
+        if id(item) in suspects or type(item) is Flagged:
+            warned[n] = _warned(item, outcomes[n], suspects, ratings)
+    return warned
 
 
 def _warned(item: Item, outcome: Outcome, suspects: set[int], ratings: Ratings) -> Outcome:

@@ -26,6 +26,7 @@ from bridge.reading import FieldWarning, Flagged, Reading, format_timestamp, is_
 MAX_READINGS_PER_MESSAGE = 1_000
 MAX_READINGS_PER_BODY = 10_000
 _MAX_DETAIL = 500
+_HEAD_BYTES = 200  # where an array's first element names its device
 _lines = re.compile(rb"[^\s\0][^\r\n]*").finditer
 _TRUNCATED = FieldWarning("truncated", "", "the array was cut off after this element")
 
@@ -143,6 +144,8 @@ def _decode_document(origin: _Origin, payload: bytes, times: AcceptedTimes, most
     """A message or body: an object, an array, or neither."""
     if payload[:1] == b"{":
         return [_decode_text(origin, payload, times)]
+    if payload[:1] == b"[" and (items := _decode_whole(origin, payload, times, most)) is not None:
+        return items
     try:
         document = loads(payload)
     except ValueError as error:
@@ -154,6 +157,20 @@ def _decode_document(origin: _Origin, payload: bytes, times: AcceptedTimes, most
     if len(document) > most:
         return [_too_many(origin, payload, most)]
     return [_decode_element(origin, element, times) for element in document] or [_empty(origin, payload)]
+
+
+def _decode_whole(origin: _Origin, payload: bytes, times: AcceptedTimes, most: int) -> list[Item] | None:
+    """An array in which every element is a reading as it should be, all of one kind; None for any other array."""
+    contract = origin.contract or _contract_in(payload[:_HEAD_BYTES])
+    try:
+        readings = [] if contract is None else contract.all_from_json(payload)
+    except ValidationError:
+        return None
+    if not readings or any(_refusal(origin, reading, times) for reading in readings):
+        return None
+    if len(readings) > most:
+        return [_too_many(origin, payload, most)]
+    return [reading if reading[-1] is None else _judge(origin, reading, (), times, b"") for reading in readings]
 
 
 def _decode_cut(origin: _Origin, payload: bytes, times: AcceptedTimes, most: int) -> list[Item]:
@@ -197,6 +214,9 @@ def _decode_text(origin: _Origin, text: bytes, times: AcceptedTimes) -> Item:
     """One element from its bytes."""
     reading = _read(origin.contract or _contract_in(text), text)
     if reading is not None:
+        # As in `_decode_element`: most are as they should be.
+        if reading[-1] is None and origin.device is None and times.earliest <= reading[1] <= times.latest:
+            return reading
         return _judge(origin, reading, (), times, text)
     try:
         element = loads(text)
@@ -264,8 +284,13 @@ def _flagged(item: Reading | Flagged, warnings: tuple[FieldWarning, ...]) -> Fla
 
 def _contract_in(text: bytes) -> Payload | None:
     """A guess: that of the one kind whose id field the text mentions. None when there is none, or more than one."""
-    found = [contract for _, name, contract in _BY_ID_FIELD if name in text]
-    return found[0] if len(found) == 1 else None
+    found = None
+    for _, name, contract in _BY_ID_FIELD:
+        if name in text:
+            if found is not None:
+                return None
+            found = contract
+    return found
 
 
 def _contract_of(element: dict[str, Any]) -> Payload | None:

@@ -48,7 +48,9 @@ class Load(NamedTuple):
         ts = at.isoformat()[:19]
         x = (device * 31 + at.minute * 7) % 1000 / 10
         if device % 2:
-            return f'{{"meterId":"{_name(device)}","kwhConsumedAc":{x},"voltage":{200 + x / 2},"timestamp":"{ts}Z"}}'
+            return (
+                f'{{"meterId":"{_name(device)}","kwhConsumedAc":{x / 10},"voltage":{200 + x / 2},"timestamp":"{ts}Z"}}'
+            )
         return (
             f'{{"vehicleId":"{_name(device)}","soc":{x},"kwhDeliveredDc":{x / 20},"batteryTemp":{20 + x / 5},'
             f'"timestamp":"{ts}Z"}}'
