@@ -8,6 +8,7 @@ go by one call, which passes over what is there already.
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -61,6 +62,7 @@ FEW = 256
 _DECLARED_CHANNEL = "fleet_device"
 _DECLARED = "SELECT kind, id, interval_s, rated_kw FROM device WHERE interval_s IS NOT NULL OR rated_kw IS NOT NULL"
 _REJECT = reject_sql()
+_device = itemgetter(0)
 
 
 class PostgresStore:
@@ -279,7 +281,9 @@ class PostgresStore:
 def _sort(fresh: Fresh) -> None:
     """Each kind's readings in the order of the key, in which every writer takes its locks."""
     for readings in fresh.values():
-        readings.sort(key=identity)
+        devices = set(map(_device, readings))
+        # Where each device is there once its name alone is the order, which is found in half the time.
+        readings.sort(key=_device if len(devices) == len(readings) else identity)
 
 
 async def _require_durability(connection: Connection) -> None:

@@ -98,28 +98,30 @@ def decode_message(
 ) -> list[Item]:
     """The readings of one MQTT message, all of the topic's device. Never raises; never empty."""
     try:
-        return _decode_message(topic, payload, times, most)
+        contract, reading = _OF_TOPIC.get(topic[:_PREFIX]), None
+        if contract is not None and payload[:1] == b"{":
+            try:
+                reading = contract.from_json(payload)
+            except ValidationError:
+                pass
+            else:
+                in_time = times.earliest <= reading[1] <= times.latest
+                if in_time and reading[-1] is None and topic == f"{contract.topic}{reading[0]}/telemetry":
+                    return [reading]
+        return _decode_odd_message(topic, payload, times, most, reading)
     except Exception as error:
         detail = f"cannot be decoded: {type(error).__name__}: {error}"[:_MAX_DETAIL]
         return [Rejected("not_a_reading", detail, payload, "mqtt", topic)]
 
 
-def _decode_message(topic: str, payload: bytes, times: AcceptedTimes, most: int) -> list[Item]:
-    contract = _OF_TOPIC.get(topic[:_PREFIX])
-    reading = None
-    if contract is not None and payload[:1] == b"{":
-        try:
-            reading = contract.from_json(payload)
-        except ValidationError:
-            pass
-        else:
-            in_time = times.earliest <= reading[1] <= times.latest
-            if in_time and reading[-1] is None and topic == f"{contract.topic}{reading[0]}/telemetry":
-                return [reading]
+def _decode_odd_message(
+    topic: str, payload: bytes, times: AcceptedTimes, most: int, reading: Reading | None
+) -> list[Item]:
+    """A message that is not simply a good reading of the topic's device; `reading` is what it may be all the same."""
     origin = _origin(topic)
     if origin is None:
         return [Rejected("bad_topic", "no device can be read from the topic", payload, "mqtt", topic)]
-    if reading is not None and contract is origin.contract:
+    if reading is not None and origin.contract is not None and reading.kind is origin.contract.kind:
         return [_judge(origin, reading, (), times, payload)]
     return _decode_document(origin, payload, times, most)
 
