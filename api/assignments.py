@@ -214,7 +214,7 @@ async def all_assignments(
     rows, last = await page(begin, limit)
     following = None if last is None else encode_cursor(*last[::-1])
     found = AssignmentPage(items=[_assignment(row) for row in rows], next_cursor=following)
-    headers = next_link(request.url, following) | {"Vary": "Accept"}
+    headers = next_link(request.query_params, following) | {"Vary": "Accept"}
     return JSONResponse(found.model_dump(mode="json"), headers=headers)
 
 

@@ -118,7 +118,7 @@ class _Register:
         rows, last = await page(start, limit)
         following = None if last is None else encode_cursor(last)
         found = DevicePage(items=[_device(row) for row in rows], next_cursor=following)
-        headers = next_link(request.url, following) | {"Vary": "Accept"}
+        headers = next_link(request.query_params, following) | {"Vary": "Accept"}
         return JSONResponse(found.model_dump(mode="json"), headers=headers)
 
     async def get(self, services: WithServices, device: DeclaredId) -> Device:

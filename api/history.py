@@ -73,9 +73,10 @@ async def _history(
     page = rows[:limit]
     following = encode_cursor(page[-1]["ts"]) if len(rows) > limit else None
     # The default end is now: the next page keeps the end of the first.
-    url = request.url.include_query_params(**{"from": period.start.isoformat(), "to": period.end.isoformat()})
+    fixed = {"from": period.start.isoformat(), "to": period.end.isoformat()}
+    links = next_link(request.query_params, following, fixed)
     body = page_csv(table, page) if form == "text/csv" else page_json(page, following)
-    return Response(body, headers=next_link(url, following) | {"Vary": "Accept"}, media_type=form)
+    return Response(body, headers=links | {"Vary": "Accept"}, media_type=form)
 
 
 async def _rows(

@@ -3,12 +3,13 @@
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import Query
-from starlette.datastructures import URL
+from starlette.datastructures import QueryParams
 
 from api.problems import Problem, invalid
 from bridge.reading import format_timestamp, is_device_id, parse_timestamp
@@ -70,9 +71,15 @@ def _not_ours() -> Problem:
     return invalid("cursor", "is not a nextCursor of this list")
 
 
-def next_link(url: URL, cursor: str | None) -> dict[str, str]:
-    """The headers that lead to the next page, for answers that cannot hold `nextCursor` (RFC 8288)."""
+def next_link(query: QueryParams, cursor: str | None, fixed: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The headers that lead to the next page, for answers that cannot hold `nextCursor` (RFC 8288).
+
+    `fixed` are parameters that the next page must have. The link is a query alone, relative to the request: neither the
+    Host header nor a proxy's path prefix can make it wrong.
+    """
     if cursor is None:
         return {}
-    following = url.include_query_params(cursor=cursor)
-    return {"Link": f'<{following.path}?{following.query}>; rel="next"', "X-Next-Cursor": cursor}
+    changed = {**(fixed or {}), "cursor": cursor}
+    following = [(name, value) for name, value in query.multi_items() if name not in changed]
+    link = f'<?{urlencode([*following, *changed.items()])}>; rel="next"'
+    return {"Link": link, "X-Next-Cursor": cursor}

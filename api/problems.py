@@ -85,13 +85,13 @@ async def _on_problem(_: Request, error: Exception) -> Response:
 
 
 async def _on_unavailable(request: Request, error: Exception) -> Response:
-    log.warning("store unavailable", path=request.url.path, error=str(error))
+    log.warning("store unavailable", path=request.scope["path"], error=str(error))
     return unavailable("the store is unavailable").response()
 
 
 async def _on_misconfigured(request: Request, error: Exception) -> Response:
     """The schema or the rights are not those of this program: no later try would help, so it is no 503."""
-    log.error("request failed", path=request.url.path, error=str(error))
+    log.error("request failed", path=request.scope["path"], error=str(error))
     return internal_error().response()
 
 

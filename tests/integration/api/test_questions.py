@@ -121,7 +121,9 @@ async def test_history_pages_hold_the_half_open_period_in_order(client: httpx.As
 async def test_history_links_lead_to_the_next_page(client: httpx.AsyncClient) -> None:
     await store(client, *minutes("EV_1", 5))
     answer = await client.get("/v1/history/vehicles/EV_1", params={"limit": 3}, headers={"Accept": "text/csv"})
-    following = await client.get(answer.links["next"]["url"], headers={"Accept": "text/csv"})
+    link = answer.links["next"]["url"]
+    assert link.startswith("?"), "a path or a host would be wrong behind a proxy"
+    following = await client.get(answer.url.join(link), headers={"Accept": "text/csv"})
     assert len(list(csv.DictReader(io.StringIO(answer.text)))) == 3
     assert len(list(csv.DictReader(io.StringIO(following.text)))) == 2
     assert "next" not in following.links
