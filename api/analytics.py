@@ -25,6 +25,7 @@ from api.database import Connection, connection
 from api.live import NEVER_SEEN, never_seen
 from api.models import MeterPeriod, MeterShare, Performance
 from api.period import AskedPeriod, DeviceId, Period
+from api.routing import needs
 from api.services import WithServices
 from bridge.contract import VEHICLE
 
@@ -78,7 +79,12 @@ class Expectation(NamedTuple):
         return min(1.0, readings / expected) if expected > 0 else None
 
 
-@router.get("/performance/{vehicleId}", responses=NEVER_SEEN)
+@router.get(
+    "/performance/{vehicleId}",
+    operation_id="getVehiclePerformance",
+    openapi_extra=needs("read"),
+    responses=NEVER_SEEN,
+)
 async def performance(services: WithServices, period: AskedPeriod, vehicleId: DeviceId) -> Performance:  # noqa: N803
     """A vehicle's AC and DC energy, their ratio and its mean battery temperature over a period."""
     async with connection(services.pool) as c:

@@ -1,21 +1,32 @@
-"""The service put together: the ingest and its writer, the keys, the routes, and the front around them."""
+"""The service put together: the ingest and its writer, the keys, the routes, and the layers around them."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import structlog
 from fastapi import FastAPI
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
 
-from api import analytics, assignments, devices, health, history, live, openapi, problems
+from api import analytics, assignments, devices, documentation, health, history, live, openapi, problems
 from api.body import BodyBudget
-from api.bulk import body_limits
 from api.database import Pool, open_pool
-from api.front import Front
 from api.ingest import IngestDoor
 from api.keyring import Keyring
+from api.layers import Layer, around
+from api.layers.authentication import Authentication
+from api.layers.bodies import Bodies
+from api.layers.deadline import Deadline
+from api.layers.errors import Errors
+from api.layers.headers import Headers
+from api.layers.metrics import Metrics
+from api.layers.routes import Endpoints, Routes
+from api.rate import RateLimit
+from api.routing import PlainRoute, RouteTable
 from api.services import Services
 from api.settings import ApiSettings
 from bridge.errors import StoreUnavailable
@@ -26,12 +37,14 @@ from bridge.store import PostgresStore
 log = structlog.get_logger(__name__)
 
 _CLOSE_S = 5.0
-_BULK = (devices, assignments)
-"""The modules with routes that take many rows."""
+_ROUTERS = (
+    *(live.router, history.router, analytics.router, devices.router, assignments.router),
+    *(devices.bulk, assignments.bulk, health.router, documentation.router),
+)
 
 
 @contextlib.asynccontextmanager
-async def service(settings: ApiSettings, on_failure: Callable[[], None]) -> AsyncIterator[Front]:
+async def service(settings: ApiSettings, on_failure: Callable[[], None]) -> AsyncIterator[ASGIApp]:
     """The application, with its writer running. On leaving, what was taken is written and answered.
 
     `on_failure` is called when the writer ends on its own: nothing can be stored any more. What ended it is raised
@@ -43,14 +56,14 @@ async def service(settings: ApiSettings, on_failure: Callable[[], None]) -> Asyn
     ingest = _ingest(settings, store, registry)
     pool = await open_pool(settings)
     keyring = Keyring(pool, settings.database_url)
-    app = _routes(settings, Services(settings, pool, registry))
+    budget = BodyBudget(settings.http_body_budget_mib * 1024 * 1024)
+    app = application(IngestDoor(settings, ingest, budget))
+    app.state.services = Services(settings, pool, registry)
     writing = asyncio.create_task(ingest.run())
     writing.add_done_callback(lambda _: on_failure())
     try:
         async with keyring.running():
-            budget = BodyBudget(settings.http_body_budget_mib * 1024 * 1024)
-            door = IngestDoor(settings, ingest, budget)
-            yield Front(settings, app, door, keyring, registry, budget, _body_limits())
+            yield layered(app, settings, keyring, registry, budget)
     finally:
         ingest.stop()
         await writing
@@ -58,8 +71,58 @@ async def service(settings: ApiSettings, on_failure: Callable[[], None]) -> Asyn
         await _close(pool)
 
 
-def _body_limits() -> dict[tuple[str, str], int]:
-    return body_limits(route for module in _BULK for route in module.bulk.routes)
+def layered(
+    app: FastAPI, settings: ApiSettings, keyring: Keyring, registry: CollectorRegistry, budget: BodyBudget
+) -> ASGIApp:
+    """The application within its layers: what a request passes, in this order.
+
+    Raises `ValueError` for a route that does not declare who may call it.
+    """
+    rate = RateLimit(settings.rate_limit_per_s, settings.rate_limit_burst)
+    layers: list[Layer] = [
+        partial(Routes, table=RouteTable(app.routes)),
+        partial(Metrics, registry=registry),
+        Headers,
+        *_cross_origin(settings.cors_origins),
+        Errors,
+        partial(Deadline, timeout_s=settings.http_request_timeout_s),
+        partial(Authentication, keyring=keyring, rate=rate),
+        partial(Bodies, budget=budget, timeout_s=settings.http_body_timeout_s),
+    ]
+    return around(Endpoints(app), layers)
+
+
+def _cross_origin(origins: str) -> list[Layer]:
+    """Answers preflights of these origins, which carry no key, and lets their pages read our answers."""
+    allowed = [origin.strip() for origin in origins.split(",") if origin.strip()]
+    if not allowed:
+        return []
+    cors = partial(
+        CORSMiddleware,
+        allow_origins=allowed,
+        allow_methods=["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"],
+        allow_headers=["Authorization", "Content-Type"],
+        expose_headers=["Link", "X-Next-Cursor", "Retry-After"],
+    )
+    return [cors]
+
+
+def application(ingest: ASGIApp) -> FastAPI:
+    """Every route, without a database yet; `ingest` is an object that answers POST /v1/ingest."""
+    routes: list[BaseRoute] = [PlainRoute("POST", "/v1/ingest", ingest, openapi.INGEST)]
+    for router in _ROUTERS:
+        routes += router.routes
+    app = FastAPI(
+        title="Fleet energy bridge",
+        description="Readings of vehicles and meters in; live state, history and energy figures out.",
+        version="1",
+        routes=routes,
+        redirect_slashes=False,
+        openapi_url=None,
+    )
+    problems.install(app)
+    openapi.install(app)
+    return app
 
 
 def _registry() -> CollectorRegistry:
@@ -96,32 +159,6 @@ def _ingest(settings: ApiSettings, store: PostgresStore, registry: CollectorRegi
         metrics=IngestMetrics(registry),
         give_up_after_s=settings.http_timeout_s,
     )
-
-
-def _routes(settings: ApiSettings, services: Services) -> FastAPI:
-    app = FastAPI(
-        title="Fleet energy bridge",
-        description="Readings of vehicles and meters in; live state, history and energy figures out.",
-        version="1",
-        redoc_url=None,
-    )
-    app.state.services = services
-    for routes in (live, history, analytics, devices, assignments, health):
-        app.include_router(routes.router)
-    for routes in _BULK:
-        app.include_router(routes.bulk)
-    problems.install(app)
-    openapi.install(app)
-    origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
-    if origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=origins,
-            allow_methods=["GET", "PUT", "POST", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type"],
-            expose_headers=["Link", "X-Next-Cursor", "Retry-After"],
-        )
-    return app
 
 
 async def _close(pool: Pool) -> None:

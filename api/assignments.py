@@ -18,6 +18,7 @@ from api.models import Assignment, AssignmentPage
 from api.paging import Cursor, Limit, decode_time, decode_time_and_device, encode_cursor, next_link
 from api.period import DeviceId, Instant
 from api.problems import Problem, invalid
+from api.routing import needs
 from api.services import Caller, WithServices
 from api.streaming import CSV_PAGE, csv_stream, text
 from bridge import audit
@@ -74,6 +75,7 @@ _CONFLICT: _Responses = {
 @router.put(
     "/meters/{meterId}/assignments/{from}",
     operation_id="putAssignment",
+    openapi_extra=needs("assign"),
     response_model=Assignment,
     responses=_BODY
     | _CONFLICT
@@ -103,7 +105,10 @@ async def put_assignment(
 
 
 @router.patch(
-    "/meters/{meterId}/assignments/{from}", operation_id="patchAssignment", responses=_BODY | _NO_ROW | _CONFLICT
+    "/meters/{meterId}/assignments/{from}",
+    operation_id="patchAssignment",
+    openapi_extra=needs("assign"),
+    responses=_BODY | _NO_ROW | _CONFLICT,
 )
 async def patch_assignment(
     services: WithServices,
@@ -129,6 +134,7 @@ async def patch_assignment(
 @router.delete(
     "/meters/{meterId}/assignments/{from}",
     operation_id="deleteAssignment",
+    openapi_extra=needs("assign"),
     status_code=HTTPStatus.NO_CONTENT,
     responses=_NO_ROW,
 )
@@ -152,7 +158,7 @@ async def delete_assignment(
     "/assignments",
     operation_id="importAssignments",
     responses=_BODY | _CONFLICT | {422: {"description": "Rows that are not valid; nothing is written"}},
-    openapi_extra=request_body(AssignmentRow, _EXAMPLE),
+    openapi_extra=needs("assign") | request_body(AssignmentRow, _EXAMPLE),
 )
 async def import_assignments(
     request: Request, services: WithServices, caller: Caller, replace: Replace = False
@@ -181,6 +187,7 @@ async def import_assignments(
 @router.get(
     "/assignments",
     operation_id="listAssignments",
+    openapi_extra=needs("read"),
     response_model=AssignmentPage,
     responses={
         200: {"content": {"text/csv": {"schema": {"type": "string"}}}},
@@ -218,7 +225,12 @@ async def all_assignments(
     return JSONResponse(found.model_dump(mode="json"), headers=headers)
 
 
-@router.get("/meters/{meterId}/assignments", operation_id="listMeterAssignments", response_model=AssignmentPage)
+@router.get(
+    "/meters/{meterId}/assignments",
+    operation_id="listMeterAssignments",
+    openapi_extra=needs("read"),
+    response_model=AssignmentPage,
+)
 async def meter_assignments(
     services: WithServices,
     meterId: DeviceId,  # noqa: N803
@@ -233,7 +245,12 @@ async def meter_assignments(
     return AssignmentPage(items=[_assignment(row) for row in rows[:limit]], next_cursor=following)
 
 
-@router.get("/vehicles/{vehicleId}/assignments", operation_id="listVehicleAssignments", response_model=AssignmentPage)
+@router.get(
+    "/vehicles/{vehicleId}/assignments",
+    operation_id="listVehicleAssignments",
+    openapi_extra=needs("read"),
+    response_model=AssignmentPage,
+)
 async def vehicle_assignments(
     services: WithServices,
     vehicleId: DeviceId,  # noqa: N803

@@ -1,7 +1,7 @@
 """Who may do what. Pure: no clock, no database.
 
 A key is `fleet_<id>_<secret>`: the id finds the row, the secret (256 bits) is compared by its hash in constant time.
-What a request needs follows from its method and path, so a new route is guarded before anybody thinks of it.
+What a request needs is declared beside its route (`routing.needs`).
 """
 
 import hmac
@@ -16,10 +16,6 @@ from bridge.contract import KIND_OF
 
 Scope = Literal["ingest", "read", "assign", "admin"]
 
-INGEST_PATH = "/v1/ingest"
-PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
-
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _token = re.compile(r"fleet_([a-z0-9]{12})_([A-Za-z0-9_-]{43})").fullmatch
 _device_pattern = re.compile(rf"(?:(?:{'|'.join(KIND_OF)}):)?[A-Za-z0-9_-]{{1,64}}\*?").fullmatch
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -92,10 +88,3 @@ def bearer_token(authorization: str) -> str | None:
     """The token of an `Authorization: Bearer` header (RFC 6750), or None."""
     scheme, _, token = authorization.partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
-
-
-def required_scope(method: str, path: str) -> Scope:
-    """The scope that a request needs."""
-    if path == INGEST_PATH:
-        return "ingest"
-    return "read" if method in _SAFE_METHODS else "assign"

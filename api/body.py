@@ -10,6 +10,9 @@ from starlette.types import Receive, Scope
 from api.problems import Problem, unavailable
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
+MAX_FORM_BYTES = 64 * 1024
+"""Largest body of a request whose route has no limit of its own."""
+
 _GZIP = 16 + zlib.MAX_WBITS
 _MOST_MEMBERS = 100  # each costs a copy of what follows it
 

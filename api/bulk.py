@@ -10,7 +10,6 @@ from typing import Any, Generic, Literal, TypeVar
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
-from starlette.routing import BaseRoute
 
 from api.body import MAX_BODY_BYTES
 from api.csv_format import csv_rows
@@ -29,19 +28,9 @@ Cells = Mapping[str, Callable[[str], object]]
 
 
 class BulkRoute(APIRoute):
-    """A route that accepts bodies of up to `body_limit` bytes; all other routes have the front's limit."""
+    """A route that accepts bodies of up to `body_limit` bytes; all other routes have `body.MAX_FORM_BYTES`."""
 
     body_limit = MAX_BODY_BYTES
-
-
-def body_limits(routes: Iterable[BaseRoute]) -> dict[tuple[str, str], int]:
-    """The largest body in bytes by method and path, for routes that have a limit of their own."""
-    return {
-        (method, route.path): route.body_limit
-        for route in routes
-        if isinstance(route, BulkRoute)
-        for method in route.methods or ()
-    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from api.history import negotiate
 from api.paging import Cursor, Limit, decode_device, encode_cursor, next_link
 from api.problems import Problem, invalid
 from api.register_models import TEXT_PATTERN, Device, DeviceBody, DevicePage, DeviceRow, Imported
+from api.routing import needs
 from api.services import Caller, WithServices
 from api.streaming import CSV_PAGE, csv_stream, text
 from bridge import audit
@@ -205,6 +206,7 @@ def _add_routes(kind: Kind) -> None:
         response_model=DevicePage,
         responses=_CSV,
         operation_id=f"listDeclared{many}",
+        openapi_extra=needs("read"),
         summary=f"List declared {kind.plural}",
     )
     bulk.add_api_route(
@@ -214,13 +216,14 @@ def _add_routes(kind: Kind) -> None:
         responses=_BODY | {422: {"description": "Rows that are not valid; nothing is written"}},
         operation_id=f"importDeclared{many}",
         summary=f"Declare many {kind.plural}",
-        openapi_extra=request_body(DeviceRow, _EXAMPLE),
+        openapi_extra=needs("assign") | request_body(DeviceRow, _EXAMPLE),
     )
     router.add_api_route(
         f"{path}/{{id}}",
         routes.get,
         responses=_NOT_DECLARED,
         operation_id=f"getDeclared{one}",
+        openapi_extra=needs("read"),
         summary=f"Get a declared {kind.name}",
     )
     router.add_api_route(
@@ -230,6 +233,7 @@ def _add_routes(kind: Kind) -> None:
         response_model=Device,
         responses=_BODY | _CREATED,
         operation_id=f"putDeclared{one}",
+        openapi_extra=needs("assign"),
         summary=f"Declare a {kind.name}",
     )
     router.add_api_route(
@@ -238,6 +242,7 @@ def _add_routes(kind: Kind) -> None:
         methods=["PATCH"],
         responses=_BODY | _NOT_DECLARED,
         operation_id=f"patchDeclared{one}",
+        openapi_extra=needs("assign"),
         summary=f"Change a declared {kind.name}",
     )
     router.add_api_route(
@@ -247,6 +252,7 @@ def _add_routes(kind: Kind) -> None:
         status_code=HTTPStatus.NO_CONTENT,
         responses=_NOT_DECLARED,
         operation_id=f"deleteDeclared{one}",
+        openapi_extra=needs("assign"),
         summary=f"Remove a declared {kind.name}",
     )
 

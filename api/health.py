@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from api.database import connection
 from api.problems import unavailable
+from api.routing import PUBLIC, needs
 from api.services import WithServices
 from bridge.contract import KINDS
 from bridge.errors import StoreUnavailable
@@ -19,13 +20,13 @@ _PROBE_TIMEOUT_S = 2.0
 _PROBE = "SELECT " + " AND ".join(f"to_regclass('{kind.live_table}') IS NOT NULL" for kind in KINDS)
 
 
-@router.get("/healthz")
+@router.get("/healthz", operation_id="getHealth", openapi_extra=PUBLIC)
 async def healthz() -> dict[str, str]:
     """The process lives."""
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+@router.get("/readyz", operation_id="getReadiness", openapi_extra=PUBLIC)
 async def readyz(services: WithServices) -> dict[str, str]:
     """The store answers, within two seconds."""
     try:
@@ -38,7 +39,13 @@ async def readyz(services: WithServices) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@router.get(
+    "/metrics",
+    operation_id="getMetrics",
+    openapi_extra=needs("read"),
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}}}},
+)
 async def metrics(services: WithServices) -> Response:
     """Counters and gauges for Prometheus."""
     return Response(generate_latest(services.registry), media_type=CONTENT_TYPE_LATEST)

@@ -13,6 +13,7 @@ from api.models import page_model
 from api.paging import Cursor, decode_time, encode_cursor, next_link
 from api.period import AskedPeriod, Period
 from api.problems import Problem
+from api.routing import needs
 from api.rows import COLUMNS, page_csv, page_json
 from api.services import Services, WithServices
 from bridge.contract import KINDS, Kind
@@ -54,7 +55,9 @@ def _add_route(kind: Kind) -> None:
     router.add_api_route(
         f"/{kind.plural}/{{{kind.id_field}}}",
         device_history,
-        name=f"{kind.name}_history",
+        operation_id=f"get{kind.name.capitalize()}History",
+        openapi_extra=needs("read"),
+        summary=f"Get the readings of a {kind.name}",
         response_model=page_model(kind),
         responses=_RESPONSES,
         description=f"The readings of a {kind.name}, as JSON or CSV by `Accept`.",

@@ -43,8 +43,9 @@ class IngestDoor:
         self._budget = budget
         self._one_large = asyncio.Lock()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, key: ApiKey) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one POST. Raises `Problem` or `Disconnected`."""
+        key: ApiKey = scope["state"]["key"]
         ndjson = _is_ndjson(header(scope, b"content-type"))
         announced = announced_bytes(scope, MAX_BODY_BYTES)
         with self._budget.reserve(announced):

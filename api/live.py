@@ -9,6 +9,7 @@ from api.database import Pool, connection
 from api.models import page_model, state_model
 from api.paging import Cursor, Limit, decode_device, encode_cursor
 from api.problems import Problem
+from api.routing import needs
 from api.rows import COLUMNS, page_json, row_json
 from api.services import WithServices
 from bridge.contract import KINDS, Kind
@@ -47,14 +48,18 @@ def _add_routes(kind: Kind) -> None:
     router.add_api_route(
         f"/{kind.plural}",
         live_devices,
-        name=f"live_{kind.plural}",
+        operation_id=f"listLive{kind.plural.capitalize()}",
+        openapi_extra=needs("read"),
+        summary=f"List the latest states of {kind.plural}",
         response_model=page_model(kind),
         description=f"The latest state of every {kind.name}, by {kind.name} id.",
     )
     router.add_api_route(
         f"/{kind.plural}/{{{kind.id_field}}}",
         live_device,
-        name=f"live_{kind.name}",
+        operation_id=f"getLive{kind.name.capitalize()}",
+        openapi_extra=needs("read"),
+        summary=f"Get the latest state of a {kind.name}",
         response_model=state_model(kind),
         responses=NEVER_SEEN,
         description=f"The latest state of one {kind.name}: the last known value of each measure.",

@@ -1,12 +1,13 @@
 """The OpenAPI document: what FastAPI knows of its routes, the ingest that is none of them, and what holds for all."""
 
+from copy import deepcopy
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api.auth import INGEST_PATH, PUBLIC_PATHS, required_scope
 from api.problems import MEDIA_TYPE
+from api.routing import PlainRoute, access, needs
 from bridge.contract import KINDS, Kind
 from bridge.reading import DEVICE_ID_PATTERN
 
@@ -87,10 +88,10 @@ def _receipt(text: str) -> dict[str, Any]:
     return {"description": text, "content": {"application/json": {"schema": _ref("Receipt")}}}
 
 
-_INGEST: dict[str, Any] = {
+INGEST: dict[str, Any] = needs("ingest") | {
     "tags": ["ingest"],
     "summary": "Store readings",
-    "operationId": "ingest",
+    "operationId": "ingestReadings",
     "description": "One reading, a JSON array, or NDJSON; gzip is taken. Up to 10,000 readings and 8 MiB. Answers "
     "after the commit; sending the same again stores nothing twice.",
     "requestBody": {
@@ -137,26 +138,36 @@ def install(app: FastAPI) -> None:
 
 def _document(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-    document["paths"] = {INGEST_PATH: {"post": _INGEST}, **document["paths"]}
+    document["paths"] = {path: {} for path in _plain(app)} | document["paths"]
+    for path, operations in _plain(app).items():
+        document["paths"][path] |= operations
     components = document.setdefault("components", {})
     components.setdefault("schemas", {}).update(_SCHEMAS)
     components["securitySchemes"] = {"apiKey": {"type": "http", "scheme": "bearer"}}
-    for path, operations in document["paths"].items():
-        for method, operation in operations.items():
-            _finish(path, method.upper(), operation)
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            _finish(operation)
+    for unused in ("HTTPValidationError", "ValidationError"):  # our answers are problems
+        components["schemas"].pop(unused, None)
     return document
 
 
-def _finish(path: str, method: str, operation: dict[str, Any]) -> None:
+def _plain(app: FastAPI) -> dict[str, dict[str, Any]]:
+    """The operations of the routes outside the framework, by path and method."""
+    plain = [route for route in app.routes if isinstance(route, PlainRoute)]
+    return {
+        each.path: {method.lower(): deepcopy(each.openapi_extra) for method in each.methods or ()} for each in plain
+    }
+
+
+def _finish(operation: dict[str, Any]) -> None:
     """Errors are problems, and everything that is not public needs a key."""
     responses = operation["responses"]
-    if responses.get("422", {}).get("description") == "Validation Error":
-        responses["422"]["description"] = "Not what it should be; the detail names the field and the reason"
+    if responses.get("422", {}).get("description", "Validation Error") == "Validation Error":
+        responses["422"] = {"description": "Not what it should be; the detail names the field and the reason"}
     for status in filter(lambda status: status >= "400", responses):
         responses[status] = _problem(responses[status]["description"])
-    if path in PUBLIC_PATHS:
-        operation["security"] = []
-        return
-    operation["security"] = [{"apiKey": []}]
-    operation["description"] = f"{operation.get('description', '')} Needs the scope `{required_scope(method, path)}`."
-    operation["responses"] = responses | _ALWAYS
+    needed = access(operation)
+    if needed != "public":
+        operation["description"] = f"{operation.get('description', '')} Needs the scope `{needed}`."
+        operation["responses"] = responses | _ALWAYS

@@ -33,4 +33,4 @@ async def _caller(request: Request) -> ApiKey:
 
 WithServices = Annotated[Services, Depends(_services)]
 Caller = Annotated[ApiKey, Depends(_caller)]
-"""The key that the front has let in."""
+"""The key of the request."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.auth import ApiKey, bearer_token, id_of, is_device_pattern, is_key, new_token, required_scope, token_hash
+from api.auth import ApiKey, bearer_token, id_of, is_device_pattern, is_key, new_token, token_hash
 from api.body import decompress
 from api.history import negotiate
 from api.keys import Grant, scopes
@@ -106,12 +106,6 @@ def test_scopes_must_exist() -> None:
     assert scopes(["read", "ingest", "read"]) == ("ingest", "read")
     with pytest.raises(ValueError, match="root"):
         scopes(["root"])
-
-
-def test_scope_that_a_request_needs() -> None:
-    assert required_scope("POST", "/v1/ingest") == "ingest"
-    assert required_scope("GET", "/v1/anything") == "read"
-    assert required_scope("PUT", "/v1/anything") == required_scope("DELETE", "/x") == "assign"
 
 
 def test_rate_limit_lets_the_burst_through_then_its_rate() -> None:

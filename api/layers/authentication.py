@@ -1,0 +1,49 @@
+"""Nobody gets further without the key that the route asks for."""
+
+import math
+import time
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.auth import ApiKey, bearer_token
+from api.body import header
+from api.keyring import Keyring
+from api.problems import Problem
+from api.rate import RateLimit
+from api.routing import FOUND, Found
+
+
+class Authentication:
+    """Lets a request through with a key that has the route's scope; without one only where the route says it is public.
+
+    A path or method that there is not asks for a key too, with any scope: strangers learn nothing about paths.
+    """
+
+    def __init__(self, app: ASGIApp, keyring: Keyring, rate: RateLimit) -> None:
+        self._app = app
+        self._keyring = keyring
+        self._rate = rate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found: Found = scope[FOUND]
+        access = found.endpoint.access if found.endpoint is not None else None
+        if access != "public":
+            key = await self._key(scope)
+            if access is not None and not key.holds(access):
+                challenge = f'Bearer error="insufficient_scope", scope="{access}"'
+                raise Problem(403, f"the API key lacks the scope {access}", {"WWW-Authenticate": challenge})
+            scope.setdefault("state", {})["key"] = key
+        await self._app(scope, receive, send)
+
+    async def _key(self, scope: Scope) -> ApiKey:
+        """The request's key. Raises 401 or 429."""
+        token = bearer_token(header(scope, b"authorization"))
+        if token is None:
+            raise Problem(401, "an API key is required: Authorization: Bearer ...", {"WWW-Authenticate": "Bearer"})
+        key, refusal = await self._keyring.verify(token)
+        if key is None:
+            raise Problem(401, refusal, {"WWW-Authenticate": 'Bearer error="invalid_token"'})
+        wait_s = self._rate.wait_s(key.id, time.monotonic())
+        if wait_s > 0:
+            raise Problem(429, "too many requests with this key", {"Retry-After": str(math.ceil(wait_s))})
+        return key

@@ -1,0 +1,30 @@
+"""How long a request may take, and how long the client may take to read a stream."""
+
+import asyncio
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class Deadline:
+    """Raises `TimeoutError` when an answer has neither ended nor begun to stream after `timeout_s`.
+
+    The limit includes the receipt of the request. It ends with the first piece of a streaming answer, which may take as
+    long as its source; only the sending of each piece has the limit again, so that a client that does not read is cut.
+    """
+
+    def __init__(self, app: ASGIApp, timeout_s: float) -> None:
+        self._app = app
+        self._timeout_s = timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def bounded(message: Message) -> None:
+            streaming = message.get("more_body", False) or deadline.when() is None
+            if streaming:
+                deadline.reschedule(loop.time() + self._timeout_s)
+            await send(message)
+            if streaming:
+                deadline.reschedule(None)
+
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(self._timeout_s) as deadline:
+            await self._app(scope, receive, bounded)

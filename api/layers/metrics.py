@@ -1,0 +1,54 @@
+"""How many answers there were, by status, and how long requests took, by route."""
+
+import functools
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.routing import FOUND, UNKNOWN_PATH
+
+_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Metrics:
+    """Counts answers when they begin and measures a request when its answer has ended.
+
+    The labels are bounded: templates of routes and their own methods, never what a client invents.
+    """
+
+    def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
+        self._app = app
+        answers = Counter("fleet_http_answers", "Answers, by status.", ["status"], registry=registry)
+        seconds = Histogram(
+            "fleet_http_request_seconds",
+            "Time from a request's head to the end of its answer, by route and method.",
+            ["route", "method"],
+            buckets=_BUCKETS_S,
+            registry=registry,
+        )
+        # `labels` looks its child up under a lock, which is dear for every request.
+        self._answers = functools.cache(answers.labels)
+        self._seconds = functools.cache(seconds.labels)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        answered = False
+
+        async def counted(message: Message) -> None:
+            nonlocal answered
+            if message["type"] == "http.response.start":
+                answered = True
+                self._answers(message["status"]).inc()
+            await send(message)
+
+        try:
+            await self._app(scope, receive, counted)
+        finally:
+            if answered:
+                self._seconds(*_labels(scope)).observe(time.perf_counter() - began)
+
+
+def _labels(scope: Scope) -> tuple[str, str]:
+    endpoint = scope.get(FOUND, UNKNOWN_PATH).endpoint
+    return ("unmatched", "any") if endpoint is None else (endpoint.path, scope["method"])

@@ -1,0 +1,37 @@
+"""The first and the last step of a request: which endpoint it is for, and the call of that endpoint."""
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.problems import Problem
+from api.routing import FOUND, Found, RouteTable
+
+
+class Routes:
+    """Finds the endpoint for the layers below and for the metrics; decides nothing."""
+
+    def __init__(self, app: ASGIApp, table: RouteTable) -> None:
+        self._app = app
+        self._table = table
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Behind a path prefix a server may give the whole path and say in root_path what precedes ours.
+        path: str = scope["path"]
+        scope[FOUND] = self._table.find(scope["method"], path.removeprefix(scope.get("root_path", "")))
+        await self._app(scope, receive, send)
+
+
+class Endpoints:
+    """Calls the endpoint that was found, in the framework or outside of it. Raises 404 and 405."""
+
+    def __init__(self, framework: ASGIApp) -> None:
+        self._framework = framework
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found: Found = scope[FOUND]
+        if found.endpoint is not None:
+            await (found.endpoint.plain or self._framework)(scope, receive, send)
+        elif found.methods:
+            allowed = ", ".join(found.methods)
+            raise Problem(405, f"the methods of this path are {allowed}", {"Allow": allowed})
+        else:
+            raise Problem(404, "there is no such path")

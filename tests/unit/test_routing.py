@@ -1,0 +1,116 @@
+"""Which endpoint a request is for, and what the routes must declare; every route of the API is walked."""
+
+import re
+from typing import Annotated
+
+import pytest
+from fastapi import APIRouter, Query
+from fastapi.routing import APIRoute
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
+
+from api.app import application
+from api.routing import PUBLIC, PlainRoute, RouteTable, needs
+
+PUBLIC_PATHS = {"/healthz", "/readyz", "/openapi.json", "/docs"}
+
+
+async def nothing() -> None:
+    """An endpoint."""
+
+
+def route(path: str, method: str = "GET", declared: dict[str, object] | None = None) -> APIRoute:
+    return APIRoute(path, nothing, methods=[method], openapi_extra=PUBLIC if declared is None else declared)
+
+
+def test_every_route_declares_a_scope_or_is_one_of_the_public_ones() -> None:
+    app = application(Response())
+    endpoints = RouteTable(app.routes).endpoints()
+    assert set(map(_path, app.routes)) == {endpoint.path for _, endpoint in endpoints}
+    public = {endpoint.path for _, endpoint in endpoints if endpoint.access == "public"}
+    assert {path for path in public if not path.startswith("/docs/")} == PUBLIC_PATHS
+    assert {endpoint.access for _, endpoint in endpoints} == {"public", "ingest", "read", "assign"}
+
+
+def _path(found: BaseRoute) -> str:
+    assert isinstance(found, APIRoute | PlainRoute)
+    return found.path
+
+
+def test_reads_need_read_and_writes_need_more() -> None:
+    for method, endpoint in RouteTable(application(Response()).routes).endpoints():
+        assert (endpoint.access in ("read", "public")) == (method in ("GET", "HEAD")), (method, endpoint.path)
+
+
+def test_document_names_the_scope_that_is_asked_for() -> None:
+    app = application(Response())
+    document = app.openapi()
+    for method, endpoint in RouteTable(app.routes).endpoints():
+        if endpoint.path in document["paths"] and method != "HEAD":
+            operation = document["paths"][endpoint.path][method.lower()]
+            expected = [] if endpoint.access == "public" else [{"apiKey": [endpoint.access]}]
+            assert operation["security"] == expected
+
+
+def test_operation_ids_are_distinct_and_a_verb_and_its_object() -> None:
+    paths = application(Response()).openapi()["paths"]
+    ids = [operation["operationId"] for operations in paths.values() for operation in operations.values()]
+    assert len(set(ids)) == len(ids)
+    verbs = "get|list|put|patch|delete|import|ingest"
+    assert not [id_ for id_ in ids if not re.fullmatch(rf"({verbs})([A-Z][a-z]+)+", id_)]
+
+
+@pytest.mark.parametrize(
+    "undeclared",
+    [
+        route("/x", declared={}),
+        route("/x", declared={"security": [{"apiKey": ["root"]}]}),
+        route("/x", declared={"security": [{"apiKey": []}]}),
+        Route("/x", nothing),
+        Mount("/x", Response()),
+    ],
+)
+def test_route_that_does_not_say_who_may_call_it_is_refused(undeclared: BaseRoute) -> None:
+    with pytest.raises(ValueError, match="/x"):
+        RouteTable([route("/y"), undeclared])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("/a/{x}", "/a/b"), ("/a/{x}", "/a/{y}"), ("/{x}/b", "/a/{y}"), ("/a/{x}/c", "/{y}/b/c")]
+)
+def test_paths_that_could_be_taken_for_each_other_are_refused(one: str, other: str) -> None:
+    with pytest.raises(ValueError, match="same path"):
+        RouteTable([route(one), route(other)])
+
+
+def test_parameter_that_may_hold_slashes_is_refused() -> None:
+    with pytest.raises(ValueError, match="one segment"):
+        RouteTable([route("/a/{x:path}")])
+
+
+def test_endpoint_is_found_by_path_and_method() -> None:
+    table = RouteTable([route("/a"), route("/a", "POST", needs("assign")), route("/a/{x}")])
+    assert [table.find(method, "/a").endpoint is not None for method in ("GET", "HEAD", "POST", "PUT")] == [
+        *(True, True, True, False)
+    ]
+    assert table.find("POST", "/a").endpoint == dict(table.endpoints())["POST"]
+    assert table.find("PUT", "/a").methods == ("GET", "HEAD", "POST")
+    found = table.find("GET", "/a/b").endpoint
+    assert found is not None
+    assert found.path == "/a/{x}"
+    for path in ("/a/", "/a/b/", "/a/b/c", "a", "", "/", "/b", "/a\n"):
+        assert table.find("GET", path) == (None, ())
+
+
+def test_query_parameters_are_those_that_the_route_declares() -> None:
+    router = APIRouter()
+
+    @router.get("/a", openapi_extra=PUBLIC)
+    async def declared(
+        one: str, many: Annotated[list[str] | None, Query()] = None, start: Annotated[str, Query(alias="from")] = ""
+    ) -> None:
+        """An endpoint."""
+
+    endpoint = RouteTable(router.routes).find("GET", "/a").endpoint
+    assert endpoint is not None
+    assert endpoint.query == {"one": False, "many": True, "from": False}
