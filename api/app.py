@@ -24,6 +24,7 @@ from api.layers.deadline import Deadline
 from api.layers.errors import Errors
 from api.layers.headers import Headers
 from api.layers.metrics import Metrics
+from api.layers.queries import Queries
 from api.layers.routes import Endpoints, Routes
 from api.rate import RateLimit
 from api.routing import PlainRoute, RouteTable
@@ -87,6 +88,7 @@ def layered(
         Errors,
         partial(Deadline, timeout_s=settings.http_request_timeout_s),
         partial(Authentication, keyring=keyring, rate=rate),
+        Queries,
         partial(Bodies, budget=budget, timeout_s=settings.http_body_timeout_s),
     ]
     return around(Endpoints(app), layers)

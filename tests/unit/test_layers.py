@@ -14,6 +14,7 @@ from api.layers.deadline import Deadline
 from api.layers.errors import Errors
 from api.layers.headers import Headers
 from api.layers.metrics import Metrics
+from api.layers.queries import nearest, refuse_unknown
 from api.layers.routes import Endpoints, Routes
 from api.problems import Problem
 from api.routing import PUBLIC, PlainRoute, RouteTable
@@ -153,3 +154,40 @@ async def test_path_prefix_of_the_server_is_not_part_of_the_path() -> None:
     assert start["status"] == 200
     with pytest.raises(Problem):
         await ask(app, request(path="/x/x", root_path="/fleet"))
+
+
+def refusal(query: str, declared: dict[str, bool]) -> list[dict[str, str]]:
+    """The errors of the problem that a query is."""
+    with pytest.raises(Problem) as caught:
+        refuse_unknown(query, declared)
+    assert caught.value.status == 422
+    errors: list[dict[str, str]] = caught.value.members["errors"]
+    return errors
+
+
+def test_declared_parameters_pass() -> None:
+    refuse_unknown("", {})
+    refuse_unknown("from=1&id=a&id=b&empty=", {"from": False, "id": True, "empty": False})
+    refuse_unknown("%66rom=1", {"from": False})
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "expected"),
+    [
+        ("From", ["to", "from"], "from"),
+        ("start", ["from", "to", "limit"], "from"),
+        ("timezone", ["from", "to", "tz"], "tz"),
+        ("limt", ["cursor", "limit"], "limit"),
+        ("vehicleId", ["meter", "vehicle", "at"], "vehicle"),
+        ("", ["limit"], "limit"),
+    ],
+)
+def test_nearest_parameter(name: str, known: list[str], expected: str) -> None:
+    assert nearest(name, known) == expected
+
+
+def test_each_fault_of_a_query_is_named_and_the_list_is_short() -> None:
+    errors = refusal("From=1&limit=1&limit=2", {"from": False, "limit": False})
+    assert [error["field"] for error in errors] == ["From", "limit"]
+    assert len(refusal("&".join(f"p{n}=" for n in range(5_000)), {"from": False})) == 10
+    assert refusal("x=1", {})[0]["reason"] == "unknown parameter; there are none here"

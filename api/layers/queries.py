@@ -1,0 +1,62 @@
+"""A query parameter that a route does not declare is refused: ignored, it would be another question's answer."""
+
+from collections import Counter
+from collections.abc import Mapping
+from difflib import SequenceMatcher
+from itertools import islice
+from operator import itemgetter
+from urllib.parse import parse_qsl
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.problems import unprocessable
+from api.routing import FOUND, Found
+
+_SYNONYMS = {
+    "begin": "from", "start": "from", "since": "from", "end": "to", "until": "to",
+    "timezone": "tz", "zone": "tz", "page": "cursor", "after": "cursor", "size": "limit", "count": "limit",
+}  # fmt: skip
+"""What other APIs call our parameters."""
+_MOST_ERRORS = 10
+
+
+class Queries:
+    """Raises 422 that names each unknown parameter, with the known one that is nearest, and each repeated one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found: Found = scope[FOUND]
+        if scope["query_string"] and found.endpoint is not None:
+            refuse_unknown(scope["query_string"].decode("latin-1"), found.endpoint.query)
+        await self._app(scope, receive, send)
+
+
+def refuse_unknown(query: str, declared: Mapping[str, bool]) -> None:
+    """Raise 422 unless each parameter of `query` is declared, and given once unless it may be repeated."""
+    given = Counter(name for name, _ in parse_qsl(query, keep_blank_values=True))
+    faults = ((name, _fault(name, times, declared)) for name, times in given.items())
+    errors = [{"field": name, "reason": reason} for name, reason in islice(filter(itemgetter(1), faults), _MOST_ERRORS)]
+    if errors:
+        raise unprocessable(errors)
+
+
+def _fault(name: str, times: int, declared: Mapping[str, bool]) -> str | None:
+    if name not in declared:
+        return _unknown(name, list(declared))
+    return "is given more than once" if times > 1 and not declared[name] else None
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    if not known:
+        return "unknown parameter; there are none here"
+    return f"unknown parameter; the nearest one is {nearest(name, known)} (there are {', '.join(known)})"
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """The known parameter that is written, or elsewhere called, most like `name`."""
+    meant = _SYNONYMS.get(name.lower())
+    if meant in known:
+        return meant
+    return max(known, key=lambda each: SequenceMatcher(None, name.lower(), each.lower()).ratio())
