@@ -22,6 +22,7 @@ from api.layers.authentication import Authentication
 from api.layers.bodies import Bodies
 from api.layers.deadline import Deadline
 from api.layers.errors import Errors
+from api.layers.head import Head
 from api.layers.headers import Headers
 from api.layers.metrics import Metrics
 from api.layers.queries import Queries
@@ -87,6 +88,7 @@ def layered(
         *_cross_origin(settings.cors_origins),
         Errors,
         partial(Deadline, timeout_s=settings.http_request_timeout_s),
+        Head,
         partial(Authentication, keyring=keyring, rate=rate),
         Queries,
         partial(Bodies, budget=budget, timeout_s=settings.http_body_timeout_s),

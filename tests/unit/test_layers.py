@@ -1,7 +1,7 @@
 """Each layer alone, around a small ASGI application."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.layers import Layer, around
 from api.layers.deadline import Deadline
 from api.layers.errors import Errors
+from api.layers.head import Head
 from api.layers.headers import Headers
 from api.layers.metrics import Metrics
 from api.layers.queries import nearest, refuse_unknown
@@ -51,7 +52,7 @@ def raising(error: Exception) -> ASGIApp:
     return app
 
 
-async def pieces(count: int, each_s: float) -> Any:
+async def pieces(count: int, each_s: float) -> AsyncIterator[bytes]:
     for _ in range(count):
         await asyncio.sleep(each_s)
         yield b"x"
@@ -191,3 +192,26 @@ def test_each_fault_of_a_query_is_named_and_the_list_is_short() -> None:
     assert [error["field"] for error in errors] == ["From", "limit"]
     assert len(refusal("&".join(f"p{n}=" for n in range(5_000)), {"from": False})) == 10
     assert refusal("x=1", {})[0]["reason"] == "unknown parameter; there are none here"
+
+
+async def test_head_ends_the_answer_after_its_headers() -> None:
+    made = []
+
+    async def list_of_pages() -> AsyncIterator[bytes]:
+        made.append(1)
+        yield b"x"
+
+    start, end = await ask(Head(StreamingResponse(list_of_pages(), headers={"X-A": "b"})), request("HEAD"))
+    assert (b"x-a", b"b") in start["headers"]
+    assert (end["body"], end.get("more_body", False)) == (b"", False)
+    assert not made
+
+
+async def test_endpoint_is_asked_as_for_get_and_other_methods_pass() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse(scope["method"])(scope, receive, send)
+
+    start, _ = await ask(Head(app), request("HEAD"))
+    assert dict(start["headers"])[b"content-length"] == b"3"
+    _, body = await ask(Head(app), request("POST"))
+    assert body["body"] == b"POST"

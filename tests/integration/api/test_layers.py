@@ -1,6 +1,7 @@
 """What every route has from the layers around it, against the real process."""
 
 import re
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -8,9 +9,13 @@ from starlette.responses import Response
 
 from api.app import application
 from api.routing import Endpoint, RouteTable
+from bridge.contract import VEHICLE
 from tests.integration.api.server import assert_problem
+from tests.readings import now_minute
 
 pytestmark = pytest.mark.anyio
+
+PERFORMANCE = f"/v1/analytics/performance/{VEHICLE.example_id}"
 
 
 def endpoints(method: str) -> list[tuple[str, Endpoint]]:
@@ -51,3 +56,64 @@ async def test_parameter_that_is_given_twice_is_refused(client: httpx.AsyncClien
 
 async def test_parameter_of_a_path_that_there_is_not_is_still_404(client: httpx.AsyncClient) -> None:
     assert_problem(await client.get("/v1/nothing?nonsense=1"), 404)
+
+
+async def test_head_is_answered_where_get_is_with_the_same_headers(client: httpx.AsyncClient) -> None:
+    await client.post("/v1/ingest", json={**VEHICLE.example, "timestamp": now_minute().isoformat()})
+    for path, _ in endpoints("GET"):
+        seen = path.replace("X_1", VEHICLE.example_id)
+        asked, headed = await client.get(seen), await client.head(seen)
+        assert headed.status_code == asked.status_code
+        assert headed.content == b""
+        changing = {"date", "content-length"} if seen in ("/metrics", PERFORMANCE) else {"date"}
+        assert _without(headed.headers, changing) == _without(asked.headers, changing), seen
+
+
+async def test_head_of_a_list_as_csv_is_answered_without_making_it(client: httpx.AsyncClient) -> None:
+    headed = await client.head("/v1/devices/vehicles", headers={"Accept": "text/csv"})
+    assert headed.status_code == 200
+    assert headed.headers["content-type"].startswith("text/csv")
+    assert (await client.get("/healthz")).status_code == 200  # on the same connection
+
+
+def _without(headers: httpx.Headers, names: set[str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name not in names and name != "transfer-encoding"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/v1/live/vehicles", "GET, HEAD"),
+        ("PATCH", "/v1/devices/vehicles", "GET, HEAD, POST"),
+        ("GET", "/v1/devices/vehicles/X/y", None),
+        ("GET", "/v1/ingest", "POST"),
+        ("HEAD", "/v1/ingest", "POST"),
+        ("OPTIONS", "/v1/meters/M_1/assignments/2026-02-10T10:15:00Z", "DELETE, PATCH, PUT"),
+        ("POST", "/docs", "GET, HEAD"),
+    ],
+)
+async def test_other_methods_are_405_with_those_that_there_are(
+    client: httpx.AsyncClient, method: str, path: str, allowed: str | None
+) -> None:
+    answer = await client.request(method, path)
+    assert_problem(answer, 404 if allowed is None else 405)
+    assert answer.headers.get("allow") == allowed
+
+
+@pytest.mark.parametrize("path", ["/v1/live/vehicles/", "/docs/", "//v1/live/vehicles", "/v1/live/vehicles%0A"])
+async def test_nothing_redirects(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.get(path, headers={"Host": "evil.example"})
+    assert_problem(answer, 404)
+    assert "location" not in answer.headers
+
+
+@pytest.mark.parametrize("host", ["evil.example", "[", "a b", ""])
+async def test_host_header_changes_no_answer(client: httpx.AsyncClient, host: str) -> None:
+    now = now_minute()
+    at = [(now - timedelta(minutes=n)).isoformat() for n in range(3)]
+    await client.post("/v1/ingest", json=[{**VEHICLE.example, "timestamp": each} for each in at])
+    path = f"/v1/history/vehicles/{VEHICLE.example_id}"
+    answer = await client.get(path, params={"limit": 1, "from": at[2]}, headers={"Host": host})
+    assert answer.status_code == 200
+    assert answer.links["next"]["url"].startswith("?limit=1&from=")
+    assert "evil" not in str(answer.headers) + answer.text
