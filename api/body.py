@@ -43,7 +43,8 @@ def header(scope: Scope, name: bytes) -> str:
     """The header's value, or an empty string."""
     for key, value in scope["headers"]:
         if key == name:
-            return str(value.decode("latin-1"))
+            text: str = value.decode("latin-1")
+            return text
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Command line of the API: `python -m api run | key create|list|revoke|rotate`."""
+"""Command line of the API: `python -m api run | openapi | key create|list|revoke|rotate`."""
 
 import asyncio
 import json
@@ -80,6 +80,16 @@ def run() -> None:
         log.error("cannot keep the promise", reason=str(error))
         raise SystemExit(2) from None
     log.info("stopped")
+
+
+@app.command("openapi")
+def openapi_() -> None:
+    """Print the OpenAPI document, as JSON."""
+    from starlette.responses import Response  # here, for the same reason
+
+    from api.app import application
+
+    print(json.dumps(application(Response()).openapi(), indent=2, ensure_ascii=False))
 
 
 @key.command()

@@ -76,18 +76,19 @@ class IngestDoor:
         """Offer the items and wait for their fate. Raises 503 when it is not certain, or when there is no room."""
         if self._ingest.full:
             raise unavailable("more readings are waiting than are taken in", 1)
-        settled: asyncio.Future[Settlement] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        settled: asyncio.Future[Settlement] = loop.create_future()
 
         def settle(settlement: Settlement) -> None:
-            if not settled.done():  # the client's patience may have ended first
+            if not settled.done():  # the client's patience, or the time, may have ended first
                 settled.set_result(settlement)
 
         self._ingest.offer(delivery(items, settle, size_bytes))
+        timer = loop.call_later(self._commit_timeout_s, settle, StoreUnavailable("no commit in time"))
         try:
-            async with asyncio.timeout(self._commit_timeout_s):
-                settlement = await settled
-        except TimeoutError:
-            settlement = StoreUnavailable("no commit in time")
+            settlement = await settled
+        finally:
+            timer.cancel()
         if isinstance(settlement, StoreUnavailable):
             log.warning("not stored as far as we know", readings=len(items), error=str(settlement))
             raise unavailable("the store is unavailable; send the same again, nothing is stored twice") from settlement

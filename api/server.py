@@ -50,6 +50,7 @@ def configured(settings: ApiSettings, app: ASGIApp) -> uvicorn.Config:
         port=settings.http_port,
         http=bounded_protocol(limits),
         ws="none",
+        interface="asgi3",  # the outermost layer is no coroutine function, so uvicorn would take it for ASGI 2
         lifespan="off",
         log_config=None,
         log_level="error",

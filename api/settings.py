@@ -26,7 +26,9 @@ class ApiSettings(Settings):
     http_body_timeout_s: float = Field(default=20.0, gt=0, description="A body that has not arrived by then gets 408.")
     http_keep_alive_s: int = Field(default=30, ge=1, description="How long an idle connection is kept.")
     http_request_timeout_s: float = Field(
-        default=60.0, gt=0, description="Longest time for one request, the client's reading of the answer included."
+        default=60.0,
+        gt=0,
+        description="Longest time until an answer is sent or begins to stream, and for each piece of a stream.",
     )
     http_body_budget_mib: int = Field(
         default=256, ge=8, description="Bodies in memory at a time; requests beyond get 503 and Retry-After."

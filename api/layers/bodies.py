@@ -1,7 +1,7 @@
 """The body of a request is there, within its limits of size and time, before the framework is called."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,12 +17,13 @@ class Bodies:
         self._budget = budget
         self._timeout_s = timeout_s
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         found: Found = scope[FOUND]
-        limit = None if found.endpoint is None else found.endpoint.body_limit
-        if limit is None:
-            await self._app(scope, receive, send)
-            return
+        if found.endpoint is None or found.endpoint.body_limit is None:
+            return self._app(scope, receive, send)
+        return self._with_body(scope, receive, send, found.endpoint.body_limit)
+
+    async def _with_body(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
         with self._budget.reserve(announced_bytes(scope, limit)):
             body = await read_body(receive, limit, self._timeout_s)
             body = decompress(body, header(scope, b"content-encoding").strip().lower(), limit)

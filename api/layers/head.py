@@ -1,6 +1,7 @@
 """HEAD is answered as GET is, without the body (RFC 9110, section 9.3.2)."""
 
 import contextlib
+from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,11 +16,11 @@ class Head:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != "HEAD":
-            await self._app(scope, receive, send)
-            return
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        answer = self._head if scope["method"] == "HEAD" else self._app
+        return answer(scope, receive, send)
 
+    async def _head(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def headers_only(message: Message) -> None:
             await send(message)
             await send({"type": "http.response.body", "body": b""})

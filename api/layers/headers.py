@@ -1,5 +1,7 @@
 """The headers that every answer has."""
 
+from collections.abc import Iterable, Mapping
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _HEADERS = {
@@ -8,7 +10,7 @@ _HEADERS = {
     b"referrer-policy": b"no-referrer",
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
 }
-_HEADERS_OF_TLS = _HEADERS | {b"strict-transport-security": b"max-age=31536000"}
+_OF_TLS = _HEADERS | {b"strict-transport-security": b"max-age=31536000"}
 
 
 class Headers:
@@ -18,12 +20,17 @@ class Headers:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = _HEADERS_OF_TLS if scope["scheme"] == "https" else _HEADERS
+        headers = _OF_TLS if scope["scheme"] == "https" else _HEADERS
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                own = dict(message["headers"])
-                message["headers"] = [*message["headers"], *((k, v) for k, v in headers.items() if k not in own)]
+                message["headers"] = [*message["headers"], *_missing(headers, dict(message["headers"]))]
             await send(message)
 
         await self._app(scope, receive, with_headers)
+
+
+def _missing(headers: Mapping[bytes, bytes], own: Mapping[bytes, bytes]) -> Iterable[tuple[bytes, bytes]]:
+    if headers.keys().isdisjoint(own):
+        return headers.items()
+    return [(name, value) for name, value in headers.items() if name not in own]

@@ -1,7 +1,7 @@
 """A query parameter that a route does not declare is refused: ignored, it would be another question's answer."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from difflib import SequenceMatcher
 from itertools import islice
 from operator import itemgetter
@@ -26,11 +26,11 @@ class Queries:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         found: Found = scope[FOUND]
         if scope["query_string"] and found.endpoint is not None:
             refuse_unknown(scope["query_string"].decode("latin-1"), found.endpoint.query)
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
 
 def refuse_unknown(query: str, declared: Mapping[str, bool]) -> None:

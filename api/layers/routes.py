@@ -1,5 +1,7 @@
 """The first and the last step of a request: which endpoint it is for, and the call of that endpoint."""
 
+from collections.abc import Awaitable
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.problems import Problem
@@ -13,11 +15,11 @@ class Routes:
         self._app = app
         self._table = table
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         # Behind a path prefix a server may give the whole path and say in root_path what precedes ours.
         path: str = scope["path"]
         scope[FOUND] = self._table.find(scope["method"], path.removeprefix(scope.get("root_path", "")))
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
 
 class Endpoints:
@@ -26,12 +28,11 @@ class Endpoints:
     def __init__(self, framework: ASGIApp) -> None:
         self._framework = framework
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         found: Found = scope[FOUND]
         if found.endpoint is not None:
-            await (found.endpoint.plain or self._framework)(scope, receive, send)
-        elif found.methods:
+            return (found.endpoint.plain or self._framework)(scope, receive, send)
+        if found.methods:
             allowed = ", ".join(found.methods)
             raise Problem(405, f"the methods of this path are {allowed}", {"Allow": allowed})
-        else:
-            raise Problem(404, "there is no such path")
+        raise Problem(404, "there is no such path")

@@ -1,6 +1,7 @@
 """Which endpoint a request is for, and what the routes must declare; every route of the API is walked."""
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -12,6 +13,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from api.app import application
 from api.routing import PUBLIC, PlainRoute, RouteTable, needs
 
+API_PAGE = Path(__file__).resolve().parents[2] / "docs" / "api.md"
 PUBLIC_PATHS = {"/healthz", "/readyz", "/openapi.json", "/docs"}
 
 
@@ -114,3 +116,10 @@ def test_query_parameters_are_those_that_the_route_declares() -> None:
     endpoint = RouteTable(router.routes).find("GET", "/a").endpoint
     assert endpoint is not None
     assert endpoint.query == {"one": False, "many": True, "from": False}
+
+
+def test_operation_ids_are_listed_in_the_documentation() -> None:
+    paths = application(Response()).openapi()["paths"]
+    ids = {operation["operationId"] for operations in paths.values() for operation in operations.values()}
+    listed = re.findall(r"^    (\w+) +\w+$", API_PAGE.read_text(), re.MULTILINE)
+    assert sorted(ids) == listed, "run scripts/generate-clients and put its output into docs/api.md"

@@ -1,6 +1,10 @@
 """What every route has from the layers around it, against the real process."""
 
+import asyncio
 import re
+import socket
+import time
+from collections.abc import Callable
 from datetime import timedelta
 
 import httpx
@@ -10,7 +14,7 @@ from starlette.responses import Response
 from api.app import application
 from api.routing import Endpoint, RouteTable
 from bridge.contract import VEHICLE
-from tests.integration.api.server import assert_problem
+from tests.integration.api.server import Api, Connection, assert_problem
 from tests.readings import now_minute
 
 pytestmark = pytest.mark.anyio
@@ -117,3 +121,92 @@ async def test_host_header_changes_no_answer(client: httpx.AsyncClient, host: st
     assert answer.status_code == 200
     assert answer.links["next"]["url"].startswith("?limit=1&from=")
     assert "evil" not in str(answer.headers) + answer.text
+
+
+class SlowReader:
+    """A connection that asks for a list of `ROWS` devices as CSV and takes little of the answer."""
+
+    def __init__(self, api: Api, token: str) -> None:
+        self.socket = socket.socket()
+        # Small buffers, or the system's would take the whole answer.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        self.socket.settimeout(20)
+        self.socket.connect(("127.0.0.1", api.port))
+        head = f"GET /v1/devices/vehicles HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+        self.socket.sendall(f"{head}Accept: text/csv\r\nConnection: close\r\n\r\n".encode())
+
+    def read(self, pause_s: float) -> bytes:
+        """Everything that comes, with a pause after each 256 KiB."""
+        received, since_pause = b"", 0
+        with self.socket:
+            while chunk := self.socket.recv(65_536):
+                received += chunk
+                since_pause += len(chunk)
+                if since_pause > 256 * 1024:
+                    time.sleep(pause_s)
+                    since_pause = 0
+        return received
+
+
+ROWS = 40_000
+
+
+@pytest.fixture
+async def impatient(start_api: Callable[..., Api], token: str, db: Connection) -> Api:
+    """An API with a time limit of one second, and many devices with long names: 9 MB of CSV."""
+    await db.execute(
+        "INSERT INTO device (kind, id, name) SELECT 'vehicle', 'EV_' || n, repeat('x', 200) "
+        f"FROM generate_series(1, {ROWS}) AS n"
+    )
+    return start_api(http_request_timeout_s=1)
+
+
+async def test_download_may_take_longer_than_the_time_limit(impatient: Api, token: str) -> None:
+    began = time.monotonic()
+    received = await asyncio.to_thread(SlowReader(impatient, token).read, 0.1)
+    assert time.monotonic() - began > 2
+    assert received.endswith(b"0\r\n\r\n")
+    assert received.count(b"xxx\r\n") + received.count(b"xxx,") >= ROWS
+
+
+async def test_reader_of_a_download_that_takes_nothing_is_cut(impatient: Api, token: str) -> None:
+    reader = SlowReader(impatient, token)
+    async with asyncio.timeout(20):
+        while "request timed out" not in impatient.log:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    received = await asyncio.to_thread(reader.read, 0)
+    assert not received.endswith(b"0\r\n\r\n")
+
+
+async def test_request_times_are_measured_by_route(client: httpx.AsyncClient) -> None:
+    for number in range(3):
+        await client.get(f"/v1/live/vehicles/EV_{number}")
+    await client.get("/v1/nothing/that/a/client/invents")
+    text = (await client.get("/metrics")).text
+    found = re.findall(r'^fleet_http_request_seconds_count\{method="(\w+)",route="([^"]+)"\} (\d+)', text, re.MULTILINE)
+    counts = {(method, route): int(count) for method, route, count in found}
+    assert counts["GET", "/v1/live/vehicles/{vehicleId}"] >= 3
+    assert ("any", "unmatched") in counts
+    assert "invents" not in text
+
+
+async def test_documentation_needs_no_other_host_and_no_inline_code(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/docs")
+    used = re.findall(r'(?:src|href)="([^"]+)"', answer.text)
+    assert {"docs/swagger-ui-bundle.js", "docs/swagger-ui.css"} <= set(used)
+    for address in [*used, "openapi.json"]:
+        assert not re.match(r"[a-z]+:|/", address), "not relative to the page"
+        found = await client.get(answer.url.join(address))
+        assert found.status_code == 200
+        assert len(found.content) > 100
+    assert not re.search(r"<script>|<style|style=|\son\w+=", answer.text)
+    policy = answer.headers["content-security-policy"]
+    assert "unsafe" not in policy
+    assert "http" not in policy
+
+
+async def test_documentation_is_public_and_may_be_kept(api: Api) -> None:
+    async with api.client() as anyone:
+        script = await anyone.get("/docs/swagger-ui-bundle.js")
+    assert script.headers["cache-control"] == "max-age=3600"
+    assert script.headers["content-type"].startswith("text/javascript")
