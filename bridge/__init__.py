@@ -1,8 +1,9 @@
 """The path of a reading, from a device's message to a committed row.
 
-    wire.decode_message -> Delivery -> Ingest (batch) -> PostgresStore.write -> settle
+    MqttSource -> wire.decode_message -> Delivery -> Ingest (batch) -> PostgresStore.write -> settle
 
 A reading that was called *stored* is in the history exactly once: the transaction commits before anything is
 acknowledged, the primary key (device, timestamp) absorbs every repetition, and what could not be written is
-never acknowledged, so the broker (or the HTTP client) still has it. Read `ingest.py` next.
+never acknowledged, so the broker (or the HTTP client) still has it. Read `ingest.py` next; `mqtt/` is where messages
+come from.
 """

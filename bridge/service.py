@@ -15,7 +15,7 @@ from bridge.errors import LeadershipLost, StoreUnavailable
 from bridge.health import HealthServer, listen
 from bridge.ingest import Ingest
 from bridge.metrics import IngestMetrics, SessionMetrics
-from bridge.mqtt import Session
+from bridge.mqtt.source import MqttSource
 from bridge.settings import Settings
 from bridge.store import PostgresStore
 
@@ -43,7 +43,7 @@ class Bridge:
             interval_s=settings.reading_interval_s,
         )
         self._ingest: Ingest | None = None
-        self._session: Session | None = None
+        self._session: MqttSource | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then finish the batch, commit, acknowledge and disconnect.
@@ -83,7 +83,7 @@ class Bridge:
             capacity=settings.capacity,
             metrics=self._ingest_metrics,
         )
-        self._session = session = Session(settings, ingest, self._session_metrics)
+        self._session = session = MqttSource(settings, ingest, self._session_metrics)
         self._session_metrics.leader.set(1)
         log.info("serving", bridge=settings.bridge_name)
         writing, receiving = asyncio.create_task(ingest.run()), asyncio.create_task(session.run())

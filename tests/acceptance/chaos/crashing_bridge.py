@@ -16,11 +16,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from bridge import store as store_module
-from bridge.arrival import Arrival
 from bridge.delivery import Item, Kept, Outcome, Settlement
 from bridge.errors import Rejected, StoreUnavailable
-from bridge.mqtt_connection import Connection
+from bridge.mqtt.arrival import Arrival
+from bridge.mqtt.session import Messages
+from bridge.mqtt.source import MqttSource
+from bridge.mqtt.transport import Transport
 from bridge.store import PostgresStore
+
+_PUBACK = 0x40
 
 
 def _die() -> None:
@@ -84,20 +88,20 @@ def after_commit(nth: int) -> None:
 
 def mid_acks(nth: int) -> None:
     """Half of the bytes of a batch's acknowledgements are with the broker."""
-    flush, countdown = Connection.flush, _Countdown(nth)
+    flush, countdown = Transport.flush, _Countdown(nth)
 
     class Half:
         def __init__(self, transport: Any) -> None:
             self._transport = transport
 
         def write(self, data: bytes) -> None:
-            if countdown.due():
+            if data[0] == _PUBACK and countdown.due():
                 os.write(self._transport.get_extra_info("socket").fileno(), data[: len(data) // 2])
                 time.sleep(0.01)  # the broker reads them before the reset comes
                 _die()
             self._transport.write(data)
 
-    def wrapped(self: Connection) -> None:
+    def wrapped(self: Transport) -> None:
         transport = self._transport
         self._transport = None if transport is None else Half(transport)  # type: ignore[assignment]
         try:
@@ -105,7 +109,7 @@ def mid_acks(nth: int) -> None:
         finally:
             self._transport = transport
 
-    Connection.flush = wrapped  # type: ignore[method-assign]
+    Transport.flush = wrapped  # type: ignore[method-assign]
 
 
 # -- planted bugs
@@ -145,17 +149,16 @@ def stale_acks(_: int) -> None:
     The first batch is held back until the next connection has messages of its own outstanding, and they are not
     written any more.
     """
-    settle, publish_received = Connection._settle, Connection._publish_received
-    write, connections = PostgresStore.write, list[Connection]()
+    settle, messages_received = MqttSource._settle, MqttSource._messages_received
+    write, connections = PostgresStore.write, set[int]()
     two_outstanding, crossed = asyncio.Event(), asyncio.Event()
 
-    def remember(self: Connection, packet: Any, times: Any) -> None:
-        if packet.topic.startswith("fleet/"):
-            if self not in connections:
-                connections.append(self)
+    def remember(self: MqttSource, messages: Messages, times: Any) -> None:
+        if any(packet.topic.startswith("fleet/") for packet in messages.packets):
+            connections.add(self._session._connection_first)
             if len(connections) > 1:
                 two_outstanding.set()
-        publish_received(self, packet, times)
+        messages_received(self, messages, times)
 
     async def held_back(self: PostgresStore, items: Sequence[Item]) -> list[Outcome]:
         if items:
@@ -163,17 +166,17 @@ def stale_acks(_: int) -> None:
             await asyncio.sleep(3600 if crossed.is_set() else 0.2)
         return await write(self, items)
 
-    def wrapped(self: Connection, arrival: Arrival, settlement: Settlement) -> None:
-        if self._transport is None and not isinstance(settlement, StoreUnavailable):
+    def wrapped(self: MqttSource, arrival: Arrival, settlement: Settlement) -> None:
+        session = self._session
+        if session.is_stale(arrival.first) and not isinstance(settlement, StoreUnavailable):
             arrival.requests.clear()
-            settle(connections[-1], arrival, settlement)
+            arrival.first, arrival.messages = session._oldest, min(arrival.messages, len(session._unacked))
             crossed.set()
             asyncio.get_running_loop().call_later(0.2, _die)
-        else:
-            settle(self, arrival, settlement)
+        settle(self, arrival, settlement)
 
-    Connection._publish_received = remember  # type: ignore[method-assign]
-    Connection._settle = wrapped  # type: ignore[method-assign]
+    MqttSource._messages_received = remember  # type: ignore[method-assign]
+    MqttSource._settle = wrapped  # type: ignore[method-assign]
     PostgresStore.write = held_back  # type: ignore[method-assign]
 
 

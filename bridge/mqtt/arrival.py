@@ -1,18 +1,15 @@
 """What one network read brought: its messages as one delivery, and what each of them is owed after the commit.
 
-The path of a reading is short enough that an object a message would be a third of its cost, so messages that came
-together are written and settled together.
+The path of a reading is short enough that an object for each message would be a third of its cost, so messages that
+came together are written and settled together.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import mqtt5
-import structlog
 
 from bridge.delivery import Item, Outcome, Receipt
-
-log = structlog.get_logger(__name__)
 
 _MOST_LEVELS = 100  # of a response topic; Mosquitto cuts the connection of whoever publishes to more than 200
 
@@ -29,13 +26,13 @@ class Request(NamedTuple):
 class Arrival:
     """Messages in the order of receipt. `items` is flat; only a message that wants a receipt has its bounds kept."""
 
-    __slots__ = ("items", "messages", "packet_ids", "requests", "size_bytes")
+    __slots__ = ("first", "items", "messages", "requests", "size_bytes")
 
-    def __init__(self) -> None:
+    def __init__(self, first: int) -> None:
+        self.first = first
+        """The number of the first message in its session."""
         self.items: list[Item] = []
         self.messages = 0
-        self.packet_ids: list[int] = []
-        """Of the messages with QoS 1, in the order in which they must be acknowledged (MQTT-4.6.0-2)."""
         self.requests: list[Request] = []
         self.size_bytes = 0
 
@@ -45,26 +42,14 @@ class Arrival:
         if response_topic is not None and _own_response_topic(topic, response_topic):
             start = len(self.items)
             self.requests.append(Request(response_topic, packet.correlation_data, start, start + len(items)))
-        packet_id = packet.packet_id
-        if packet_id is not None:
-            self.packet_ids.append(packet_id)
         self.items += items
         self.messages += 1
         self.size_bytes += size_bytes
 
-    def acks(self) -> list[bytes]:
-        """A PUBACK for each message that must have one, in order."""
-        return [mqtt5.PubAckPacket(packet_id).write() for packet_id in self.packet_ids]
-
-    def receipts(self, outcomes: Sequence[Outcome], packet_limit: int) -> Iterator[bytes]:
+    def receipts(self, outcomes: Sequence[Outcome]) -> Iterator[tuple[Request, bytes]]:
         """The receipts that were asked for, given one outcome per item."""
-        for topic, correlation, start, stop in self.requests:
-            payload = Receipt.of(outcomes[start:stop]).encode()
-            packet = mqtt5.PublishPacket(topic, payload, correlation_data=correlation).write()
-            if len(packet) > packet_limit:  # the broker would cut the connection
-                log.error("receipt is larger than the broker takes", topic=topic, size=len(packet))
-            else:
-                yield packet
+        for request in self.requests:
+            yield request, Receipt.of(outcomes[request.start : request.stop]).encode()
 
 
 def _own_response_topic(topic: str, response_topic: str) -> bool:

@@ -1,0 +1,265 @@
+"""A client's MQTT 5 session without I/O: bytes and times in, events and bytes out. QoS 0 and 1.
+
+The session outlives its connections; between `connect` and `connection_lost` it has one. Section numbers are those of
+the OASIS standard, version 5.0.
+
+Received messages are numbered in the order of receipt, over all connections. Whoever took a message settles it by its
+number, at any time and in any order. PUBACKs leave in the order of receipt (MQTT-4.6.0-2), each once. A number belongs
+to one connection, and nothing is acknowledged on another: packet ids begin again with each connection, so a late
+PUBACK could release a different message.
+"""
+
+import struct
+from collections import deque
+from collections.abc import Sequence
+from itertools import groupby
+from typing import NamedTuple, cast
+
+import mqtt5
+
+from bridge.mqtt.codec import Decoder, Malformed
+
+_LARGEST_PACKET = 268_435_460  # five bytes of header and the largest remaining length (section 2.1.4)
+_PACKET_IDS = 65_535
+_DUP = 0x08
+_PUBACK = struct.Struct(">HH").pack  # reason code Success is implied; the codec takes five times as long
+_PUBACK_HEADER = 0x4002
+
+
+class Messages(NamedTuple):
+    """PUBLISH packets that arrived one after the other; each is owed a `settle`, whatever its QoS."""
+
+    packets: list[mqtt5.PublishPacket]
+    first: int
+    """The number of the first; the others follow it."""
+
+
+class Ended(NamedTuple):
+    """The protocol is over on this connection, which must be cut; no event follows."""
+
+    code: mqtt5.DisconnectReasonCode
+    detail: str
+
+    @property
+    def reason(self) -> str:
+        """For a log."""
+        return f"{self.code.name}: {self.detail}" if self.detail else self.code.name
+
+
+Event = Messages | mqtt5.ConnAckPacket | mqtt5.SubAckPacket | mqtt5.PubAckPacket | Ended
+
+
+class PacketTooLarge(ValueError):
+    """The broker would cut the connection (MQTT-3.2.2-15)."""
+
+
+class WindowFull(ValueError):
+    """As many messages as the broker's Receive Maximum are not acknowledged yet (MQTT-3.3.4-7)."""
+
+
+class Session:
+    """The state of one client. `greeting` is the CONNECT of every connection."""
+
+    def __init__(self, greeting: mqtt5.ConnectPacket) -> None:
+        self._greeting = greeting
+        self._decoder = Decoder()
+        self._open = False
+        self._out: list[bytes] = []
+        self._heard_at = self._ping_at = 0.0
+        self._unacked: deque[int | None] = deque()  # packet ids in the order of receipt; None with QoS 0
+        self._oldest = 0  # the number of the first of them
+        self._connection_first = 0
+        self._settled: dict[int, int] = {}  # number to count: settled, while an older message is not
+        self._in_flight: dict[int, bytes] = {}
+        self._last_id = 0
+        self.connack: mqtt5.ConnAckPacket | None = None
+        """The broker's answer on this connection."""
+
+    # -- connections
+
+    def connect(self, now: float) -> None:
+        """Begin a connection with CONNECT (section 3.1). `now` is in seconds, of any monotonic clock."""
+        self.connection_lost()
+        self._decoder, self._open, self.connack = Decoder(), True, None
+        self._send(self._greeting.write())
+        self._heard_at = now
+        self._ping_at = now + self._keep_alive_s / 2
+
+    def connection_lost(self) -> None:
+        """The network connection is gone, and with it the right to acknowledge what came on it."""
+        self._open = False
+        self._out.clear()
+        self._settled.clear()
+        self._oldest = self._connection_first = self._oldest + len(self._unacked)
+        self._unacked.clear()
+
+    def disconnect(self, session_expiry_s: int | None = None) -> None:
+        """Send DISCONNECT (section 3.14): the will is not published. Nothing may follow it."""
+        self._send(mqtt5.DisconnectPacket(session_expiry_interval=session_expiry_s).write())
+        self._open = False
+
+    def data_to_send(self) -> bytes:
+        """What is to be written to the connection; each byte is given once."""
+        data = b"".join(self._out)
+        self._out.clear()
+        return data
+
+    # -- receiving
+
+    def receive_data(self, data: bytes, now: float) -> list[Event]:
+        """Take what the connection brought. Messages that follow each other share one event."""
+        self._heard_at = now
+        events: list[Event] = []
+        for kind, packets in groupby(self._decoder.feed(data) if self._open else (), type):
+            if kind is mqtt5.PublishPacket and self.connack is not None and self._open:
+                events.append(self._received(cast(list[mqtt5.PublishPacket], list(packets))))
+            else:
+                events += [event for packet in packets if (event := self._control(packet))]
+        return events
+
+    def _received(self, packets: list[mqtt5.PublishPacket]) -> Messages:
+        messages = Messages(packets, self._oldest + len(self._unacked))
+        self._unacked += [packet.packet_id for packet in packets]
+        return messages
+
+    def _control(self, packet: mqtt5.Packet | Malformed) -> Event | None:
+        if not self._open or isinstance(packet, mqtt5.PingRespPacket):
+            return None
+        if isinstance(packet, mqtt5.DisconnectPacket):
+            return self._end(packet.reason_code, packet.reason_str or "said by the broker")
+        if isinstance(packet, Malformed):
+            return self._end(mqtt5.DisconnectReasonCode.MALFORMED_PACKET, packet.reason)
+        if isinstance(packet, mqtt5.ConnAckPacket) and self.connack is None:
+            self.connack = packet
+            self._ping_at = min(self._ping_at, self._heard_at + self._keep_alive_s / 2)
+        elif isinstance(packet, mqtt5.PubAckPacket) and self.connack is not None:
+            self._in_flight.pop(packet.packet_id, None)
+        elif not isinstance(packet, mqtt5.SubAckPacket) or self.connack is None:
+            return self._end(mqtt5.DisconnectReasonCode.PROTOCOL_ERROR, f"unexpected {type(packet).__name__}")
+        return packet
+
+    def _end(self, code: mqtt5.DisconnectReasonCode, detail: str) -> Ended:
+        self._open = False
+        return Ended(code, detail)
+
+    def is_stale(self, number: int) -> bool:
+        """Whether a message can no longer be acknowledged, as its connection is over."""
+        return not self._open or number < self._connection_first
+
+    def settle(self, first: int, count: int) -> int:
+        """The fate of `count` messages from number `first` on is certain. Returns how many PUBACKs that releases.
+
+        A PUBACK waits until all older messages are settled. For stale messages nothing happens. Raises `ValueError`
+        when the messages were not received, or are settled already.
+        """
+        if self.is_stale(first):
+            return 0
+        waiting = range(self._oldest, self._oldest + len(self._unacked))
+        if count < 1 or first not in waiting or first + count > waiting.stop or first in self._settled:
+            raise ValueError(f"{count} messages from number {first} on do not wait to be settled")
+        self._settled[first] = count
+        packet_ids: list[int | None] = []
+        while ready := self._settled.pop(self._oldest, 0):
+            self._oldest += ready
+            packet_ids += [self._unacked.popleft() for _ in range(ready)]
+        pubacks = [_PUBACK(_PUBACK_HEADER, packet_id) for packet_id in packet_ids if packet_id is not None]
+        self._out += pubacks
+        return len(pubacks)
+
+    # -- sending
+
+    @property
+    def send_maximum(self) -> int:
+        """How many messages may be unacknowledged by the broker at a time (section 3.2.2.3.3)."""
+        return self.connack.receive_max if self.connack is not None else 0
+
+    @property
+    def _packet_limit(self) -> int:
+        """In bytes (section 3.2.2.3.6)."""
+        return (self.connack and self.connack.max_packet_size) or _LARGEST_PACKET
+
+    def subscribe(self, filters: Sequence[mqtt5.TopicFilter]) -> None:
+        """Send SUBSCRIBE (section 3.8); a SUBACK answers."""
+        self._send(mqtt5.SubscribePacket(self._free_id(), list(filters)).write())
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: mqtt5.QoS = mqtt5.QoS.AT_MOST_ONCE,
+        retain: bool = False,
+        response_topic: str | None = None,
+        correlation_data: bytes | None = None,
+    ) -> int | None:
+        """Send PUBLISH (section 3.3). Returns the packet id, None with QoS 0. Raises `PacketTooLarge`, `WindowFull`."""
+        packet_id = None
+        if qos != mqtt5.QoS.AT_MOST_ONCE:
+            if len(self._in_flight) >= self.send_maximum:
+                raise WindowFull(f"{len(self._in_flight)} messages are in flight")
+            packet_id = self._free_id()
+        packet = mqtt5.PublishPacket(
+            topic,
+            payload,
+            qos=qos,
+            retain=retain,
+            packet_id=packet_id,
+            response_topic=response_topic,
+            correlation_data=correlation_data,
+        ).write()
+        if len(packet) > self._packet_limit:
+            raise PacketTooLarge(f"{len(packet)} bytes")
+        if packet_id is not None:
+            self._in_flight[packet_id] = packet
+        self._send(packet)
+        return packet_id
+
+    def resend(self) -> int:
+        """Send again, in order, what earlier connections left unacknowledged (MQTT-4.4.0-1). Returns how much that is.
+
+        A broker that has lost the session gets the messages as new ones, without the DUP flag.
+        """
+        dup = _DUP if self.connack is not None and self.connack.session_present else 0
+        for packet in self._in_flight.values():
+            self._send(bytes((packet[0] | dup,)) + packet[1:])
+        return len(self._in_flight)
+
+    def _free_id(self) -> int:
+        while True:
+            self._last_id = self._last_id % _PACKET_IDS + 1
+            if self._last_id not in self._in_flight:
+                return self._last_id
+
+    def _send(self, packet: bytes) -> None:
+        if self._open:
+            self._out.append(packet)
+
+    # -- time
+
+    @property
+    def _keep_alive_s(self) -> int:
+        """The broker's choice wins (section 3.2.2.3.14); 0 is none."""
+        return (self.connack and self.connack.server_keep_alive) or self._greeting.keep_alive
+
+    def next_deadline(self) -> float | None:
+        """When `handle_deadline` is due, on the clock of `connect`; None for never. CONNACK may bring it forward."""
+        if not self._open or not self._keep_alive_s:
+            return None
+        return self._ping_at
+
+    def handle_deadline(self, now: float, *, listening: bool) -> list[Event]:
+        """Ping twice a keep-alive (section 3.1.2.10); end a connection that was silent for one and a half.
+
+        While nobody is `listening`, as reading is paused, silence proves nothing.
+        """
+        deadline = self.next_deadline()
+        if deadline is None or now < deadline:
+            return []
+        if not listening:
+            self._heard_at = now
+        silent_s = now - self._heard_at
+        if silent_s > self._keep_alive_s * 1.5:
+            return [self._end(mqtt5.DisconnectReasonCode.KEEP_ALIVE_TIMEOUT, f"nothing heard for {silent_s:.0f} s")]
+        self._send(mqtt5.PingReqPacket().write())
+        self._ping_at = now + self._keep_alive_s / 2
+        return []

@@ -1,0 +1,256 @@
+"""The bridge's durable MQTT session: it outlives connections and processes.
+
+A fixed client id, no clean start and a long expiry make the broker keep what arrives while the bridge is away. A
+message is acknowledged only when it has been committed.
+"""
+
+import asyncio
+import contextlib
+import random
+import ssl
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+
+import mqtt5
+import structlog
+
+from bridge import wire
+from bridge.connect_rate import ConnectRate
+from bridge.contract import KINDS
+from bridge.delivery import Settlement, delivery
+from bridge.errors import StoreUnavailable
+from bridge.ingest import Ingest
+from bridge.metrics import SessionMetrics
+from bridge.mqtt.arrival import Arrival, Request
+from bridge.mqtt.codec import refused
+from bridge.mqtt.session import Ended, Event, Messages, PacketTooLarge, Session, WindowFull
+from bridge.mqtt.transport import ConnectionLost, Transport
+from bridge.mqtt.url import Broker, broker_of
+from bridge.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_MOST_ITEMS = 1_000  # of one delivery, roughly: much smaller than a batch, much larger than a message
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
+_ANSWER_TIMEOUT_S = 10.0
+_BROKER_DROPPED = "$SYS/broker/publish/messages/dropped"
+_TELEMETRY = [
+    mqtt5.TopicFilter(
+        kind.topic_filter,
+        max_qos=mqtt5.QoS.AT_LEAST_ONCE,
+        retain_handling=mqtt5.RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS,
+    )
+    for kind in KINDS
+]
+_FILTERS = [*_TELEMETRY, mqtt5.TopicFilter(_BROKER_DROPPED, max_qos=mqtt5.QoS.AT_MOST_ONCE)]
+
+
+def _greeting(settings: Settings, broker: Broker) -> mqtt5.ConnectPacket:
+    """Ask for the durable session, with a window for messages that wait for their commit."""
+    return mqtt5.ConnectPacket(
+        settings.client_id,
+        username=broker.username,
+        password=broker.password,
+        clean_start=False,
+        session_expiry_interval=settings.session_expiry_s,
+        receive_max=settings.receive_maximum,
+        keep_alive=settings.keep_alive_s,
+        will=mqtt5.Will(settings.status_topic, payload=b"offline", qos=mqtt5.QoS.AT_LEAST_ONCE, retain=True),
+    )
+
+
+class MqttSource:
+    """Keeps one connection to the broker, hands what arrives to the ingest and acknowledges what it has settled."""
+
+    def __init__(self, settings: Settings, ingest: Ingest, metrics: SessionMetrics) -> None:
+        self._settings = settings
+        self._ingest = ingest
+        self._metrics = metrics
+        self._broker = broker_of(
+            settings.bridge_mqtt_url, lambda: ssl.create_default_context(cafile=settings.mqtt_ca_file)
+        )
+        self._session = Session(_greeting(settings, self._broker))
+        self._window = settings.accepted_window
+        self._connect_rate = ConnectRate()
+        self._transport: Transport | None = None
+        self._broker_dropped = 0
+        self._subscribed = self._stopping = False
+        ingest.on_room = self._resume
+
+    @property
+    def connected(self) -> bool:
+        """Subscribed and not cut off since."""
+        return self._subscribed and self._transport is not None and not self._transport.closed.done()
+
+    # -- connections
+
+    async def run(self) -> None:
+        """Connect, and connect again with growing, jittered pauses, until cancelled."""
+        pause_s = _FIRST_PAUSE_S
+        while not self._stopping:
+            try:
+                transport = await self._connect()
+                pause_s = _FIRST_PAUSE_S
+                reason = await self._until_closed(transport)
+            except (ConnectionLost, OSError, TimeoutError) as error:
+                reason = str(error) or type(error).__name__
+            self._subscribed = False
+            self._metrics.connected.set(0)
+            if not self._stopping:
+                log.warning("broker connection lost", reason=reason, again_in_s=round(pause_s, 1))
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+    async def _connect(self) -> Transport:
+        # Each connection reads a little before it notices that there is no room: while the store is away, a link
+        # that breaks again and again would fill the memory.
+        await self._ingest.room()
+        self._transport = transport = Transport(self._session, self._received, gathers=True)
+        await transport.open(self._broker, _ANSWER_TIMEOUT_S)
+        self._count_connect()
+        try:
+            await self._subscribe(transport)
+        except BaseException:
+            transport.abort("could not open the session")
+            raise
+        self._subscribed = True
+        self._metrics.connected.set(1)
+        log.info("subscribed", broker=self._broker.host, port=self._broker.port)
+        return transport
+
+    def _count_connect(self) -> None:
+        self._metrics.connects.inc()
+        if self._connect_rate.alarms(time.monotonic()):
+            self._metrics.connect_alarms.inc()
+            log.error("many connections within a minute: another client may use this bridge's client id")
+        if self._session.connack is None or not self._session.connack.session_present:
+            self._metrics.session_lost.inc()
+            log.warning("the broker has no session for this bridge: nothing was queued while it was away")
+
+    async def _subscribe(self, transport: Transport) -> None:
+        """Subscribe, always: a session that exists may lack a filter of this version.
+
+        Without a time limit: the answer comes behind a backlog that we may be too full to read. The keep-alive notices
+        a broker that is gone.
+        """
+        suback = await transport.subscribe(_FILTERS)
+        if names := refused(suback.reason_codes[: len(_TELEMETRY)]):
+            raise ConnectionLost(f"the broker refused the subscription: {', '.join(names)}")
+        if not self._session.resend():  # else the same status, which no connection lived long enough to deliver
+            self._publish_status(b"online")
+        transport.flush()
+
+    async def _until_closed(self, transport: Transport) -> str:
+        """Watch the connection to its end, and cut it when messages wait that no commit moves."""
+        while not transport.closed.done():
+            await asyncio.wait({transport.closed}, timeout=self._settings.stall_s / 4)
+            if self._ingest.stalled_s > self._settings.stall_s and not self._ingest.retrying:
+                transport.abort(f"no commit for {self._ingest.stalled_s:.0f} s")
+        return transport.closed.result()
+
+    def _publish_status(self, status: bytes) -> None:
+        """Retain the bridge's state for whoever watches it."""
+        with contextlib.suppress(WindowFull):  # of one message: what was published before is not acknowledged yet
+            self._session.publish(self._settings.status_topic, status, qos=mqtt5.QoS.AT_LEAST_ONCE, retain=True)
+
+    # -- messages
+
+    def _received(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if isinstance(event, Messages):
+                self._messages_received(event, self._window.at(datetime.now(UTC)))
+            elif isinstance(event, Ended) and event.code == mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER:
+                self._metrics.taken_over.inc()
+                log.error("another client has connected with this bridge's client id")
+
+    def _messages_received(self, messages: Messages, times: wire.AcceptedTimes) -> None:
+        if self._stopping:
+            return  # never acknowledged, so they come again
+        arrival = Arrival(messages.first)
+        for packet in messages.packets:
+            topic, payload = packet.topic, packet.payload  # the codec makes each again whenever it is asked
+            if topic == _BROKER_DROPPED:
+                arrival = self._note_dropped(self._hand_over(arrival), payload)
+                continue
+            arrival.add(packet, topic, len(payload), wire.decode_message(topic, payload, times))
+            if len(arrival.items) >= _MOST_ITEMS:
+                arrival = self._hand_over(arrival)
+        self._hand_over(arrival)
+
+    def _hand_over(self, arrival: Arrival) -> Arrival:
+        """What has arrived so far becomes a delivery; the next arrival begins behind it."""
+        if arrival.items:
+            self._metrics.messages.inc(arrival.messages)
+            self._ingest.offer(delivery(arrival.items, partial(self._settle, arrival), arrival.size_bytes))
+            if self._ingest.full and self._transport is not None:
+                self._transport.pause()
+        return Arrival(arrival.first + arrival.messages)
+
+    def _note_dropped(self, arrival: Arrival, payload: bytes) -> Arrival:
+        """Take the broker's count of what it dropped, the message at which `arrival` begins; the next begins behind."""
+        self._session.settle(arrival.first, 1)
+        with contextlib.suppress(ValueError):
+            count = int(payload)
+            if count > self._broker_dropped:
+                log.error("the broker has dropped messages", dropped=count)
+            self._broker_dropped = count
+            self._metrics.broker_dropped.set(count)
+        return Arrival(arrival.first + 1)
+
+    def _settle(self, arrival: Arrival, settlement: Settlement) -> None:
+        """After the commit, on the connection of the messages alone: PUBACKs, and the receipts that were asked for."""
+        assert self._transport is not None
+        stale = self._session.is_stale(arrival.first)
+        if isinstance(settlement, StoreUnavailable):
+            if not stale:
+                self._transport.abort("not stored")  # the broker delivers again
+        elif stale:
+            self._metrics.stale_acks.inc(arrival.messages)
+        else:
+            self._metrics.acks.inc(self._session.settle(arrival.first, arrival.messages))
+            # After the acks: should the broker refuse a receipt, then at least not again after every redelivery.
+            for request, receipt in arrival.receipts(settlement):
+                self._publish_receipt(request, receipt)
+            self._transport.flush_soon()
+
+    def _publish_receipt(self, request: Request, receipt: bytes) -> None:
+        try:
+            self._session.publish(request.topic, receipt, correlation_data=request.correlation)
+        except PacketTooLarge:
+            log.error("receipt is larger than the broker takes", topic=request.topic, size=len(receipt))
+        else:
+            self._metrics.receipts.inc()
+
+    # -- flow and end
+
+    def _resume(self) -> None:
+        if self._transport is not None and not self._stopping:
+            self._transport.resume()
+
+    def stop_reading(self) -> None:
+        """Take nothing more. What was taken is still acknowledged when it is committed."""
+        self._stopping = True
+        if self._transport is not None:
+            self._transport.pause()
+
+    async def disconnect(self) -> None:
+        """Send the last acks and DISCONNECT: the will is not published, the broker keeps the session.
+
+        The broker closes when it has read that. Closing here, with something unread in the socket, would reset the
+        connection, and the broker might never read the last acks.
+        """
+        if self._transport is not None and not self._transport.closed.done():
+            self._publish_status(b"offline")
+            self._session.disconnect()
+            self._transport.flush()
+            self._transport.resume()
+            await asyncio.wait({self._transport.closed}, timeout=_ANSWER_TIMEOUT_S)
+            self._transport.abort("the broker does not close the connection")
+
+    def abort(self, reason: str) -> None:
+        """Cut the connection: somebody else serves this session now."""
+        self._stopping = True
+        if self._transport is not None:
+            self._transport.abort(reason)

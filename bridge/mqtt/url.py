@@ -1,0 +1,35 @@
+"""A broker's URL."""
+
+import ssl
+from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+_DEFAULT_PORT = {"mqtt": 1883, "mqtts": 8883}
+
+
+class Broker(NamedTuple):
+    """A broker and the account on it. `tls` is None for a plain connection."""
+
+    host: str
+    port: int
+    username: str | None
+    password: bytes | None
+    tls: ssl.SSLContext | None
+
+
+def broker_of(url: str, tls: Callable[[], ssl.SSLContext] = ssl.create_default_context) -> Broker:
+    """The broker of `mqtt[s]://[user:password@]host[:port]`; `tls` makes the context for mqtts.
+
+    User and password may be percent-encoded. Raises `ValueError` for anything else.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in _DEFAULT_PORT or not parts.hostname:
+        raise ValueError("the MQTT URL has the form mqtt[s]://[user:password@]host[:port]")
+    return Broker(
+        parts.hostname,
+        parts.port or _DEFAULT_PORT[parts.scheme],
+        unquote(parts.username) if parts.username else None,
+        unquote(parts.password).encode() if parts.password else None,
+        tls() if parts.scheme == "mqtts" else None,
+    )
