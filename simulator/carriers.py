@@ -12,8 +12,9 @@ from typing import Any, Literal
 import httpx
 from rich.console import Console
 
+from bridge.mqtt.url import Broker
 from simulator.assignments import WORKERS, Registrar
-from simulator.endpoints import Api, Broker
+from simulator.endpoints import Api
 from simulator.fleet import Device
 from simulator.http import HttpLane
 from simulator.lane import Lane, Waiting

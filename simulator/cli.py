@@ -19,7 +19,7 @@ from simulator.converters import CONVERTERS
 from simulator.faults import ALL_FAULTS, FaultRates
 from simulator.http import UnexpectedAnswer
 from simulator.ledger_reader import DamagedLedger, read_ledger
-from simulator.mqtt_connection import Refused
+from simulator.mqtt import Refused
 from simulator.options import (
     ApiKey,
     ApiUrl,

@@ -4,19 +4,9 @@ import contextlib
 import ssl
 from collections.abc import Iterator
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
 
-_DEFAULT_PORT = {"mqtt": 1883, "mqtts": 8883}
-
-
-class Broker(NamedTuple):
-    """A broker and the account on it."""
-
-    host: str
-    port: int
-    username: str | None
-    password: bytes | None
-    tls: ssl.SSLContext | None
+from bridge.mqtt import url as mqtt_url
+from bridge.mqtt.url import Broker
 
 
 class Api(NamedTuple):
@@ -35,16 +25,7 @@ def broker_of(url: str, ca_file: str | None, identity: tuple[str, str] | None = 
 
     Raises `ValueError` with the setting and the reason for anything else.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in _DEFAULT_PORT or not parts.hostname:
-        raise ValueError("the MQTT URL has the form mqtt[s]://[user:password@]host[:port]")
-    return Broker(
-        parts.hostname,
-        parts.port or _DEFAULT_PORT[parts.scheme],
-        unquote(parts.username) if parts.username else None,
-        unquote(parts.password).encode() if parts.password else None,
-        _tls(ca_file, identity) if parts.scheme == "mqtts" else None,
-    )
+    return mqtt_url.broker_of(url, lambda: _tls(ca_file, identity))
 
 
 def _tls(ca_file: str | None, identity: tuple[str, str] | None) -> ssl.SSLContext:

@@ -12,15 +12,24 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import mqtt5
-
 from bridge.contract import KIND_OF
-from simulator.endpoints import Broker
+from bridge.mqtt.codec import (
+    ConnAckReasonCode,
+    ConnectPacket,
+    PubAckPacket,
+    PubAckReasonCode,
+    PublishPacket,
+    QoS,
+    TopicFilter,
+    refused,
+)
+from bridge.mqtt.session import Event, Messages, Session
+from bridge.mqtt.transport import ConnectionLost, ConnectionRefused, Transport
+from bridge.mqtt.url import Broker
 from simulator.fleet import Device
 from simulator.lane import Waiting
 from simulator.ledger import IN_ARRAY, PUBACK, RECEIPT, RECEIPT_ASKED, REFUSED, LedgerWriter
 from simulator.message import Message
-from simulator.mqtt_connection import Connection, Refused, answer
 from simulator.tally import Tally
 
 CORRELATION = struct.Struct("<8sII")
@@ -29,15 +38,23 @@ _FILTERS_PER_SUBSCRIBE = 100
 _MOST_IN_FLIGHT = 1_000
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 _ANSWER_TIMEOUT_S = 20.0
-_DUP = 0x08
-_GRANTED = (mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE, mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE)
+_KEEP_ALIVE_S = 30
+_SESSION_EXPIRY_S = 600
+_WRONG_ACCOUNT = (
+    ConnAckReasonCode.BAD_USER_NAME_OR_PASSWORD,
+    ConnAckReasonCode.NOT_AUTHORIZED,
+    ConnAckReasonCode.BANNED,
+)
+
+
+class Refused(Exception):
+    """The broker does not let us in; trying again would not help."""
 
 
 class _InFlight(NamedTuple):
     sent_at: float
     first: int
     items: int
-    packet: bytes
 
 
 class MqttLane:
@@ -54,21 +71,26 @@ class MqttLane:
         receipt_share: float,
         waiting: Waiting,
     ) -> None:
-        self._broker, self._client_id = broker, client_id
+        self._broker = broker
+        self._session = Session(
+            ConnectPacket(
+                client_id,
+                username=broker.username,
+                password=broker.password,
+                session_expiry_interval=_SESSION_EXPIRY_S,
+                keep_alive=_KEEP_ALIVE_S,
+            )
+        )
         self._topics = {number: KIND_OF[device.kind].topic(device.id) for number, device in devices.items()}
         self._ledger, self._tally, self._run_id = ledger, tally, run_id
         self._receipt_share = receipt_share
         self._owed_receipts = 0.0
         self._waiting = waiting
         self._in_flight: dict[int, _InFlight] = {}
-        self._window = 1
-        self._next_id = 1
         self._awaited: dict[int, float] = {}
-        self._connection: Connection | None = None
+        self._transport: Transport | None = None
         self._ready = False
         self._pump_due = False
-        self._connack: asyncio.Future[mqtt5.ConnAckPacket] | None = None
-        self._subacks: asyncio.Queue[mqtt5.SubAckPacket] = asyncio.Queue()
 
     @property
     def idle(self) -> bool:
@@ -95,66 +117,46 @@ class MqttLane:
         try:
             while True:
                 try:
-                    closed = await self._connect()
+                    transport = await self._connect()
                     pause_s, self._tally.trouble = _FIRST_PAUSE_S, ""
-                    await closed
-                except (OSError, TimeoutError, EOFError) as error:
+                    await transport.closed
+                except (OSError, TimeoutError, ConnectionLost) as error:
                     self._tally.trouble = f"broker: {str(error) or type(error).__name__}"
                     pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
                 self._ready = False
                 self._tally.reconnects += 1
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
         finally:
-            if self._connection is not None:
-                self._connection.disconnect()
+            if self._transport is not None:  # nothing is owed to us: the session ends too
+                self._session.disconnect(session_expiry_s=0)
+                self._transport.close()
 
-    async def _connect(self) -> "asyncio.Future[str]":
-        loop = asyncio.get_running_loop()
-        self._connack = loop.create_future()
-        async with asyncio.timeout(_ANSWER_TIMEOUT_S):
-            _, connection = await loop.create_connection(
-                lambda: Connection(self._broker, self._client_id, self._received),
-                self._broker.host,
-                self._broker.port,
-                ssl=self._broker.tls,
-            )
-            self._connection = connection
-            try:
-                connack = await answer(connection, self._connack)
-                self._greet(connack)
-                await self._subscribe(connection)
-            except BaseException:
-                connection.abort("could not open the session")
-                raise
-        self._again(connection, connack.session_present)
-        return connection.closed
+    async def _connect(self) -> Transport:
+        self._transport = transport = Transport(self._session, self._received, gathers=False)
+        try:
+            async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+                await transport.open(self._broker, _ANSWER_TIMEOUT_S)
+                await self._subscribe(transport)
+        except ConnectionRefused as error:
+            if error.code in _WRONG_ACCOUNT:
+                raise Refused(f"the broker refuses this account: {error.code.name}") from None
+            raise
+        except BaseException:
+            transport.abort("could not open the session")
+            raise
+        self._session.resend()  # before anything new
+        self._ready = True
+        self._pump_soon()
+        return transport
 
-    def _greet(self, connack: mqtt5.ConnAckPacket) -> None:
-        code = mqtt5.ConnAckReasonCode
-        if connack.reason_code in (code.BAD_USER_NAME_OR_PASSWORD, code.NOT_AUTHORIZED, code.BANNED):
-            raise Refused(f"the broker refuses this account: {connack.reason_code.name}")
-        if connack.reason_code != code.SUCCESS:
-            raise EOFError(connack.reason_code.name)
-        self._window = min(connack.receive_max, _MOST_IN_FLIGHT)
-
-    async def _subscribe(self, connection: Connection) -> None:
+    async def _subscribe(self, transport: Transport) -> None:
         """Each device listens to its own receipts, by name: no wildcard hears another's."""
         own = [_receipt_topic(topic) for topic in self._topics.values()] if self._receipt_share else []
         for start in range(0, len(own), _FILTERS_PER_SUBSCRIBE):
             topics = own[start : start + _FILTERS_PER_SUBSCRIBE]
-            filters = [mqtt5.TopicFilter(topic, max_qos=mqtt5.QoS.AT_LEAST_ONCE) for topic in topics]
-            connection.write(mqtt5.SubscribePacket(self._free_id(), filters).write())
-            suback = await answer(connection, asyncio.ensure_future(self._subacks.get()))
-            if any(code not in _GRANTED for code in suback.reason_codes):
+            filters = [TopicFilter(topic, max_qos=QoS.AT_LEAST_ONCE) for topic in topics]
+            if refused((await transport.subscribe(filters)).reason_codes):
                 raise Refused(f"the broker refuses a subscription like {topics[0]}")
-
-    def _again(self, connection: Connection, session_present: bool) -> None:
-        """Publish anew what the last connection left unacknowledged, then go on."""
-        dup = _DUP if session_present else 0
-        for flight in self._in_flight.values():
-            connection.write(bytes((flight.packet[0] | dup,)) + flight.packet[1:])
-        self._ready = True
-        self._pump_soon()
 
     # -- out
 
@@ -166,66 +168,53 @@ class MqttLane:
     def _pump(self) -> None:
         """Send what the window allows: first all of it into the ledger, then to the socket."""
         self._pump_due = False
-        connection = self._connection
-        packets: list[bytes] = []
-        if self._ready and connection is not None and connection.writable:
-            now = time.monotonic()
-            while self._waiting and len(self._in_flight) < self._window:
-                packets.append(self._publish(self._waiting.take(), now))
+        transport = self._transport
+        if self._ready and transport is not None and transport.writable:
+            now, window = time.monotonic(), min(self._session.send_maximum, _MOST_IN_FLIGHT)
+            while self._waiting and len(self._in_flight) < window:
+                self._publish(self._waiting.take(), now)
         self._ledger.flush()
-        if packets and connection is not None:
-            connection.write(b"".join(packets))
+        if transport is not None:
+            transport.flush()
 
-    def _publish(self, message: Message, now: float) -> bytes:
+    def _publish(self, message: Message, now: float) -> None:
         topic, count = self._topics[message.device], len(message.items)
         self._owed_receipts += self._receipt_share
         asks = self._owed_receipts >= 1
         flags = (IN_ARRAY if message.is_array else 0) | (RECEIPT_ASKED if asks else 0)
         first = self._ledger.sent(message.device, message.items, flags)
-        packet_id = self._free_id()
         if asks:
             self._owed_receipts -= 1
             self._awaited[first] = now
-        packet = mqtt5.PublishPacket(
+        packet_id = self._session.publish(
             topic,
             message.payload,
-            qos=mqtt5.QoS.AT_LEAST_ONCE,
-            packet_id=packet_id,
+            qos=QoS.AT_LEAST_ONCE,
             response_topic=_receipt_topic(topic) if asks else None,
             correlation_data=CORRELATION.pack(self._run_id, first, count) if asks else None,
-        ).write()
-        self._in_flight[packet_id] = _InFlight(now, first, count, packet)
+        )
+        assert packet_id is not None
+        self._in_flight[packet_id] = _InFlight(now, first, count)
         self._tally.sent += count
-        return packet
-
-    def _free_id(self) -> int:
-        while self._next_id in self._in_flight:
-            self._next_id = self._next_id % 65535 + 1
-        taken, self._next_id = self._next_id, self._next_id % 65535 + 1
-        return taken
 
     # -- in
 
-    def _received(self, packets: Sequence[object]) -> None:
+    def _received(self, events: Sequence[Event]) -> None:
         now = time.monotonic()
-        for packet in packets:
-            if type(packet) is mqtt5.PubAckPacket:
-                self._acknowledged(packet, now)
-            elif type(packet) is mqtt5.PublishPacket:
-                self._receipt(packet, now)
-            elif type(packet) is mqtt5.ConnAckPacket and self._connack is not None and not self._connack.done():
-                self._connack.set_result(packet)
-            elif type(packet) is mqtt5.SubAckPacket:
-                self._subacks.put_nowait(packet)
-            elif type(packet) is mqtt5.DisconnectPacket and self._connection is not None:
-                self._connection.abort(packet.reason_code.name)
+        for event in events:
+            if isinstance(event, PubAckPacket):
+                self._acknowledged(event, now)
+            elif isinstance(event, Messages):
+                for packet in event.packets:
+                    self._receipt(packet, now)
+                self._session.settle(event.first, len(event.packets))
         self._pump_soon()
 
-    def _acknowledged(self, packet: mqtt5.PubAckPacket, now: float) -> None:
+    def _acknowledged(self, packet: PubAckPacket, now: float) -> None:
         flight = self._in_flight.pop(packet.packet_id, None)
         if flight is None:
             return
-        if packet.reason_code == mqtt5.PubAckReasonCode.SUCCESS:
+        if packet.reason_code == PubAckReasonCode.SUCCESS:
             self._ledger.acknowledged(PUBACK, flight.first, flight.items)
             self._tally.pubacks += flight.items
             self._tally.puback_latency.add(now - flight.sent_at, flight.items)
@@ -233,9 +222,7 @@ class MqttLane:
             self._ledger.acknowledged(REFUSED, flight.first, flight.items)
             self._tally.refused += flight.items
 
-    def _receipt(self, packet: mqtt5.PublishPacket, now: float) -> None:
-        if packet.packet_id is not None and self._connection is not None:
-            self._connection.write(mqtt5.PubAckPacket(packet.packet_id).write())
+    def _receipt(self, packet: PublishPacket, now: float) -> None:
         if packet.correlation_data is None or len(packet.correlation_data) != CORRELATION.size:
             return
         run_id, first, count = CORRELATION.unpack(packet.correlation_data)
