@@ -15,11 +15,11 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
-from urllib.parse import urlsplit
-
-import mqtt5
 
 from bridge.contract import KINDS
+from bridge.mqtt.codec import ConnAckReasonCode, ConnectPacket
+from bridge.mqtt.session import Ended, Session
+from bridge.mqtt.url import broker_of
 from mosquitto import password_line
 from mosquitto.authority import Authority, revocation_list
 from mosquitto.device import Device
@@ -104,22 +104,24 @@ def disconnect(directory: Directory, devices: Iterable[Device]) -> None:
     for device in devices:
         try:
             _take_over(url, password, str(device))
-        except (OSError, ValueError, IndexError) as error:
+        except (OSError, ValueError) as error:
             raise BrokerUnreachable(f"{device} may still be connected, {url} did not answer: {error}") from error
 
 
 def _take_over(url: str, password: str, client_id: str) -> None:
     """Connect with a clean start as `client_id`: the broker ends whoever has it (MQTT-3.1.4-3), then leave."""
-    address = urlsplit(url)
-    connect = mqtt5.ConnectPacket(client_id, username="provisioner", password=password.encode(), clean_start=True)
-    with socket.create_connection((address.hostname or "", address.port or 1883), _TIMEOUT_S) as connection:
-        connection.sendall(connect.write())
-        answer = b""
-        while len(answer) < 2 or len(answer) < 2 + answer[1]:
+    broker = broker_of(url)
+    session = Session(ConnectPacket(client_id, username="provisioner", password=password.encode(), clean_start=True))
+    with socket.create_connection((broker.host, broker.port), _TIMEOUT_S) as connection:
+        session.connect(time.monotonic())
+        connection.sendall(session.data_to_send())
+        while session.connack is None:
             if not (received := connection.recv(1024)):
                 raise OSError("the connection was closed")
-            answer += received
-        packet, _ = mqtt5.read(memoryview(answer))
-        if not isinstance(packet, mqtt5.ConnAckPacket) or packet.reason_code != mqtt5.ConnAckReasonCode.SUCCESS:
-            raise OSError(f"the broker refused: {packet}")
-        connection.sendall(mqtt5.DisconnectPacket().write())
+            for event in session.receive_data(received, time.monotonic()):
+                if isinstance(event, Ended):
+                    raise OSError(event.reason)
+        if session.connack.reason_code != ConnAckReasonCode.SUCCESS:
+            raise OSError(f"the broker refused: {session.connack.reason_code.name}")
+        session.disconnect()
+        connection.sendall(session.data_to_send())
