@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -10,6 +10,10 @@ import aiomqtt
 import mqtt5
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from bridge.mqtt.session import Event, Session
+from bridge.mqtt.transport import Transport
+from bridge.mqtt.url import broker_of
 
 Version = Literal["5", "3.1.1"]
 _AIOMQTT = {"5": aiomqtt.ProtocolVersion.V5, "3.1.1": aiomqtt.ProtocolVersion.V311}
@@ -55,46 +59,36 @@ def _publish(url: str, version: Version, messages: list[tuple[str, bytes]], qos:
 class Bare:
     """An MQTT 5 connection that sends the packets it is told to, sane or not, and shows what comes back."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-        self._buffer = b""
+    def __init__(self, greeting: mqtt5.ConnectPacket) -> None:
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self.transport = Transport(Session(greeting), self._receive, gathers=False)
+
+    def _receive(self, events: Sequence[Event]) -> None:
+        for event in events:
+            self._events.put_nowait(event)
 
     def send(self, *packets: mqtt5.Packet) -> None:
-        self._writer.write(b"".join(packet.write() for packet in packets))
+        self.transport.write(b"".join(packet.write() for packet in packets))
 
-    async def receive(self) -> mqtt5.Packet | None:
-        """The next packet, or None when the broker has closed the connection."""
-        while True:
-            with contextlib.suppress(IndexError):
-                packet, length = mqtt5.read(memoryview(self._buffer))
-                self._buffer = self._buffer[length:]
-                return packet
-            try:
-                data = await self._reader.read(65_536)
-            except OSError:
-                return None
-            if not data:
-                return None
-            self._buffer += data
+    async def receive(self) -> Event:
+        """The next event."""
+        return await self._events.get()
 
     async def closed(self) -> None:
         """Wait until the broker has closed the connection."""
-        while await self.receive() is not None:
-            pass
+        await self.transport.closed
 
 
 @contextlib.asynccontextmanager
 async def bare_device(url: str, identifier: str = "", *, clean_start: bool = True) -> AsyncIterator[Bare]:
-    """A bare connection whose CONNECT was accepted; cut in the end, without a goodbye."""
-    parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-    bare = Bare(reader, writer)
+    """A bare connection whose CONNECT was accepted; cut in the end, without a DISCONNECT."""
+    broker = broker_of(url)
+    bare = Bare(
+        mqtt5.ConnectPacket(identifier, username=broker.username, password=broker.password, clean_start=clean_start)
+    )
+    await bare.transport.open(broker, 10)
+    assert isinstance(await bare.receive(), mqtt5.ConnAckPacket)
     try:
-        login = {"username": parts.username, "password": (parts.password or "").encode()}
-        bare.send(mqtt5.ConnectPacket(identifier, clean_start=clean_start, **login))  # type: ignore[arg-type]
-        answer = await bare.receive()
-        assert isinstance(answer, mqtt5.ConnAckPacket)
-        assert answer.reason_code == mqtt5.ConnAckReasonCode.SUCCESS
         yield bare
     finally:
-        writer.transport.abort()
+        bare.transport.abort("the test is over")

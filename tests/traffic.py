@@ -2,8 +2,7 @@
 
 from collections import defaultdict
 
-import mqtt5
-
+from bridge.mqtt.codec import Decoder, PubAckPacket, PublishPacket
 from tests.proxy import Direction, Link, Proxy
 
 
@@ -14,7 +13,7 @@ class Traffic:
         self.delivered: defaultdict[int, list[int]] = defaultdict(list)
         """Packet ids of QoS 1 messages by the number of the link."""
         self.acked: defaultdict[int, list[int]] = defaultdict(list)
-        self._buffers: defaultdict[tuple[int, Direction], bytes] = defaultdict(bytes)
+        self._decoders: defaultdict[tuple[int, Direction], Decoder] = defaultdict(Decoder)
 
     @classmethod
     def of(cls, proxy: Proxy) -> "Traffic":
@@ -25,15 +24,8 @@ class Traffic:
 
     def see(self, link: Link, direction: Direction, data: bytes) -> None:
         """Take one chunk."""
-        buffer, offset = memoryview(self._buffers[link.number, direction] + data), 0
-        while offset < len(buffer):
-            try:
-                packet, length = mqtt5.read(buffer[offset:])
-            except IndexError:
-                break
-            offset += length
-            if isinstance(packet, mqtt5.PublishPacket) and direction == "down" and packet.packet_id is not None:
+        for packet in self._decoders[link.number, direction].feed(data):
+            if isinstance(packet, PublishPacket) and direction == "down" and packet.packet_id is not None:
                 self.delivered[link.number].append(packet.packet_id)
-            elif isinstance(packet, mqtt5.PubAckPacket) and direction == "up":
+            elif isinstance(packet, PubAckPacket) and direction == "up":
                 self.acked[link.number].append(packet.packet_id)
-        self._buffers[link.number, direction] = bytes(buffer[offset:])

@@ -2,82 +2,55 @@
 
 import asyncio
 import ssl
-from typing import Self, cast
-from urllib.parse import unquote, urlsplit
+from collections.abc import Sequence
+from typing import Self
 
-import mqtt5
+from bridge.mqtt.codec import ConnectPacket, PubAckPacket, PublishPacket, QoS
+from bridge.mqtt.session import Event, Session
+from bridge.mqtt.transport import Transport
+from bridge.mqtt.url import Broker, broker_of
 
-_PUBACK = 0x40
-_GATHER_S = 0.002
+_ANSWER_TIMEOUT_S = 10.0
 
 
-class Publisher(asyncio.Protocol):
+class Publisher:
     """One connection. `acked` counts the PUBACKs, whatever they say."""
 
-    def __init__(self, url: str, client_id: str) -> None:
-        parts = urlsplit(url)
-        self._connect = mqtt5.ConnectPacket(
-            client_id,
-            username=unquote(parts.username or ""),
-            password=unquote(parts.password or "").encode(),
-            keep_alive=0,
-        )
-        self._rest = b""
+    def __init__(self, broker: Broker, client_id: str) -> None:
+        session = Session(ConnectPacket(client_id, username=broker.username, password=broker.password))
+        self._transport = Transport(session, self._receive, gathers=True)
         self._changed = asyncio.Event()
-        self._connected = False
-        self._lost = False
         self.acked = 0
 
     @classmethod
     async def open(cls, url: str, client_id: str, tls: ssl.SSLContext | None = None) -> Self:
         """Connect, and wait for the broker's answer."""
-        parts = urlsplit(url)
-        _, publisher = await asyncio.get_running_loop().create_connection(
-            lambda: cls(url, client_id), parts.hostname or "", parts.port or 1883, ssl=tls
-        )
-        while not publisher._connected:
-            await publisher._next_change()
+        broker = broker_of(url)._replace(tls=tls)
+        publisher = cls(broker, client_id)
+        await publisher._transport.open(broker, _ANSWER_TIMEOUT_S)
+        publisher._transport.closed.add_done_callback(lambda _: publisher._changed.set())
         return publisher
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        self.transport.write(self._connect.write())
-
-    def data_received(self, data: bytes) -> None:
-        self._connected = True  # the first packet is the CONNACK, and a refusal closes the connection
-        data = self._rest + data
-        at, end = 0, len(data)
-        while at + 2 <= end and at + 2 + data[at + 1] <= end:  # every packet that comes is shorter than 128 bytes
-            self.acked += data[at] == _PUBACK
-            at += 2 + data[at + 1]
-        self._rest = data[at:]
-        self._changed.set()
-        self.transport.pause_reading()  # the broker writes each PUBACK by itself: let some gather
-        asyncio.get_running_loop().call_later(_GATHER_S, self.transport.resume_reading)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self._lost = True
+    def _receive(self, events: Sequence[Event]) -> None:
+        self.acked += sum(type(event) is PubAckPacket for event in events)
         self._changed.set()
 
     def send(self, packets: bytes) -> None:
         """Hand packets to the socket."""
-        self.transport.write(packets)
+        self._transport.write(packets)
 
     async def until_acked(self, count: int) -> None:
         """Wait until `count` messages are acknowledged in all. Raises `ConnectionError` when that cannot be."""
         while self.acked < count:
-            await self._next_change()
-
-    async def _next_change(self) -> None:
-        self._changed.clear()
-        await self._changed.wait()
-        if self._lost:
-            raise ConnectionError("the broker closed the publisher's connection")
+            if self._transport.closed.done():
+                raise ConnectionError(f"the publisher's connection ended: {self._transport.closed.result()}")
+            self._changed.clear()
+            await self._changed.wait()
 
     def close(self) -> None:
-        self.transport.close()
+        self._transport.close()
 
 
 def publish_packet(topic: str, payload: bytes, packet_id: int) -> bytes:
     """A PUBLISH with QoS 1."""
-    return mqtt5.PublishPacket(topic, payload, qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=packet_id).write()
+    return PublishPacket(topic, payload, qos=QoS.AT_LEAST_ONCE, packet_id=packet_id).write()
