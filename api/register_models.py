@@ -47,8 +47,8 @@ TimeZone = Annotated[
     str, StringConstraints(pattern=TIME_ZONE_PATTERN), AfterValidator(_time_zone), Field(examples=["Europe/Berlin"])
 ]
 Id = Annotated[str, Field(pattern=DEVICE_ID_PATTERN)]
-IntervalS = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-RatedKw = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
+IntervalS = Annotated[float, Field(ge=0.01, le=86_400, allow_inf_nan=False)]
+RatedKw = Annotated[float, Field(ge=0.001, le=100_000, allow_inf_nan=False)]
 
 
 class DeviceBody(BaseModel):

@@ -110,6 +110,8 @@ def replay(
             for store in stores.values():
                 await store.close()
 
+    if not ids and reason is None:
+        raise typer.BadParameter("give an ID, or --reason")
     settings = configured(Settings)
     results = _finish(again())
     for id_, result in results.items():

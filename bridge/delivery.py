@@ -36,6 +36,8 @@ Outcome = Kept | KeptWithWarnings | Rejected
 Settlement = Sequence[Outcome] | StoreUnavailable
 
 BYTES_PER_WEIGHT = 1024
+MOST_WARNINGS = 1_000
+"""In a receipt, which a broker and a device must be able to take; one more says how many were left out."""
 
 
 class Delivery(NamedTuple):
@@ -80,6 +82,10 @@ class Receipt(NamedTuple):
             if isinstance(outcome, KeptWithWarnings)
             for warning in outcome.warnings
         ]
+        if (more := len(warnings) - MOST_WARNINGS) > 0:
+            warnings[MOST_WARNINGS:] = [
+                {"index": len(outcomes) - 1, "field": "", "reason": f"omitted: {more} warnings"}
+            ]
         stored = sum(kept_as(outcome) is Kept.STORED for outcome in outcomes)
         return cls(stored, len(outcomes) - stored - len(rejected), rejected, warnings)
 

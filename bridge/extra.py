@@ -9,37 +9,50 @@ from bridge.reading import Extra, FieldWarning, jsonb_text
 
 MAX_BYTES = 16 * 1024
 """Of all unknown fields of a reading together, as UTF-8 JSON."""
+MAX_ORIGINALS_BYTES = 4 * 1024
+"""Of all originals of refused gauges; what a device itself sends under that name may be longer, and is dropped."""
 MAX_FIELDS = 128
 MAX_DEPTH = 100
 """Levels of lists and objects in an unknown field: far from where any parser or database gives up."""
 _LONGEST_ORIGINAL = 200
+_MOST_WARNINGS = 3
+"""About single fields of a reading; how many more there are, one more says."""
 
 
 def bounded(extra: dict[str, Any]) -> tuple[Extra, list[FieldWarning]]:
-    """What can be kept of the unknown fields, and a warning for each that cannot.
+    """What can be kept of the unknown fields, and warnings about those that cannot.
 
     A field that PostgreSQL's jsonb cannot hold is dropped alone. Fields that are too many or too large together are
-    all dropped, but for the originals of refused gauges, which are shortened.
+    all dropped. The originals of refused gauges have bounds of their own: they are short.
     """
     if len(extra) <= MAX_FIELDS and _fits(extra):
         return extra, []
-    kept: dict[str, Any] = {}
-    warnings: list[FieldWarning] = []
-    for name, value in extra.items():
-        reason = _unstorable(name, value)
-        if reason is None:
-            kept[name] = value
-        elif name == REFUSED and isinstance(value, dict):
-            kept[name] = _originals(value)
-        else:
-            warnings.append(FieldWarning("extra", ascii(name)[1:-1][:100], reason))
-    if (reason := _excess(kept)) is not None:
+    refused = extra.get(REFUSED)
+    own = {name: value for name, value in extra.items() if name != REFUSED or not isinstance(refused, dict)}
+    kept, dropped = _storable(own) if len(own) <= MAX_FIELDS else ({}, {})
+    warnings = [FieldWarning("extra", ascii(name)[1:-1][:100], reason) for name, reason in dropped.items()]
+    if len(warnings) > _MOST_WARNINGS:
+        more = len(warnings) - _MOST_WARNINGS
+        warnings[_MOST_WARNINGS:] = [FieldWarning("extra", "extra", f"{more} more fields cannot be kept")]
+    if (reason := _excess(own if len(own) > MAX_FIELDS else kept)) is not None:
         warnings.append(FieldWarning("extra", "extra", reason))
-        refused = kept.get(REFUSED)
-        kept = {} if not isinstance(refused, dict) else {REFUSED: _originals(refused)}
-        if _excess(kept) is not None:
-            kept = {}
+        kept = {}
+    if isinstance(refused, dict):
+        kept = _with_originals(kept, refused)
     return kept or None, warnings
+
+
+def _storable(extra: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The fields that can be kept by themselves, and why the others cannot."""
+    reasons = {name: _unstorable(name, value) for name, value in extra.items()}
+    kept = {name: value for name, value in extra.items() if reasons[name] is None}
+    return kept, {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def _with_originals(kept: dict[str, Any], refused: dict[str, Any]) -> dict[str, Any]:
+    originals = _originals(refused)
+    fit = len(jsonb_text(originals).encode()) <= MAX_ORIGINALS_BYTES
+    return {**kept, REFUSED: originals} if originals and fit else kept
 
 
 def _fits(extra: dict[str, Any]) -> bool:
@@ -68,6 +81,8 @@ def _excess(extra: dict[str, Any]) -> str | None:
     """Why these fields are too many or too large together, or None."""
     if len(extra) > MAX_FIELDS:
         return f"{len(extra)} unknown fields; at most {MAX_FIELDS} are kept"
+    if not extra:
+        return None
     size = len(jsonb_text(extra).encode())
     return f"{size} bytes of unknown fields; at most {MAX_BYTES} are kept" if size > MAX_BYTES else None
 
@@ -81,6 +96,8 @@ def _original(name: str, value: Any) -> Any:
     """A gauge's value as it came where that is short and can be stored, else the begin of its text."""
     if deeper_than(MAX_DEPTH, value):
         return "nested too deep"
+    if isinstance(value, str) and _unstorable(name, value) is None:
+        return value[:_LONGEST_ORIGINAL]
     text = json.dumps(value)
     if len(text) <= _LONGEST_ORIGINAL and _unstorable(name, value) is None:
         return value

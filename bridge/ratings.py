@@ -58,7 +58,7 @@ class Ratings:
         rating = self._declared.get(reading.kind.name, {}).get(reading.device)
         rated_kw, interval_s = rating or (reading.kind.rated_kw, self._default_interval_s)
         detail = (
-            f"{kwh:g} kWh in {interval_s:g} s is {abs(kwh) * 3600 / interval_s:,.0f} kW, more than the rated "
+            f"{kwh:g} kWh in {interval_s:g} s is {abs(kwh) * 3600 / interval_s:,.6g} kW, more than the rated "
             f"{rated_kw:g} kW; is it a counter? Send those as {_registers(reading.kind)}"
         )
         return FieldWarning("implausible", interval.name, detail)

@@ -25,6 +25,7 @@ SELECT id, source, topic, format, payload, reason, detail FROM rejected_message
 WHERE replayed_at IS NULL AND (id = ANY($1::uuid[]) OR ($2::text IS NOT NULL AND reason = $2))
 ORDER BY received_at
 """
+_KNOWN = "SELECT id FROM rejected_message WHERE id = ANY($1::uuid[])"
 _MOST_SHOWN = 20
 _DONE = "UPDATE rejected_message SET replayed_at = now() WHERE id = $1"
 
@@ -60,12 +61,13 @@ async def replay_rejected(
     """Decode and write the messages again. Returns what became of each: `stored`, or why it still is not.
 
     There is a store for each source, so that what is rejected again keeps its source. A message counts as replayed
-    when everything in it is in the history. One that was forbidden is a good reading, so it would be stored as if its
-    sender had the right to it: it is left alone unless `even_forbidden`.
+    when everything in it is in the history, or kept as a rejected message of its own. One that was forbidden is a good
+    reading, so it would be stored as if its sender had the right to it: it is left alone unless `even_forbidden`.
     """
     connection = await asyncpg.connect(url)
     try:
-        results: dict[UUID, str] = {}
+        known = {row["id"] for row in await connection.fetch(_KNOWN, list(ids))}
+        results = {id_: "there is no such rejected message" for id_ in ids if id_ not in known}
         for row in await connection.fetch(_PENDING, list(ids), reason):
             if row["reason"] == "forbidden" and not even_forbidden:
                 results[row["id"]] = f"forbidden: {row['detail']}; --even-forbidden stores it all the same"
@@ -73,15 +75,23 @@ async def replay_rejected(
             items = _decode(row, window)
             outcomes = [o for part in _parts(items) for o in await stores[row["source"]].write(part)]
             refused = [f"{n}: {o}" for n, o in enumerate(outcomes) if isinstance(o, Rejected)]
-            results[row["id"]] = result = "; ".join(refused[:_MOST_SHOWN]) or "stored"
+            results[row["id"]] = result = _result(len(outcomes), refused)
             async with connection.transaction():
-                if not refused:
+                if not refused or len(outcomes) > 1:  # elements that are refused again are kept by themselves
                     await connection.execute(_DONE, row["id"])
                 subject, was = f"rejected:{row['id']}", row["reason"]
                 await audit.record(connection, audit.operator(), "rejected.replay", subject, reason=was, result=result)
         return results
     finally:
         await connection.close()
+
+
+def _result(items: int, refused: Sequence[str]) -> str:
+    """What became of a message in words; `stored` when all of it is in the history."""
+    reasons = "; ".join(refused[:_MOST_SHOWN])
+    if not refused or items == 1:
+        return reasons or "stored"
+    return f"{reasons} ({items - len(refused)} of {items} stored)"
 
 
 def _decode(row: asyncpg.Record, window: AcceptedWindow) -> Sequence[Item]:

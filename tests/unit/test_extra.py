@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.document import deeper_than
-from bridge.extra import MAX_BYTES, MAX_DEPTH, MAX_FIELDS, bounded
+from bridge.extra import MAX_BYTES, MAX_DEPTH, MAX_FIELDS, MAX_ORIGINALS_BYTES, bounded
 from bridge.payload import REFUSED
 from bridge.reading import jsonb_text
 from tests.readings import json_values
@@ -80,7 +80,7 @@ def test_field_that_cannot_be_stored_is_dropped_alone_and_named(name: str, value
 def test_originals_of_refused_gauges_outlive_what_is_too_much_and_are_shortened() -> None:
     refused = {"soc": "high", "batteryTemp": "x" * 10_000}
     kept, (warning,) = bounded({REFUSED: refused, "note": "x" * MAX_BYTES})
-    assert kept == {REFUSED: {"soc": "high", "batteryTemp": '"' + "x" * 199}}
+    assert kept == {REFUSED: {"soc": "high", "batteryTemp": "x" * 200}}
     assert warning.field == "extra"
 
 
@@ -99,7 +99,7 @@ _refused = st.fixed_dictionaries({REFUSED: st.dictionaries(_any_text, _any_value
 def test_what_is_kept_can_be_stored_and_what_is_not_is_named(extra: dict[str, Any]) -> None:
     kept, warnings = bounded(extra)
     assert kept is None or kept == extra or kept
-    assert len(jsonb_text(kept or {}).encode()) <= MAX_BYTES
+    assert len(jsonb_text(kept or {}).encode()) <= MAX_BYTES + MAX_ORIGINALS_BYTES
     assert not deeper_than(MAX_DEPTH + 1, kept)
     named = {warning.field for warning in warnings}
     for name, value in extra.items():
@@ -107,3 +107,15 @@ def test_what_is_kept_can_be_stored_and_what_is_not_is_named(extra: dict[str, An
             continue
         assert (ascii(name)[1:-1][:100] in named) != (name in (kept or {}))
         assert kept is None or name not in kept or json.dumps(kept[name]) == json.dumps(value)
+
+
+def test_refused_gauges_do_not_count_against_the_unknown_fields() -> None:
+    own = {f"f{n}": n for n in range(MAX_FIELDS)}
+    assert bounded({**own, REFUSED: {"soc": 500}}) == ({**own, REFUSED: {"soc": 500}}, [])
+
+
+def test_many_fields_that_cannot_be_stored_are_told_in_few_warnings() -> None:
+    kept, warnings = bounded({f"f{n}": float("nan") for n in range(100)} | {"good": 1})
+    assert kept == {"good": 1}
+    assert [warning.field for warning in warnings] == ["f0", "f1", "f2", "extra"]
+    assert warnings[-1].detail == "97 more fields cannot be kept"

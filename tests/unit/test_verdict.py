@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from bridge.contract import METER, VEHICLE
-from bridge.delivery import Item, Kept, KeptWithWarnings, Receipt
+from bridge.delivery import MOST_WARNINGS, Item, Kept, KeptWithWarnings, Receipt
 from bridge.errors import Rejected
 from bridge.ratings import Ratings
 from bridge.reading import FieldWarning, Flagged
@@ -105,3 +105,10 @@ def test_warnings_reach_the_outcomes_of_what_is_kept_and_no_other() -> None:
     assert [w.code for w in suspect.warnings] == ["implausible"]
     assert [w.code for w in both.warnings] == ["refused", "implausible"]
     assert with_warnings([A, B], [Kept.STORED, Kept.STORED], presume_new([A, B])[1], Ratings(60)) == [Kept.STORED] * 2
+
+
+def test_receipt_lists_at_most_so_many_warnings_and_says_how_many_are_omitted() -> None:
+    outcome = KeptWithWarnings(Kept.STORED, (FieldWarning("refused", "soc", "why"),))
+    receipt = Receipt.of([outcome] * (MOST_WARNINGS + 5))
+    assert (receipt.stored, len(receipt.warnings)) == (MOST_WARNINGS + 5, MOST_WARNINGS + 1)
+    assert receipt.warnings[-1]["reason"] == "omitted: 5 warnings"

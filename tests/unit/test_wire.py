@@ -189,7 +189,13 @@ def _among(bad: bytes) -> bytes:
     return b"[" + b",".join([before, bad, after]) + b"]"
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), "\0", "\ud800", "x" * 20_000])
+def test_long_original_of_a_gauge_is_shortened_and_costs_no_other_field() -> None:
+    item = flagged(changed(soc="x" * 20_000, note="kept"))
+    assert [warning.code for warning in item.warnings] == ["refused"]
+    assert item.reading.extra == {"refused": {"soc": "x" * 200}, "note": "kept"}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "\0", "\ud800"])
 def test_gauge_that_cannot_be_kept_as_it_came_is_kept_as_text(value: object) -> None:
     item = flagged(changed(soc=value))
     assert (item.warnings[0].code, item.warnings[0].field) == ("refused", "soc")

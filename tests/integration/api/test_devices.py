@@ -171,7 +171,7 @@ async def test_pages_hold_while_devices_are_declared(client: httpx.AsyncClient) 
 async def test_csv_round_trip_keeps_every_character(client: httpx.AsyncClient, db: Connection) -> None:
     rows = [
         {"id": "-1", "name": "=SUM(A1)", "site": "'=x", "tags": ["=a", "b c"]},
-        {"id": "A", "name": '"q", ä', "site": "+49", "intervalS": 0.1, "ratedKw": 1e-7, "tags": []},
+        {"id": "A", "name": '"q", ä', "site": "+49", "intervalS": 0.1, "ratedKw": 0.0015, "tags": []},
         {"id": "B", "name": "@x", "site": "'plain", "timeZone": "UTC", "tags": ["-"]},
         {"id": "C", "name": "''=", "site": " spaces "},
     ]
