@@ -6,6 +6,7 @@ request costs as much as storing a reading.
 
 import asyncio
 import dataclasses
+import functools
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -95,6 +96,7 @@ class IngestDoor:
         return settlement
 
 
+@functools.lru_cache(maxsize=64)  # devices send the same few
 def _is_ndjson(content_type: str) -> bool:
     """Whether the body is NDJSON rather than JSON. Raises 415 for anything else."""
     media_type, _, parameters = content_type.partition(";")
