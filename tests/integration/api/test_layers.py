@@ -136,8 +136,8 @@ class SlowReader:
         self.socket.sendall(f"{head}Accept: text/csv\r\nConnection: close\r\n\r\n".encode())
 
     def read(self, pause_s: float) -> bytes:
-        """Everything that comes, with a pause after each 256 KiB."""
-        received, since_pause = b"", 0
+        """Everything that comes, with a pause after each 256 KiB; then the connection is closed."""
+        received, since_pause = bytearray(), 0
         with self.socket:
             while chunk := self.socket.recv(65_536):
                 received += chunk
@@ -145,7 +145,7 @@ class SlowReader:
                 if since_pause > 256 * 1024:
                     time.sleep(pause_s)
                     since_pause = 0
-        return received
+        return bytes(received)
 
 
 ROWS = 40_000
