@@ -3,7 +3,7 @@
 The session outlives its connections; between `connect` and `connection_lost` it has one. Section numbers are those of
 the OASIS standard, version 5.0.
 
-Received messages are numbered in the order of receipt, over all connections. Whoever took a message settles it by its
+Received messages are numbered in the order of receipt, over all connections. Its receiver settles a message by its
 number, at any time and in any order. PUBACKs leave in the order of receipt (MQTT-4.6.0-2), each once. A number belongs
 to one connection, and nothing is acknowledged on another: packet ids begin again with each connection, so a late
 PUBACK could release a different message.
@@ -27,7 +27,7 @@ _PUBACK_HEADER = 0x4002
 
 
 class Messages(NamedTuple):
-    """PUBLISH packets that arrived one after the other; each is owed a `settle`, whatever its QoS."""
+    """PUBLISH packets that arrived one after the other; each is owed a `settle`, independent of its QoS."""
 
     packets: list[mqtt5.PublishPacket]
     first: int
@@ -155,7 +155,9 @@ class Session:
         if self.is_stale(first):
             return 0
         waiting = range(self._oldest, self._oldest + len(self._unacked))
-        if count < 1 or first not in waiting or first + count > waiting.stop or first in self._settled:
+        # Settled ranges wait here only while an older message does not have its fate: mostly there are none.
+        overlaps = any(start < first + count and first < start + settled for start, settled in self._settled.items())
+        if count < 1 or first not in waiting or first + count > waiting.stop or overlaps:
             raise ValueError(f"{count} messages from number {first} on do not wait to be settled")
         self._settled[first] = count
         packet_ids: list[int | None] = []
