@@ -1,7 +1,7 @@
 """CSV of lists that people edit in a spreadsheet and send back (RFC 4180, UTF-8, a header row).
 
 A spreadsheet runs a cell that begins with `=`, `+`, `-`, `@`, a tab or CR as a formula. Such a cell is written with a
-leading apostrophe, which reading removes again: what was written is read back unchanged, whatever it contains.
+leading apostrophe, which reading removes again: what was written is read back unchanged, independent of its content.
 """
 
 import csv

@@ -104,7 +104,7 @@ class _Register:
         cursor: Cursor = None,
         limit: Limit = 100,
     ) -> Response:
-        """Declarations by id: a page as JSON, or by `Accept: text/csv` the whole list, whatever `limit` is."""
+        """Declarations by id: a page as JSON, or by `Accept: text/csv` the whole list, independent of `limit`."""
         form = negotiate(request.headers.get("accept", "*/*"))
         filters = {"site": site, "tag": tag, "q": q}
 

@@ -1,7 +1,7 @@
 """The database's errors as ours, in one place. No other module of the bridge names asyncpg's.
 
 Whose fault an error is decides what happens: the data's fault concerns one reading, an outage passes, and a statement
-that the database does not understand or does not allow is ours: it must stop the program, not be tried for ever.
+that the database does not understand or does not allow is ours: it must stop the program, not be retried endlessly.
 """
 
 import contextlib

@@ -295,7 +295,7 @@ async def _require_durability(connection: Connection) -> None:
 
 
 async def _require_columns(connection: Connection) -> None:
-    """Refuse tables that lack a column of the contract, whatever their migrations say. Raises `Misconfigured`."""
+    """Refuse tables that lack a column of the contract, even with all migrations. Raises `Misconfigured`."""
     for table in TABLES:
         for relation in (table.history, table.live):
             found = {row[0] for row in await connection.fetch(_COLUMNS, relation)}

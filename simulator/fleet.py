@@ -4,7 +4,7 @@ A vehicle's interval energy is what passes its charging port: positive while it 
 grid, zero while it drives (its state of charge falls all the same). Delivered DC over consumed AC is then the
 efficiency of charging. Energies are whole micro-kWh, so that sums are exact whatever their order.
 
-Profiles have randomness of their own, one sequence a device: whatever they are, the fleet lives the same minutes.
+Profiles have randomness of their own, one sequence a device: with any of them the fleet lives the same minutes.
 """
 
 import json

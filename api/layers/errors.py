@@ -1,4 +1,4 @@
-"""Whatever a request runs into becomes a problem (RFC 9457)."""
+"""Every error of a request becomes a problem (RFC 9457)."""
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send

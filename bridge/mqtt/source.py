@@ -151,7 +151,7 @@ class MqttSource:
         return transport.closed.result()
 
     def _publish_status(self, status: bytes) -> None:
-        """Retain the bridge's state for whoever watches it."""
+        """Retain the bridge's state for its observers."""
         with contextlib.suppress(WindowFull):  # of one message: what was published before is not acknowledged yet
             self._session.publish(self._settings.status_topic, status, qos=mqtt5.QoS.AT_LEAST_ONCE, retain=True)
 
