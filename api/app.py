@@ -34,7 +34,7 @@ from api.settings import ApiSettings
 from bridge.errors import StoreUnavailable
 from bridge.ingest import Ingest
 from bridge.metrics import IngestMetrics
-from bridge.store import PostgresStore
+from bridge.store.postgres import PostgresStore
 
 log = structlog.get_logger(__name__)
 

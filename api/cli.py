@@ -16,9 +16,9 @@ from api import keys
 from api.database import Connection
 from api.settings import ApiSettings
 from bridge import memory
-from bridge.database_errors import asking
 from bridge.errors import Misconfigured, StoreUnavailable
 from bridge.startup import configured
+from bridge.store.database_errors import asking
 
 # A pretty traceback shows variables, and some of ours are secrets.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The HTTP service.")

@@ -17,7 +17,7 @@ from api.routing import needs
 from api.rows import COLUMNS, page_csv, page_json
 from api.services import Services, WithServices
 from bridge.contract import KINDS, Kind
-from bridge.tables import TABLE_OF, Table
+from bridge.store.tables import TABLE_OF, Table
 
 router = APIRouter(prefix="/v1/history", tags=["history"])
 

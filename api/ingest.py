@@ -19,12 +19,12 @@ from api.problems import Problem, unavailable
 from api.settings import ApiSettings
 from bridge.contract import KIND_OF, KINDS
 from bridge.delivery import Item, Outcome, Receipt, Settlement, delivery
-from bridge.document import loads
 from bridge.errors import NotJson, Rejected, StoreUnavailable, TooManyReadings
+from bridge.formats.document import loads
+from bridge.formats.wire import decode_body
 from bridge.ingest import Ingest
 from bridge.reading import Flagged
-from bridge.verdict import refuse
-from bridge.wire import decode_body
+from bridge.store.verdict import refuse
 
 log = structlog.get_logger(__name__)
 

@@ -17,8 +17,8 @@ import structlog
 from api import keys
 from api.auth import ApiKey, id_of, is_key
 from api.database import Pool, connection
-from bridge.database_errors import asking
 from bridge.errors import Misconfigured, StoreUnavailable
+from bridge.store.database_errors import asking
 
 log = structlog.get_logger(__name__)
 

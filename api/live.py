@@ -14,7 +14,7 @@ from api.rows import COLUMNS, page_json, row_json
 from api.services import WithServices
 from bridge.contract import KINDS, Kind
 from bridge.reading import DEVICE_ID_PATTERN
-from bridge.tables import TABLE_OF, Table
+from bridge.store.tables import TABLE_OF, Table
 
 router = APIRouter(prefix="/v1/live", tags=["live"])
 

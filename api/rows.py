@@ -12,7 +12,7 @@ import asyncpg
 
 from bridge.contract import KINDS
 from bridge.reading import format_timestamp
-from bridge.tables import TABLE_OF, Table
+from bridge.store.tables import TABLE_OF, Table
 
 _NAMES = {"ts": "timestamp", "received_at": "receivedAt", "extra": "extra"}
 _NAMES |= {kind.id_column: kind.id_field for kind in KINDS}

@@ -12,12 +12,12 @@ import typer
 import uvloop
 
 from bridge import memory, rejects
-from bridge.database_errors import asking
 from bridge.errors import SOURCES, Misconfigured, StoreUnavailable
-from bridge.migrate import migrate as apply_migrations
 from bridge.settings import Settings
 from bridge.startup import configured
-from bridge.store import PostgresStore
+from bridge.store.database_errors import asking
+from bridge.store.migrate import migrate as apply_migrations
+from bridge.store.postgres import PostgresStore
 
 T = TypeVar("T")
 

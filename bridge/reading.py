@@ -102,7 +102,7 @@ def jsonb_text(fields: dict[str, Any]) -> str:
 class Reading(tuple[Any, ...]):
     """Device, timestamp, the values of `measures` in their order, and the unknown fields or None.
 
-    The limits of the values are held where they are read (bridge/payload.py), not here. Each measure is also an
+    The limits of the values are held where they are read (bridge/formats/payload.py), not here. Each measure is also an
     attribute under its column's name; a measure that the reading lacks is None.
     """
 

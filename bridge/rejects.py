@@ -11,7 +11,7 @@ import asyncpg
 from bridge import audit
 from bridge.delivery import Item, Store
 from bridge.errors import NotJson, Rejected, Source
-from bridge.wire import MAX_READINGS_PER_MESSAGE, AcceptedWindow, decode_body, decode_message
+from bridge.formats.wire import MAX_READINGS_PER_MESSAGE, AcceptedWindow, decode_body, decode_message
 
 _LIST = """
 SELECT id, received_at, source, topic, device, reason, detail, format, length(payload) AS bytes, replayed_at

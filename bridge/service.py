@@ -15,9 +15,9 @@ from bridge.errors import LeadershipLost, StoreUnavailable
 from bridge.health import HealthServer, listen
 from bridge.ingest import Ingest
 from bridge.metrics import IngestMetrics, SessionMetrics
-from bridge.mqtt.source import MqttSource
 from bridge.settings import Settings
-from bridge.store import PostgresStore
+from bridge.sources.mqtt import MqttSource
+from bridge.store.postgres import PostgresStore
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from bridge.wire import AcceptedWindow
+from bridge.formats.wire import AcceptedWindow
 
 
 def _mqtt_url(url: str) -> str:

@@ -12,9 +12,9 @@ from datetime import timedelta
 from random import Random
 
 from bridge.contract import KINDS
-from bridge.payload import PAYLOADS
+from bridge.formats.payload import PAYLOADS
+from bridge.formats.wire import MAX_READINGS_PER_MESSAGE, encode
 from bridge.reading import Reading
-from bridge.wire import MAX_READINGS_PER_MESSAGE, encode
 from simulator.malformed import ANYWHERE, MALFORMATIONS
 from simulator.message import STORED, Item, Message, expectation, single
 

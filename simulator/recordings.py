@@ -15,7 +15,7 @@ from typing import TextIO
 from pydantic import ValidationError
 
 from bridge.contract import KINDS, Kind
-from bridge.payload import PAYLOADS
+from bridge.formats.payload import PAYLOADS
 from bridge.reading import Reading, jsonb_text
 
 Row = dict[str, str | None]

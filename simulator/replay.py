@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from bridge.contract import METER, VEHICLE
+from bridge.formats.wire import encode
 from bridge.reading import DeviceId, Reading, device_id
-from bridge.wire import encode
 from simulator.carriers import Carriers, Route, carriers
 from simulator.converters import CONVERTERS, detect, shift
 from simulator.fleet import Assignment, Device

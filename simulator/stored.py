@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from bridge.contract import Kind, Measure
-from bridge.payload import REFUSED
+from bridge.formats.payload import REFUSED
 from bridge.reading import parse_timestamp
 
 Values = tuple[Any, ...]

@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from bridge.migrate import migrate
+from bridge.store.migrate import migrate
 from local.mosquitto import Mosquitto
 from local.postgres import Postgres
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 
+from bridge.formats.wire import encode_many
 from bridge.reading import Reading
-from bridge.wire import encode_many
 from local.platform import Platform
 from tests.acceptance.waiting import until
 from tests.devices import publish_with_paho

@@ -13,8 +13,8 @@ import httpx
 import psutil
 import pytest
 
-from bridge.migrate import migrate
-from bridge.wire import encode
+from bridge.formats.wire import encode
+from bridge.store.migrate import migrate
 from local.platform import Platform
 from local.postgres import Postgres
 from tests.acceptance.waiting import until

@@ -15,8 +15,8 @@ import asyncpg
 import httpx
 import pytest
 
-from bridge.migrate import migrate
 from bridge.reading import format_timestamp
+from bridge.store.migrate import migrate
 from local.mosquitto import Mosquitto
 from local.postgres import LOGINS, Postgres
 from tests.acceptance.third_kind import MIGRATION

@@ -8,7 +8,7 @@ import asyncpg
 
 from api.database import SESSION
 from bridge.contract import METER, VEHICLE
-from bridge.tables import TABLES
+from bridge.store.tables import TABLES
 from tests.bench.end_to_end import DEVICES, through
 from tests.bench.history import DAYS, devices_of, fill, long_history
 from tests.bench.load import Load, seed_columns, this_minute

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 import asyncpg
 
 from bridge.contract import METER, VEHICLE
-from bridge.tables import TABLES, Table
+from bridge.store.tables import TABLES, Table
 from tests.bench.load import seed_columns
 from tests.bench.machine import Db, Machine
 

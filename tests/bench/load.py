@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from bridge.contract import VEHICLE, Kind
 from bridge.reading import DeviceId, Reading, device_id, reading
-from bridge.tables import Row
+from bridge.store.tables import Row
 
 Message = tuple[str, bytes]
 

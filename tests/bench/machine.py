@@ -17,7 +17,7 @@ from urllib.request import urlopen
 import asyncpg
 import psutil
 
-from bridge.migrate import migrate
+from bridge.store.migrate import migrate
 from local.mosquitto import Mosquitto
 from local.ports import free_port
 from local.postgres import LOGINS, Postgres

@@ -13,8 +13,8 @@ import asyncpg
 
 from bridge.contract import VEHICLE
 from bridge.reading import Reading
-from bridge.store import PostgresStore
-from bridge.tables import Row
+from bridge.store.postgres import PostgresStore
+from bridge.store.tables import Row
 from tests.bench.load import HISTORY_COLUMNS, history_rows, vehicle_minutes
 from tests.bench.machine import Db, Machine
 from tests.bench.report import Figure, median_ratio

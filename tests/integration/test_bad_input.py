@@ -20,8 +20,8 @@ from paho.mqtt.properties import Properties
 
 from api import keys
 from bridge.contract import KINDS, Kind, Measure
+from bridge.formats.wire import MAX_READINGS_PER_MESSAGE, encode, encode_many
 from bridge.reading import format_timestamp
-from bridge.wire import MAX_READINGS_PER_MESSAGE, encode, encode_many
 from local.mosquitto import Mosquitto
 from local.postgres import Postgres
 from tests.bridges import Health, environment, serving

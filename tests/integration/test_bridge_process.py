@@ -14,8 +14,8 @@ from typing import TypeAlias
 import asyncpg
 import pytest
 
+from bridge.formats.wire import encode
 from bridge.reading import format_timestamp
-from bridge.wire import encode
 from local.mosquitto import Mosquitto
 from local.ports import free_port
 from local.postgres import Postgres

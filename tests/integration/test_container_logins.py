@@ -9,8 +9,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from bridge.migrate import migrate
-from bridge.store import PostgresStore
+from bridge.store.migrate import migrate
+from bridge.store.postgres import PostgresStore
 from local import postgres as local_postgres
 from local import secrets
 from local.postgres import LOGINS, Postgres

@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from bridge.delivery import Kept
-from bridge.store import PostgresStore
+from bridge.store.postgres import PostgresStore
 from mosquitto import authority
 from tests.readings import vehicle
 

@@ -16,9 +16,9 @@ from api import keys
 from bridge.contract import METER, VEHICLE
 from bridge.delivery import Kept
 from bridge.errors import Misconfigured
-from bridge.migrate import _LOCK_TIMEOUT_MS, checksum, migrate, migrations
 from bridge.reading import reading
-from bridge.store import PostgresStore
+from bridge.store.migrate import _LOCK_TIMEOUT_MS, checksum, migrate, migrations
+from bridge.store.postgres import PostgresStore
 from local.postgres import LOGINS, Postgres
 from tests.integration import version_before
 from tests.integration.api.server import launch

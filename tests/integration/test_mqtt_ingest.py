@@ -13,8 +13,8 @@ import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from bridge.formats.wire import encode, encode_many
 from bridge.reading import format_timestamp
-from bridge.wire import encode, encode_many
 from local.mosquitto import Mosquitto
 from local.postgres import Postgres
 from tests.bridges import Health, serving

@@ -10,8 +10,8 @@ import mqtt5
 import pytest
 
 from bridge.connect_rate import MOST
-from bridge.store import FEW
-from bridge.wire import encode
+from bridge.formats.wire import encode
+from bridge.store.postgres import FEW
 from local.mosquitto import Mosquitto
 from local.postgres import Postgres
 from tests.bridges import Health, serving
@@ -329,7 +329,7 @@ async def test_link_to_the_database_that_swallows_the_answer_of_commit_stores_on
     at_once: int,
     committing: bytes,
 ) -> None:
-    monkeypatch.setattr("bridge.store.FEW", at_once)
+    monkeypatch.setattr("bridge.store.postgres.FEW", at_once)
     async with proxy_before(database_url) as (proxy, through), serving(broker.bridge_url, through) as bridge:
         seen = cut_after(committing, proxy)
         await publish(broker, 50)

@@ -12,9 +12,9 @@ import pytest
 
 from api import keys
 from bridge.contract import VEHICLE
-from bridge.payload import PAYLOADS
+from bridge.formats.payload import PAYLOADS
+from bridge.formats.wire import encode
 from bridge.reading import Reading
-from bridge.wire import encode
 from local.mosquitto import Mosquitto
 from local.postgres import Postgres
 from tests.bridges import Health, serving

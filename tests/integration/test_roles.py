@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from bridge.delivery import Kept
 from bridge.errors import Rejected
-from bridge.migrate import migrate
-from bridge.store import PostgresStore
+from bridge.store.migrate import migrate
+from bridge.store.postgres import PostgresStore
 from local.postgres import LOGINS, Postgres
 from tests.readings import meter, minutes, now_minute, vehicle
 

@@ -7,7 +7,7 @@ import pytest
 
 from bridge.delivery import Kept
 from bridge.errors import Rejected
-from bridge.store import PostgresStore
+from bridge.store.postgres import PostgresStore
 from tests.readings import SEED_TIME, vehicle
 from tests.same_json import DIFFERENT, SAME
 

@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 
 from api import keys
-from bridge.migrate import migrate, migrations
-from bridge.wire import encode
+from bridge.formats.wire import encode
+from bridge.store.migrate import migrate, migrations
 from local.mosquitto import Mosquitto
 from local.ports import free_port
 from local.postgres import LOGINS, Postgres

@@ -11,7 +11,7 @@ import pytest
 from bridge.contract import KINDS, VEHICLE, Kind
 from bridge.delivery import Kept
 from bridge.reading import Reading, reading
-from bridge.store import FEW, PostgresStore
+from bridge.store.postgres import FEW, PostgresStore
 from simulator.database import stale_live
 from tests.readings import SEED_TIME
 
@@ -22,7 +22,7 @@ Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 @pytest.fixture(autouse=True, params=[0, FEW], ids=["many", "few"])
 def most_are_few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reckoning holds for both ways in which readings are stored."""
-    monkeypatch.setattr("bridge.store.FEW", request.param)
+    monkeypatch.setattr("bridge.store.postgres.FEW", request.param)
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ import pytest
 from bridge.contract import KINDS, VEHICLE
 from bridge.delivery import Kept
 from bridge.errors import LeadershipLost, Misconfigured, Rejected, StoreUnavailable
-from bridge.migrate import migrate, migrations
 from bridge.reading import Reading, device_id, reading
-from bridge.store import FEW, SESSION, PostgresStore
-from bridge.tables import TABLE_OF, TABLES, columns_of, row_of
+from bridge.store.migrate import migrate, migrations
+from bridge.store.postgres import FEW, SESSION, PostgresStore
+from bridge.store.tables import TABLE_OF, TABLES, columns_of, row_of
 from local.postgres import Postgres
 from tests.readings import SEED_TIME, meter, minutes, now_minute, vehicle
 from tests.until import until
@@ -32,7 +32,7 @@ _WAITING = (
 @pytest.fixture(autouse=True, params=[0, FEW], ids=["many", "few"])
 def most_are_few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is promised holds for both ways in which readings are stored."""
-    monkeypatch.setattr("bridge.store.FEW", request.param)
+    monkeypatch.setattr("bridge.store.postgres.FEW", request.param)
 
 
 @pytest.fixture

@@ -14,45 +14,48 @@ BRIDGE = {
     "logs": "",
     "memory": "",
     "batch": "",
+    "formats": "",
+    "store": "",
+    "sources": "",
     "health": "errors",
     "contract": "",
     "reading": "contract",
     "schema": "",
-    "document": "",
-    "elements": "document",
-    "payload": "contract reading",
-    "extra": "document payload reading",
+    "formats.document": "",
+    "formats.elements": "formats.document",
+    "formats.payload": "contract reading",
+    "formats.extra": "formats.document formats.payload reading",
     "delivery": "errors reading",
-    "wire": "contract delivery document elements errors extra payload reading",
-    "settings": "wire",
+    "formats.wire": "contract delivery formats.document formats.elements errors formats.extra formats.payload reading",
+    "settings": "formats.wire",
     "metrics": "delivery errors reading",
     "reject_rate": "",
     "connect_rate": "",
     "ingest": "delivery batch reject_rate errors metrics",
-    "copy_format": "contract reading",
-    "ratings": "contract reading",
-    "verdict": "contract delivery errors ratings reading wire",
-    "tables": "contract errors reading",
-    "projections": "contract reading tables",
-    "few": "contract errors projections tables verdict",
-    "database_errors": "errors",
-    "singly": "contract projections reading tables",
-    "migrate": "database_errors errors",
-    "store": "contract copy_format database_errors delivery errors few migrate projections ratings reading singly "
-    "tables verdict",
+    "store.copy_format": "contract reading",
+    "store.ratings": "contract reading",
+    "store.verdict": "contract delivery errors store.ratings reading formats.wire",
+    "store.tables": "contract errors reading",
+    "store.projections": "contract reading store.tables",
+    "store.few": "contract errors store.projections store.tables store.verdict",
+    "store.database_errors": "errors",
+    "store.singly": "contract store.projections reading store.tables",
+    "store.migrate": "store.database_errors errors",
+    "store.postgres": "contract delivery errors reading store.copy_format store.database_errors store.few "
+    "store.migrate store.projections store.ratings store.singly store.tables store.verdict",
     "audit": "",
-    "rejects": "delivery wire errors audit",
+    "rejects": "delivery formats.wire errors audit",
     "mqtt": "",
     "mqtt.url": "",
     "mqtt.codec": "",
     "mqtt.session": "mqtt.codec",
     "mqtt.transport": "mqtt.session mqtt.url",
-    "mqtt.arrival": "delivery",
-    "mqtt.source": "mqtt.arrival mqtt.codec mqtt.session mqtt.transport mqtt.url connect_rate contract delivery errors "
-    "ingest metrics settings wire",
-    "service": "ingest mqtt.source store settings errors metrics health",
+    "sources.mqtt_arrival": "delivery",
+    "sources.mqtt": "sources.mqtt_arrival mqtt.codec mqtt.session mqtt.transport mqtt.url connect_rate contract "
+    "delivery errors formats.wire ingest metrics settings",
+    "service": "ingest sources.mqtt store.postgres settings errors metrics health",
     "startup": "settings logs",
-    "cli": "service rejects migrate store settings startup errors memory database_errors",
+    "cli": "service rejects store.migrate store.postgres settings startup errors memory store.database_errors",
     "__main__": "cli memory",
 }
 """What each module imports of the bridge. `store` and `mqtt.source` never import each other: `ingest` is between."""
@@ -65,16 +68,14 @@ OUTSIDE = {
     "local": {"bridge", "api", "simulator", "mosquitto"},
 }
 SIMULATOR_KNOWS = {
-    *(f"bridge.{name}" for name in ("contract", "reading", "payload", "wire", "errors", "memory")),
+    *(f"bridge.{name}" for name in ("contract", "reading", "formats.payload", "formats.wire", "errors", "memory")),
     *(f"bridge.mqtt.{name}" for name in ("url", "codec", "session", "transport")),
 }
-PURE = tuple(
-    f"bridge.{name}"
-    for name in [
-        *("batch", "contract", "reading", "payload", "extra", "document", "elements", "wire"),
-        *("delivery", "ratings", "verdict", "tables", "projections", "few", "copy_format"),
-        *("mqtt.codec", "mqtt.session", "mqtt.arrival"),
-    ]
+PURE = (
+    *("bridge.batch", "bridge.contract", "bridge.reading", "bridge.delivery"),
+    *(f"bridge.formats.{name}" for name in ("payload", "extra", "document", "elements", "wire")),
+    *(f"bridge.store.{name}" for name in ("ratings", "verdict", "tables", "projections", "few", "copy_format")),
+    *("bridge.mqtt.codec", "bridge.mqtt.session", "bridge.sources.mqtt_arrival"),
 )
 IMPURE = {"asyncio", "socket", "ssl", "time", "asyncpg", "threading", "os", "random"}
 
@@ -160,13 +161,13 @@ def test_pure_module_has_no_clock_and_no_socket(module: str) -> None:
 
 
 def test_mqtt_codec_is_known_to_its_package_alone() -> None:
-    assert all(name.startswith("bridge.mqtt.") for name in MODULES if "mqtt5" in imports(name))
+    assert all(name.startswith(("bridge.mqtt.", "bridge.sources.mqtt")) for name in MODULES if "mqtt5" in imports(name))
 
 
 def test_database_errors_are_named_in_one_module_alone() -> None:
     """Elsewhere asyncpg is only connected with; `storing` and `asking` turn its errors into ours."""
     named = {name for name in MODULES if name.startswith("bridge") and _names_database_errors(MODULES[name])}
-    assert named == {"bridge.database_errors"}
+    assert named == {"bridge.store.database_errors"}
 
 
 def _names_database_errors(path: Path) -> bool:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from bridge.contract import METER, VEHICLE
+from bridge.formats.wire import encode
 from bridge.reading import Reading, device_id
-from bridge.wire import encode
 from simulator.converters import CAR_CLOCK_BEHIND_S, CONVERTERS, detect, ev_charger, ev_vehicle, shift, uci
 from simulator.recordings import NotARecording, canonical_csv, canonical_ndjson
 from tests.readings import SEED_METER, SEED_TIME, SEED_VEHICLE, meter, vehicle

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from bridge.contract import KINDS, Kind
-from bridge.extra import MAX_BYTES, MAX_DEPTH, MAX_FIELDS
+from bridge.formats.extra import MAX_BYTES, MAX_DEPTH, MAX_FIELDS
+from bridge.formats.wire import MAX_READINGS_PER_BODY, MAX_READINGS_PER_MESSAGE
 from bridge.reading import WarningCode
 from bridge.settings import Settings
-from bridge.wire import MAX_READINGS_PER_BODY, MAX_READINGS_PER_MESSAGE
 from local import contract_page
 
 ROOT = Path(__file__).resolve().parents[2]

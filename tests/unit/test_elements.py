@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.elements import begins_as_array, cut
+from bridge.formats.elements import begins_as_array, cut
 from tests.readings import json_values
 
 ANY_NUMBER = 1_000_000

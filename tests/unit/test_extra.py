@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bridge.document import deeper_than
-from bridge.extra import MAX_BYTES, MAX_DEPTH, MAX_FIELDS, MAX_ORIGINALS_BYTES, bounded
-from bridge.payload import REFUSED
+from bridge.formats.document import deeper_than
+from bridge.formats.extra import MAX_BYTES, MAX_DEPTH, MAX_FIELDS, MAX_ORIGINALS_BYTES, bounded
+from bridge.formats.payload import REFUSED
 from bridge.reading import jsonb_text
 from tests.readings import json_values
 

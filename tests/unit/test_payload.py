@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bridge.contract import KINDS, Kind, Measure
-from bridge.payload import PAYLOADS
+from bridge.formats.payload import PAYLOADS
 from bridge.reading import FieldWarning
 from tests.readings import json_values
 

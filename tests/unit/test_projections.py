@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.contract import KINDS, VEHICLE, Kind
-from bridge.projections import LiveRows
 from bridge.reading import Reading, reading
-from bridge.tables import identity
+from bridge.store.projections import LiveRows
+from bridge.store.tables import identity
 from tests.readings import SEED_TIME
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from bridge.contract import KINDS, METER, VEHICLE, Kind
-from bridge.ratings import Ratings
 from bridge.reading import Reading, reading
+from bridge.store.ratings import Ratings
 from tests.readings import SEED_TIME, meter, vehicle
 
 

@@ -8,9 +8,9 @@ import pytest
 from bridge.contract import KIND_OF
 from bridge.delivery import Item
 from bridge.errors import Rejected
+from bridge.formats.wire import AcceptedWindow, decode_body, decode_message, encode
 from bridge.reading import Flagged, Reading
-from bridge.verdict import reading_of
-from bridge.wire import AcceptedWindow, decode_body, decode_message, encode
+from bridge.store.verdict import reading_of
 from simulator.faults import ALL_FAULTS, FaultRates, Faults
 from simulator.fleet import Fleet
 from simulator.malformed import ANYWHERE, MALFORMATIONS, Malformation

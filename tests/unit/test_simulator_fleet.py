@@ -5,8 +5,8 @@ from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+from bridge.formats.wire import AcceptedWindow, decode_message, encode
 from bridge.reading import parse_timestamp
-from bridge.wire import AcceptedWindow, decode_message, encode
 from simulator.fleet import Assignment, Fleet
 
 START = datetime(2026, 3, 1, 16, 0, tzinfo=UTC)

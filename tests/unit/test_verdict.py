@@ -5,9 +5,9 @@ from datetime import timedelta
 from bridge.contract import METER, VEHICLE
 from bridge.delivery import MOST_WARNINGS, Item, Kept, KeptWithWarnings, Receipt
 from bridge.errors import Rejected
-from bridge.ratings import Ratings
 from bridge.reading import FieldWarning, Flagged
-from bridge.verdict import any_repeated, presume_new, sort_out, with_warnings
+from bridge.store.ratings import Ratings
+from bridge.store.verdict import any_repeated, presume_new, sort_out, with_warnings
 from tests.readings import SEED_TIME, meter, vehicle
 
 A = vehicle(at=SEED_TIME)

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from bridge.contract import METER, VEHICLE, Measure
 from bridge.delivery import Item
 from bridge.errors import NotJson, Rejected, TooManyReadings
-from bridge.extra import MAX_DEPTH
-from bridge.payload import Payload
-from bridge.reading import Flagged, Reading, jsonb_text
-from bridge.wire import (
+from bridge.formats.extra import MAX_DEPTH
+from bridge.formats.payload import Payload
+from bridge.formats.wire import (
     MAX_READINGS_PER_BODY,
     AcceptedWindow,
     decode_body,
@@ -22,6 +21,7 @@ from bridge.wire import (
     encode_many,
     topic_of,
 )
+from bridge.reading import Flagged, Reading, jsonb_text
 from tests.readings import SEED_METER, SEED_TIME, SEED_VEHICLE, json_values, readings, vehicle
 
 NOW = datetime(2026, 2, 10, 10, 16, tzinfo=UTC)
@@ -481,7 +481,7 @@ def test_bug_in_decoding_rejects_the_message_and_goes_no_further(monkeypatch: py
 
     payload = Payload(VEHICLE)
     payload.from_json = fails
-    monkeypatch.setattr("bridge.wire._OF_TOPIC", {"fleet/v": payload})
+    monkeypatch.setattr("bridge.formats.wire._OF_TOPIC", {"fleet/v": payload})
     item = refused(SEED_VEHICLE)
     assert str(item) == "not_a_reading: cannot be decoded: RecursionError: a bug"
     assert item.payload == SEED_VEHICLE

@@ -15,14 +15,14 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from bridge import store as store_module
 from bridge.delivery import Item, Kept, Outcome, Settlement
 from bridge.errors import Rejected, StoreUnavailable
-from bridge.mqtt.arrival import Arrival
 from bridge.mqtt.session import Messages
-from bridge.mqtt.source import MqttSource
 from bridge.mqtt.transport import Transport
-from bridge.store import PostgresStore
+from bridge.sources.mqtt import MqttSource
+from bridge.sources.mqtt_arrival import Arrival
+from bridge.store import postgres as store_module
+from bridge.store.postgres import PostgresStore
 
 _PUBACK = 0x40
 

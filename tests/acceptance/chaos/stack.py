@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from bridge.migrate import migrate
+from bridge.store.migrate import migrate
 from local.ports import free_port, is_open
 from local.postgres import Postgres
 from local.process import Process, give_to_service

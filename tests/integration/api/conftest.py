@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from api import keys
-from bridge.migrate import migrate
+from bridge.store.migrate import migrate
 from local.postgres import LOGINS, Postgres
 from tests.integration.api.server import Api, Connection, launch
 

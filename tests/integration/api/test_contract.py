@@ -18,8 +18,8 @@ import pytest
 from api.auth import is_device_pattern
 from bridge.contract import KIND_OF, KINDS, Kind, Measure
 from bridge.errors import Rejected
+from bridge.formats.wire import AcceptedWindow, decode_message, encode
 from bridge.reading import Flagged, Reading, reading
-from bridge.wire import AcceptedWindow, decode_message, encode
 from mosquitto.broker import access_list
 from tests.integration.api.server import Connection
 from tests.readings import now_minute

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bridge.wire import encode, encode_many
+from bridge.formats.wire import encode, encode_many
 from local.ports import is_open
 from local.postgres import Postgres
 from tests.integration.api.server import Api, Connection, assert_problem

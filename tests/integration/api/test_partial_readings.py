@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from bridge.contract import VEHICLE
+from bridge.formats.wire import encode_many
 from bridge.reading import Reading, reading
-from bridge.wire import encode_many
 from tests.readings import now_minute
 
 pytestmark = pytest.mark.anyio

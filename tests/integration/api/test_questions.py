@@ -17,9 +17,9 @@ from api.database import SESSION
 from api.history import page_sql
 from api.period import Period
 from bridge.contract import VEHICLE
+from bridge.formats.wire import encode_many
 from bridge.reading import Reading, format_timestamp
-from bridge.tables import TABLES, Table
-from bridge.wire import encode_many
+from bridge.store.tables import TABLES, Table
 from local.postgres import Postgres
 from tests.integration.api.server import Connection, assert_problem
 from tests.readings import meter, minutes, now_minute, vehicle

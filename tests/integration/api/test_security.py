@@ -28,8 +28,8 @@ from api import keys
 from api.app import application
 from api.auth import Scope, new_token
 from api.routing import RouteTable
+from bridge.formats.wire import encode, encode_many
 from bridge.reading import Reading
-from bridge.wire import encode, encode_many
 from local.postgres import Postgres
 from tests.integration.api.server import Api, Connection, assert_problem
 from tests.readings import meter, now_minute, vehicle

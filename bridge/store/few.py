@@ -10,9 +10,9 @@ from typing import Any
 
 from bridge.contract import KINDS
 from bridge.errors import Rejected
-from bridge.projections import PROJECTIONS, Projection
-from bridge.tables import TABLES, Table, columns_of, reject_columns, reject_sql, reject_types
-from bridge.verdict import Fresh, Identity, identity_of
+from bridge.store.projections import PROJECTIONS, Projection
+from bridge.store.tables import TABLES, Table, columns_of, reject_columns, reject_sql, reject_types
+from bridge.store.verdict import Fresh, Identity, identity_of
 
 _OF_PROJECTION = ("bool[]", "int")
 """Which rows it picked (empty: all), and its rounds."""

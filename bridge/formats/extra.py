@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from bridge.document import deeper_than
-from bridge.payload import REFUSED
+from bridge.formats.document import deeper_than
+from bridge.formats.payload import REFUSED
 from bridge.reading import Extra, FieldWarning, jsonb_text
 
 MAX_BYTES = 16 * 1024

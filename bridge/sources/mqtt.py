@@ -16,19 +16,19 @@ from functools import partial
 import mqtt5
 import structlog
 
-from bridge import wire
 from bridge.connect_rate import ConnectRate
 from bridge.contract import KINDS
 from bridge.delivery import Settlement, delivery
 from bridge.errors import StoreUnavailable
+from bridge.formats import wire
 from bridge.ingest import Ingest
 from bridge.metrics import SessionMetrics
-from bridge.mqtt.arrival import Arrival, Request
 from bridge.mqtt.codec import refused
 from bridge.mqtt.session import Ended, Event, Messages, PacketTooLarge, Session, WindowFull
 from bridge.mqtt.transport import ConnectionLost, Transport
 from bridge.mqtt.url import Broker, broker_of
 from bridge.settings import Settings
+from bridge.sources.mqtt_arrival import Arrival, Request
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from bridge.document import BLANK, without_marks
+from bridge.formats.document import BLANK, without_marks
 
 # A string to its end (or to the end of the payload when it has none), opening brackets, a closing one, or a comma.
 # Possessive: a string without an end is read once.

@@ -9,8 +9,8 @@ from typing import NamedTuple, TypeAlias
 import asyncpg
 import structlog
 
-from bridge.database_errors import LOCKED
 from bridge.errors import Misconfigured, StoreUnavailable
+from bridge.store.database_errors import LOCKED
 
 log = structlog.get_logger(__name__)
 

@@ -14,18 +14,18 @@ from typing import Any, TypeAlias
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
-from bridge import few, singly
 from bridge.contract import KINDS, Kind
-from bridge.copy_format import copy_data, copy_tuples, measures_of
-from bridge.database_errors import FOREIGN, AlreadyThere, Unstorable, storing, survives
 from bridge.delivery import Item, Kept, Outcome
 from bridge.errors import LeadershipLost, Misconfigured, Rejected, Source, StoreUnavailable
-from bridge.migrate import require_applied
-from bridge.projections import PROJECTIONS, Projection
-from bridge.ratings import Ratings
 from bridge.reading import Reading
-from bridge.tables import TABLES, Table, columns_of, identity, reject_columns, reject_sql
-from bridge.verdict import (
+from bridge.store import few, singly
+from bridge.store.copy_format import copy_data, copy_tuples, measures_of
+from bridge.store.database_errors import FOREIGN, AlreadyThere, Unstorable, storing, survives
+from bridge.store.migrate import require_applied
+from bridge.store.projections import PROJECTIONS, Projection
+from bridge.store.ratings import Ratings
+from bridge.store.tables import TABLES, Table, columns_of, identity, reject_columns, reject_sql
+from bridge.store.verdict import (
     NOTHING_FRESH,
     Fresh,
     Identity,

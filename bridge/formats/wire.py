@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from bridge import extra as unknown
 from bridge.contract import KIND_OF, KINDS, Kind
 from bridge.delivery import Item
-from bridge.document import BLANK, dump, loads
-from bridge.elements import begins_as_array, cut
 from bridge.errors import Format, NotJson, Reason, Rejected, Source, TooManyReadings
-from bridge.payload import PAYLOADS, Payload
+from bridge.formats import extra as unknown
+from bridge.formats.document import BLANK, dump, loads
+from bridge.formats.elements import begins_as_array, cut
+from bridge.formats.payload import PAYLOADS, Payload
 from bridge.reading import FieldWarning, Flagged, Reading, format_timestamp, is_device_id
 
 MAX_READINGS_PER_MESSAGE = 1_000

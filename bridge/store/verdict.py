@@ -10,9 +10,9 @@ from datetime import datetime
 from bridge.contract import KINDS, Kind
 from bridge.delivery import Item, Kept, KeptWithWarnings, Outcome, kept_as
 from bridge.errors import Reason, Rejected, Source
-from bridge.ratings import Ratings
+from bridge.formats.wire import encode, topic_of
 from bridge.reading import Flagged, Reading, same_values
-from bridge.wire import encode, topic_of
+from bridge.store.ratings import Ratings
 
 CONFLICT = "timestamp: the device already has a reading of this time, with other values"
 

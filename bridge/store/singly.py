@@ -6,9 +6,9 @@ from typing import TypeAlias
 import asyncpg
 
 from bridge.contract import KINDS
-from bridge.projections import PROJECTIONS
 from bridge.reading import Reading
-from bridge.tables import TABLE_OF, Table, row_of
+from bridge.store.projections import PROJECTIONS
+from bridge.store.tables import TABLE_OF, Table, row_of
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from bridge.contract import Measure
 from bridge.reading import Reading
-from bridge.tables import Table
+from bridge.store.tables import Table
 
 
 class Picked(NamedTuple):

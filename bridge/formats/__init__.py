@@ -1,0 +1,1 @@
+"""Bytes to readings or rejects. Pure: no clock, no socket, no await."""

@@ -1,0 +1,1 @@
+"""The transaction that keeps a batch: history, its projections and rejects."""
