@@ -6,7 +6,6 @@ request costs as much as storing a reading.
 
 import asyncio
 import dataclasses
-import functools
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -20,16 +19,15 @@ from api.settings import ApiSettings
 from bridge.contract import KIND_OF, KINDS
 from bridge.delivery import Item, Outcome, Receipt, Settlement, delivery
 from bridge.errors import NotJson, Rejected, StoreUnavailable, TooManyReadings
+from bridge.formats import FORMATS, decode_body, of_content_type
 from bridge.formats.document import loads
-from bridge.formats.wire import decode_body
+from bridge.formats.port import Format
 from bridge.ingest import Ingest
 from bridge.reading import Flagged
 from bridge.store.verdict import refuse
 
 log = structlog.get_logger(__name__)
 
-_JSON = frozenset({"", "application/json"})
-_NDJSON = frozenset({"application/x-ndjson", "application/ndjson"})
 _LARGE_BYTES = 256 * 1024  # some thousand readings
 
 
@@ -47,27 +45,27 @@ class IngestDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one POST. Raises `Problem` or `Disconnected`."""
         key: ApiKey = scope["state"]["key"]
-        ndjson = _is_ndjson(header(scope, b"content-type"))
+        format_ = _format(header(scope, b"content-type"))
         announced = announced_bytes(scope, MAX_BODY_BYTES)
         with self._budget.reserve(announced):
             body = await read_body(receive, MAX_BODY_BYTES, self._body_timeout_s)
             encoding = header(scope, b"content-encoding").strip().lower()
-            items = await self._decoded(decompress(body, encoding, MAX_BODY_BYTES), ndjson)
+            items = await self._decoded(decompress(body, encoding, MAX_BODY_BYTES), format_)
             if key.devices is not None:
                 items = [_forbid_foreign(item, key) for item in items]
             outcomes = await self._commit(items, len(body))
         await _answer(outcomes, send)
 
-    async def _decoded(self, body: bytes, ndjson: bool) -> Sequence[Item]:
+    async def _decoded(self, body: bytes, format_: Format) -> Sequence[Item]:
         """A large body is decoded beside the loop, one at a time: an odd one takes seconds, and others want answers."""
         if len(body) <= _LARGE_BYTES:
-            return self._decode(body, ndjson)
+            return self._decode(body, format_)
         async with self._one_large:
-            return await asyncio.to_thread(self._decode, body, ndjson)
+            return await asyncio.to_thread(self._decode, body, format_)
 
-    def _decode(self, body: bytes, ndjson: bool) -> Sequence[Item]:
+    def _decode(self, body: bytes, format_: Format) -> Sequence[Item]:
         try:
-            return decode_body(body, self._window.at(datetime.now(UTC)), ndjson)
+            return decode_body(body, self._window.at(datetime.now(UTC)), format_)
         except NotJson as error:
             raise Problem(400, f"not JSON: {error}") from None
         except TooManyReadings as error:
@@ -96,16 +94,13 @@ class IngestDoor:
         return settlement
 
 
-@functools.lru_cache(maxsize=64)  # devices send the same few
-def _is_ndjson(content_type: str) -> bool:
-    """Whether the body is NDJSON rather than JSON. Raises 415 for anything else."""
-    media_type, _, parameters = content_type.partition(";")
-    media_type = media_type.strip().lower()
-    charset = parameters.replace(" ", "").replace('"', "").lower()
-    if media_type not in _JSON | _NDJSON or charset not in ("", "charset=utf-8"):
-        accepted = "application/json, application/x-ndjson"
+def _format(content_type: str) -> Format:
+    """The format of a body. Raises 415 when there is none of this content type."""
+    format_ = of_content_type(content_type)
+    if format_ is None:
+        accepted = ", ".join(known.content_types[0] for known in FORMATS)
         raise Problem(415, f"Content-Type: {content_type} is not taken; {accepted} in UTF-8 are", {"Accept": accepted})
-    return media_type in _NDJSON
+    return format_
 
 
 def _forbid_foreign(item: Item, key: ApiKey) -> Item:

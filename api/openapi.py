@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from api.problems import MEDIA_TYPE
 from api.routing import PlainRoute, access, needs
 from bridge.contract import KINDS, Kind
+from bridge.formats import FORMATS, contract_json
 from bridge.reading import DEVICE_ID_PATTERN
 
 
@@ -104,7 +105,11 @@ INGEST: dict[str, Any] = needs("ingest") | {
                     "several": {"summary": "Several devices", "value": [kind.example for kind in KINDS]},
                 },
             },
-            "application/x-ndjson": {"schema": {"type": "string", "description": "A reading a line."}},
+            **{
+                format_.content_types[0]: {"schema": {"type": "string", "description": format_.description}}
+                for format_ in FORMATS
+                if format_ is not contract_json.FORMAT
+            },
         },
     },
     "responses": {
@@ -113,7 +118,7 @@ INGEST: dict[str, Any] = needs("ingest") | {
         "400": _problem("Not JSON"),
         "408": _problem("The body did not arrive in time"),
         "413": _problem("More than 10,000 readings or 8 MiB"),
-        "415": _problem("Neither JSON nor NDJSON, or an encoding other than gzip"),
+        "415": _problem("A content type of no format, or an encoding other than gzip"),
         "422": _problem("All rejected; the problem carries the receipt too"),
     },
 }

@@ -12,7 +12,7 @@ import typer
 import uvloop
 
 from bridge import memory, rejects
-from bridge.errors import SOURCES, Misconfigured, StoreUnavailable
+from bridge.errors import Misconfigured, StoreUnavailable
 from bridge.settings import Settings
 from bridge.startup import configured
 from bridge.store.database_errors import asking
@@ -99,13 +99,19 @@ def replay(
         bool, typer.Option("--even-forbidden", help="Those too whose sender had no right to report the device.")
     ] = False,
 ) -> None:
-    """Decode and store rejected messages anew, for instance after widening a limit. Exits with 1 if any stays."""
+    """Decode and store rejected messages again, for instance after widening a limit. Exits with 1 if any stays."""
 
     async def again() -> dict[UUID, str]:
         url, window = settings.database_url, settings.accepted_window
-        stores = {source: PostgresStore(url, source=source) for source in SOURCES}
+        stores: dict[str, PostgresStore] = {}
+
+        def store_of(source: str) -> PostgresStore:
+            return stores.setdefault(source, PostgresStore(url, source=source))
+
         try:
-            return await rejects.replay_rejected(url, stores, window, ids or [], reason, even_forbidden=even_forbidden)
+            return await rejects.replay_rejected(
+                url, store_of, window, ids or [], reason, even_forbidden=even_forbidden
+            )
         finally:
             for store in stores.values():
                 await store.close()

@@ -1,17 +1,11 @@
 """Whose fault it is decides everything else.
 
 `Rejected` is the device's fault: kept with its reason, and acknowledged. `StoreUnavailable` is ours: nothing is
-acknowledged, so whoever sent the reading still has it.
+acknowledged, so the sender still has the reading.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
-
-Source = Literal["mqtt", "http"]
-SOURCES: tuple[Source, ...] = get_args(Source)
-
-Format = Literal["json", "ndjson"]
-"""How a rejected payload is to be decoded again: as one JSON document, or as one JSON object a line."""
+from typing import ClassVar, Literal
 
 Reason = Literal[
     "bad_topic",  # no device can be read from the topic
@@ -23,7 +17,7 @@ Reason = Literal[
     "too_many_readings",
     "conflict",  # this identity is already in the history with other values
     "unstorable",  # only the database refused it
-    "forbidden",  # whoever sent it may not report this device
+    "forbidden",  # its sender may not report this device
 ]
 
 
@@ -36,10 +30,10 @@ class Rejected:
     reason: Reason
     detail: str
     payload: bytes
-    source: Source
     topic: str | None = None
     device: str | None = None
-    format: Format = "json"
+    format: str = "json"
+    """The format that decodes the payload in the same way again (`bridge.formats`)."""
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else self.reason

@@ -1,7 +1,7 @@
-"""The messages that could not be readings: look at them, and try them again after a mend."""
+"""The messages that could not be readings: look at them, and replay them after a limit or a bug was changed."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -10,8 +10,9 @@ import asyncpg
 
 from bridge import audit
 from bridge.delivery import Item, Store
-from bridge.errors import NotJson, Rejected, Source
-from bridge.formats.wire import MAX_READINGS_PER_MESSAGE, AcceptedWindow, decode_body, decode_message
+from bridge.errors import Rejected
+from bridge.formats import decode, named
+from bridge.formats.port import MAX_READINGS_PER_MESSAGE, AcceptedWindow
 
 _LIST = """
 SELECT id, received_at, source, topic, device, reason, detail, format, length(payload) AS bytes, replayed_at
@@ -51,7 +52,7 @@ async def show_rejected(url: str, id_: UUID) -> dict[str, Any] | None:
 
 async def replay_rejected(
     url: str,
-    stores: Mapping[Source, Store],
+    store_of: Callable[[str], Store],
     window: AcceptedWindow,
     ids: Sequence[UUID],
     reason: str | None,
@@ -60,9 +61,10 @@ async def replay_rejected(
 ) -> dict[UUID, str]:
     """Decode and write the messages again. Returns what became of each: `stored`, or why it still is not.
 
-    There is a store for each source, so that what is rejected again keeps its source. A message counts as replayed
-    when everything in it is in the history, or kept as a rejected message of its own. One that was forbidden is a good
-    reading, so it would be stored as if its sender had the right to it: it is left alone unless `even_forbidden`.
+    `store_of` gives the store of a source, so that what is rejected again keeps its source. A message counts as
+    replayed when everything in it is in the history, or kept as a rejected message of its own. One that was forbidden
+    is a good reading and would be stored as if its sender had the right to it: it is left alone unless
+    `even_forbidden`.
     """
     connection = await asyncpg.connect(url)
     try:
@@ -73,7 +75,7 @@ async def replay_rejected(
                 results[row["id"]] = f"forbidden: {row['detail']}; --even-forbidden stores it all the same"
                 continue
             items = _decode(row, window)
-            outcomes = [o for part in _parts(items) for o in await stores[row["source"]].write(part)]
+            outcomes = [o for part in _parts(items) for o in await store_of(row["source"]).write(part)]
             refused = [f"{n}: {o}" for n, o in enumerate(outcomes) if isinstance(o, Rejected)]
             results[row["id"]] = result = _result(len(outcomes), refused)
             async with connection.transaction():
@@ -97,12 +99,11 @@ def _result(items: int, refused: Sequence[str]) -> str:
 def _decode(row: asyncpg.Record, window: AcceptedWindow) -> Sequence[Item]:
     """The items of a rejected payload, in the format in which it came; there may be more than a message may have."""
     times, payload = window.at(datetime.now(UTC)), row["payload"]
-    if row["source"] == "mqtt":
-        return decode_message(row["topic"] or "", payload, times, most=len(payload))
-    try:
-        return decode_body(payload, times, ndjson=row["format"] == "ndjson", most=len(payload))
-    except NotJson as error:
-        return [Rejected("not_json", str(error), payload, "http", format=row["format"])]
+    format_ = named(row["format"])
+    if format_ is None:
+        detail = f"this version has no format {row['format']}"
+        return [Rejected("not_a_reading", detail, payload, row["topic"], row["device"], row["format"])]
+    return decode(format_, payload, row["topic"], times, most=len(payload))
 
 
 def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

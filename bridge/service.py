@@ -9,14 +9,15 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import structlog
-from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
+from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry, Gauge
 
+from bridge import sources
 from bridge.errors import LeadershipLost, StoreUnavailable
 from bridge.health import HealthServer, listen
 from bridge.ingest import Ingest
-from bridge.metrics import IngestMetrics, SessionMetrics
+from bridge.metrics import IngestMetrics
 from bridge.settings import Settings
-from bridge.sources.mqtt import MqttSource
+from bridge.sources.port import Source
 from bridge.store.postgres import PostgresStore
 
 log = structlog.get_logger(__name__)
@@ -34,16 +35,18 @@ class Bridge:
             registry.register(collector)
         self._registry = registry
         self._ingest_metrics = IngestMetrics(registry)
-        self._session_metrics = SessionMetrics(registry)
+        self._leader = Gauge("fleet_bridge_leader", "1 for the bridge that works, 0 in standby.", registry=registry)
+        self._open = sources.named(settings.source).open(settings, registry)
         self._store = PostgresStore(
             settings.database_url,
+            source=settings.source,
             lock_name=settings.bridge_name,
             command_timeout_s=settings.command_timeout_s,
             partitions_ahead_days=settings.partitions_ahead_days,
             interval_s=settings.reading_interval_s,
         )
         self._ingest: Ingest | None = None
-        self._session: MqttSource | None = None
+        self._source: Source | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then finish the batch, commit, acknowledge and disconnect.
@@ -83,35 +86,34 @@ class Bridge:
             capacity=settings.capacity,
             metrics=self._ingest_metrics,
         )
-        self._session = session = MqttSource(settings, ingest, self._session_metrics)
-        self._session_metrics.leader.set(1)
+        self._source = source = self._open(ingest)
+        self._leader.set(1)
         log.info("serving", bridge=settings.bridge_name)
-        writing, receiving = asyncio.create_task(ingest.run()), asyncio.create_task(session.run())
+        writing, receiving = asyncio.create_task(ingest.run()), asyncio.create_task(source.run())
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({writing, receiving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            session.stop_reading()
+            source.stop_reading()
             ingest.stop()
             await writing
-            await session.disconnect()
+            await source.close()
             if receiving.done():
                 receiving.result()
         except LeadershipLost as error:
             log.warning("another bridge took over", reason=str(error))
-            session.abort("another bridge took over")
+            source.abort("another bridge took over")
         finally:
             for task in (writing, receiving, stopping):
                 task.cancel()
             await asyncio.gather(writing, receiving, stopping, return_exceptions=True)
-            self._session_metrics.leader.set(0)
-            self._session_metrics.connected.set(0)
-            self._ingest = self._session = None
+            self._leader.set(0)
+            self._ingest = self._source = None
 
     def _not_ready(self) -> str | None:
-        if self._ingest is None or self._session is None:
+        if self._ingest is None or self._source is None:
             return "standing by, or waiting for the store"
-        if not self._session.connected:
-            return "not connected to the broker"
+        if (reason := self._source.not_ready) is not None:
+            return reason
         if self._ingest.stalled_s > self._settings.stall_s:
             return f"messages are outstanding and no commit has moved for {self._ingest.stalled_s:.0f} s"
         return None

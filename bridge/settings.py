@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from bridge.formats.wire import AcceptedWindow
+from bridge.formats.port import AcceptedWindow
 
 
 def _mqtt_url(url: str) -> str:
@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     database_url: Annotated[str, AfterValidator(_database_url)] = Field(
         default="postgresql://fleet@127.0.0.1:5432/fleet", description="PostgreSQL, as a libpq URL."
     )
+    source: str = Field(default="mqtt", description="Where the bridge reads messages from.")
     bridge_mqtt_url: Annotated[str, AfterValidator(_mqtt_url)] = Field(
         default="mqtt://127.0.0.1:1884",
         description="The broker's bridge listener: mqtt:// or mqtts://, user and password where it asks for them.",

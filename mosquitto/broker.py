@@ -17,6 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from bridge.contract import KINDS
+from bridge.formats import FORMATS
 from bridge.mqtt.codec import ConnAckReasonCode, ConnectPacket
 from bridge.mqtt.session import Ended, Session
 from bridge.mqtt.url import broker_of
@@ -54,11 +55,12 @@ def _acl(revoked: Iterable[Device]) -> str:
 
 
 def access_list() -> str:
-    """The lines that hold for every fleet, those about a kind of device once for each kind."""
+    """The lines that hold for every fleet, those about a kind of device or the topics of a format once for each."""
+    values = {"{kind}": [kind.name for kind in KINDS], "{format}": [t for format_ in FORMATS for t in format_.topics]}
     lines: list[str] = []
     for line in (files("mosquitto") / "acl").read_text().splitlines():
-        is_rule = "{kind}" in line and not line.startswith("#")
-        lines += [line.replace("{kind}", kind.name) for kind in KINDS] if is_rule else [line]
+        name = next((name for name in values if name in line and not line.startswith("#")), None)
+        lines += [line] if name is None else [line.replace(name, value) for value in values[name]]
     return "\n".join(lines) + "\n"
 
 

@@ -12,8 +12,9 @@ from datetime import timedelta
 from random import Random
 
 from bridge.contract import KINDS
+from bridge.formats.contract_json import encode
 from bridge.formats.payload import PAYLOADS
-from bridge.formats.wire import MAX_READINGS_PER_MESSAGE, encode
+from bridge.formats.port import MAX_READINGS_PER_MESSAGE
 from bridge.reading import Reading
 from simulator.malformed import ANYWHERE, MALFORMATIONS
 from simulator.message import STORED, Item, Message, expectation, single

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bridge.contract import METER, VEHICLE
-from bridge.formats.wire import encode
+from bridge.formats.contract_json import encode
 from bridge.reading import DeviceId, Reading, device_id
 from simulator.carriers import Carriers, Route, carriers
 from simulator.converters import CONVERTERS, detect, shift

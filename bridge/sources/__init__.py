@@ -1,1 +1,16 @@
-"""Where deliveries come from."""
+"""Where deliveries come from. A source is one module with a `SOURCE`, and one line in `SOURCES`."""
+
+from bridge.errors import Misconfigured
+from bridge.sources import mqtt
+from bridge.sources.port import SourceKind
+
+SOURCES: dict[str, SourceKind] = {
+    "mqtt": mqtt.SOURCE,
+}
+
+
+def named(name: str) -> SourceKind:
+    """The kind of source of this name. Raises `Misconfigured`."""
+    if name not in SOURCES:
+        raise Misconfigured(f"FLEET_SOURCE: there is no source {name}; it is one of {', '.join(SOURCES)}")
+    return SOURCES[name]

@@ -15,20 +15,22 @@ from functools import partial
 
 import mqtt5
 import structlog
+from prometheus_client import CollectorRegistry
 
 from bridge.connect_rate import ConnectRate
 from bridge.contract import KINDS
 from bridge.delivery import Settlement, delivery
 from bridge.errors import StoreUnavailable
-from bridge.formats import wire
-from bridge.ingest import Ingest
-from bridge.metrics import SessionMetrics
+from bridge.formats import FORMATS, decode_message
+from bridge.formats.port import AcceptedTimes
 from bridge.mqtt.codec import refused
 from bridge.mqtt.session import Ended, Event, Messages, PacketTooLarge, Session, WindowFull
 from bridge.mqtt.transport import ConnectionLost, Transport
 from bridge.mqtt.url import Broker, broker_of
 from bridge.settings import Settings
 from bridge.sources.mqtt_arrival import Arrival, Request
+from bridge.sources.mqtt_metrics import MqttMetrics
+from bridge.sources.port import Intake, Open, SourceKind
 
 log = structlog.get_logger(__name__)
 
@@ -38,11 +40,11 @@ _ANSWER_TIMEOUT_S = 10.0
 _BROKER_DROPPED = "$SYS/broker/publish/messages/dropped"
 _TELEMETRY = [
     mqtt5.TopicFilter(
-        kind.topic_filter,
+        topic,
         max_qos=mqtt5.QoS.AT_LEAST_ONCE,
         retain_handling=mqtt5.RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS,
     )
-    for kind in KINDS
+    for topic in (*(kind.topic_filter for kind in KINDS), *(topic for format_ in FORMATS for topic in format_.topics))
 ]
 _FILTERS = [*_TELEMETRY, mqtt5.TopicFilter(_BROKER_DROPPED, max_qos=mqtt5.QoS.AT_MOST_ONCE)]
 
@@ -64,9 +66,9 @@ def _greeting(settings: Settings, broker: Broker) -> mqtt5.ConnectPacket:
 class MqttSource:
     """Keeps one connection to the broker, hands what arrives to the ingest and acknowledges what it has settled."""
 
-    def __init__(self, settings: Settings, ingest: Ingest, metrics: SessionMetrics) -> None:
+    def __init__(self, settings: Settings, intake: Intake, metrics: MqttMetrics) -> None:
         self._settings = settings
-        self._ingest = ingest
+        self._intake = intake
         self._metrics = metrics
         self._broker = broker_of(
             settings.bridge_mqtt_url, lambda: ssl.create_default_context(cafile=settings.mqtt_ca_file)
@@ -77,12 +79,13 @@ class MqttSource:
         self._transport: Transport | None = None
         self._broker_dropped = 0
         self._subscribed = self._stopping = False
-        ingest.on_room = self._resume
+        intake.on_room = self._resume
 
     @property
-    def connected(self) -> bool:
-        """Subscribed and not cut off since."""
-        return self._subscribed and self._transport is not None and not self._transport.closed.done()
+    def not_ready(self) -> str | None:
+        """See `port.Source`."""
+        is_open = self._transport is not None and not self._transport.closed.done()
+        return None if self._subscribed and is_open else "not connected to the broker"
 
     # -- connections
 
@@ -106,7 +109,7 @@ class MqttSource:
     async def _connect(self) -> Transport:
         # Each connection reads a little before it notices that there is no room: while the store is away, a link
         # that breaks again and again would fill the memory.
-        await self._ingest.room()
+        await self._intake.room()
         self._transport = transport = Transport(self._session, self._received, gathers=True)
         await transport.open(self._broker, _ANSWER_TIMEOUT_S)
         self._count_connect()
@@ -146,8 +149,8 @@ class MqttSource:
         """Watch the connection to its end, and cut it when messages wait that no commit moves."""
         while not transport.closed.done():
             await asyncio.wait({transport.closed}, timeout=self._settings.stall_s / 4)
-            if self._ingest.stalled_s > self._settings.stall_s and not self._ingest.retrying:
-                transport.abort(f"no commit for {self._ingest.stalled_s:.0f} s")
+            if self._intake.stalled_s > self._settings.stall_s and not self._intake.retrying:
+                transport.abort(f"no commit for {self._intake.stalled_s:.0f} s")
         return transport.closed.result()
 
     def _publish_status(self, status: bytes) -> None:
@@ -165,7 +168,7 @@ class MqttSource:
                 self._metrics.taken_over.inc()
                 log.error("another client has connected with this bridge's client id")
 
-    def _messages_received(self, messages: Messages, times: wire.AcceptedTimes) -> None:
+    def _messages_received(self, messages: Messages, times: AcceptedTimes) -> None:
         if self._stopping:
             return  # never acknowledged, so they come again
         arrival = Arrival(messages.first)
@@ -174,7 +177,7 @@ class MqttSource:
             if topic == _BROKER_DROPPED:
                 arrival = self._note_dropped(self._hand_over(arrival), payload)
                 continue
-            arrival.add(packet, topic, len(payload), wire.decode_message(topic, payload, times))
+            arrival.add(packet, topic, len(payload), decode_message(topic, payload, times, packet.content_type))
             if len(arrival.items) >= _MOST_ITEMS:
                 arrival = self._hand_over(arrival)
         self._hand_over(arrival)
@@ -183,8 +186,8 @@ class MqttSource:
         """What has arrived so far becomes a delivery; the next arrival begins behind it."""
         if arrival.items:
             self._metrics.messages.inc(arrival.messages)
-            self._ingest.offer(delivery(arrival.items, partial(self._settle, arrival), arrival.size_bytes))
-            if self._ingest.full and self._transport is not None:
+            self._intake.offer(delivery(arrival.items, partial(self._settle, arrival), arrival.size_bytes))
+            if self._intake.full and self._transport is not None:
                 self._transport.pause()
         return Arrival(arrival.first + arrival.messages)
 
@@ -235,7 +238,7 @@ class MqttSource:
         if self._transport is not None:
             self._transport.pause()
 
-    async def disconnect(self) -> None:
+    async def close(self) -> None:
         """Send the last acks and DISCONNECT: the will is not published, the broker keeps the session.
 
         The broker closes when it has read that. Closing here, with something unread in the socket, would reset the
@@ -248,9 +251,19 @@ class MqttSource:
             self._transport.resume()
             await asyncio.wait({self._transport.closed}, timeout=_ANSWER_TIMEOUT_S)
             self._transport.abort("the broker does not close the connection")
+        self._metrics.connected.set(0)
 
     def abort(self, reason: str) -> None:
-        """Cut the connection: somebody else serves this session now."""
+        """Cut the connection: another bridge serves this session now."""
         self._stopping = True
+        self._metrics.connected.set(0)
         if self._transport is not None:
             self._transport.abort(reason)
+
+
+def _open(settings: Settings, registry: CollectorRegistry) -> Open:
+    metrics = MqttMetrics(registry)
+    return lambda intake: MqttSource(settings, intake, metrics)
+
+
+SOURCE = SourceKind(_open)

@@ -91,7 +91,7 @@ CALL_SQL = f"SELECT * FROM pg_temp.store_few({', '.join(f'${n}' for n in range(1
 and whether all its values are the same there."""
 
 
-def parameters(fresh: Fresh, rejects: Sequence[Rejected]) -> list[Any]:
+def parameters(fresh: Fresh, rejects: Sequence[Rejected], source: str) -> list[Any]:
     """What the call takes: readings of each kind in the order of the key, each identity once, and rejected messages."""
     parameters: list[Any] = []
     for table in TABLES:
@@ -100,7 +100,7 @@ def parameters(fresh: Fresh, rejects: Sequence[Rejected]) -> list[Any]:
         for projection in PROJECTIONS:
             positions, rounds = projection.pick(readings)
             parameters += [_flags(positions, len(readings)), rounds]
-    return parameters + reject_columns(rejects)
+    return parameters + reject_columns(rejects, source)
 
 
 def _flags(positions: Sequence[int], count: int) -> Sequence[bool]:

@@ -16,7 +16,7 @@ from asyncpg.connect_utils import SessionAttribute
 
 from bridge.contract import KINDS, Kind
 from bridge.delivery import Item, Kept, Outcome
-from bridge.errors import LeadershipLost, Misconfigured, Rejected, Source, StoreUnavailable
+from bridge.errors import LeadershipLost, Misconfigured, Rejected, StoreUnavailable
 from bridge.reading import Reading
 from bridge.store import few, singly
 from bridge.store.copy_format import copy_data, copy_tuples, measures_of
@@ -76,7 +76,7 @@ class PostgresStore:
         self,
         url: str,
         *,
-        source: Source = "mqtt",
+        source: str = "mqtt",
         lock_name: str | None = None,
         command_timeout_s: float = 30.0,
         partitions_ahead_days: int = 3,
@@ -226,12 +226,12 @@ class PostgresStore:
         _sort(fresh)
         await self._ensure_partitions(connection, fresh)
         rejects = [item for item in items if isinstance(item, Rejected)]
-        found = await connection.fetch(few.CALL_SQL, *few.parameters(fresh, rejects))
+        found = await connection.fetch(few.CALL_SQL, *few.parameters(fresh, rejects, self._source))
         if found:
             await self._judge_again(connection, items, outcomes, few.repeated(fresh, (tuple(row) for row in found)))
         conflicts = [o for o, item in zip(outcomes, items, strict=True) if isinstance(o, Rejected) and o is not item]
         if conflicts:
-            await connection.fetch(few.CALL_SQL, *few.parameters(NOTHING_FRESH, conflicts))
+            await connection.fetch(few.CALL_SQL, *few.parameters(NOTHING_FRESH, conflicts, self._source))
         return outcomes
 
     async def _judge_again(
@@ -263,7 +263,7 @@ class PostgresStore:
         async with connection.transaction():
             for table in TABLES:
                 await _copy_fresh(connection, table, fresh[table.kind])
-            await _store_rejects(connection, [o for o in outcomes if isinstance(o, Rejected)])
+            await _store_rejects(connection, [o for o in outcomes if isinstance(o, Rejected)], self._source)
 
     async def _ensure_partitions(self, connection: Connection, fresh: Fresh) -> None:
         days = {(kind.name, day) for kind, own in fresh.items() for day in {r[1].toordinal() for r in own}}
@@ -357,6 +357,6 @@ async def _copy(connection: Connection, into: str, columns: list[str], tuples: l
     await connection.copy_to_table(into, source=source, columns=columns, format="binary")
 
 
-async def _store_rejects(connection: Connection, rejects: Sequence[Rejected]) -> None:
+async def _store_rejects(connection: Connection, rejects: Sequence[Rejected], source: str) -> None:
     if rejects:
-        await connection.execute(_REJECT, *reject_columns(rejects))
+        await connection.execute(_REJECT, *reject_columns(rejects, source))

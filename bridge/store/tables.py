@@ -127,17 +127,18 @@ def reject_sql(first_parameter: int = 1) -> str:
     )
 
 
-def reject_columns(rejects: Sequence[Rejected]) -> list[Sequence[Any]]:
-    """Rejected messages as the arrays that `reject_sql` takes."""
-    return list(zip(*map(reject_row, rejects), strict=True)) if rejects else [()] * len(REJECT_COLUMNS)
+def reject_columns(rejects: Sequence[Rejected], source: str) -> list[Sequence[Any]]:
+    """Rejected messages of one source as the arrays that `reject_sql` takes."""
+    rows = [reject_row(rejected, source) for rejected in rejects]
+    return list(zip(*rows, strict=True)) if rows else [()] * len(REJECT_COLUMNS)
 
 
-def reject_row(rejected: Rejected) -> Row:
+def reject_row(rejected: Rejected, source: str) -> Row:
     """Values of `REJECT_COLUMNS`."""
     topic = None if rejected.topic is None else _storable(rejected.topic)
     return (
-        reject_id(rejected),
-        rejected.source,
+        reject_id(rejected, source),
+        source,
         topic,
         rejected.device,
         rejected.reason,
@@ -147,9 +148,9 @@ def reject_row(rejected: Rejected) -> Row:
     )
 
 
-def reject_id(rejected: Rejected) -> UUID:
+def reject_id(rejected: Rejected, source: str) -> UUID:
     """The same for the same rejected message, so that a redelivery is kept once."""
-    parts = (rejected.source, rejected.topic or "", rejected.reason, rejected.device or "")
+    parts = (source, rejected.topic or "", rejected.reason, rejected.device or "")
     digest = blake2b(rejected.payload, digest_size=16, salt=b"rejected")
     for part in parts:
         digest.update(b"\0" + part.encode("utf-8", "surrogatepass"))

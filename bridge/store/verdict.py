@@ -9,11 +9,13 @@ from datetime import datetime
 
 from bridge.contract import KINDS, Kind
 from bridge.delivery import Item, Kept, KeptWithWarnings, Outcome, kept_as
-from bridge.errors import Reason, Rejected, Source
-from bridge.formats.wire import encode, topic_of
+from bridge.errors import Reason, Rejected
+from bridge.formats.contract_json import encode, topic_of
 from bridge.reading import Flagged, Reading, same_values
 from bridge.store.ratings import Ratings
 
+HTTP = "http"
+"""The source of readings that came without a topic."""
 CONFLICT = "timestamp: the device already has a reading of this time, with other values"
 
 Known = dict[int, bool]
@@ -36,7 +38,7 @@ def presume_new(items: Sequence[Item]) -> tuple[list[Outcome], Fresh]:
     return outcomes, fresh
 
 
-def sort_out(items: Sequence[Item], known: Mapping[int, bool], source: Source) -> tuple[list[Outcome], Fresh]:
+def sort_out(items: Sequence[Item], known: Mapping[int, bool], source: str) -> tuple[list[Outcome], Fresh]:
     """One outcome per item, in order, and the readings to store, by kind."""
     first: dict[Identity, Reading] = {}
     outcomes: list[Outcome] = []
@@ -71,7 +73,7 @@ def identity_of(reading: Reading) -> Identity:
     return reading.kind, reading[0], reading[1]
 
 
-def _repeated(winner: Reading, reading: Reading, source: Source) -> Outcome:
+def _repeated(winner: Reading, reading: Reading, source: str) -> Outcome:
     return Kept.DUPLICATE if same_values(winner, reading) else refuse(reading, "conflict", CONFLICT, source)
 
 
@@ -106,7 +108,7 @@ def _warned(item: Item, outcome: Outcome, suspects: set[int], ratings: Ratings) 
     return KeptWithWarnings(kept, warnings) if warnings else outcome
 
 
-def refuse(reading: Reading, reason: Reason, detail: str, source: Source) -> Rejected:
+def refuse(reading: Reading, reason: Reason, detail: str, source: str) -> Rejected:
     """A reading that decodes but cannot be stored: its identity is taken, or only the database refuses it."""
-    topic = topic_of(reading) if source == "mqtt" else None
-    return Rejected(reason, detail[:500], encode(reading), source, topic, reading.device)
+    topic = None if source == HTTP else topic_of(reading)
+    return Rejected(reason, detail[:500], encode(reading), topic, reading.device)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 
-from bridge.formats.wire import encode_many
+from bridge.formats.contract_json import encode_many
 from bridge.reading import Reading
 from local.platform import Platform
 from tests.acceptance.waiting import until

@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from bridge.formats.wire import encode
+from bridge.formats.contract_json import encode
 from bridge.store.migrate import migrate
 from local.platform import Platform
 from local.postgres import Postgres

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bridge.formats.wire import encode
+from bridge.formats.contract_json import encode
 from local.platform import Platform
 from mosquitto import broker, provisioning
 from mosquitto.device import Device, device

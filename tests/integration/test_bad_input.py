@@ -20,7 +20,8 @@ from paho.mqtt.properties import Properties
 
 from api import keys
 from bridge.contract import KINDS, Kind, Measure
-from bridge.formats.wire import MAX_READINGS_PER_MESSAGE, encode, encode_many
+from bridge.formats.contract_json import encode, encode_many
+from bridge.formats.port import MAX_READINGS_PER_MESSAGE
 from bridge.reading import format_timestamp
 from local.mosquitto import Mosquitto
 from local.postgres import Postgres

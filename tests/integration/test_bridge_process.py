@@ -14,7 +14,7 @@ from typing import TypeAlias
 import asyncpg
 import pytest
 
-from bridge.formats.wire import encode
+from bridge.formats.contract_json import encode
 from bridge.reading import format_timestamp
 from local.mosquitto import Mosquitto
 from local.ports import free_port

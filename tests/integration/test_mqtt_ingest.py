@@ -13,7 +13,7 @@ import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from bridge.formats.wire import encode, encode_many
+from bridge.formats.contract_json import encode, encode_many
 from bridge.reading import format_timestamp
 from local.mosquitto import Mosquitto
 from local.postgres import Postgres

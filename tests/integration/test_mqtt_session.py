@@ -10,7 +10,7 @@ import mqtt5
 import pytest
 
 from bridge.connect_rate import MOST
-from bridge.formats.wire import encode
+from bridge.formats.contract_json import encode
 from bridge.store.postgres import FEW
 from local.mosquitto import Mosquitto
 from local.postgres import Postgres

@@ -12,8 +12,8 @@ import pytest
 
 from api import keys
 from bridge.contract import VEHICLE
+from bridge.formats.contract_json import encode
 from bridge.formats.payload import PAYLOADS
-from bridge.formats.wire import encode
 from bridge.reading import Reading
 from local.mosquitto import Mosquitto
 from local.postgres import Postgres

@@ -97,7 +97,7 @@ async def test_group_has_its_rights_and_no_other(logins: Postgres, db: Db, write
 
 
 async def test_writer_stores_everything_the_owner_can(writer: PostgresStore, db: Db) -> None:
-    poison = Rejected("not_json", "why", b"\0", "mqtt", "t")
+    poison = Rejected("not_json", "why", b"\0", "t")
     readings = list(minutes("EV_1", 50))
     old = vehicle("EV_1", now_minute() - timedelta(days=80))
     assert await writer.write([*readings, meter(), poison, old]) == [Kept.STORED] * 51 + [poison, Kept.STORED]

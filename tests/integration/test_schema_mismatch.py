@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from api import keys
-from bridge.formats.wire import encode
+from bridge.formats.contract_json import encode
 from bridge.store.migrate import migrate, migrations
 from local.mosquitto import Mosquitto
 from local.ports import free_port

@@ -72,7 +72,7 @@ async def count(db: Db, table: str) -> int:
 
 
 async def test_write_keeps_history_live_and_rejects(store: PostgresStore, db: Db) -> None:
-    reading, poison = vehicle("EV_1", firmware="2"), Rejected("not_json", "why\0", b"\0\xff", "mqtt", "t\0opic")
+    reading, poison = vehicle("EV_1", firmware="2"), Rejected("not_json", "why\0", b"\0\xff", "t\0opic")
     assert await store.write([reading, poison, meter("M_1")]) == [Kept.STORED, poison, Kept.STORED]
     row = await db.fetchrow("SELECT * FROM vehicle_telemetry_history")
     assert row is not None
@@ -156,7 +156,7 @@ async def test_copied_bytes_are_the_values(store: PostgresStore, db: Db) -> None
 
 
 async def test_rejected_message_again_is_kept_once(store: PostgresStore, db: Db) -> None:
-    poison = Rejected("not_json", "why", b"x", "mqtt", "t")
+    poison = Rejected("not_json", "why", b"x", "t")
     await store.write([poison, poison])
     await store.write([poison])
     assert await count(db, "rejected_message") == 1

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bridge.contract import METER, VEHICLE
-from bridge.formats.wire import encode
+from bridge.formats.contract_json import encode
 from bridge.reading import Reading, device_id
 from simulator.converters import CAR_CLOCK_BEHIND_S, CONVERTERS, detect, ev_charger, ev_vehicle, shift, uci
 from simulator.recordings import NotARecording, canonical_csv, canonical_ndjson

@@ -9,7 +9,7 @@ import pytest
 
 from bridge.contract import KINDS, Kind
 from bridge.formats.extra import MAX_BYTES, MAX_DEPTH, MAX_FIELDS
-from bridge.formats.wire import MAX_READINGS_PER_BODY, MAX_READINGS_PER_MESSAGE
+from bridge.formats.port import MAX_READINGS_PER_BODY, MAX_READINGS_PER_MESSAGE
 from bridge.reading import WarningCode
 from bridge.settings import Settings
 from local import contract_page

@@ -8,7 +8,9 @@ import pytest
 from bridge.contract import KIND_OF
 from bridge.delivery import Item
 from bridge.errors import Rejected
-from bridge.formats.wire import AcceptedWindow, decode_body, decode_message, encode
+from bridge.formats import decode_body, decode_message, ndjson
+from bridge.formats.contract_json import encode
+from bridge.formats.port import AcceptedWindow
 from bridge.reading import Flagged, Reading
 from bridge.store.verdict import reading_of
 from simulator.faults import ALL_FAULTS, FaultRates, Faults
@@ -43,7 +45,7 @@ def test_malformation_alone_is_rejected_for_its_reason_and_kept_raw(good: bytes,
 def test_malformation_in_an_array_or_body_spares_its_neighbours(good: bytes, malformation: Malformation) -> None:
     spoiled = malformation.spoil(good)
     array = decode_message(TOPICS[good], b"[" + good + b"," + spoiled + b"]", WINDOW.at(START))
-    body = decode_body(good + b"\n" + spoiled, WINDOW.at(START), ndjson=True)
+    body = decode_body(good + b"\n" + spoiled, WINDOW.at(START), ndjson.FORMAT)
     for stored, rejected in (array, body):
         assert isinstance(stored, Reading)
         assert isinstance(rejected, Rejected)

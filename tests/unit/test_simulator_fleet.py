@@ -5,7 +5,9 @@ from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
-from bridge.formats.wire import AcceptedWindow, decode_message, encode
+from bridge.formats import decode_message
+from bridge.formats.contract_json import encode
+from bridge.formats.port import AcceptedWindow
 from bridge.reading import parse_timestamp
 from simulator.fleet import Assignment, Fleet
 

@@ -13,7 +13,7 @@ from tests.readings import SEED_TIME, meter, vehicle
 A = vehicle(at=SEED_TIME)
 A_OTHER = vehicle(at=SEED_TIME, soc=1)
 B = vehicle(at=SEED_TIME + timedelta(minutes=1))
-POISON = Rejected("not_json", "why", b"x", "mqtt")
+POISON = Rejected("not_json", "why", b"x")
 REFUSED = FieldWarning("refused", "soc", "too much")
 
 
@@ -31,7 +31,7 @@ def test_known_identity_is_a_duplicate_or_a_conflict() -> None:
     outcomes, fresh = sort_out([A, B], {0: True, 1: False}, "http")
     assert outcomes[0] is Kept.DUPLICATE
     assert isinstance(outcomes[1], Rejected)
-    assert (outcomes[1].reason, outcomes[1].source, outcomes[1].topic) == ("conflict", "http", None)
+    assert (outcomes[1].reason, outcomes[1].topic) == ("conflict", None)
     assert fresh == {VEHICLE: [], METER: []}
 
 

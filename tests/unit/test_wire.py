@@ -10,20 +10,15 @@ from hypothesis import strategies as st
 from bridge.contract import METER, VEHICLE, Measure
 from bridge.delivery import Item
 from bridge.errors import NotJson, Rejected, TooManyReadings
+from bridge.formats import contract_json, decode_body, decode_message, ndjson
+from bridge.formats.contract_json import encode, encode_many, topic_of
 from bridge.formats.extra import MAX_DEPTH
 from bridge.formats.payload import Payload
-from bridge.formats.wire import (
-    MAX_READINGS_PER_BODY,
-    AcceptedWindow,
-    decode_body,
-    decode_message,
-    encode,
-    encode_many,
-    topic_of,
-)
+from bridge.formats.port import MAX_READINGS_PER_BODY, AcceptedWindow
 from bridge.reading import Flagged, Reading, jsonb_text
 from tests.readings import SEED_METER, SEED_TIME, SEED_VEHICLE, json_values, readings, vehicle
 
+JSON, NDJSON = contract_json.FORMAT, ndjson.FORMAT
 NOW = datetime(2026, 2, 10, 10, 16, tzinfo=UTC)
 TIMES = AcceptedWindow(past=timedelta(days=90), future=timedelta(minutes=5)).at(NOW)
 TOPIC = "fleet/vehicle/EV_002/telemetry"
@@ -55,7 +50,6 @@ def refused(payload: bytes, topic: str = TOPIC) -> Rejected:
     """The one rejection that the message is, by MQTT; over HTTP the body is refused too."""
     (item,) = decode(payload, topic)
     assert isinstance(item, Rejected)
-    assert item.source == "mqtt"
     return item
 
 
@@ -248,7 +242,7 @@ def test_each_measure_alone_is_a_reading_and_null_means_absent(measure: Measure)
     alone = one(json.dumps(fields).encode())
     assert alone.values() == {measure.name: measure.most}
     with_nulls = json.dumps({**nulls, **fields}).encode()
-    assert one(with_nulls) == decode_body(with_nulls, TIMES, ndjson=True)[0] == alone
+    assert one(with_nulls) == decode_body(with_nulls, TIMES, NDJSON)[0] == alone
     assert type(one(with_nulls)) is type(alone)
 
 
@@ -334,7 +328,7 @@ def test_bad_token_rejects_its_own_element_with_its_own_bytes(token: bytes, at: 
     bad = changed().replace(b"72.5", token)
     elements = [*good[:at], bad, *good[at + 1 :]]
     array = b" [ " + b" , ".join(elements) + b" ] "
-    for items in (decode(array), decode_body(array, TIMES), decode_body(b"\n".join(elements), TIMES, ndjson=True)):
+    for items in (decode(array), decode_body(array, TIMES), decode_body(b"\n".join(elements), TIMES, NDJSON)):
         assert [is_kept(item) for item in items] == [n != at for n in range(3)]
         item = items[at]
         assert isinstance(item, Rejected)
@@ -349,7 +343,7 @@ def test_marks_around_a_message_harm_nothing(before: bytes, after: bytes) -> Non
     for payload in (SEED_VEHICLE, b"[" + SEED_VEHICLE + b"]"):
         assert one(before + payload + after) == one(SEED_VEHICLE)
         assert decode_body(before + payload + after, TIMES) == [one(SEED_VEHICLE)]
-    assert decode_body(before + SEED_VEHICLE + after, TIMES, ndjson=True) == [one(SEED_VEHICLE)]
+    assert decode_body(before + SEED_VEHICLE + after, TIMES, NDJSON) == [one(SEED_VEHICLE)]
 
 
 def test_trailing_comma_adds_no_element() -> None:
@@ -445,7 +439,7 @@ def test_body_not_json_is_no_item_at_all() -> None:
 )
 def test_line_means_what_the_same_object_means_in_an_array(seed: bytes, fields: dict[str, object]) -> None:
     text = json.dumps({**json.loads(seed), **fields}).encode()
-    (element,), (line,) = decode_body(b"[" + text + b"]", TIMES), decode_body(text, TIMES, ndjson=True)
+    (element,), (line,) = decode_body(b"[" + text + b"]", TIMES), decode_body(text, TIMES, NDJSON)
     if isinstance(element, Rejected):
         assert isinstance(line, Rejected)
         assert (line.reason, line.detail, line.device) == (element.reason, element.detail, element.device)
@@ -467,7 +461,7 @@ def test_deep_field_is_judged_alike_in_every_form(levels: int, changes: dict[str
     text = json.dumps({**json.loads(SEED_VEHICLE), "x": _nested(levels), **changes}).encode()
     mqtt = [decode(text), decode(b"[" + text + b"]")]
     http = [decode_body(text, TIMES), decode_body(b"[" + text + b"]", TIMES)]
-    http.append(decode_body(text, TIMES, ndjson=True))
+    http.append(decode_body(text, TIMES, NDJSON))
     for door, forms in (("mqtt", mqtt), ("http", http)):
         verdicts = {str(item) if isinstance(item, Rejected) else repr(item) for (item,) in forms}
         assert len(verdicts) == 1, (door, verdicts)
@@ -481,7 +475,7 @@ def test_bug_in_decoding_rejects_the_message_and_goes_no_further(monkeypatch: py
 
     payload = Payload(VEHICLE)
     payload.from_json = fails
-    monkeypatch.setattr("bridge.formats.wire._OF_TOPIC", {"fleet/v": payload})
+    monkeypatch.setattr("bridge.formats.contract_json._OF_TOPIC", {"fleet/v": payload})
     item = refused(SEED_VEHICLE)
     assert str(item) == "not_a_reading: cannot be decoded: RecursionError: a bug"
     assert item.payload == SEED_VEHICLE
@@ -497,7 +491,7 @@ def test_element_too_deep_to_be_written_again_is_kept_as_it_came() -> None:
 
 def test_ndjson_broken_line_is_rejected_alone() -> None:
     body = SEED_VEHICLE + b"\nhello\r\n\n" + SEED_METER
-    first, second, third = decode_body(body, TIMES, ndjson=True)
+    first, second, third = decode_body(body, TIMES, NDJSON)
     assert first.kind is VEHICLE
     assert isinstance(second, Rejected)
     assert (second.reason, second.payload, second.format) == ("not_json", b"hello", "ndjson")
@@ -510,7 +504,7 @@ def test_round_trip_keeps_every_value(reading: Reading) -> None:
     assert decode_message(topic_of(reading), encode(reading), wide) == [reading]
     assert decode_message(topic_of(reading), encode_many([reading]), wide) == [reading]
     assert decode_body(encode(reading), wide) == [reading]
-    assert decode_body(encode(reading), wide, ndjson=True) == [reading]
+    assert decode_body(encode(reading), wide, NDJSON) == [reading]
 
 
 @given(st.text(), st.binary())
@@ -552,12 +546,12 @@ def test_any_extra_is_kept_or_dropped_by_name(extra: dict[str, object]) -> None:
 def test_body_with_too_many_readings_is_refused_whole(separator: bytes, brackets: tuple[bytes, bytes]) -> None:
     body = brackets[0] + separator.join([b"1"] * (MAX_READINGS_PER_BODY + 1)) + brackets[1]
     with pytest.raises(TooManyReadings):
-        decode_body(body, TIMES, ndjson=separator == b"\n")
+        decode_body(body, TIMES, NDJSON if separator == b"\n" else JSON)
 
 
 def test_ndjson_lines_may_end_in_crlf_and_blanks_are_no_lines() -> None:
     body = b"\r\n \t\n\n".join([SEED_VEHICLE, b"", b" " + SEED_METER]) + b"\r\n"
-    assert [item.kind for item in decode_body(body, TIMES, ndjson=True) if not isinstance(item, Rejected)] == [
+    assert [item.kind for item in decode_body(body, TIMES, NDJSON) if not isinstance(item, Rejected)] == [
         VEHICLE,
         METER,
     ]

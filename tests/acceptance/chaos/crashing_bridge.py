@@ -66,8 +66,8 @@ def before_commit(nth: int) -> None:
     store_module.FEW = 0
     store_rejects, countdown = store_module._store_rejects, _Countdown(nth)
 
-    async def wrapped(connection: Any, rejects: Sequence[Rejected]) -> None:
-        await store_rejects(connection, rejects)
+    async def wrapped(connection: Any, rejects: Sequence[Rejected], source: str) -> None:
+        await store_rejects(connection, rejects, source)
         countdown()
 
     store_module._store_rejects = wrapped

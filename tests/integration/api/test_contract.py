@@ -18,7 +18,9 @@ import pytest
 from api.auth import is_device_pattern
 from bridge.contract import KIND_OF, KINDS, Kind, Measure
 from bridge.errors import Rejected
-from bridge.formats.wire import AcceptedWindow, decode_message, encode
+from bridge.formats import decode_message
+from bridge.formats.contract_json import encode
+from bridge.formats.port import AcceptedWindow
 from bridge.reading import Flagged, Reading, reading
 from mosquitto.broker import access_list
 from tests.integration.api.server import Connection

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from bridge.contract import VEHICLE
-from bridge.formats.wire import encode_many
+from bridge.formats.contract_json import encode_many
 from bridge.reading import Reading, reading
 from tests.readings import now_minute
 

@@ -17,7 +17,7 @@ from api.database import SESSION
 from api.history import page_sql
 from api.period import Period
 from bridge.contract import VEHICLE
-from bridge.formats.wire import encode_many
+from bridge.formats.contract_json import encode_many
 from bridge.reading import Reading, format_timestamp
 from bridge.store.tables import TABLES, Table
 from local.postgres import Postgres

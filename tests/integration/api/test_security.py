@@ -28,7 +28,7 @@ from api import keys
 from api.app import application
 from api.auth import Scope, new_token
 from api.routing import RouteTable
-from bridge.formats.wire import encode, encode_many
+from bridge.formats.contract_json import encode, encode_many
 from bridge.reading import Reading
 from local.postgres import Postgres
 from tests.integration.api.server import Api, Connection, assert_problem

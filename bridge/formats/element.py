@@ -1,0 +1,159 @@
+"""One reading from its parsed fields: which kind it is of, its limits, its time, and the device of its topic. Pure.
+
+This is the part that every format shares: a format takes its bytes apart and maps each element to the contract's
+names; here the element becomes a reading, or the rejection that names the field and the reason.
+"""
+
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from bridge.contract import KIND_OF, KINDS, Kind
+from bridge.delivery import Item
+from bridge.errors import Reason, Rejected
+from bridge.formats import extra as unknown
+from bridge.formats.document import dump
+from bridge.formats.payload import PAYLOADS, Payload
+from bridge.formats.port import AcceptedTimes
+from bridge.reading import FieldWarning, Flagged, Reading, format_timestamp, is_device_id
+
+_MAX_DETAIL = 500
+_EVERY_ID_FIELD = frozenset(kind.id_field for kind in KINDS)
+_ID_FIELDS = " or ".join(kind.id_field for kind in KINDS)
+_ONE_ID_FIELD = f"{_ID_FIELDS}: only one of them is allowed"
+
+
+class Origin(NamedTuple):
+    """The format and topic of a message, and the device that its readings must be of where the topic names one."""
+
+    format: str
+    topic: str | None = None
+    device: str | None = None
+    contract: Payload | None = None
+
+    def reject(self, reason: Reason, detail: str, payload: bytes, device: str | None = None) -> Rejected:
+        """The payload, or one element of it, as a rejection."""
+        return Rejected(reason, detail[:_MAX_DETAIL], payload, self.topic, self.device or device, self.format)
+
+    def empty(self, payload: bytes) -> Rejected:
+        """The rejection of a message without any element."""
+        return self.reject("not_a_reading", "there is no reading in it", payload)
+
+    def too_many(self, payload: bytes, most: int) -> Rejected:
+        """The rejection of a message with more than `most` elements."""
+        return self.reject("too_many_readings", f"more than {most} readings in a message", payload)
+
+
+def origin_of(format_name: str, topic: str | None) -> Origin | None:
+    """The origin of an HTTP body (no topic) or of a message on a telemetry topic; None for any other topic."""
+    if topic is None:
+        return Origin(format_name)
+    levels = topic.split("/")
+    if len(levels) != 4 or levels[1] not in KIND_OF or not is_device_id(levels[2]):
+        return None
+    return Origin(format_name, topic, levels[2], PAYLOADS[levels[1]])
+
+
+def bad_topic(format_name: str, topic: str | None, payload: bytes) -> Rejected:
+    """The rejection of a message whose topic names no device."""
+    return Origin(format_name, topic).reject("bad_topic", "no device can be read from the topic", payload)
+
+
+def decode_element(origin: Origin, element: Any, times: AcceptedTimes, came_as: bytes | None = None) -> Item:
+    """A mapping of the contract's names to values as a reading; without a topic its id field says of which kind.
+
+    `came_as` are the element's own bytes, stored with a rejection; without them the element is written as JSON.
+    """
+    if not isinstance(element, dict):
+        return origin.reject("not_a_reading", "a reading is a JSON object", came_as or dump(element))
+    contract = origin.contract or _contract_of(element)
+    if contract is None:
+        detail = f"either {_ID_FIELDS} is required" if _EVERY_ID_FIELD.isdisjoint(element) else _ONE_ID_FIELD
+        return origin.reject("not_a_reading", detail, came_as or dump(element))
+    try:
+        reading = contract.from_fields(element)
+    except ValidationError:
+        return _decode_leniently(origin, contract, element, times, came_as)
+    # Most readings are plain, and a call of `judge` for each would cost an array a tenth of its time.
+    if reading[-1] is None and origin.device is None and times.earliest <= reading[1] <= times.latest:
+        return reading
+    return judge(origin, reading, (), times, came_as or element)
+
+
+def _contract_of(element: dict[str, Any]) -> Payload | None:
+    """That of the one kind whose id is in the object; None when there is none, or more than one."""
+    found = None
+    for kind in KINDS:
+        if kind.id_field in element:
+            if found is not None:
+                return None
+            found = PAYLOADS[kind.name]
+    return found
+
+
+def _decode_leniently(
+    origin: Origin, contract: Payload, element: dict[str, Any], times: AcceptedTimes, came_as: bytes | None
+) -> Item:
+    """An object that breaks the contract: without its nulls and its bad gauges it may be a reading."""
+    try:
+        flagged = contract.leniently(element)
+    except ValidationError as error:
+        device = _claimed_device(element, contract.kind)
+        return origin.reject("invalid_field", _detail(error), came_as or dump(element), device)
+    return judge(origin, flagged.reading, flagged.warnings, times, came_as or element)
+
+
+def judge(
+    origin: Origin,
+    reading: Reading,
+    warnings: tuple[FieldWarning, ...],
+    times: AcceptedTimes,
+    came_as: bytes | dict[str, Any],
+) -> Item:
+    """What the contract's limits alone cannot say: the topic's device, the time, and whether all can be kept."""
+    in_time = times.earliest <= reading[1] <= times.latest
+    if in_time and reading[-1] is None and not warnings and (origin.device is None or origin.device == reading[0]):
+        return reading
+    if refused := refusal(origin, reading, times):
+        return origin.reject(*refused, came_as if isinstance(came_as, bytes) else dump(came_as), reading.device)
+    if reading.extra:
+        kept, more = unknown.bounded(reading.extra)
+        if more or kept is not reading.extra:
+            warnings += tuple(more)
+            reading = reading.with_extra(kept)
+    return flagged(reading, warnings) if warnings else reading
+
+
+def flagged(item: Reading | Flagged, warnings: tuple[FieldWarning, ...]) -> Flagged:
+    """The item with further warnings."""
+    if isinstance(item, Flagged):
+        return Flagged(item.reading, item.warnings + warnings)
+    return Flagged(item, warnings)
+
+
+def refusal(origin: Origin, reading: Reading, times: AcceptedTimes) -> tuple[Reason, str] | None:
+    """Why a reading within the contract's limits is rejected: the topic's device, the kind, or the time."""
+    if origin.device is not None and reading.device != origin.device:
+        return "device_mismatch", f"{reading.kind.id_field}: {reading.device} is not the topic's {origin.device}"
+    if reading.extra and not _EVERY_ID_FIELD.isdisjoint(reading.extra):
+        return "not_a_reading", _ONE_ID_FIELD
+    if not times.earliest <= reading.timestamp <= times.latest:
+        return "timestamp_out_of_range", _time_detail(reading, times)
+    return None
+
+
+def _time_detail(reading: Reading, times: AcceptedTimes) -> str:
+    at = format_timestamp(reading.timestamp)
+    if reading.timestamp > times.now:
+        return f"timestamp: {at} is more than {times.latest - times.now} in the future"
+    return f"timestamp: {at} is more than {times.now - times.earliest} in the past"
+
+
+def _claimed_device(element: dict[str, Any], kind: Kind) -> str | None:
+    claimed = element.get(kind.id_field)
+    return claimed if isinstance(claimed, str) and is_device_id(claimed) else None
+
+
+def _detail(error: ValidationError) -> str:
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(": ".join([*map(str, e["loc"]), e["msg"]]) for e in errors[:8])
