@@ -30,10 +30,10 @@ from api.layers.routes import Endpoints, Routes
 from api.rate import RateLimit
 from api.routing import PlainRoute, RouteTable
 from api.services import Services
-from api.settings import ApiSettings
 from bridge.errors import StoreUnavailable
 from bridge.ingest import Ingest
 from bridge.metrics import IngestMetrics
+from bridge.settings.api import ApiSettings
 from bridge.store.postgres import PostgresStore
 
 log = structlog.get_logger(__name__)

@@ -14,9 +14,10 @@ import uvloop
 
 from api import keys
 from api.database import Connection
-from api.settings import ApiSettings
 from bridge import memory
 from bridge.errors import Misconfigured, StoreUnavailable
+from bridge.settings.api import ApiSettings
+from bridge.settings.groups import AdministrationSettings, LogSettings
 from bridge.startup import configured
 from bridge.store.database_errors import asking
 
@@ -41,7 +42,7 @@ def _in_database(act: Callable[[Connection], Awaitable[T]]) -> T:
             finally:
                 await connection.close()
 
-    settings = configured(ApiSettings)
+    settings = configured(AdministrationSettings)
     try:
         return asyncio.run(connected())
     except StoreUnavailable as error:
@@ -89,6 +90,7 @@ def openapi_() -> None:
 
     from api.app import application
 
+    configured(LogSettings)
     print(json.dumps(application(Response()).openapi(), indent=2, ensure_ascii=False))
 
 

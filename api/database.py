@@ -7,7 +7,7 @@ from typing import TypeAlias
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
-from api.settings import ApiSettings
+from bridge.settings.api import ApiSettings
 from bridge.store.database_errors import asking
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"

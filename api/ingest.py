@@ -15,7 +15,6 @@ from starlette.types import Receive, Scope, Send
 from api.auth import ApiKey
 from api.body import MAX_BODY_BYTES, BodyBudget, announced_bytes, decompress, header, read_body
 from api.problems import Problem, unavailable
-from api.settings import ApiSettings
 from bridge.contract import KIND_OF, KINDS
 from bridge.delivery import Item, Outcome, Receipt, Settlement, delivery
 from bridge.errors import NotJson, Rejected, StoreUnavailable, TooManyReadings
@@ -24,6 +23,7 @@ from bridge.formats.document import loads
 from bridge.formats.port import Format
 from bridge.ingest import Ingest
 from bridge.reading import Flagged
+from bridge.settings.api import ApiSettings
 from bridge.store.verdict import refuse
 
 log = structlog.get_logger(__name__)

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from api.app import service
 from api.protocol import Limits, bounded_protocol
-from api.settings import ApiSettings
+from bridge.settings.api import ApiSettings
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from api.auth import ApiKey
 from api.database import Pool
-from api.settings import ApiSettings
+from bridge.settings.api import ApiSettings
 
 
 @dataclass(frozen=True, slots=True)

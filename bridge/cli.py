@@ -13,8 +13,9 @@ import uvloop
 
 from bridge import memory, rejects
 from bridge.errors import Misconfigured, StoreUnavailable
-from bridge.settings import Settings
-from bridge.startup import configured
+from bridge.settings.bridge import BridgeSettings, ReplaySettings
+from bridge.settings.groups import AdministrationSettings
+from bridge.startup import configured, read
 from bridge.store.database_errors import asking
 from bridge.store.migrate import migrate as apply_migrations
 from bridge.store.postgres import PostgresStore
@@ -44,17 +45,19 @@ def _finish(command: Coroutine[Any, Any, T]) -> T:
 @app.command()
 def run() -> None:
     """Serve until SIGTERM or SIGINT; then finish the batch, commit, acknowledge, disconnect and exit with 0."""
-    from bridge.service import Bridge  # here, because the other commands start faster without it
+    from bridge import sources  # here, because the other commands start faster without it
+    from bridge.service import Bridge
 
     async def serve() -> None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await Bridge(settings).run(stop)
+        await Bridge(settings, source_settings).run(stop)
 
-    settings = configured(Settings)
+    settings = configured(BridgeSettings)
     memory.calm_collector()
     try:
+        source_settings = read(sources.named(settings.source).settings)
         uvloop.run(serve())
     except Misconfigured as error:
         log.error("cannot keep the promise", reason=str(error))
@@ -66,7 +69,7 @@ def run() -> None:
 def migrate() -> None:
     """Bring the schema up to date. Safe to run again, and from several places at once."""
 
-    applied = _finish(apply_migrations(configured(Settings).database_url))
+    applied = _finish(apply_migrations(configured(AdministrationSettings).database_url))
     log.info("schema is up to date", applied=applied)
 
 
@@ -77,14 +80,14 @@ def list_(
     limit: Annotated[int, typer.Option(min=1)] = 50,
 ) -> None:
     """The newest rejected messages, one JSON object a line."""
-    for row in _finish(rejects.list_rejected(configured(Settings).database_url, reason, device, limit)):
+    for row in _finish(rejects.list_rejected(configured(AdministrationSettings).database_url, reason, device, limit)):
         print(rejects.as_json(row))
 
 
 @rejected.command()
 def show(id_: Annotated[UUID, typer.Argument(metavar="ID")]) -> None:
     """One rejected message, with its payload, as JSON."""
-    row = _finish(rejects.show_rejected(configured(Settings).database_url, id_))
+    row = _finish(rejects.show_rejected(configured(AdministrationSettings).database_url, id_))
     if row is None:
         print(f"there is no rejected message {id_}", file=sys.stderr)
         raise SystemExit(1)
@@ -118,7 +121,7 @@ def replay(
 
     if not ids and reason is None:
         raise typer.BadParameter("give an ID, or --reason")
-    settings = configured(Settings)
+    settings = configured(ReplaySettings)
     results = _finish(again())
     for id_, result in results.items():
         print(f"{id_} {result}")

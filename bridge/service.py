@@ -16,7 +16,8 @@ from bridge.errors import LeadershipLost, StoreUnavailable
 from bridge.health import HealthServer, listen
 from bridge.ingest import Ingest
 from bridge.metrics import IngestMetrics
-from bridge.settings import Settings
+from bridge.settings.bridge import BridgeSettings
+from bridge.settings.group import Group
 from bridge.sources.port import Source
 from bridge.store.postgres import PostgresStore
 
@@ -28,7 +29,7 @@ _STANDBY_PAUSE_S = 0.5
 class Bridge:
     """One bridge process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: BridgeSettings, source_settings: Group) -> None:
         self._settings = settings
         registry = CollectorRegistry()
         for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
@@ -36,7 +37,7 @@ class Bridge:
         self._registry = registry
         self._ingest_metrics = IngestMetrics(registry)
         self._leader = Gauge("fleet_bridge_leader", "1 for the bridge that works, 0 in standby.", registry=registry)
-        self._open = sources.named(settings.source).open(settings, registry)
+        self._open = sources.named(settings.source).open(source_settings, registry)
         self._store = PostgresStore(
             settings.database_url,
             source=settings.source,

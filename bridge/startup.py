@@ -1,22 +1,30 @@
-"""How every program of ours begins: its settings, and the logs that they ask for."""
+"""How every program of ours starts: its settings, and the logs as they say."""
 
+import os
 import sys
 from typing import TypeVar
 
 from pydantic import ValidationError
 
 from bridge import logs
-from bridge.settings import Settings, problems
+from bridge.settings.group import Group, problems
+from bridge.settings.groups import LogSettings
 
-S = TypeVar("S", bound=Settings)
+S = TypeVar("S", bound=LogSettings)
+G = TypeVar("G", bound=Group)
 
 
 def configured(kind: type[S]) -> S:
-    """The settings from the environment; the logs are set by them. Ends the program with 2, a line for each problem."""
+    """The settings from the environment, and the logs as they say. Ends the program with 2, a line for each problem."""
+    settings = read(kind)
+    logs.configure(settings.log_level, settings.log_format)
+    return settings
+
+
+def read(kind: type[G]) -> G:
+    """The settings of a part of the program. Ends the program like `configured`."""
     try:
-        settings = kind()
+        return kind.read(os.environ)
     except ValidationError as error:
         sys.stderr.write(f"{problems(error)}\n")
         raise SystemExit(2) from None
-    logs.configure(settings.log_level, settings.log_format)
-    return settings

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from bridge.errors import Misconfigured
-from bridge.settings import problems
-from local import contract_page
+from bridge.settings.groups import LogSettings
+from bridge.settings.local import LocalSettings
+from bridge.startup import configured
+from local import contract_page, settings_page
 from local import secrets as compose_secrets
-from local.settings import LocalSettings
-from local.settings_page import page
 from local.up import up
 
 app = typer.Typer(
@@ -24,11 +23,10 @@ app = typer.Typer(
 def run(context: typer.Context) -> None:
     """Run PostgreSQL, Mosquitto, the bridge, the API and a small fleet until Ctrl-C."""
     if context.invoked_subcommand is not None:
+        configured(LogSettings)
         return
     try:
-        up(LocalSettings())
-    except ValidationError as error:
-        _fail(problems(error), 2)
+        up(configured(LocalSettings))
     except Misconfigured as error:
         _fail(str(error), 2)
     except RuntimeError as error:
@@ -44,9 +42,14 @@ def secrets(
 
 
 @app.command()
-def settings() -> None:
-    """Print docs/settings.md."""
-    print(page(), end="")
+def settings(
+    page: Annotated[Path, typer.Argument(help="The page that is made from the settings.")] = Path("docs/settings.md"),
+) -> None:
+    """Renew docs/settings.md."""
+    try:
+        page.write_text(settings_page.page())
+    except OSError as error:
+        _fail(f"{page}: {error}", 1)
 
 
 @app.command()

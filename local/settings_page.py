@@ -1,38 +1,69 @@
-"""docs/settings.md, made from the settings themselves: `python -m local settings > docs/settings.md`."""
+"""docs/settings.md, made from the settings themselves: `python -m local settings` renews it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic.fields import FieldInfo
-
-from api.settings import ApiSettings
-from bridge.settings import Settings
-from local.settings import LocalSettings
+from bridge.settings.group import Group, variable
+from bridge.settings.programs import PROGRAMS, Programs
 
 _HEAD = """# Settings
 
-Every setting is an environment variable, read once at the start; one that is wrong stops the start with its name and
-the reason.
-This page is made from the settings' own descriptions (`python -m local settings`), and a test holds that it is.
+<!-- Made from bridge/settings by: python -m local settings -->
+
+Every setting is an environment variable that is read once, when a program starts. If one that the program reads is
+wrong, the program ends with exit code 2 and names the variable and the reason; settings of other programs do not stop
+it. `make up` passes its environment on to the programs that it starts.
 """
-_TABLE = "\n## {title}\n\n| variable | default | |\n|---|---|---|\n"
+_TABLE = "\n## {title}\n\n| variable | default | unit, limits | meaning | read by |\n|---|---|---|---|---|\n"
+_UNITS = {"ms": "ms", "s": "s", "days": "days", "bytes": "bytes", "mib": "MiB"}
 
 
-def page() -> str:
-    """The whole page in Markdown: each setting once, with its default and meaning."""
-    bridge, api = Settings.model_fields, ApiSettings.model_fields
-    sections = {
-        "The bridge and the API": bridge,
-        "The API alone": {name: field for name, field in api.items() if name not in bridge},
-        "`make up`": LocalSettings.model_fields,
-    }
-    return _HEAD + "".join(_TABLE.format(title=title) + "".join(_rows(fields)) for title, fields in sections.items())
+def page(programs: Programs = PROGRAMS) -> str:
+    """The whole page in Markdown: each setting once, with its default, unit, limits, meaning and readers."""
+    sections: dict[str, dict[str, str]] = {}
+    for kind in (kind for kinds in programs.values() for kind in kinds):
+        for name in kind.model_fields:
+            rows = sections.setdefault(_owner(kind, name).title, {})
+            rows.setdefault(name, _row(kind, name, _readers(name, programs)))
+    tables = (_TABLE.format(title=title) + "".join(rows.values()) for title, rows in sections.items())
+    return _HEAD + "".join(tables)
 
 
-def _rows(fields: dict[str, FieldInfo]) -> Iterator[str]:
-    for name, field in fields.items():
-        yield f"| `FLEET_{name.upper()}` | {_shown(field.default)} | {field.description} |\n"
+def _owner(kind: type[Group], name: str) -> type[Group]:
+    """The group that declares the field."""
+    return next(k for k in reversed(kind.__mro__) if issubclass(k, Group) and name in k.model_fields)
+
+
+def _readers(name: str, programs: Programs) -> str:
+    """The programs that read the field; one of which all commands read it is named without them."""
+    reads = {program: any(name in kind.model_fields for kind in kinds) for program, kinds in programs.items()}
+    modules = {program: program.split()[0] for program in programs if program.split()[0] not in ("make", "docker")}
+    whole = {m for m in modules.values() if all(reads[p] for p in programs if modules.get(p) == m)}
+    return ", ".join(dict.fromkeys(modules[p] if modules.get(p) in whole else p for p in programs if reads[p]))
+
+
+def _row(kind: type[Group], name: str, readers: str) -> str:
+    field = kind.model_fields[name]
+    limits = ", ".join(_limits(name, kind.model_json_schema()["properties"][name]))
+    return f"| `{variable(name)}` | {_shown(field.default)} | {limits} | {field.description} | {readers} |\n"
 
 
 def _shown(default: Any) -> str:
     return "" if default is None or default == "" else f"`{default}`"
+
+
+def _limits(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
+    """The unit, which is the end of the name, and what the schema allows."""
+    schema = schema.get("anyOf", [schema])[0]  # of an optional one
+    if unit := _UNITS.get(name.rpartition("_")[2]):
+        yield "per s" if name.endswith("_per_s") else unit
+    if "minimum" in schema and "maximum" in schema:
+        yield f"{schema['minimum']:,} to {schema['maximum']:,}"
+    elif "minimum" in schema:
+        yield f"at least {schema['minimum']:,g}"
+    elif "exclusiveMinimum" in schema:
+        yield f"more than {schema['exclusiveMinimum']:g}"
+    if "enum" in schema:
+        yield ", ".join(f"`{value}`" for value in schema["enum"])
+    if "pattern" in schema:
+        yield f"`{schema['pattern']}`"

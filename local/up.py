@@ -15,12 +15,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bridge.errors import Misconfigured
+from bridge.settings.group import variable
+from bridge.settings.local import LocalSettings
 from local.live import LiveLine
 from local.platform import Platform
-from local.ports import Ports
+from local.ports import Ports, pick
 from local.private import write_private
 from local.process import wait_for_orphans
-from local.settings import LocalSettings
 
 _READING = (
     '{"vehicleId": "EV_002", "soc": 72.5, "kwhDeliveredDc": 4.25, "batteryTemp": 38.6, '
@@ -61,13 +62,14 @@ def _private(directory: Path) -> Path:
 
 
 def _ports(settings: LocalSettings) -> Ports:
-    """The ports of this run; says which of the usual ones are somebody else's."""
-    ports = settings.ports()
-    for name, port in dataclasses.asdict(ports).items():
-        usual = getattr(settings, f"{name}_port")
+    """The ports of this run; says which defaults are taken. Raises `PortTaken` for a port that was asked for."""
+    ports = []
+    for name in (f"{field.name}_port" for field in dataclasses.fields(Ports)):
+        usual = getattr(settings, name)
+        ports.append(port := pick(variable(name), usual, name in settings.model_fields_set))
         if port != usual:
-            _say(f"port {usual} is taken by another program: using {port} (FLEET_{name.upper()}_PORT chooses one)")
-    return ports
+            _say(f"port {usual} is taken by another program: using {port} ({variable(name)} chooses one)")
+    return Ports(*ports)
 
 
 @contextlib.contextmanager

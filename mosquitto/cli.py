@@ -14,6 +14,10 @@ from typing import Annotated
 import typer
 
 from bridge.contract import KIND_OF
+from bridge.settings.groups import LogSettings
+from bridge.settings.options import option
+from bridge.settings.provisioning import ProvisioningSettings
+from bridge.startup import configured
 from mosquitto import broker, provisioning, registry
 from mosquitto.broker import BrokerUnreachable
 from mosquitto.device import BadDevice, Device, device, read_csv
@@ -32,7 +36,7 @@ KindOption = StrEnum("KindOption", {name: name for name in KIND_OF})  # type: ig
 """A device's kind on the command line."""
 
 
-DirOption = Annotated[Path, typer.Option("--dir", envvar="FLEET_MOSQUITTO_DIR", help="What `ca init` has made.")]
+DirOption = Annotated[Path, option(ProvisioningSettings, "mosquitto_dir", "--dir")]
 ReloadOption = Annotated[
     str | None,
     typer.Option("--reload-command", help="Tells a broker elsewhere to reload, instead of SIGHUP on this machine."),
@@ -46,11 +50,17 @@ DaysOption = Annotated[int, typer.Option(min=1, help="How long a certificate is 
 PasswordOption = Annotated[
     bool, typer.Option("--password/--cert", help="For devices that cannot do mutual TLS; a certificate otherwise.")
 ]
-_HERE, _LIFE_DAYS = Path(".local/mosquitto"), 5 * 365
+_HERE, _LIFE_DAYS = ProvisioningSettings().mosquitto_dir, 5 * 365
 HostOption = Annotated[
     list[str] | None, typer.Option("--host", help="Name or address of the broker in its certificate; repeatable.")
 ]
 _HOSTS = ["localhost", "127.0.0.1", "::1"]
+
+
+@app.callback()
+def begin() -> None:
+    """Read the settings that every command has."""
+    configured(LogSettings)
 
 
 @ca_app.command("init")

@@ -13,6 +13,8 @@ import typer
 import uvloop
 from rich.console import Console
 
+from bridge.settings.groups import LogSettings
+from bridge.startup import configured
 from simulator import findings
 from simulator.carriers import Route
 from simulator.converters import CONVERTERS
@@ -21,6 +23,7 @@ from simulator.http import UnexpectedAnswer
 from simulator.ledger_reader import DamagedLedger, read_ledger
 from simulator.mqtt import Refused
 from simulator.options import (
+    USUAL,
     ApiKey,
     ApiUrl,
     Assignments,
@@ -28,6 +31,7 @@ from simulator.options import (
     CertFile,
     Connections,
     CountersAsIntervals,
+    DatabaseUrl,
     Fast,
     Fsync,
     HttpBatch,
@@ -62,6 +66,12 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="A simulated 
 Rate = Annotated[float | None, typer.Option(min=0, max=1, rich_help_panel="Faults, as shares of all readings")]
 
 
+@app.callback()
+def begin() -> None:
+    """Read the settings that every command has."""
+    configured(LogSettings)
+
+
 @app.command()
 def run(
     vehicles: Annotated[int, typer.Option(min=0)] = 100,
@@ -74,7 +84,7 @@ def run(
     ] = None,
     name: Name = "",
     prepare: Annotated[bool, typer.Option("--prepare", help="Make all readings before the first is sent.")] = False,
-    mqtt_url: MqttUrl = "mqtt://127.0.0.1:1883",
+    mqtt_url: MqttUrl = USUAL.mqtt_url,
     mqtt_ca_file: CaFile = None,
     mqtt_cert_file: CertFile = None,
     mqtt_key_file: KeyFile = None,
@@ -169,7 +179,7 @@ def replay(
     times: Annotated[Literal["shift", "keep"], typer.Option(help="shift: the newest reading is now.")] = "shift",
     speed: Annotated[float, typer.Option(min=0, help="1: as recorded; 60: an hour a minute; 0: at full speed.")] = 0,
     name: Name = "",
-    mqtt_url: MqttUrl = "mqtt://127.0.0.1:1883",
+    mqtt_url: MqttUrl = USUAL.mqtt_url,
     mqtt_ca_file: CaFile = None,
     mqtt_cert_file: CertFile = None,
     mqtt_key_file: KeyFile = None,
@@ -214,7 +224,7 @@ def replay(
 @app.command()
 def verify(
     ledger: Annotated[Path, typer.Argument(help="A ledger of `run` or `replay`.")],
-    database_url: Annotated[str, typer.Option(envvar="FLEET_DATABASE_URL", help="PostgreSQL, as a libpq URL.")],
+    database_url: DatabaseUrl,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait at most for what may still come.")] = 60,
 ) -> None:
     """Compare a ledger with the database. Exits with 1 when anything differs."""

@@ -7,22 +7,22 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from bridge.settings.options import option
+from bridge.settings.simulator import SimulatorSettings, VerifySettings
 from simulator.carriers import Route, Via
 from simulator.endpoints import Api, broker_of
 from simulator.profiles import PLAIN, REAL, Shares
 
-MqttUrl = Annotated[
-    str, typer.Option(envvar="FLEET_MQTT_URL", help="mqtt[s]://[user:password@]host[:port]", show_envvar=True)
-]
-CaFile = Annotated[
-    str | None, typer.Option(envvar="FLEET_MQTT_CA_FILE", help="CA of the broker's certificate, for mqtts.")
-]
-CertFile = Annotated[
-    str | None, typer.Option(envvar="FLEET_MQTT_CERT_FILE", help="Our own certificate, for mutual TLS.")
-]
-KeyFile = Annotated[str | None, typer.Option(envvar="FLEET_MQTT_KEY_FILE", help="The certificate's private key.")]
-ApiUrl = Annotated[str | None, typer.Option(envvar="FLEET_API_URL", help="The API; without it no assignments.")]
-ApiKey = Annotated[str | None, typer.Option(envvar="FLEET_API_KEY", help="A key of the API.")]
+USUAL = SimulatorSettings()
+"""The defaults of the settings."""
+
+MqttUrl = Annotated[str, option(SimulatorSettings, "mqtt_url")]
+CaFile = Annotated[str | None, option(SimulatorSettings, "mqtt_ca_file")]
+CertFile = Annotated[str | None, option(SimulatorSettings, "mqtt_cert_file")]
+KeyFile = Annotated[str | None, option(SimulatorSettings, "mqtt_key_file")]
+ApiUrl = Annotated[str | None, option(SimulatorSettings, "api_url")]
+ApiKey = Annotated[str | None, option(SimulatorSettings, "api_key")]
+DatabaseUrl = Annotated[str, option(VerifySettings, "database_url")]
 ViaOption = Annotated[Via, typer.Option(help="How readings travel; both: every second connection over HTTP.")]
 Connections = Annotated[int, typer.Option(min=1, max=1000, help="Connections that the devices share.")]
 HttpBatch = Annotated[int, typer.Option(min=1, max=10_000, help="Readings a POST; 1: single readings.")]

@@ -15,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import bridge
 from bridge.service import Bridge
-from bridge.settings import Settings
+from bridge.settings.bridge import BridgeSettings
+from bridge.settings.mqtt import MqttSettings
 from local.ports import free_port
 from local.process import Process
 from tests.until import until
@@ -54,18 +55,18 @@ class Health:
         return 0.0
 
 
-def bridge_settings(mqtt_url: str, database_url: str, **others: object) -> Settings:
-    """Settings for a bridge on a free port."""
+def bridge_settings(mqtt_url: str, database_url: str, **others: object) -> tuple[BridgeSettings, MqttSettings]:
+    """Settings for a bridge on a free port, and of its source."""
     fields = {"bridge_mqtt_url": mqtt_url, "database_url": database_url, "bridge_http_port": free_port(), **others}
-    return Settings.model_validate(fields)
+    return BridgeSettings.model_validate(fields), MqttSettings.model_validate(fields)
 
 
 @contextlib.asynccontextmanager
 async def serving(mqtt_url: str, database_url: str, **others: object) -> AsyncIterator[Health]:
     """A bridge in this event loop, ready; stopped in the end as by SIGTERM."""
-    settings = bridge_settings(mqtt_url, database_url, **others)
+    settings, source = bridge_settings(mqtt_url, database_url, **others)
     health, stop = Health(settings.bridge_http_port), asyncio.Event()
-    running = asyncio.create_task(Bridge(settings).run(stop))
+    running = asyncio.create_task(Bridge(settings, source).run(stop))
     try:
         await until(lambda: running.done() or health.ready())
         yield health

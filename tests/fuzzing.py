@@ -2,5 +2,8 @@
 
 import os
 
-COUNT = int(os.environ.get("FLEET_FUZZ", "3000"))
-SEED = int(os.environ.get("FLEET_FUZZ_SEED", "1"))
+from bridge.settings.development import SuiteSettings
+
+_SETTINGS = SuiteSettings.read(os.environ)
+COUNT = _SETTINGS.fuzz
+SEED = _SETTINGS.fuzz_seed

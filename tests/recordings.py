@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-_FOLDER = Path(os.environ.get("FLEET_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+from bridge.settings.development import SuiteSettings
+
+_FOLDER = SuiteSettings.read(os.environ).test_data or Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def recording(name: str) -> Path:

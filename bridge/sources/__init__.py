@@ -1,15 +1,17 @@
 """Where deliveries come from. A source is one module with a `SOURCE`, and one line in `SOURCES`."""
 
+from typing import Any
+
 from bridge.errors import Misconfigured
 from bridge.sources import mqtt
 from bridge.sources.port import SourceKind
 
-SOURCES: dict[str, SourceKind] = {
+SOURCES: dict[str, SourceKind[Any]] = {
     "mqtt": mqtt.SOURCE,
 }
 
 
-def named(name: str) -> SourceKind:
+def named(name: str) -> SourceKind[Any]:
     """The kind of source of this name. Raises `Misconfigured`."""
     if name not in SOURCES:
         raise Misconfigured(f"FLEET_SOURCE: there is no source {name}; it is one of {', '.join(SOURCES)}")

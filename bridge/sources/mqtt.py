@@ -27,7 +27,7 @@ from bridge.mqtt.codec import refused
 from bridge.mqtt.session import Ended, Event, Messages, PacketTooLarge, Session, WindowFull
 from bridge.mqtt.transport import ConnectionLost, Transport
 from bridge.mqtt.url import Broker, broker_of
-from bridge.settings import Settings
+from bridge.settings.mqtt import MqttSettings
 from bridge.sources.mqtt_arrival import Arrival, Request
 from bridge.sources.mqtt_metrics import MqttMetrics
 from bridge.sources.port import Intake, Open, SourceKind
@@ -49,7 +49,7 @@ _TELEMETRY = [
 _FILTERS = [*_TELEMETRY, mqtt5.TopicFilter(_BROKER_DROPPED, max_qos=mqtt5.QoS.AT_MOST_ONCE)]
 
 
-def _greeting(settings: Settings, broker: Broker) -> mqtt5.ConnectPacket:
+def _greeting(settings: MqttSettings, broker: Broker) -> mqtt5.ConnectPacket:
     """Ask for the durable session, with a window for messages that wait for their commit."""
     return mqtt5.ConnectPacket(
         settings.client_id,
@@ -66,7 +66,7 @@ def _greeting(settings: Settings, broker: Broker) -> mqtt5.ConnectPacket:
 class MqttSource:
     """Keeps one connection to the broker, hands what arrives to the ingest and acknowledges what it has settled."""
 
-    def __init__(self, settings: Settings, intake: Intake, metrics: MqttMetrics) -> None:
+    def __init__(self, settings: MqttSettings, intake: Intake, metrics: MqttMetrics) -> None:
         self._settings = settings
         self._intake = intake
         self._metrics = metrics
@@ -261,9 +261,9 @@ class MqttSource:
             self._transport.abort(reason)
 
 
-def _open(settings: Settings, registry: CollectorRegistry) -> Open:
+def _open(settings: MqttSettings, registry: CollectorRegistry) -> Open:
     metrics = MqttMetrics(registry)
     return lambda intake: MqttSource(settings, intake, metrics)
 
 
-SOURCE = SourceKind(_open)
+SOURCE = SourceKind(MqttSettings, _open)

@@ -6,12 +6,12 @@ batch with its acknowledgement function.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry
 
 from bridge.delivery import Delivery
-from bridge.settings import Settings
+from bridge.settings.group import Group
 
 
 class Intake(Protocol):
@@ -67,10 +67,13 @@ class Source(Protocol):
 
 
 Open = Callable[[Intake], Source]
+S = TypeVar("S", bound=Group)
 
 
-class SourceKind(NamedTuple):
+class SourceKind(NamedTuple, Generic[S]):
     """One kind of source, as `SOURCES` lists it."""
 
-    open: Callable[[Settings, CollectorRegistry], Open]
+    settings: type[S]
+    """What it reads from the environment."""
+    open: Callable[[S, CollectorRegistry], Open]
     """Called once per process, where the metrics are made; what it returns, once for each time this bridge leads."""

@@ -63,6 +63,7 @@ from pathlib import Path
 from bridge.delivery import Settlement, delivery
 from bridge.errors import StoreUnavailable
 from bridge.formats import FORMATS, decode
+from bridge.settings.groups import WindowSettings
 from bridge.sources.port import Intake, SourceKind
 
 
@@ -100,7 +101,7 @@ class Spool:
         self._stopping = True
 
 
-SOURCE = SourceKind(lambda settings, registry: lambda intake: Spool(settings, intake))
+SOURCE = SourceKind(WindowSettings, lambda settings, registry: lambda intake: Spool(settings, intake))
 '''
 
 

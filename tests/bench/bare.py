@@ -15,10 +15,10 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from api.server import configured
-from api.settings import ApiSettings
 from bridge import memory
 from bridge.contract import VEHICLE
 from bridge.reading import Id, Timestamp
+from bridge.settings.api import ApiSettings
 
 _RECEIPT = {"stored": 1, "duplicates": 0, "rejected": []}
 _BODY = b'{"stored":1,"duplicates":0,"rejected":[]}'

@@ -46,7 +46,7 @@ def files(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("name", "reason"), [("missing", MISSING), ("text", NO_CERTIFICATE)])
-@pytest.mark.parametrize("arguments", [BRIDGE, API, SIMULATOR, ("bridge", "migrate"), ("api", "key", "list")])
+@pytest.mark.parametrize("arguments", [BRIDGE, SIMULATOR])
 def test_ca_file_of_no_use_is_named(files: Path, arguments: tuple[str, ...], name: str, reason: str) -> None:
     url = "mqtts://127.0.0.1:1"
     refused = run(arguments, files, MQTT_CA_FILE=files / name, MQTT_URL=url, BRIDGE_MQTT_URL=url)

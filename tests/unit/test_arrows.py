@@ -32,7 +32,21 @@ BRIDGE = {
     "formats.payload formats.port reading",
     "formats.ndjson": "delivery formats.contract_json formats.document formats.element formats.port",
     "formats": "delivery errors formats.contract_json formats.elements formats.ndjson formats.port",
-    "settings": "formats.port",
+    "settings": "",
+    "settings.group": "",
+    "settings.options": "settings.group",
+    "settings.values": "",
+    "settings.groups": "formats.port settings.group settings.values",
+    "settings.bridge": "settings.group settings.groups settings.values",
+    "settings.mqtt": "settings.bridge settings.group settings.groups settings.values",
+    "settings.api": "settings.group settings.groups settings.values",
+    "settings.simulator": "settings.groups settings.mqtt",
+    "settings.provisioning": "settings.groups",
+    "settings.local": "settings.api settings.bridge settings.groups settings.values",
+    "settings.development": "settings.group",
+    "settings.programs": "settings.api settings.bridge settings.development settings.group settings.groups "
+    "settings.local settings.mqtt settings.provisioning settings.simulator",
+    "settings.names": "settings.programs",
     "metrics": "delivery errors reading",
     "ingest": "batch delivery errors metrics reject_rate",
     "store": "",
@@ -53,15 +67,16 @@ BRIDGE = {
     "mqtt.codec": "",
     "mqtt.session": "mqtt.codec",
     "mqtt.transport": "mqtt.session mqtt.url",
-    "sources.port": "delivery settings",
+    "sources.port": "delivery settings.group",
     "sources.mqtt_arrival": "delivery",
     "sources.mqtt_metrics": "",
     "sources.mqtt": "connect_rate contract delivery errors formats formats.port mqtt.codec mqtt.session "
-    "mqtt.transport mqtt.url settings sources.mqtt_arrival sources.mqtt_metrics sources.port",
+    "mqtt.transport mqtt.url settings.mqtt sources.mqtt_arrival sources.mqtt_metrics sources.port",
     "sources": "errors sources.mqtt sources.port",
-    "service": "errors health ingest metrics settings sources sources.port store.postgres",
-    "startup": "logs settings",
-    "cli": "errors memory rejects service settings startup store.database_errors store.migrate store.postgres",
+    "service": "errors health ingest metrics settings.bridge settings.group sources sources.port store.postgres",
+    "startup": "logs settings.group settings.groups",
+    "cli": "errors memory rejects service settings.bridge settings.groups sources startup store.database_errors "
+    "store.migrate store.postgres",
     "__main__": "cli memory",
 }
 """What each module imports of the bridge. `store` and `sources` never import each other."""
@@ -74,7 +89,8 @@ OUTSIDE = {
     "local": {"bridge", "api", "simulator", "mosquitto"},
 }
 SIMULATOR_KNOWS = {
-    *(f"bridge.{name}" for name in ("contract", "reading", "errors", "memory")),
+    *(f"bridge.{name}" for name in ("contract", "reading", "errors", "memory", "startup")),
+    *(f"bridge.settings.{name}" for name in ("groups", "options", "simulator")),
     *(f"bridge.formats.{name}" for name in ("contract_json", "payload", "port")),
     *(f"bridge.mqtt.{name}" for name in ("url", "codec", "session", "transport")),
 }

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from bridge.settings import Settings
+from bridge.settings.group import variable
+from bridge.settings.local import ComposeSettings
 from local import secrets
 from local.postgres import LOGINS, SETTINGS
 
@@ -63,10 +65,15 @@ def test_service_restarts_and_has_a_health_check_where_it_serves(service: str) -
     assert ("healthcheck" in SERVICES[service]) == ("ports" in SERVICES[service])
 
 
-def test_published_ports_are_the_settings_defaults() -> None:
+def test_variables_and_their_defaults_are_the_settings() -> None:
+    used = set(re.findall(r"\$\{(\w+):-([^}]*)\}", (ROOT / "docker-compose.yml").read_text()))
+    assert used == {(variable(name), str(field.default)) for name, field in ComposeSettings.model_fields.items()}
+
+
+def test_published_ports_are_those_on_which_the_programs_listen() -> None:
     for service, setting in (("api", "http_port"), ("bridge", "bridge_http_port")):
-        default = Settings.model_fields[setting].default
-        assert SERVICES[service]["ports"] == [f"127.0.0.1:${{FLEET_{setting.upper()}:-{default}}}:{default}"]
+        default = ComposeSettings.model_fields[setting].default
+        assert SERVICES[service]["ports"] == [f"127.0.0.1:${{{variable(setting)}:-{default}}}:{default}"]
 
 
 def test_secrets_command_makes_every_file_that_compose_mounts(tmp_path: Path) -> None:

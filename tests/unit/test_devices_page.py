@@ -11,7 +11,7 @@ from bridge.contract import KINDS, Kind
 from bridge.formats.extra import MAX_BYTES, MAX_DEPTH, MAX_FIELDS
 from bridge.formats.port import MAX_READINGS_PER_BODY, MAX_READINGS_PER_MESSAGE
 from bridge.reading import WarningCode
-from bridge.settings import Settings
+from bridge.settings.groups import WindowSettings
 from local import contract_page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,7 +57,7 @@ def test_command_renews_the_page(tmp_path: Path) -> None:
 
 def test_numbers_of_the_page_are_those_of_the_code() -> None:
     text = " ".join(PAGE.split())
-    settings = Settings.model_fields
+    settings = WindowSettings.model_fields
     assert f"up to {MAX_FIELDS} fields, {MAX_BYTES // 1024} KiB of JSON together, {MAX_DEPTH} levels" in text
     assert (
         f"up to {MAX_READINGS_PER_MESSAGE:,} readings of the device in a message ({MAX_READINGS_PER_BODY:,} of" in text

@@ -1,63 +1,96 @@
-"""A setting that is wrong stops the start with its name and the reason."""
+"""A program reads the settings that it composes: a wrong one of them is named, any other does not matter."""
 
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from bridge.settings import Settings
+from bridge.settings.api import ApiSettings
+from bridge.settings.bridge import BridgeSettings
+from bridge.settings.group import Group, problems, variable
+from bridge.settings.mqtt import MqttSettings
+from bridge.settings.names import known
+from bridge.settings.programs import PROGRAMS
+from bridge.sources import SOURCES
 from mosquitto import authority
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("kind", "name", "value"),
     [
-        ("batch_size", "many"),
-        ("bridge_name", "a/b"),
-        ("bridge_client_id", "a b"),
-        ("bridge_http_port", "70000"),
-        ("log_level", "loud"),
-        ("receive_maximum", "0"),
-        ("receive_maximum", "65536"),
-        ("stall_s", "0"),
-        ("bridge_mqtt_url", "http://127.0.0.1"),
-        ("bridge_mqtt_url", "127.0.0.1:1884"),
-        ("bridge_mqtt_url", "mqtt://"),
-        ("bridge_mqtt_url", "mqtt://127.0.0.1:port"),
-        ("bridge_mqtt_url", "mqtt://127.0.0.1:70000"),
-        ("mqtt_ca_file", "/nowhere/ca.pem"),
-        ("mqtt_ca_file", __file__),
-        ("mqtt_ca_file", "/"),
-        ("database_url", "postgresql://db.example/fleet?sslmode=verify-full&sslrootcert=/nowhere/ca.pem"),
-        ("database_url", f"postgresql://db.example/fleet?sslmode=verify-full&sslrootcert={__file__}"),
-        ("database_url", "nonsense"),
-        ("database_url", "mysql://127.0.0.1/fleet"),
-        ("database_url", "postgresql://127.0.0.1:port/fleet"),
-        ("database_url", "postgresql://one:5432,two:port/fleet"),
+        (BridgeSettings, "batch_size", "many"),
+        (BridgeSettings, "bridge_name", "a/b"),
+        (BridgeSettings, "bridge_http_port", "70000"),
+        (BridgeSettings, "log_level", "loud"),
+        (BridgeSettings, "stall_s", "0"),
+        (BridgeSettings, "database_url", "postgresql://x/fleet?sslmode=verify-full&sslrootcert=/nowhere/ca.pem"),
+        (BridgeSettings, "database_url", f"postgresql://x/fleet?sslmode=verify-full&sslrootcert={__file__}"),
+        (BridgeSettings, "database_url", "nonsense"),
+        (BridgeSettings, "database_url", "mysql://127.0.0.1/fleet"),
+        (BridgeSettings, "database_url", "postgresql://127.0.0.1:port/fleet"),
+        (BridgeSettings, "database_url", "postgresql://one:5432,two:port/fleet"),
+        (MqttSettings, "bridge_client_id", "a b"),
+        (MqttSettings, "receive_maximum", "0"),
+        (MqttSettings, "receive_maximum", "65536"),
+        (MqttSettings, "bridge_mqtt_url", "http://127.0.0.1"),
+        (MqttSettings, "bridge_mqtt_url", "127.0.0.1:1884"),
+        (MqttSettings, "bridge_mqtt_url", "mqtt://"),
+        (MqttSettings, "bridge_mqtt_url", "mqtt://127.0.0.1:port"),
+        (MqttSettings, "bridge_mqtt_url", "mqtt://127.0.0.1:70000"),
+        (MqttSettings, "mqtt_ca_file", "/nowhere/ca.pem"),
+        (MqttSettings, "mqtt_ca_file", __file__),
+        (MqttSettings, "mqtt_ca_file", "/"),
+        (ApiSettings, "http_read_connections", "0"),
     ],
 )
-def test_wrong_setting_is_refused_by_its_name(name: str, value: str) -> None:
-    with pytest.raises(ValidationError) as refusal:
-        Settings.model_validate({name: value})
-    assert [problem["loc"] for problem in refusal.value.errors()] == [(name,)]
+def test_wrong_setting_is_refused_by_its_name(kind: type[Group], name: str, value: str) -> None:
+    assert refusal(kind, {variable(name): value}).startswith(f"{variable(name)}: ")
+
+
+def refusal(kind: type[Group], environ: dict[str, str]) -> str:
+    """What a program says of this environment; a line."""
+    with pytest.raises(ValidationError) as raised:
+        kind.read(environ)
+    said = problems(raised.value)
+    assert len(said.splitlines()) == 1
+    return said
 
 
 def test_certificate_of_a_ca_is_taken(tmp_path: Path) -> None:
     ca = tmp_path / "ca.crt"
     ca.write_bytes(authority.create()[1])
     url = f"postgresql://db.example/fleet?sslmode=verify-full&sslrootcert={ca}"
-    assert Settings.model_validate({"mqtt_ca_file": str(ca), "database_url": url}).mqtt_ca_file == ca
+    assert MqttSettings.read({"FLEET_MQTT_CA_FILE": str(ca)}).mqtt_ca_file == ca
+    assert BridgeSettings.read({"FLEET_DATABASE_URL": url}).database_url == url
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("kind", "name", "value"),
     [
-        ("bridge_mqtt_url", "mqtts://user:p%40ss@broker.example"),
-        ("bridge_mqtt_url", "mqtt://[::1]:1884"),
-        ("database_url", "postgres://fleet:secret@[::1]:5432/fleet"),
-        ("database_url", "postgresql://fleet@one:5432,two:5433/fleet?target_session_attrs=read-write"),
-        ("database_url", "postgresql:///fleet?host=/run/postgresql"),
+        (MqttSettings, "bridge_mqtt_url", "mqtts://user:p%40ss@broker.example"),
+        (MqttSettings, "bridge_mqtt_url", "mqtt://[::1]:1884"),
+        (BridgeSettings, "database_url", "postgres://fleet:secret@[::1]:5432/fleet"),
+        (BridgeSettings, "database_url", "postgresql://fleet@one:5432,two:5433/fleet?target_session_attrs=read-write"),
+        (BridgeSettings, "database_url", "postgresql:///fleet?host=/run/postgresql"),
     ],
 )
-def test_right_setting_is_taken(name: str, value: object) -> None:
-    assert getattr(Settings.model_validate({name: value}), name) == value
+def test_right_setting_is_taken(kind: type[Group], name: str, value: str) -> None:
+    assert getattr(kind.read({variable(name): value}), name) == value
+    assert getattr(kind.read({variable(name).lower(): value}), name) == value
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_setting_of_another_program_never_stops_a_program(program: str) -> None:
+    for kind in PROGRAMS[program]:
+        foreign = known() - kind.model_fields.keys()
+        assert kind.read({variable(name): "\x00 wrong everywhere" for name in foreign}) == kind()
+
+
+def test_settings_of_every_source_are_those_of_the_program() -> None:
+    assert {kind.settings for kind in SOURCES.values()} == set(PROGRAMS["bridge run"]) - {BridgeSettings}
+
+
+def test_bridge_and_its_source_compose_apart() -> None:
+    shared = BridgeSettings.model_fields.keys() & MqttSettings.model_fields.keys()
+    assert shared == {"bridge_name", "stall_s"}
+    assert {"bridge_mqtt_url", "mqtt_ca_file"} <= MqttSettings.model_fields.keys()

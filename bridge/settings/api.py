@@ -1,0 +1,124 @@
+"""What `python -m api run` reads."""
+
+import ssl
+from pathlib import Path
+from typing import ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from bridge.settings.group import Group
+from bridge.settings.groups import BatchSettings, LogSettings, WindowSettings, WriterSettings
+from bridge.settings.values import Port
+
+
+class ApiPortSettings(Group):
+    """The port of the API, which others need to know too."""
+
+    title: ClassVar[str] = "HTTP"
+
+    http_port: Port = Field(default=8000, description="Port of the API.")
+
+
+class HttpSettings(ApiPortSettings):
+    """The HTTP server: its address and its limits."""
+
+    http_host: str = Field(default="127.0.0.1", description="Address on which the API listens.")
+    http_connections: int = Field(
+        default=4_000, ge=1, description="Maximum number of client connections; further ones get 503 and are closed."
+    )
+    http_head_timeout_s: float = Field(
+        default=10.0, gt=0, description="Maximum time until a request's head has arrived; then the connection is cut."
+    )
+    http_head_bytes: int = Field(
+        default=16_384, ge=1_024, description="Maximum size of a request line with its headers."
+    )
+    http_body_timeout_s: float = Field(
+        default=20.0, gt=0, description="Maximum time until a request's body has arrived; then it gets 408."
+    )
+    http_body_budget_mib: int = Field(
+        default=256, ge=8, description="Memory for request bodies; requests beyond it get 503 and Retry-After."
+    )
+    http_request_timeout_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="Maximum time until an answer is sent or begins to stream, and for each piece of a stream.",
+    )
+    http_keep_alive_s: int = Field(default=30, ge=1, description="Time after which an idle connection is closed.")
+    http_shutdown_s: int = Field(default=30, ge=1, description="Maximum time for the requests in flight after SIGTERM.")
+    rate_limit_per_s: float = Field(
+        default=10_000.0, gt=0, description="Sustained requests per second of one key; requests beyond it get 429."
+    )
+    rate_limit_burst: int = Field(default=20_000, ge=1, description="Requests that one key may send at once.")
+    cors_origins: str = Field(
+        default="", description="Origins from which browsers may call, separated by commas; none when empty."
+    )
+
+
+class QuerySettings(Group):
+    """What is read from the database for an answer."""
+
+    title: ClassVar[str] = "Queries"
+
+    http_read_connections: int = Field(default=8, ge=1, description="Maximum number of connections for queries.")
+    http_read_timeout_s: float = Field(
+        default=10.0, gt=0, description="Maximum time of a database query; then the request gets 503."
+    )
+    range_limit_days: float = Field(
+        default=92.0, gt=0, description="Maximum period of one history or analytics request."
+    )
+
+
+class TlsSettings(Group):
+    """The certificate of the API."""
+
+    title: ClassVar[str] = "HTTP"
+
+    tls_cert_file: Path | None = Field(default=None, description="Certificate chain of the API (PEM); enables TLS.")
+    tls_key_file: Path | None = Field(default=None, description="Private key of the certificate (PEM).")
+
+    @model_validator(mode="after")
+    def _key_with_certificate(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("FLEET_TLS_CERT_FILE and FLEET_TLS_KEY_FILE belong together")
+        return self
+
+    @model_validator(mode="after")
+    def _certificate_that_can_be_used(self) -> Self:
+        if self.tls_cert_file is not None and self.tls_key_file is not None:
+            for name, path in (("CERT", self.tls_cert_file), ("KEY", self.tls_key_file)):
+                _refuse_unreadable(f"FLEET_TLS_{name}_FILE", path)
+            try:
+                # The empty password: OpenSSL would ask the terminal for that of an encrypted key.
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.tls_cert_file, self.tls_key_file, "")
+            except ssl.SSLError as error:
+                given = f"{self.tls_cert_file} and {self.tls_key_file}"
+                reason = error.reason or "no certificate, or no key that is not encrypted"
+                message = f"FLEET_TLS_CERT_FILE, FLEET_TLS_KEY_FILE: {given} are no certificate and its key ({reason})"
+                raise ValueError(message) from None
+        return self
+
+
+class HttpBatchSettings(BatchSettings):
+    """The batches of the API, where a client waits for the commit."""
+
+    http_batch_age_ms: int = Field(
+        default=2, ge=0, description="API: maximum time in ms a reading waits for its batch to fill."
+    )
+    http_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        description="API: maximum time until the readings of a request are committed; then it gets 503.",
+    )
+
+
+class ApiSettings(
+    TlsSettings, HttpSettings, QuerySettings, WindowSettings, HttpBatchSettings, WriterSettings, LogSettings
+):
+    """Of `api run`."""
+
+
+def _refuse_unreadable(setting: str, path: Path) -> None:
+    try:
+        path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{setting}: {path} cannot be read: {error.strerror}") from None

@@ -1,0 +1,69 @@
+"""What `python -m bridge run` and `python -m bridge rejected replay` read; the settings of a source are its own."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from bridge.settings.group import Group
+from bridge.settings.groups import AdministrationSettings, BatchSettings, LogSettings, WindowSettings, WriterSettings
+from bridge.settings.values import Port
+
+
+class InstanceSettings(Group):
+    """What the bridge and its source both need to know of the bridge."""
+
+    title: ClassVar[str] = "Bridge"
+
+    bridge_name: str = Field(
+        default="main",
+        pattern=r"^[A-Za-z0-9_-]{1,40}$",
+        description="Names the MQTT session and the lock; of two bridges with one name the second stands by.",
+    )
+    stall_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="Maximum time without a commit while readings wait; then the bridge is not ready and the source "
+        "reconnects.",
+    )
+
+
+class SourceSettings(Group):
+    """Where the bridge reads from."""
+
+    title: ClassVar[str] = "Bridge"
+
+    source: str = Field(default="mqtt", description="The kind of source that the bridge reads messages from.")
+
+
+class HealthPortSettings(Group):
+    """The port of the bridge's health and metrics, which others need to know too."""
+
+    title: ClassVar[str] = "Bridge"
+
+    bridge_http_port: Port = Field(default=9100, description="Port of the bridge's health and metrics.")
+
+
+class HealthSettings(HealthPortSettings):
+    """Where the bridge serves health and metrics."""
+
+    bridge_http_host: str = Field(
+        default="127.0.0.1", description="Address on which the bridge serves health and metrics."
+    )
+
+
+class BridgeBatchSettings(BatchSettings):
+    """The batches of the bridge."""
+
+    batch_age_ms: int = Field(
+        default=15, ge=0, description="Bridge: maximum time in ms a reading waits for its batch to fill."
+    )
+
+
+class BridgeSettings(
+    HealthSettings, SourceSettings, InstanceSettings, BridgeBatchSettings, WriterSettings, LogSettings
+):
+    """Of `bridge run`, without those of its source."""
+
+
+class ReplaySettings(AdministrationSettings, WindowSettings):
+    """Of `bridge rejected replay`."""

@@ -1,0 +1,88 @@
+"""The groups that several programs read."""
+
+from datetime import timedelta
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from bridge.formats.port import AcceptedWindow
+from bridge.settings.group import Group
+from bridge.settings.values import DatabaseUrl
+
+
+class LogSettings(Group):
+    """Logs, always on stderr."""
+
+    title: ClassVar[str] = "Logs"
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe level that is logged."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="Format of the log; auto: console on a terminal, JSON elsewhere."
+    )
+
+
+class DatabaseSettings(Group):
+    """Where PostgreSQL is."""
+
+    title: ClassVar[str] = "Database"
+
+    database_url: DatabaseUrl = Field(
+        default="postgresql://fleet@127.0.0.1:5432/fleet", description="PostgreSQL, as a libpq URL."
+    )
+
+
+class AdministrationSettings(LogSettings, DatabaseSettings):
+    """Of a command that asks or changes the database and ends."""
+
+
+class WindowSettings(Group):
+    """Which device times are accepted."""
+
+    title: ClassVar[str] = "Accepted times"
+
+    past_limit_days: float = Field(default=90.0, gt=0, description="Readings with an older timestamp are rejected.")
+    future_limit_s: float = Field(
+        default=300.0, ge=0, description="Readings with a timestamp further in the future are rejected."
+    )
+
+    @property
+    def accepted_window(self) -> AcceptedWindow:
+        """The range of accepted times around the current time."""
+        return AcceptedWindow(timedelta(days=self.past_limit_days), timedelta(seconds=self.future_limit_s))
+
+
+class WriterSettings(DatabaseSettings):
+    """How readings are written."""
+
+    title: ClassVar[str] = "Writer"
+
+    command_timeout_s: float = Field(
+        default=30.0, gt=0, description="Maximum time of one database command of the writer; then the write has failed."
+    )
+    partitions_ahead_days: int = Field(
+        default=3, ge=0, description="Days before its first reading that a daily partition is created."
+    )
+    reading_interval_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="Expected time between two readings of a device that declares none; coverage is computed with it.",
+    )
+
+
+class BatchSettings(Group):
+    """How readings are collected into transactions."""
+
+    title: ClassVar[str] = "Batches"
+
+    batch_size: int = Field(
+        default=5_000,
+        ge=1,
+        description="Maximum number of readings in one transaction; more than 1 KiB counts as one for each KiB.",
+    )
+    capacity: int = Field(
+        default=40_000,
+        ge=1,
+        description="Readings in memory at which the bridge stops reading from its sockets and the API answers 503.",
+    )

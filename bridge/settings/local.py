@@ -1,0 +1,39 @@
+"""What `make up` and docker-compose.yml read."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from bridge.settings.api import ApiPortSettings
+from bridge.settings.bridge import HealthPortSettings
+from bridge.settings.groups import LogSettings
+from bridge.settings.values import Port
+
+
+class PlatformPortSettings(ApiPortSettings, HealthPortSettings):
+    """The ports on the loopback interface of the whole platform."""
+
+    title: ClassVar[str] = "The platform on one machine"
+
+    mqtt_port: Port = Field(default=1883, description="Port of the broker's listener for gateways (plain text).")
+    mqtt_tls_port: Port = Field(default=8883, description="Port of the broker's listener for certificates.")
+    mqtt_password_port: Port = Field(default=8884, description="Port of the broker's listener for passwords, in TLS.")
+    postgres_port: Port = Field(default=5432, description="Port of PostgreSQL.")
+
+
+class LocalSettings(PlatformPortSettings, LogSettings):
+    """Of `make up`. A port that is left to its default gives way to a free one when it is taken."""
+
+    local_dir: Path = Field(default=Path(".local"), description="Private directory: data, logs, secrets.")
+    sim_vehicles: int = Field(
+        default=20, ge=0, description="Vehicles that are simulated, each with a meter; 0: no simulator."
+    )
+
+
+class ComposeSettings(PlatformPortSettings):
+    """Of docker-compose.yml."""
+
+    postgres_shared_buffers: str = Field(
+        default="512MB", description="`shared_buffers` of PostgreSQL; a quarter of the memory is usual."
+    )

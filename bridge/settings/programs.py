@@ -1,0 +1,34 @@
+"""Which program reads which settings."""
+
+from collections.abc import Mapping
+
+from bridge.settings.api import ApiSettings
+from bridge.settings.bridge import BridgeSettings, ReplaySettings
+from bridge.settings.development import SuiteSettings
+from bridge.settings.group import Group
+from bridge.settings.groups import AdministrationSettings, LogSettings
+from bridge.settings.local import ComposeSettings, LocalSettings
+from bridge.settings.mqtt import MqttSettings
+from bridge.settings.provisioning import ProvisioningSettings
+from bridge.settings.simulator import SimulatorSettings, VerifySettings
+
+Programs = Mapping[str, tuple[type[Group], ...]]
+
+PROGRAMS: Programs = {
+    "bridge run": (BridgeSettings, MqttSettings),
+    "bridge rejected replay": (ReplaySettings,),
+    "bridge migrate": (AdministrationSettings,),
+    "bridge rejected list": (AdministrationSettings,),
+    "bridge rejected show": (AdministrationSettings,),
+    "api run": (ApiSettings,),
+    "api key": (AdministrationSettings,),
+    "api openapi": (LogSettings,),
+    "simulator run": (SimulatorSettings,),
+    "simulator replay": (SimulatorSettings,),
+    "simulator verify": (VerifySettings,),
+    "mosquitto ca": (LogSettings,),
+    "mosquitto device": (ProvisioningSettings,),
+    "make up": (LocalSettings,),
+    "docker compose": (ComposeSettings,),
+    "tests": (SuiteSettings,),
+}

@@ -1,0 +1,27 @@
+"""What `python -m simulator` reads; options of the same names override it."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from bridge.settings.groups import AdministrationSettings, LogSettings
+from bridge.settings.mqtt import BrokerCaSettings
+
+
+class SimulatorSettings(LogSettings, BrokerCaSettings):
+    """Of `simulator run` and `simulator replay`."""
+
+    title: ClassVar[str] = "Simulator and clients"
+
+    mqtt_url: str = Field(
+        default="mqtt://127.0.0.1:1883",
+        description="The broker's listener for devices: mqtt[s]://[user:password@]host[:port].",
+    )
+    mqtt_cert_file: str | None = Field(default=None, description="Certificate of the client (PEM), for mutual TLS.")
+    mqtt_key_file: str | None = Field(default=None, description="Private key of the client's certificate (PEM).")
+    api_url: str | None = Field(default=None, description="URL of the API; meters are not assigned when unset.")
+    api_key: str | None = Field(default=None, description="Key for the API.")
+
+
+class VerifySettings(AdministrationSettings):
+    """Of `simulator verify`."""

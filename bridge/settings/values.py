@@ -1,0 +1,42 @@
+"""Types of settings: URLs, files and ports that are checked when they are read."""
+
+import ssl
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import AfterValidator, Field
+
+
+def _mqtt_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.port == 0:
+        raise ValueError("has the form mqtt[s]://[user:password@]host[:port]")
+    return url
+
+
+def _database_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("postgresql", "postgres"):
+        raise ValueError("has the form postgresql://[user:password@]host[:port][,...]/database")
+    for host in parts.netloc.rpartition("@")[2].split(","):
+        _ = urlsplit(f"//{host}").port  # raises when it is no port
+    for ca_file in parse_qs(parts.query).get("sslrootcert", []):
+        _ca_file(Path(ca_file))
+    return url
+
+
+def _ca_file(path: Path) -> Path:
+    try:
+        ssl.create_default_context(cafile=path)
+    except ssl.SSLError:
+        raise ValueError(f"{path} holds no certificate (PEM)") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    return path
+
+
+MqttUrl = Annotated[str, AfterValidator(_mqtt_url)]
+DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
+CaFile = Annotated[Path, AfterValidator(_ca_file)]
+Port = Annotated[int, Field(ge=1, le=65535)]
