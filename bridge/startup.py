@@ -1,23 +1,31 @@
-"""How every program of ours starts: its settings, and the logs as they say."""
+"""How every program of ours starts: its settings, logs as they say, and warnings of variables that are not used."""
 
 import os
 import sys
+from collections.abc import Collection
 from typing import TypeVar
 
+import structlog
 from pydantic import ValidationError
 
 from bridge import logs
-from bridge.settings.group import Group, problems
+from bridge.settings.group import Group, problems, settings_in, variable
 from bridge.settings.groups import LogSettings
 
 S = TypeVar("S", bound=LogSettings)
 G = TypeVar("G", bound=Group)
 
+log = structlog.get_logger(__name__)
+
 
 def configured(kind: type[S]) -> S:
-    """The settings from the environment, and the logs as they say. Ends the program with 2, a line for each problem."""
+    """The settings from the environment, and the logs as they say. Ends the program with 2, a line for each problem.
+
+    Warns of variables that no program reads.
+    """
     settings = read(kind)
     logs.configure(settings.log_level, settings.log_format)
+    _warn(settings_in(os.environ).keys(), kind.model_fields.keys())
     return settings
 
 
@@ -28,3 +36,12 @@ def read(kind: type[G]) -> G:
     except ValidationError as error:
         sys.stderr.write(f"{problems(error)}\n")
         raise SystemExit(2) from None
+
+
+def _warn(given: Collection[str], own: Collection[str]) -> None:
+    if foreign := set(given) - set(own):
+        from bridge.settings.names import known, nearest  # here, because it loads the settings of every program
+
+        for name in sorted(foreign - known()):
+            similar = nearest(name)
+            log.warning("unknown setting", setting=variable(name), nearest=similar and variable(similar))

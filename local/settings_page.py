@@ -12,7 +12,8 @@ _HEAD = """# Settings
 
 Every setting is an environment variable that is read once, when a program starts. If one that the program reads is
 wrong, the program ends with exit code 2 and names the variable and the reason; settings of other programs do not stop
-it. `make up` passes its environment on to the programs that it starts.
+it. For a `FLEET_` variable that no program reads there is a warning in the log (`unknown setting`) with the most
+similar known name. `make up` passes its environment on to the programs that it starts.
 """
 _TABLE = "\n## {title}\n\n| variable | default | unit, limits | meaning | read by |\n|---|---|---|---|---|\n"
 _UNITS = {"ms": "ms", "s": "s", "days": "days", "bytes": "bytes", "mib": "MiB"}

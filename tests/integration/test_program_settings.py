@@ -1,5 +1,6 @@
 """Programs as processes: what they say of their environment at the start."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,10 @@ PROGRAMS = [
     ("bridge", "migrate"),
     ("bridge", "rejected", "list"),
     ("api", "key", "list"),
+    ("api", "openapi"),
+    ("simulator", "verify", "missing"),
+    ("mosquitto", "device", "list", "--dir=devices"),
+    ("local", "settings", "page.md"),
 ]
 
 
@@ -24,7 +29,34 @@ def run(directory: Path, *arguments: str, **settings: object) -> "subprocess.Com
     return subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, check=False, timeout=60)
 
 
+def warnings(program: "subprocess.CompletedProcess[str]") -> list[tuple[str, str, str | None]]:
+    """Event, setting and the nearest known name of each warning."""
+    events = [json.loads(line) for line in program.stderr.splitlines() if line.startswith("{")]
+    return [
+        (event["event"], event["setting"], event["nearest"])
+        for event in events
+        if event["level"] == "warning" and "setting" in event
+    ]
+
+
 @pytest.mark.parametrize("program", PROGRAMS, ids=" ".join)
+def test_every_program_warns_of_names_that_no_program_reads(tmp_path: Path, program: tuple[str, ...]) -> None:
+    (tmp_path / "devices").mkdir()
+    of_others = {
+        "local_dir": "x",
+        "postgres_shared_buffers": "1GB",
+        "mosquitto_dir": "x",
+        "fuzz": "1",
+        "http_port": "9",
+    }
+    said = run(tmp_path, *program, http_prot="1", qqqq="1", **of_others)
+    assert warnings(said) == [
+        ("unknown setting", "FLEET_HTTP_PROT", "FLEET_HTTP_PORT"),
+        ("unknown setting", "FLEET_QQQQ", None),
+    ]
+
+
+@pytest.mark.parametrize("program", PROGRAMS[:3], ids=" ".join)
 def test_wrong_settings_of_the_services_do_not_stop_a_command(tmp_path: Path, program: tuple[str, ...]) -> None:
     of_services = {"bridge_mqtt_url": "x", "mqtt_ca_file": "/nowhere", "http_port": "x", "batch_size": "x"}
     said = run(tmp_path, *program, tls_cert_file="/nowhere", **of_services)

@@ -74,7 +74,7 @@ BRIDGE = {
     "mqtt.transport mqtt.url settings.mqtt sources.mqtt_arrival sources.mqtt_metrics sources.port",
     "sources": "errors sources.mqtt sources.port",
     "service": "errors health ingest metrics settings.bridge settings.group sources sources.port store.postgres",
-    "startup": "logs settings.group settings.groups",
+    "startup": "logs settings.group settings.groups settings.names",
     "cli": "errors memory rejects service settings.bridge settings.groups sources startup store.database_errors "
     "store.migrate store.postgres",
     "__main__": "cli memory",

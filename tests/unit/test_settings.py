@@ -9,7 +9,7 @@ from bridge.settings.api import ApiSettings
 from bridge.settings.bridge import BridgeSettings
 from bridge.settings.group import Group, problems, variable
 from bridge.settings.mqtt import MqttSettings
-from bridge.settings.names import known
+from bridge.settings.names import known, nearest
 from bridge.settings.programs import PROGRAMS
 from bridge.sources import SOURCES
 from mosquitto import authority
@@ -94,3 +94,11 @@ def test_bridge_and_its_source_compose_apart() -> None:
     shared = BridgeSettings.model_fields.keys() & MqttSettings.model_fields.keys()
     assert shared == {"bridge_name", "stall_s"}
     assert {"bridge_mqtt_url", "mqtt_ca_file"} <= MqttSettings.model_fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("mistyped", "meant"),
+    [("batchsize", "batch_size"), ("htp_port", "http_port"), ("mosquito_dir", "mosquitto_dir"), ("zzzzzzzz", None)],
+)
+def test_nearest_known_name_is_found(mistyped: str, meant: str | None) -> None:
+    assert nearest(mistyped) == meant
