@@ -140,7 +140,7 @@ def _store(settings: ApiSettings) -> PostgresStore:
     return PostgresStore(
         settings.database_url,
         source="http",
-        command_timeout_s=settings.command_timeout_s,
+        command_timeout_s=settings.write_timeout_s,
         partitions_ahead_days=settings.partitions_ahead_days,
         interval_s=settings.reading_interval_s,
     )
@@ -158,10 +158,10 @@ def _ingest(settings: ApiSettings, store: PostgresStore, registry: CollectorRegi
     return Ingest(
         store,
         batch_size=settings.batch_size,
-        batch_age_s=settings.http_batch_age_ms / 1000,
-        capacity=settings.capacity,
+        batch_age_s=settings.http_batch_wait_ms / 1000,
+        capacity=settings.buffer_capacity,
         metrics=IngestMetrics(registry),
-        give_up_after_s=settings.http_timeout_s,
+        give_up_after_s=settings.commit_timeout_s,
     )
 
 

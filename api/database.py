@@ -37,9 +37,9 @@ async def open_pool(settings: ApiSettings) -> Pool:
     return await asyncpg.create_pool(
         settings.database_url,
         min_size=0,
-        max_size=settings.http_read_connections,
-        timeout=settings.http_read_timeout_s,
-        command_timeout=settings.http_read_timeout_s,
+        max_size=settings.query_pool_size,
+        timeout=settings.query_timeout_s,
+        command_timeout=settings.query_timeout_s,
         server_settings=SESSION,
         statement_cache_size=_STATEMENTS,
         target_session_attrs=SessionAttribute.read_write,

@@ -37,7 +37,7 @@ class IngestDoor:
     def __init__(self, settings: ApiSettings, ingest: Ingest, budget: BodyBudget) -> None:
         self._ingest = ingest
         self._window = settings.accepted_window
-        self._commit_timeout_s = settings.http_timeout_s
+        self._commit_timeout_s = settings.commit_timeout_s
         self._body_timeout_s = settings.http_body_timeout_s
         self._budget = budget
         self._one_large = asyncio.Lock()

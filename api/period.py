@@ -73,8 +73,8 @@ async def _period(
         raise invalid("to", "there is no day before it") from None
     if start >= end:
         raise invalid("from", f"{format_timestamp(start)} is not before to, {format_timestamp(end)}")
-    if end - start > timedelta(days=services.settings.range_limit_days):
-        raise invalid("from", f"the period is longer than {services.settings.range_limit_days:g} days")
+    if end - start > timedelta(days=services.settings.query_range_limit_days):
+        raise invalid("from", f"the period is longer than {services.settings.query_range_limit_days:g} days")
     return Period(start, end)
 
 

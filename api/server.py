@@ -43,7 +43,7 @@ async def serve(settings: ApiSettings) -> None:
 
 def configured(settings: ApiSettings, app: ASGIApp) -> uvicorn.Config:
     """How uvicorn serves an application of ours."""
-    limits = Limits(settings.http_connections, settings.http_head_timeout_s, settings.http_head_bytes)
+    limits = Limits(settings.http_max_connections, settings.http_head_timeout_s, settings.http_head_max_bytes)
     return uvicorn.Config(
         app,
         host=settings.http_host,
@@ -58,7 +58,7 @@ def configured(settings: ApiSettings, app: ASGIApp) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=settings.http_keep_alive_s,
-        timeout_graceful_shutdown=settings.http_shutdown_s,
+        timeout_graceful_shutdown=settings.http_shutdown_timeout_s,
         ssl_certfile=settings.tls_cert_file,
         ssl_keyfile=settings.tls_key_file,
     )

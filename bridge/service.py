@@ -42,7 +42,7 @@ class Bridge:
             settings.database_url,
             source=settings.source,
             lock_name=settings.bridge_name,
-            command_timeout_s=settings.command_timeout_s,
+            command_timeout_s=settings.write_timeout_s,
             partitions_ahead_days=settings.partitions_ahead_days,
             interval_s=settings.reading_interval_s,
         )
@@ -83,8 +83,8 @@ class Bridge:
         self._ingest = ingest = Ingest(
             self._store,
             batch_size=settings.batch_size,
-            batch_age_s=settings.batch_age_ms / 1000,
-            capacity=settings.capacity,
+            batch_age_s=settings.batch_wait_ms / 1000,
+            capacity=settings.buffer_capacity,
             metrics=self._ingest_metrics,
         )
         self._source = source = self._open(ingest)
@@ -115,7 +115,7 @@ class Bridge:
             return "standing by, or waiting for the store"
         if (reason := self._source.not_ready) is not None:
             return reason
-        if self._ingest.stalled_s > self._settings.stall_s:
+        if self._ingest.stalled_s > self._settings.stall_timeout_s:
             return f"messages are outstanding and no commit has moved for {self._ingest.stalled_s:.0f} s"
         return None
 

@@ -9,7 +9,7 @@ import structlog
 from pydantic import ValidationError
 
 from bridge import logs
-from bridge.settings.group import Group, problems, settings_in, variable
+from bridge.settings.group import RENAMED, Group, problems, settings_in, variable
 from bridge.settings.groups import LogSettings
 
 S = TypeVar("S", bound=LogSettings)
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 def configured(kind: type[S]) -> S:
     """The settings from the environment, and the logs as they say. Ends the program with 2, a line for each problem.
 
-    Warns of variables that no program reads.
+    Warns of variables that were renamed and of those that no program reads.
     """
     settings = read(kind)
     logs.configure(settings.log_level, settings.log_format)
@@ -34,12 +34,14 @@ def read(kind: type[G]) -> G:
     try:
         return kind.read(os.environ)
     except ValidationError as error:
-        sys.stderr.write(f"{problems(error)}\n")
+        sys.stderr.write(f"{problems(error, os.environ)}\n")
         raise SystemExit(2) from None
 
 
 def _warn(given: Collection[str], own: Collection[str]) -> None:
-    if foreign := set(given) - set(own):
+    for name in sorted(RENAMED.keys() & given):
+        log.warning("renamed setting", setting=variable(name), use=variable(RENAMED[name]))
+    if foreign := set(given) - RENAMED.keys() - set(own):
         from bridge.settings.names import known, nearest  # here, because it loads the settings of every program
 
         for name in sorted(foreign - known()):

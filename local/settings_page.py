@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bridge.settings.group import Group, variable
+from bridge.settings.group import RENAMED, Group, variable
 from bridge.settings.programs import PROGRAMS, Programs
 
 _HEAD = """# Settings
@@ -16,6 +16,15 @@ it. For a `FLEET_` variable that no program reads there is a warning in the log 
 similar known name. `make up` passes its environment on to the programs that it starts.
 """
 _TABLE = "\n## {title}\n\n| variable | default | unit, limits | meaning | read by |\n|---|---|---|---|---|\n"
+_RENAMED = """
+## Renamed
+
+The old names still work in this version, with a warning in the log (`renamed setting`). Where both are set, the new
+one counts.
+
+| old | new |
+|---|---|
+"""
 _UNITS = {"ms": "ms", "s": "s", "days": "days", "bytes": "bytes", "mib": "MiB"}
 
 
@@ -27,7 +36,8 @@ def page(programs: Programs = PROGRAMS) -> str:
             rows = sections.setdefault(_owner(kind, name).title, {})
             rows.setdefault(name, _row(kind, name, _readers(name, programs)))
     tables = (_TABLE.format(title=title) + "".join(rows.values()) for title, rows in sections.items())
-    return _HEAD + "".join(tables)
+    renamed = (f"| `{variable(old)}` | `{variable(new)}` |\n" for old, new in RENAMED.items())
+    return _HEAD + "".join(tables) + _RENAMED + "".join(renamed)
 
 
 def _owner(kind: type[Group], name: str) -> type[Group]:

@@ -23,13 +23,13 @@ class HttpSettings(ApiPortSettings):
     """The HTTP server: its address and its limits."""
 
     http_host: str = Field(default="127.0.0.1", description="Address on which the API listens.")
-    http_connections: int = Field(
+    http_max_connections: int = Field(
         default=4_000, ge=1, description="Maximum number of client connections; further ones get 503 and are closed."
     )
     http_head_timeout_s: float = Field(
         default=10.0, gt=0, description="Maximum time until a request's head has arrived; then the connection is cut."
     )
-    http_head_bytes: int = Field(
+    http_head_max_bytes: int = Field(
         default=16_384, ge=1_024, description="Maximum size of a request line with its headers."
     )
     http_body_timeout_s: float = Field(
@@ -44,7 +44,9 @@ class HttpSettings(ApiPortSettings):
         description="Maximum time until an answer is sent or begins to stream, and for each piece of a stream.",
     )
     http_keep_alive_s: int = Field(default=30, ge=1, description="Time after which an idle connection is closed.")
-    http_shutdown_s: int = Field(default=30, ge=1, description="Maximum time for the requests in flight after SIGTERM.")
+    http_shutdown_timeout_s: int = Field(
+        default=30, ge=1, description="Maximum time for the requests in flight after SIGTERM."
+    )
     rate_limit_per_s: float = Field(
         default=10_000.0, gt=0, description="Sustained requests per second of one key; requests beyond it get 429."
     )
@@ -59,11 +61,11 @@ class QuerySettings(Group):
 
     title: ClassVar[str] = "Queries"
 
-    http_read_connections: int = Field(default=8, ge=1, description="Maximum number of connections for queries.")
-    http_read_timeout_s: float = Field(
+    query_pool_size: int = Field(default=8, ge=1, description="Maximum number of connections for queries.")
+    query_timeout_s: float = Field(
         default=10.0, gt=0, description="Maximum time of a database query; then the request gets 503."
     )
-    range_limit_days: float = Field(
+    query_range_limit_days: float = Field(
         default=92.0, gt=0, description="Maximum period of one history or analytics request."
     )
 
@@ -101,10 +103,10 @@ class TlsSettings(Group):
 class HttpBatchSettings(BatchSettings):
     """The batches of the API, where a client waits for the commit."""
 
-    http_batch_age_ms: int = Field(
+    http_batch_wait_ms: int = Field(
         default=2, ge=0, description="API: maximum time in ms a reading waits for its batch to fill."
     )
-    http_timeout_s: float = Field(
+    commit_timeout_s: float = Field(
         default=10.0,
         gt=0,
         description="API: maximum time until the readings of a request are committed; then it gets 503.",

@@ -19,7 +19,7 @@ class InstanceSettings(Group):
         pattern=r"^[A-Za-z0-9_-]{1,40}$",
         description="Names the MQTT session and the lock; of two bridges with one name the second stands by.",
     )
-    stall_s: float = Field(
+    stall_timeout_s: float = Field(
         default=30.0,
         gt=0,
         description="Maximum time without a commit while readings wait; then the bridge is not ready and the source "
@@ -54,7 +54,7 @@ class HealthSettings(HealthPortSettings):
 class BridgeBatchSettings(BatchSettings):
     """The batches of the bridge."""
 
-    batch_age_ms: int = Field(
+    batch_wait_ms: int = Field(
         default=15, ge=0, description="Bridge: maximum time in ms a reading waits for its batch to fill."
     )
 

@@ -7,6 +7,25 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 PREFIX = "FLEET_"
 
+RENAMED = {
+    "batch_age_ms": "batch_wait_ms",
+    "capacity": "buffer_capacity",
+    "command_timeout_s": "write_timeout_s",
+    "http_batch_age_ms": "http_batch_wait_ms",
+    "http_connections": "http_max_connections",
+    "http_head_bytes": "http_head_max_bytes",
+    "http_read_connections": "query_pool_size",
+    "http_read_timeout_s": "query_timeout_s",
+    "http_shutdown_s": "http_shutdown_timeout_s",
+    "http_timeout_s": "commit_timeout_s",
+    "keep_alive_s": "mqtt_keep_alive_s",
+    "range_limit_days": "query_range_limit_days",
+    "receive_maximum": "mqtt_receive_maximum",
+    "session_expiry_s": "mqtt_session_expiry_s",
+    "stall_s": "stall_timeout_s",
+}
+"""Old names that version 0.1 still reads, and what they are now."""
+
 
 class Group(BaseModel):
     """Settings that belong together. A program composes groups by inheritance."""
@@ -19,7 +38,9 @@ class Group(BaseModel):
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
         """The settings from these variables; others are ignored. Raises `ValidationError`."""
-        return cls.model_validate(settings_in(environ))
+        given = settings_in(environ)
+        renamed = {new: given[old] for old, new in RENAMED.items() if old in given}
+        return cls.model_validate(renamed | given)
 
 
 def variable(name: str) -> str:
@@ -33,11 +54,13 @@ def settings_in(environ: Mapping[str, str]) -> dict[str, str]:
     return {name.removeprefix(PREFIX).lower(): value for name, value in prefixed if name.startswith(PREFIX)}
 
 
-def problems(error: ValidationError) -> str:
-    """What is wrong, a line each: the variable and the reason."""
+def problems(error: ValidationError, environ: Mapping[str, str]) -> str:
+    """What is wrong, a line each: the variable as it is spelled in `environ`, and the reason."""
+    given = settings_in(environ)
+    spelled = {new: old for old, new in RENAMED.items() if old in given and new not in given}
     lines = []
     for problem in error.errors():
         name = "_".join(map(str, problem["loc"]))
         reason = problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{variable(name)}: {reason}" if name else reason)
+        lines.append(f"{variable(spelled.get(name, name))}: {reason}" if name else reason)
     return "\n".join(lines)

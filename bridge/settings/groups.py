@@ -58,7 +58,7 @@ class WriterSettings(DatabaseSettings):
 
     title: ClassVar[str] = "Writer"
 
-    command_timeout_s: float = Field(
+    write_timeout_s: float = Field(
         default=30.0, gt=0, description="Maximum time of one database command of the writer; then the write has failed."
     )
     partitions_ahead_days: int = Field(
@@ -81,7 +81,7 @@ class BatchSettings(Group):
         ge=1,
         description="Maximum number of readings in one transaction; more than 1 KiB counts as one for each KiB.",
     )
-    capacity: int = Field(
+    buffer_capacity: int = Field(
         default=40_000,
         ge=1,
         description="Readings in memory at which the bridge stops reading from its sockets and the API answers 503.",

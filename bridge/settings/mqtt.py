@@ -35,15 +35,15 @@ class MqttSettings(InstanceSettings, WindowSettings, BrokerCaSettings):
         description="MQTT client id; fleet-bridge-NAME when unset. A client that knows it and has an account can take "
         "the session over: where others may connect, make it a secret such as fleet-bridge-NAME-RANDOM.",
     )
-    receive_maximum: int = Field(
+    mqtt_receive_maximum: int = Field(
         default=20_000,
         ge=1,
         le=65535,
         description="Unacknowledged messages that the broker may send (Receive Maximum); at least twice the message "
         "rate times the commit latency.",
     )
-    keep_alive_s: int = Field(default=30, ge=1, le=65535, description="MQTT Keep Alive.")
-    session_expiry_s: int = Field(
+    mqtt_keep_alive_s: int = Field(default=30, ge=1, le=65535, description="MQTT Keep Alive.")
+    mqtt_session_expiry_s: int = Field(
         default=30 * 86_400,
         ge=1,
         description="MQTT Session Expiry Interval: how long the broker queues messages for a disconnected bridge.",

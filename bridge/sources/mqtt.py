@@ -56,9 +56,9 @@ def _greeting(settings: MqttSettings, broker: Broker) -> mqtt5.ConnectPacket:
         username=broker.username,
         password=broker.password,
         clean_start=False,
-        session_expiry_interval=settings.session_expiry_s,
-        receive_max=settings.receive_maximum,
-        keep_alive=settings.keep_alive_s,
+        session_expiry_interval=settings.mqtt_session_expiry_s,
+        receive_max=settings.mqtt_receive_maximum,
+        keep_alive=settings.mqtt_keep_alive_s,
         will=mqtt5.Will(settings.status_topic, payload=b"offline", qos=mqtt5.QoS.AT_LEAST_ONCE, retain=True),
     )
 
@@ -148,8 +148,8 @@ class MqttSource:
     async def _until_closed(self, transport: Transport) -> str:
         """Watch the connection to its end, and cut it when messages wait that no commit moves."""
         while not transport.closed.done():
-            await asyncio.wait({transport.closed}, timeout=self._settings.stall_s / 4)
-            if self._intake.stalled_s > self._settings.stall_s and not self._intake.retrying:
+            await asyncio.wait({transport.closed}, timeout=self._settings.stall_timeout_s / 4)
+            if self._intake.stalled_s > self._settings.stall_timeout_s and not self._intake.retrying:
                 transport.abort(f"no commit for {self._intake.stalled_s:.0f} s")
         return transport.closed.result()
 

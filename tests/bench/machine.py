@@ -132,7 +132,7 @@ class RunningBridge:
             "FLEET_DATABASE_URL": database_url,
             "FLEET_BRIDGE_MQTT_URL": broker.bridge_url,
             "FLEET_BRIDGE_HTTP_PORT": str(self._port),
-            "FLEET_RECEIVE_MAXIMUM": str(WINDOW),
+            "FLEET_MQTT_RECEIVE_MAXIMUM": str(WINDOW),
             **settings,
         }
         self.process = Process("bridge", [sys.executable, "-m", "bridge", "run"], log, env=env)

@@ -75,7 +75,7 @@ async def more(published: list[int]) -> None:
 async def test_sigterm_under_load_leaves_nothing_half_done(
     tmp_path: Path, broker: Mosquitto, database_url: str, db: Db
 ) -> None:
-    window = {"past_limit_days": 100, "batch_age_ms": 5}
+    window = {"past_limit_days": 100, "batch_wait_ms": 5}
     async with proxy_before(broker.bridge_url) as (proxy, url):
         traffic = Traffic.of(proxy)
         bridge = BridgeProcess(tmp_path, url, database_url, **window)
@@ -96,7 +96,7 @@ async def test_sigterm_in_the_middle_of_a_backlog_acks_all_that_it_stored(
     tmp_path: Path, broker: Mosquitto, database_url: str, db: Db
 ) -> None:
     """The bridge is full, so that the socket holds messages that it has not read when it goes."""
-    settings = {"batch_age_ms": 0, "batch_size": 50, "capacity": 100, "receive_maximum": 500}
+    settings = {"batch_wait_ms": 0, "batch_size": 50, "buffer_capacity": 100, "mqtt_receive_maximum": 500}
     async with bridge_process(tmp_path, broker.bridge_url, database_url, **settings) as bridge:
         async with db.transaction():
             await db.execute("LOCK TABLE vehicle_live_status")

@@ -132,7 +132,7 @@ async def test_broker_that_lost_the_session_is_subscribed_anew_and_counted(
 
 
 async def test_acks_are_in_the_order_of_receipt_and_one_a_message(broker: Mosquitto, database_url: str, db: Db) -> None:
-    settings = {"batch_size": 20, "batch_age_ms": 1}
+    settings = {"batch_size": 20, "batch_wait_ms": 1}
     async with proxy_before(broker.bridge_url) as (proxy, url), serving(url, database_url, **settings) as bridge:
         traffic = Traffic.of(proxy)
         await asyncio.gather(*(publish(broker, 200, first=first) for first in (0, 200, 400)))
@@ -145,7 +145,7 @@ async def test_acks_are_in_the_order_of_receipt_and_one_a_message(broker: Mosqui
 async def test_no_ack_goes_to_a_connection_that_its_message_did_not_come_on(
     broker: Mosquitto, database_url: str, db: Db
 ) -> None:
-    settings = {"batch_size": 50, "capacity": 10_000}
+    settings = {"batch_size": 50, "buffer_capacity": 10_000}
     async with proxy_before(broker.bridge_url) as (proxy, url), serving(url, database_url, **settings) as bridge:
         traffic = Traffic.of(proxy)
         async with stalled_store(db):
@@ -190,7 +190,7 @@ async def test_link_that_swallows_everything_is_noticed_by_the_keep_alive(
 ) -> None:
     async with (
         proxy_before(broker.bridge_url) as (proxy, url),
-        serving(url, database_url, keep_alive_s=1) as bridge,
+        serving(url, database_url, mqtt_keep_alive_s=1) as bridge,
     ):
         await proxy.set("stall")
         await publish(broker, 10)
@@ -257,7 +257,7 @@ async def test_reason_session_taken_over_is_counted(broker: Mosquitto, database_
 
 async def test_stalled_store_bounds_what_the_bridge_holds(broker: Mosquitto, database_url: str, db: Db) -> None:
     window = 64
-    settings = {"capacity": 100_000, "batch_size": 16, "receive_maximum": window}
+    settings = {"buffer_capacity": 100_000, "batch_size": 16, "mqtt_receive_maximum": window}
     async with proxy_before(broker.bridge_url) as (proxy, url), serving(url, database_url, **settings) as bridge:
         traffic = Traffic.of(proxy)
         async with stalled_store(db):
@@ -271,7 +271,7 @@ async def test_stalled_store_bounds_what_the_bridge_holds(broker: Mosquitto, dat
 async def test_full_bridge_stops_reading_opens_no_connection_and_resumes_by_itself(
     broker: Mosquitto, database_url: str, db: Db
 ) -> None:
-    settings = {"capacity": 50, "batch_size": 16, "keep_alive_s": 1}
+    settings = {"buffer_capacity": 50, "batch_size": 16, "mqtt_keep_alive_s": 1}
     async with proxy_before(broker.bridge_url) as (proxy, url), serving(url, database_url, **settings) as bridge:
         async with stalled_store(db):
             await publish(broker, 50)
@@ -288,7 +288,7 @@ async def test_full_bridge_stops_reading_opens_no_connection_and_resumes_by_itse
 async def test_outstanding_messages_without_a_commit_fail_readiness_and_force_a_reconnect(
     broker: Mosquitto, database_url: str, db: Db
 ) -> None:
-    async with serving(broker.bridge_url, database_url, stall_s=0.3) as bridge:
+    async with serving(broker.bridge_url, database_url, stall_timeout_s=0.3) as bridge:
         async with stalled_store(db):
             await publish(broker, 10)
             await until(lambda: said(bridge, "no commit has moved"))
@@ -309,7 +309,7 @@ async def reconnected(bridge: Health) -> bool:
 async def test_store_that_times_out_is_tried_again_until_it_answers(
     broker: Mosquitto, database_url: str, db: Db
 ) -> None:
-    async with serving(broker.bridge_url, database_url, command_timeout_s=0.3) as bridge:
+    async with serving(broker.bridge_url, database_url, write_timeout_s=0.3) as bridge:
         async with stalled_store(db):
             await publish(broker, 10)
             await until(lambda: bridge.metric("fleet_store_unavailable_total"))

@@ -30,17 +30,17 @@ def run(directory: Path, *arguments: str, **settings: object) -> "subprocess.Com
 
 
 def warnings(program: "subprocess.CompletedProcess[str]") -> list[tuple[str, str, str | None]]:
-    """Event, setting and the nearest known name of each warning."""
+    """Event, setting and the name to use of each warning."""
     events = [json.loads(line) for line in program.stderr.splitlines() if line.startswith("{")]
     return [
-        (event["event"], event["setting"], event["nearest"])
+        (event["event"], event["setting"], event.get("nearest", event.get("use")))
         for event in events
         if event["level"] == "warning" and "setting" in event
     ]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=" ".join)
-def test_every_program_warns_of_names_that_no_program_reads(tmp_path: Path, program: tuple[str, ...]) -> None:
+def test_every_program_warns_of_names_that_it_cannot_use(tmp_path: Path, program: tuple[str, ...]) -> None:
     (tmp_path / "devices").mkdir()
     of_others = {
         "local_dir": "x",
@@ -49,8 +49,9 @@ def test_every_program_warns_of_names_that_no_program_reads(tmp_path: Path, prog
         "fuzz": "1",
         "http_port": "9",
     }
-    said = run(tmp_path, *program, http_prot="1", qqqq="1", **of_others)
+    said = run(tmp_path, *program, http_prot="1", qqqq="1", http_timeout_s="3", **of_others)
     assert warnings(said) == [
+        ("renamed setting", "FLEET_HTTP_TIMEOUT_S", "FLEET_COMMIT_TIMEOUT_S"),
         ("unknown setting", "FLEET_HTTP_PROT", "FLEET_HTTP_PORT"),
         ("unknown setting", "FLEET_QQQQ", None),
     ]

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from bridge.settings.api import ApiSettings
 from bridge.settings.bridge import BridgeSettings
-from bridge.settings.group import Group, problems, variable
+from bridge.settings.group import RENAMED, Group, problems, variable
 from bridge.settings.mqtt import MqttSettings
 from bridge.settings.names import known, nearest
 from bridge.settings.programs import PROGRAMS
@@ -22,7 +22,7 @@ from mosquitto import authority
         (BridgeSettings, "bridge_name", "a/b"),
         (BridgeSettings, "bridge_http_port", "70000"),
         (BridgeSettings, "log_level", "loud"),
-        (BridgeSettings, "stall_s", "0"),
+        (BridgeSettings, "stall_timeout_s", "0"),
         (BridgeSettings, "database_url", "postgresql://x/fleet?sslmode=verify-full&sslrootcert=/nowhere/ca.pem"),
         (BridgeSettings, "database_url", f"postgresql://x/fleet?sslmode=verify-full&sslrootcert={__file__}"),
         (BridgeSettings, "database_url", "nonsense"),
@@ -30,8 +30,8 @@ from mosquitto import authority
         (BridgeSettings, "database_url", "postgresql://127.0.0.1:port/fleet"),
         (BridgeSettings, "database_url", "postgresql://one:5432,two:port/fleet"),
         (MqttSettings, "bridge_client_id", "a b"),
-        (MqttSettings, "receive_maximum", "0"),
-        (MqttSettings, "receive_maximum", "65536"),
+        (MqttSettings, "mqtt_receive_maximum", "0"),
+        (MqttSettings, "mqtt_receive_maximum", "65536"),
         (MqttSettings, "bridge_mqtt_url", "http://127.0.0.1"),
         (MqttSettings, "bridge_mqtt_url", "127.0.0.1:1884"),
         (MqttSettings, "bridge_mqtt_url", "mqtt://"),
@@ -40,7 +40,7 @@ from mosquitto import authority
         (MqttSettings, "mqtt_ca_file", "/nowhere/ca.pem"),
         (MqttSettings, "mqtt_ca_file", __file__),
         (MqttSettings, "mqtt_ca_file", "/"),
-        (ApiSettings, "http_read_connections", "0"),
+        (ApiSettings, "query_pool_size", "0"),
     ],
 )
 def test_wrong_setting_is_refused_by_its_name(kind: type[Group], name: str, value: str) -> None:
@@ -51,7 +51,7 @@ def refusal(kind: type[Group], environ: dict[str, str]) -> str:
     """What a program says of this environment; a line."""
     with pytest.raises(ValidationError) as raised:
         kind.read(environ)
-    said = problems(raised.value)
+    said = problems(raised.value, environ)
     assert len(said.splitlines()) == 1
     return said
 
@@ -92,8 +92,20 @@ def test_settings_of_every_source_are_those_of_the_program() -> None:
 
 def test_bridge_and_its_source_compose_apart() -> None:
     shared = BridgeSettings.model_fields.keys() & MqttSettings.model_fields.keys()
-    assert shared == {"bridge_name", "stall_s"}
+    assert shared == {"bridge_name", "stall_timeout_s"}
     assert {"bridge_mqtt_url", "mqtt_ca_file"} <= MqttSettings.model_fields.keys()
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_old_name_of_a_setting_still_works(old: str, new: str) -> None:
+    kinds = [kind for kinds in PROGRAMS.values() for kind in kinds if new in kind.model_fields]
+    assert kinds
+    assert old not in known()
+    for kind in kinds:
+        assert getattr(kind.read({variable(old): "7000"}), new) == 7000
+        assert getattr(kind.read({variable(old): "7000", variable(new): "8000"}), new) == 8000
+        assert refusal(kind, {variable(old): "many"}).startswith(f"{variable(old)}: ")
+        assert refusal(kind, {variable(old): "7000", variable(new): "many"}).startswith(f"{variable(new)}: ")
 
 
 @pytest.mark.parametrize(

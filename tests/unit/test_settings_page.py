@@ -21,7 +21,7 @@ TEXTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "docker-compose.yml",
 
 def rows(text: str) -> dict[str, list[str]]:
     """The other cells of each setting, by its variable."""
-    tables = text.splitlines()
+    tables = text.partition("## Renamed")[0].splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in tables if line.startswith("| `FLEET_")]
     assert len(cells) == len({row[0] for row in cells}), "a setting is listed twice"
     return {row[0].strip("`"): row[1:] for row in cells}
@@ -40,10 +40,10 @@ def test_page_has_every_setting_described_with_its_readers() -> None:
 @pytest.mark.parametrize(
     ("name", "limits", "readers"),
     [
-        ("FLEET_BATCH_AGE_MS", "ms, at least 0", "bridge run"),
+        ("FLEET_BATCH_WAIT_MS", "ms, at least 0", "bridge run"),
         ("FLEET_LOG_FORMAT", "`auto`, `json`, `console`", "bridge, api, simulator, mosquitto, make up"),
         ("FLEET_MQTT_CA_FILE", "", "bridge run, simulator run, simulator replay"),
-        ("FLEET_KEEP_ALIVE_S", "s, 1 to 65,535", "bridge run"),
+        ("FLEET_MQTT_KEEP_ALIVE_S", "s, 1 to 65,535", "bridge run"),
         ("FLEET_POSTGRES_SHARED_BUFFERS", "", "docker compose"),
         ("FLEET_RATE_LIMIT_PER_S", "per s, more than 0", "api run"),
     ],

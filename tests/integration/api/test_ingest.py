@@ -289,7 +289,7 @@ async def test_other_types_and_encodings_are_415(client: httpx.AsyncClient, head
 async def test_post_is_503_when_the_store_is_away_and_stored_once_when_it_is_back(
     start_api: Callable[..., Api], token: str, db: Connection, postgres: Postgres
 ) -> None:
-    api = start_api(http_timeout_s=1)
+    api = start_api(commit_timeout_s=1)
     async with api.client(token) as client:
         assert (await post(client, encode(vehicle()))).status_code == 201  # the key is known, for a second
         body = encode(vehicle(at=now_minute() - timedelta(minutes=1)))
@@ -340,7 +340,7 @@ async def test_client_that_hangs_up_does_not_break_the_batch(api: Api, token: st
 
 
 async def test_full_ingest_is_503(start_api: Callable[..., Api], token: str, db: Connection) -> None:
-    api = start_api(capacity=1)
+    api = start_api(buffer_capacity=1)
     await db.execute("BEGIN; LOCK TABLE vehicle_live_status IN EXCLUSIVE MODE")
     async with api.client(token) as client:
         first = asyncio.create_task(post(client, encode(vehicle("EV_1"))))

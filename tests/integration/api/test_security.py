@@ -347,7 +347,7 @@ async def test_endless_head_is_cut(api: Api) -> None:
 
 
 async def test_idle_connections_do_not_keep_others_out_for_long(start_api: Callable[..., Api], token: str) -> None:
-    api = start_api(http_connections=20, http_head_timeout_s=1)
+    api = start_api(http_max_connections=20, http_head_timeout_s=1)
     idle = [api.socket() for _ in range(20)]
     refused = await asyncio.to_thread(exchange, api, b"")
     assert refused.startswith(b"HTTP/1.1 503")
