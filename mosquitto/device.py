@@ -2,7 +2,7 @@
 
 The name is `vehicle/EV_002`: the kind and the id, which is also its place below `fleet/`. It is the certificate's
 common name, the user name and the client id, so that one line of the access list, `fleet/%u/telemetry`, binds a
-device to its kind and its id (docs/decisions/0020-device-names.md).
+device to its kind and its id (docs/decisions/0018-device-names.md).
 """
 
 import csv
