@@ -137,7 +137,8 @@ def confine(stop_signal: signal.Signals, as_service: bool) -> list[str]:
     prefix = [setpriv, "--pdeathsig", stop_signal.name.removeprefix("SIG")]
     if as_service and os.geteuid() == 0:
         user, group = _SERVICE_USER
-        caps = ["--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"]
+        # access(2) heeds capabilities of a user other than root only with this bit; PostgreSQL's programs ask it.
+        caps = ["--securebits", "+no_setuid_fixup", "--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"]
         prefix += ["--reuid", user, "--regid", group, "--clear-groups", *caps]
     return [*prefix, "--"]
 
