@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import itertools
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,8 +12,8 @@ import pytest
 from bridge.store.migrate import migrate
 from local.mosquitto import Mosquitto
 from local.postgres import Postgres
+from tests.databases import new_database
 
-_numbers = itertools.count(1)
 # A worker holds a thousand tests and hardly a cycle: walking them all again and again is a tenth of its CPU.
 gc.set_threshold(100_000, 20, 20)
 
@@ -49,9 +48,7 @@ def template(postgres: Postgres) -> str:
 @pytest.fixture
 def database_url(postgres: Postgres, template: str) -> str:
     """The URL of a fresh database, as its owner."""
-    name = f"t{next(_numbers)}"
-    postgres.sql(f"CREATE DATABASE {name} TEMPLATE {template} OWNER fleet")
-    return postgres.url(name, "fleet")
+    return new_database(postgres, template)
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from bridge.reading import format_timestamp
 from local.mosquitto import Mosquitto
 from local.postgres import Postgres
 from tests.bridges import Health, environment, serving
+from tests.databases import new_database
 from tests.devices import device, publish_with_paho
 from tests.integration.api.server import launch
 from tests.readings import minutes, now_minute, vehicle
@@ -250,8 +251,7 @@ async def stack(
     module_broker: Mosquitto, postgres: Postgres, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stack]:
     """One bridge and one API for all tests of this module; each has devices of its own."""
-    postgres.sql(f"CREATE DATABASE bad_input TEMPLATE {template} OWNER fleet")
-    url = postgres.url("bad_input", "fleet")
+    url = new_database(postgres, template)
     db = await asyncpg.connect(url)
     _, token = await keys.create(db, "bad input", keys.Grant(keys.DEFAULT_SCOPES))
     api = await asyncio.to_thread(launch, url, tmp_path_factory.mktemp("bad_input") / "api.log", {})

@@ -18,6 +18,7 @@ from bridge.reading import Reading
 from local.mosquitto import Mosquitto
 from local.postgres import Postgres
 from tests.bridges import Health, serving
+from tests.databases import new_database
 from tests.devices import publish_with_paho
 from tests.integration.api.server import launch
 from tests.readings import minutes
@@ -67,8 +68,7 @@ def batches(door: str, refused_by: str) -> Iterator[Batch]:
 @pytest.fixture(scope="module")
 async def database(postgres: Postgres, template: str) -> AsyncIterator[tuple[str, Db]]:
     """A database that refuses what the wire takes."""
-    postgres.sql(f"CREATE DATABASE poison TEMPLATE {template} OWNER fleet")
-    url = postgres.url("poison", "fleet")
+    url = new_database(postgres, template)
     db = await asyncpg.connect(url)
     await db.execute(_TRIGGER)
     yield url, db

@@ -19,6 +19,7 @@ from local.ports import free_port
 from local.postgres import LOGINS, Postgres
 from local.process import Process
 from tests.bridges import BridgeProcess, Health, bridge_process, environment
+from tests.databases import new_database
 from tests.devices import publish_with_paho
 from tests.integration import version_before
 from tests.integration.api.server import Api, assert_problem, launch
@@ -105,11 +106,9 @@ async def test_program_does_not_start_with_a_schema_that_is_not_its_own(
 
 
 @pytest.fixture
-def unmigrated(logins: Postgres) -> Iterator[str]:
+def unmigrated(logins: Postgres) -> str:
     """The name of a database without tables."""
-    logins.sql("CREATE DATABASE unmigrated OWNER fleet")
-    yield "unmigrated"
-    logins.sql("DROP DATABASE unmigrated WITH (FORCE)")
+    return new_database(logins).rsplit("/", 1)[1]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
