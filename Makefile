@@ -13,13 +13,15 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # Its servers die with it, and it stops when make is gone, however that ended.
 TIED := exec setpriv --pdeathsig TERM --
-export PATH := $(PATH):/usr/sbin:/usr/local/sbin
+# Servers that are unpacked from the distribution's packages, where the system has none.
+SERVERS := $(CURDIR)/.servers
+export PATH := $(PATH):/usr/sbin:/usr/local/sbin:$(SERVERS)/mosquitto/usr/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check bench chaos lock clean system
+.PHONY: help up test test-servers check bench chaos lock clean system
 
 help:
-	@echo 'make up | test | check | bench | chaos CYCLES=n SEED=s | lock | clean    (see README.md)'
+	@echo 'make up | test | test-servers | check | bench | chaos CYCLES=n SEED=s | lock | clean    (see README.md)'
 
 up: system $(INSTALLED)
 	@$(TIED) $(BIN)/python -m local
@@ -27,6 +29,12 @@ up: system $(INSTALLED)
 # Most tests wait for servers rather than compute, so more of them than there are cores run at a time.
 test: system $(INSTALLED)
 	$(BIN)/python -m pytest -n 4 --dist worksteal $(PYTEST_FLAGS)
+
+# The tests of the store and of MQTT with the oldest PostgreSQL that is served and with a newer Mosquitto.
+test-servers: system $(INSTALLED)
+	@servers="$$(sh scripts/test-servers $(SERVERS))" && env $$servers $(BIN)/python -m pytest -n 4 --dist worksteal \
+		$(PYTEST_FLAGS) $(addprefix tests/integration/test_,store.py migration.py roles.py schema_mismatch.py \
+		poison_positions.py mqtt_ingest.py mqtt_security.py mqtt_session.py bridge_process.py)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -40,19 +48,19 @@ bench: system $(INSTALLED)
 chaos: system $(INSTALLED)
 	$(BIN)/python -m tests.acceptance.chaos --cycles $(CYCLES) --seed $(SEED)
 
-# Locks the versions anew. The files name no package index, so that every machine uses its own.
+# Locks the versions again. The files name no package index, so that every machine uses its own.
 LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 lock: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet pip-tools
 	CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile $(LOCK) --all-extras -o requirements.lock pyproject.toml
-	CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile $(LOCK) --extra simulator -o requirements-service.lock pyproject.toml
+	CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile $(LOCK) --extra simulator --extra provision -o requirements-service.lock pyproject.toml
 
-# Takes the environment, the caches and the data of `make up`.
+# Removes the environment, the unpacked servers, the caches and the data of `make up`.
 clean:
-	rm -rf $(VENV) .local build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-results
+	rm -rf $(VENV) .servers .local build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-results
 
 system:
-	@sh scripts/system-packages
+	@sh scripts/system-packages $(SERVERS)/mosquitto
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@sh scripts/virtual-environment '$(PYTHON)' $(VENV)

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from bridge.errors import Misconfigured
+from bridge.settings.development import SuiteSettings
 from local.ports import free_port, is_open
 from local.private import write_private
 from local.process import Process, give_to_service
@@ -106,6 +107,9 @@ class Mosquitto:
 
 
 def _program() -> str:
+    """The broker of the test servers (CONTRIBUTING.md) where they are chosen, the system's otherwise."""
+    if chosen := SuiteSettings.read(os.environ).test_mosquitto:
+        return str(chosen)
     found = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if found is None:
         raise Misconfigured("Mosquitto is missing: install the package `mosquitto` of your system")

