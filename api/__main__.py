@@ -1,4 +1,4 @@
-"""`python -m api`: its commands are in `cli`."""
+"""`fleet-api` and `python -m api`: its commands are in `cli`."""
 
 from bridge.memory import nothing_to_collect
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import structlog
 from fastapi import FastAPI
-from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
+from prometheus_client import CollectorRegistry
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
@@ -32,7 +32,7 @@ from api.routing import PlainRoute, RouteTable
 from api.services import Services
 from bridge.errors import StoreUnavailable
 from bridge.ingest import Ingest
-from bridge.metrics import IngestMetrics
+from bridge.metrics import IngestMetrics, process_registry
 from bridge.settings.api import ApiSettings
 from bridge.store.postgres import PostgresStore
 
@@ -52,7 +52,7 @@ async def service(settings: ApiSettings, on_failure: Callable[[], None]) -> Asyn
     `on_failure` is called when the writer ends on its own: nothing can be stored any more. What ended it is raised
     on leaving. Raises `Misconfigured` when the promise cannot be kept with this database.
     """
-    registry = _registry()
+    registry = process_registry()
     store = _store(settings)
     await _check(store)
     ingest = _ingest(settings, store, registry)
@@ -127,13 +127,6 @@ def application(ingest: ASGIApp) -> FastAPI:
     problems.install(app)
     openapi.install(app)
     return app
-
-
-def _registry() -> CollectorRegistry:
-    registry = CollectorRegistry()
-    for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
-        registry.register(collector)
-    return registry
 
 
 def _store(settings: ApiSettings) -> PostgresStore:

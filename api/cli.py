@@ -15,6 +15,7 @@ import uvloop
 from api import keys
 from api.database import Connection
 from bridge import memory
+from bridge.command_line import with_version
 from bridge.errors import Misconfigured, StoreUnavailable
 from bridge.settings.api import ApiSettings
 from bridge.settings.groups import AdministrationSettings, LogSettings
@@ -25,6 +26,7 @@ from bridge.store.database_errors import asking
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The HTTP service.")
 key = typer.Typer(no_args_is_help=True, help="API keys.")
 app.add_typer(key, name="key")
+with_version(app)
 log = structlog.get_logger("api")
 
 T = TypeVar("T")

@@ -12,6 +12,7 @@ import typer
 import uvloop
 
 from bridge import memory, rejects
+from bridge.command_line import with_version
 from bridge.errors import Misconfigured, StoreUnavailable
 from bridge.settings.bridge import BridgeSettings, ReplaySettings
 from bridge.settings.groups import AdministrationSettings
@@ -25,6 +26,7 @@ T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The path of a reading, MQTT to PostgreSQL.")
 rejected = typer.Typer(no_args_is_help=True, help="Messages that could not be readings.")
 app.add_typer(rejected, name="rejected")
+with_version(app)
 log = structlog.get_logger("bridge")
 
 

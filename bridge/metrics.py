@@ -4,11 +4,29 @@ from collections import Counter as Tally
 from collections.abc import Sequence
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import (
+    GC_COLLECTOR,
+    PLATFORM_COLLECTOR,
+    PROCESS_COLLECTOR,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    Info,
+)
 
 from bridge.delivery import Kept, KeptWithWarnings, Outcome, kept_as
 from bridge.errors import Rejected
 from bridge.reading import WarningCode
+from bridge.version import VERSION
+
+
+def process_registry() -> CollectorRegistry:
+    """A registry with what each process tells about itself: Python's own collectors and the version that runs."""
+    registry = CollectorRegistry()
+    for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
+        registry.register(collector)
+    Info("fleet_build", "The version that runs.", registry=registry).info({"version": VERSION})
+    return registry
 
 
 class IngestMetrics:

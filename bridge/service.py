@@ -9,13 +9,13 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import structlog
-from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry, Gauge
+from prometheus_client import Gauge
 
 from bridge import sources
 from bridge.errors import LeadershipLost, StoreUnavailable
 from bridge.health import HealthServer, listen
 from bridge.ingest import Ingest
-from bridge.metrics import IngestMetrics
+from bridge.metrics import IngestMetrics, process_registry
 from bridge.settings.bridge import BridgeSettings
 from bridge.settings.group import Group
 from bridge.sources.port import Source
@@ -31,9 +31,7 @@ class Bridge:
 
     def __init__(self, settings: BridgeSettings, source_settings: Group) -> None:
         self._settings = settings
-        registry = CollectorRegistry()
-        for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
-            registry.register(collector)
+        registry = process_registry()
         self._registry = registry
         self._ingest_metrics = IngestMetrics(registry)
         self._leader = Gauge("fleet_bridge_leader", "1 for the bridge that works, 0 in standby.", registry=registry)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from bridge.command_line import VersionOption
 from bridge.errors import Misconfigured
 from bridge.settings.groups import LogSettings
 from bridge.settings.local import LocalSettings
@@ -15,12 +16,15 @@ from local import secrets as compose_secrets
 from local.up import up
 
 app = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, help="The whole platform on one machine, from embedded parts."
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="The whole platform on one machine, from embedded parts. Its data are in `.local` of the current "
+    "directory, or in FLEET_LOCAL_DIR.",
 )
 
 
 @app.callback(invoke_without_command=True)
-def run(context: typer.Context) -> None:
+def run(context: typer.Context, _version: VersionOption = False) -> None:
     """Run PostgreSQL, Mosquitto, the bridge, the API and a small fleet until Ctrl-C."""
     if context.invoked_subcommand is not None:
         configured(LogSettings)

@@ -10,6 +10,8 @@ from pathlib import Path
 from local.process import Process
 
 _ROOT = Path(__file__).resolve().parent.parent
+# Without -P a folder `api` of the working directory would run instead of ours.
+_PYTHON = (sys.executable, "-P", "-m")
 
 
 class Service:
@@ -47,12 +49,12 @@ class Service:
 
 def program(name: str, argv: Sequence[str], log: Path, env: Mapping[str, str]) -> Process:
     """A long-running `python -m ...` with these settings over our own environment."""
-    return Process(name, [sys.executable, "-m", *argv], log, env=_environment(env))
+    return Process(name, [*_PYTHON, *argv], log, env=_environment(env))
 
 
 def run_once(argv: Sequence[str], env: Mapping[str, str]) -> str:
     """Run `python -m ...` to its end and return its output. Raises `RuntimeError` with what it said on failure."""
-    command = [sys.executable, "-m", *argv]
+    command = [*_PYTHON, *argv]
     result = subprocess.run(command, env=_environment(env), capture_output=True, text=True, check=False)  # noqa: S603
     if result.returncode:
         raise RuntimeError(f"python -m {' '.join(argv)} failed:\n{result.stderr.strip()}")

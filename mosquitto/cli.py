@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from bridge.command_line import VersionOption
 from bridge.contract import KIND_OF
 from bridge.settings.groups import LogSettings
 from bridge.settings.options import option
@@ -58,7 +59,7 @@ _HOSTS = ["localhost", "127.0.0.1", "::1"]
 
 
 @app.callback()
-def begin() -> None:
+def begin(_version: VersionOption = False) -> None:
     """Read the settings that every command has."""
     configured(LogSettings)
 

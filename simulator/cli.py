@@ -13,6 +13,7 @@ import typer
 import uvloop
 from rich.console import Console
 
+from bridge.command_line import VersionOption
 from bridge.settings.groups import LogSettings
 from bridge.startup import configured
 from simulator import findings
@@ -67,7 +68,7 @@ Rate = Annotated[float | None, typer.Option(min=0, max=1, rich_help_panel="Fault
 
 
 @app.callback()
-def begin() -> None:
+def begin(_version: VersionOption = False) -> None:
     """Read the settings that every command has."""
     configured(LogSettings)
 

@@ -17,10 +17,12 @@ import pytest
 
 from bridge.formats.contract_json import encode
 from bridge.reading import format_timestamp
+from bridge.version import VERSION
 from local.mosquitto import Mosquitto
 from local.ports import free_port
 from local.postgres import Postgres
-from tests.bridges import BridgeProcess, bridge_process, environment
+from tests.bridges import BridgeProcess, bridge_process, environment, serving
+from tests.databases import new_database
 from tests.devices import device, publish_with_paho
 from tests.proxy import proxy_before
 from tests.readings import minutes, now_minute, vehicle
@@ -241,8 +243,7 @@ def test_server_without_fsync_is_refused(tmp_path: Path) -> None:
 async def test_bridge_waits_for_its_schema_and_begins_when_it_is_there(
     tmp_path: Path, broker: Mosquitto, postgres: Postgres
 ) -> None:
-    postgres.sql("CREATE DATABASE unmigrated OWNER fleet")
-    url = postgres.url("unmigrated", "fleet")
+    url = new_database(postgres)
     bridge = BridgeProcess(tmp_path, broker.bridge_url, url)
     bridge.process.start()
     try:
@@ -266,6 +267,11 @@ def test_command_without_a_database_says_so_in_a_line(arguments: list[str]) -> N
 
 
 # -- Health
+
+
+async def test_metrics_name_the_version_that_runs(broker: Mosquitto, database_url: str) -> None:
+    async with serving(broker.bridge_url, database_url) as health:
+        assert await health.metric("fleet_build_info", version=VERSION) == 1
 
 
 async def test_health_port_tells_life_readiness_and_metrics(

@@ -13,6 +13,9 @@ BRIDGE = {
     "errors": "",
     "logs": "",
     "memory": "",
+    "version": "",
+    "extras": "",
+    "command_line": "version",
     "batch": "",
     "audit": "",
     "reject_rate": "",
@@ -47,7 +50,7 @@ BRIDGE = {
     "settings.programs": "settings.api settings.bridge settings.development settings.group settings.groups "
     "settings.local settings.mqtt settings.provisioning settings.simulator",
     "settings.names": "settings.programs",
-    "metrics": "delivery errors reading",
+    "metrics": "delivery errors reading version",
     "ingest": "batch delivery errors metrics reject_rate",
     "store": "",
     "store.copy_format": "contract reading",
@@ -75,8 +78,8 @@ BRIDGE = {
     "sources": "errors sources.mqtt sources.port",
     "service": "errors health ingest metrics settings.bridge settings.group sources sources.port store.postgres",
     "startup": "logs settings.group settings.groups settings.names",
-    "cli": "errors memory rejects service settings.bridge settings.groups sources startup store.database_errors "
-    "store.migrate store.postgres",
+    "cli": "command_line errors memory rejects service settings.bridge settings.groups sources startup "
+    "store.database_errors store.migrate store.postgres",
     "__main__": "cli memory",
 }
 """What each module imports of the bridge. `store` and `sources` never import each other."""
@@ -89,7 +92,8 @@ OUTSIDE = {
     "local": {"bridge", "api", "simulator", "mosquitto"},
 }
 SIMULATOR_KNOWS = {
-    *(f"bridge.{name}" for name in ("contract", "reading", "errors", "memory", "startup")),
+    *(f"bridge.{name}" for name in ("command_line", "contract", "reading", "errors", "extras", "memory")),
+    "bridge.startup",
     *(f"bridge.settings.{name}" for name in ("groups", "options", "simulator")),
     *(f"bridge.formats.{name}" for name in ("contract_json", "payload", "port")),
     *(f"bridge.mqtt.{name}" for name in ("url", "codec", "session", "transport")),

@@ -20,6 +20,7 @@ from bridge.contract import VEHICLE
 from bridge.formats.contract_json import encode_many
 from bridge.reading import Reading, format_timestamp
 from bridge.store.tables import TABLES, Table
+from bridge.version import VERSION
 from local.postgres import Postgres
 from tests.integration.api.server import Connection, assert_problem
 from tests.readings import meter, minutes, now_minute, vehicle
@@ -405,4 +406,5 @@ async def test_metrics_count_what_was_stored(client: httpx.AsyncClient) -> None:
     await store(client, vehicle())
     text = (await client.get("/metrics")).text
     assert 'fleet_readings_total{outcome="stored"}' in text
+    assert f'fleet_build_info{{version="{VERSION}"}} 1.0' in text
     assert 'fleet_http_answers_total{status="201"}' in text

@@ -1,0 +1,3 @@
+"""The project's version. It is written here and nowhere else: the package's metadata are made from it."""
+
+VERSION = "0.2.0"
