@@ -1,7 +1,7 @@
-# One image for the bridge, the API and the simulator; docker-compose.yml says which of them a container is.
-FROM python:3.13-slim
+# One image for the bridge, the API, the simulator and provisioning; docker-compose.yml says which of them a container is.
+FROM python:3.13.14-slim
 
-# Only what these three need, each file checked against the lock's hashes.
+# Only what these four need, each file checked against the lock's hashes.
 COPY requirements-service.lock /tmp/
 RUN pip install --no-cache-dir --disable-pip-version-check --require-hashes -r /tmp/requirements-service.lock \
     && rm /tmp/requirements-service.lock
@@ -10,6 +10,7 @@ WORKDIR /app
 COPY bridge bridge
 COPY api api
 COPY simulator simulator
+COPY mosquitto mosquitto
 COPY --chmod=755 scripts/with-secrets /usr/local/bin/with-secrets
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/app

@@ -26,6 +26,23 @@ def secrets_of(service: str) -> dict[str, str]:
     return dict((s, s) if isinstance(s, str) else (s["target"], s["source"]) for s in listed)
 
 
+def test_every_image_has_an_exact_version() -> None:
+    (base,) = re.findall(r"^FROM (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    images = {base, *(service["image"] for service in SERVICES.values() if "build" not in service)}
+    assert {image.split(":")[0] for image in images} == {"python", "postgres", "eclipse-mosquitto"}
+    # PostgreSQL's versions have two numbers.
+    assert all(re.fullmatch(r"postgres:\d+\.\d+|[a-z-]+:\d+\.\d+\.\d+(-slim)?", image) for image in images)
+
+
+def test_provisioning_works_on_the_files_that_the_secrets_command_makes(tmp_path: Path) -> None:
+    source, target = SERVICES["provision"]["volumes"][0].split(":")
+    assert SERVICES["provision"]["environment"] == {"FLEET_MOSQUITTO_DIR": target}
+    assert SERVICES["provision"]["command"][0] == "mosquitto"
+    made = secrets.make(tmp_path / "secrets").parent / source
+    assert (made / "registry.sqlite").is_file()
+    assert (made / "ca.key").is_file()
+
+
 def test_postgres_has_the_settings_of_the_local_one() -> None:
     options = dict(o.removeprefix("-c").split("=", 1) for o in SERVICES["postgres"]["command"] if o.startswith("-c"))
     # Loopback inside a container would be out of reach; who may connect is said by `ports` and the network.
