@@ -523,6 +523,25 @@ def test_oversize_packet_disconnects_its_sender_only(broker_server: Mosquitto, l
         assert not other.ended.is_set()
 
 
+def test_keep_alive_has_a_limit(broker_server: Mosquitto) -> None:
+    assert connack(broker_server, b"\4", 600) == b"\x20\2\0\0"
+    server_keep_alive = b"\x13" + (600).to_bytes(2)
+    assert server_keep_alive not in connack(broker_server, b"\5", 600)
+    for too_long in (0, 601, 65_535):
+        assert server_keep_alive in connack(broker_server, b"\5", too_long)
+
+
+def connack(server: Mosquitto, version: bytes, keep_alive_s: int) -> bytes:
+    """The answer to a CONNECT of the gateway, as bytes (4: MQTT 3.1.1)."""
+    texts = [b"x", b"gateway", accounts(server.provisioning)["gateway"].encode()]
+    payload = b"".join(len(text).to_bytes(2) + text for text in texts)
+    no_properties = b"\0" if version == b"\5" else b""
+    packet = b"\0\4MQTT" + version + b"\xc2" + keep_alive_s.to_bytes(2) + no_properties + payload
+    with socket.create_connection(("127.0.0.1", server.port), WAIT_S) as connection:
+        connection.sendall(b"\x10" + len(packet).to_bytes() + packet)
+        return connection.recv(100)
+
+
 def test_plain_text_does_not_reach_the_device_listeners(broker_server: Mosquitto) -> None:
     for port in (broker_server.tls_port, broker_server.password_port):
         assert refused(account(broker_server, "gateway", "x"), port)
