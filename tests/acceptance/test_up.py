@@ -25,6 +25,7 @@ from local.ports import Ports, free_port
 from tests.acceptance.waiting import until
 from tests.mqtt_devices import connected, with_certificate, with_password
 
+ROOT = Path(__file__).resolve().parents[2]
 PORTS = tuple(f"FLEET_{field.name.upper()}_PORT" for field in dataclasses.fields(Ports))
 
 
@@ -104,7 +105,7 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 
 def shell(command: str, env: Path) -> str:
-    """Run a command as a reader of the README would."""
+    """Run a command in a shell that has loaded the file of addresses."""
     script = f". {shlex.quote(str(env))}; {command}"
     return subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=30, check=True).stdout
 
@@ -141,6 +142,19 @@ def test_seed_payloads_come_back_through_live_history_and_analytics(running: Up)
     assert answer["totalKwhConsumedAc"] == pytest.approx(5.10)
     assert answer["efficiency"] == pytest.approx(4.25 / 5.10)
     assert answer["avgBatteryTemp"] == pytest.approx(38.6)
+
+
+def test_commands_of_the_readme_send_readings_and_read_them_back(running: Up) -> None:
+    text = (ROOT / "README.md").read_text().replace("EV_002", "README_1").replace("METER_001", "README_2")
+    section = text.split("## The first readings")[1].split("## ")[0]
+    load, send_mqtt, send_http, read = re.findall(r"(?:^    .+\n)+", section, re.MULTILINE)
+    assert load.lstrip().startswith("set -a; . .local/env; set +a;")
+    shell(send_mqtt, running.env)
+    assert json.loads(shell(send_http, running.env)) == {"stored": 1, "duplicates": 0, "rejected": []}
+    until(lambda: '"soc":72.5' in shell(read, running.env), "the vehicle's reading is live")
+    answers = shell(read, running.env)
+    assert '"kwhConsumedAc":5.1' in answers
+    assert '"totalKwhDeliveredDc":4.25' in answers
 
 
 def assert_stops(up: Up, number: signal.Signals) -> None:
@@ -242,9 +256,8 @@ def test_printed_line_provisions_a_device_for_the_printed_ports(running: Up) -> 
     tls, password = map(int, re.findall(r"mqtts://localhost:(\d+)", output))
     assert (tls, password) == (int(running.port("MQTT_TLS")), int(running.port("MQTT_PASSWORD")))
     (line,) = [line for line in output.splitlines() if "device add" in line]
-    root = Path(__file__).resolve().parents[2]
     for command in (line, line.replace("EV_002 --kind vehicle", "METER_001 --kind meter --password")):
-        subprocess.run(["sh", "-c", command], cwd=root, check=True, timeout=60)
+        subprocess.run(["sh", "-c", command], cwd=ROOT, check=True, timeout=60)
     devices = running.directory / "mosquitto" / "devices"
     with connected(with_certificate(devices / "vehicle" / "EV_002"), tls) as vehicle:
         assert vehicle.publish("fleet/vehicle/EV_002/telemetry", b"{}") == "Success"
