@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from bridge.contract import KINDS, Kind, Measure
 
-BEGIN = "<!-- Made from bridge/contract.py by: python -m local contract docs/devices.md -->\n"
-END = "<!-- End of what is made. -->\n"
+BEGIN = "<!-- Generated from bridge/contract.py by: python -m local contract docs/devices.md -->\n"
+END = "<!-- End of the generated part. -->\n"
 _HEAD = """
 **A {name}** has the id `{id_field}` and publishes to `{topic}`.
 

@@ -1,4 +1,4 @@
-"""One reading over MQTT with aiomqtt; prints the receipt, which comes after the reading is in the history."""
+"""Sends one reading over MQTT with aiomqtt and prints the receipt, which is sent after the commit."""
 
 import asyncio
 import json

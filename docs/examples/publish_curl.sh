@@ -1,5 +1,5 @@
 #!/bin/sh
-# One reading over HTTP: 201 means that it is in the history. Anything but 2xx or 422: keep it and send it again.
+# Sends one reading over HTTP. 201 means that it is committed. After any status but 2xx and 422, keep it and send it again.
 set -eu
 
 curl -sS --fail-with-body --max-time 15 "$FLEET_API_URL/v1/ingest" \

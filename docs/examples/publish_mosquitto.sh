@@ -1,5 +1,5 @@
 #!/bin/sh
-# One reading over MQTT with mosquitto_rr: it publishes, waits for the receipt and prints it.
+# Sends one reading over MQTT with mosquitto_rr, waits for the receipt and prints it.
 set -eu
 base="${FLEET_MQTT_URL#mqtt://}"
 login="${base%@*}" address="${base##*@}"

@@ -1,4 +1,4 @@
-"""One reading over MQTT with paho-mqtt; prints the receipt, which comes after the reading is in the history."""
+"""Sends one reading over MQTT with paho-mqtt and prints the receipt, which is sent after the commit."""
 
 import json
 import os
@@ -49,6 +49,6 @@ ask = Properties(PacketTypes.PUBLISH)
 ask.ResponseTopic, ask.CorrelationData = RECEIPTS, sent
 client.publish("fleet/vehicle/EV_002/telemetry", json.dumps(reading), qos=1, properties=ask)
 if not stored.wait(10):
-    raise SystemExit("no receipt yet: keep the reading and send it again; a second one does no harm")
+    raise SystemExit("no receipt: keep the reading and send it again; duplicates are not stored")
 client.disconnect()
 client.loop_stop()
