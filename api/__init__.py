@@ -1,8 +1,8 @@
-"""The HTTP service: readings in over HTTP, and the answers to questions about the fleet.
+"""The HTTP service: ingest over HTTP, and queries of live state, history and analytics.
 
-    layers (routes, metrics, headers, errors, deadline, authentication, ...) -> ingest.IngestDoor   POST /v1/ingest
-                                                                             -> FastAPI routes      everything else
+    layers (routes, metrics, headers, errors, deadline, authentication, ...) -> ingest.IngestEndpoint   POST /v1/ingest
+                                                                             -> FastAPI routes          everything else
 
-Writing shares the bridge's path: wire.decode_body -> Delivery -> Ingest -> PostgresStore; an answer follows the
-commit. Reading has its own connections. Read `app.py` next: `layered` is the list of the layers, in order.
+Ingest uses the bridge's modules: wire.decode_body -> Delivery -> Ingest -> PostgresStore; the response is sent after
+the commit. Queries use separate connections. Continue with `app.py`: `layered` is the list of the layers, in order.
 """

@@ -1,14 +1,14 @@
-"""GET /v1/analytics/performance/{vehicleId}: what a vehicle drew, what reached its battery, and how sure that is.
+"""GET /v1/analytics/performance/{vehicleId}: AC and DC energy of a vehicle, its efficiency, and the coverage of both.
 
-It is answered from the keys alone (they include the summed columns), in the partitions of the period.
+The query reads only the keys (they include the summed columns), in the partitions of the period.
 
-- Energies are summed as whole numbers of 1e-12 kWh: what a device writes with up to twelve
-  decimals adds up exactly, whatever the order of the rows.
-- The mean temperature is the integral over time of the straight lines between consecutive readings, divided by the
-  time between the first and the last: each reading weighs as much as the time around it.
+- Energies are summed as integers in 1e-12 kWh: values with up to twelve decimals are summed exactly, independent of
+  the order of the rows.
+- The mean temperature is time-weighted: the linear interpolation between consecutive readings, integrated and divided
+  by the time between the first and the last.
 - Coverage is readings present / expected at `reading_interval_s`, at most 1. Expected is the elapsed part of the
-  period; time before a device's first reading counts as not covered, because nobody measured it.
-- AC comes from the meters while they were assigned to the vehicle, each in half-open periods.
+  period; time before a device's first reading counts as not covered, because its energy was not measured.
+- AC is the energy of the meters while they were assigned to the vehicle, each in half-open periods.
 """
 
 from collections.abc import Iterable
@@ -56,13 +56,13 @@ ORDER BY meter_id NULLS FIRST, period_from
 _SEEN = "SELECT EXISTS (SELECT FROM vehicle_live_status WHERE vehicle_id = $1)"
 
 
-def question_sql(period: Period) -> str:
+def analytics_sql(period: Period) -> str:
     """The vehicle's own row, then one for each assignment of a meter. $1 is the vehicle, $2 and $3 are the period.
 
-    What the mean needs comes packed as points (seconds since $2, by the function of PostgreSQL's tstzrange; degC), in
-    the order of the key: a window function costs more than all the rest. The inner SELECTs name the columns as the
-    key has them, and ORDER BY keeps the planner from dropping one, so that scans hand their entries on as they are.
-    OFFSET 0 keeps it from writing the assignment's SELECT out three times.
+    The values for the mean are packed as points (seconds since $2, by the function of PostgreSQL's tstzrange; degC), in
+    the order of the key: a window function costs more than the rest of the query. The inner SELECTs list the columns
+    in the order of the key, and ORDER BY prevents the planner from dropping one, so that scans pass their entries on
+    unchanged. OFFSET 0 prevents it from expanding the assignment's SELECT three times.
     """
     return _SQL.format(days=period.days_sql())
 
@@ -108,15 +108,15 @@ async def performance(services: WithServices, period: AskedPeriod, vehicleId: De
 
 
 async def ask(c: Connection, vehicle_id: str, period: Period) -> tuple[asyncpg.Record, list[asyncpg.Record]]:
-    """The vehicle's own figures, and its meters' for each assignment. Raises 404."""
-    vehicle, *assigned = await c.fetch(question_sql(period), vehicle_id, period.start, period.end)
+    """The sums of the vehicle, and those of its meters for each assignment. Raises 404."""
+    vehicle, *assigned = await c.fetch(analytics_sql(period), vehicle_id, period.start, period.end)
     if not vehicle["readings"] and not await c.fetchval(_SEEN, vehicle_id):
         raise never_seen(VEHICLE, vehicle_id)
     return vehicle, assigned
 
 
 def _mean_over_time(vehicle: asyncpg.Record) -> float | None:
-    """The mean of the straight lines between consecutive temperatures, degC; None without a temperature."""
+    """The time-weighted mean of the temperatures, linearly interpolated, degC; None without a temperature."""
     if vehicle["points"] is None:
         return None
     points = unpack(f">{len(vehicle['points']) // 8}d", vehicle["points"])
@@ -134,7 +134,7 @@ def _kwh(measured: Iterable[asyncpg.Record]) -> float | None:
 
 
 def _efficiency(ac: float | None, dc: float | None, any_assigned: bool) -> tuple[float | None, str | None]:
-    """DC / AC, or None and why it would say nothing."""
+    """DC / AC, or None and the reason why it is not defined."""
     if not any_assigned:
         return None, "no meter was assigned to the vehicle in this period"
     if ac is None:

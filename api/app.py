@@ -1,4 +1,4 @@
-"""The service put together: the ingest and its writer, the keys, the routes, and the layers around them."""
+"""Assembles the service: the ingest and its writer, the keys, the routes, and the layers around them."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from api import analytics, assignments, devices, documentation, health, history, live, openapi, problems
 from api.body import BodyBudget
 from api.database import Pool, open_pool
-from api.ingest import IngestDoor
+from api.ingest import IngestEndpoint
 from api.keyring import Keyring
 from api.layers import Layer, around
 from api.layers.authentication import Authentication
@@ -47,10 +47,10 @@ _ROUTERS = (
 
 @contextlib.asynccontextmanager
 async def service(settings: ApiSettings, on_failure: Callable[[], None]) -> AsyncIterator[ASGIApp]:
-    """The application, with its writer running. On leaving, what was taken is written and answered.
+    """The application, with its writer running. On exit, the accepted requests are written and answered.
 
-    `on_failure` is called when the writer ends on its own: nothing can be stored any more. What ended it is raised
-    on leaving. Raises `Misconfigured` when the promise cannot be kept with this database.
+    `on_failure` is called when the writer ends unexpectedly: nothing can be stored any more. Its exception is raised
+    on exit. Raises `Misconfigured` when the guarantee cannot be given with this database.
     """
     registry = process_registry()
     store = _store(settings)
@@ -59,7 +59,7 @@ async def service(settings: ApiSettings, on_failure: Callable[[], None]) -> Asyn
     pool = await open_pool(settings)
     keyring = Keyring(pool, settings.database_url)
     budget = BodyBudget(settings.http_body_budget_mib * 1024 * 1024)
-    app = application(IngestDoor(settings, ingest, budget))
+    app = application(IngestEndpoint(settings, ingest, budget))
     app.state.services = Services(settings, pool, registry)
     writing = asyncio.create_task(ingest.run())
     writing.add_done_callback(lambda _: on_failure())
@@ -76,9 +76,9 @@ async def service(settings: ApiSettings, on_failure: Callable[[], None]) -> Asyn
 def layered(
     app: FastAPI, settings: ApiSettings, keyring: Keyring, registry: CollectorRegistry, budget: BodyBudget
 ) -> ASGIApp:
-    """The application within its layers: what a request passes, in this order.
+    """The application within its layers, in the order in which a request passes them.
 
-    Raises `ValueError` for a route that does not declare who may call it.
+    Raises `ValueError` for a route that does not declare its scope.
     """
     rate = RateLimit(settings.rate_limit_per_s, settings.rate_limit_burst)
     layers: list[Layer] = [
@@ -97,7 +97,7 @@ def layered(
 
 
 def _cross_origin(origins: str) -> list[Layer]:
-    """Answers preflights of these origins, which carry no key, and lets their pages read our answers."""
+    """Answers preflights of these origins, which carry no key, and allows their pages to read the responses."""
     allowed = [origin.strip() for origin in origins.split(",") if origin.strip()]
     if not allowed:
         return []
@@ -118,7 +118,7 @@ def application(ingest: ASGIApp) -> FastAPI:
         routes += router.routes
     app = FastAPI(
         title="Fleet energy bridge",
-        description="Readings of vehicles and meters in; live state, history and energy figures out.",
+        description="Ingest readings of vehicles and meters; query live state, history and energy analytics.",
         version="1",
         routes=routes,
         redirect_slashes=False,
@@ -140,11 +140,11 @@ def _store(settings: ApiSettings) -> PostgresStore:
 
 
 async def _check(store: PostgresStore) -> None:
-    """Find out now if the database cannot keep the promise; one that is away may come back."""
+    """Fail at start if the database cannot give the guarantee; an unavailable database is only logged."""
     try:
         await store.connect()
     except StoreUnavailable as error:
-        log.warning("waiting for the store", reason=str(error))
+        log.warning("database unavailable at startup", reason=str(error))
 
 
 def _ingest(settings: ApiSettings, store: PostgresStore, registry: CollectorRegistry) -> Ingest:

@@ -1,7 +1,7 @@
-"""Changes of assignments. A row of `meter_assignment` holds until the meter's next row, so periods cannot overlap.
+"""Changes of assignments. A row of `meter_assignment` is valid until the meter's next row: periods cannot overlap.
 
-An end is a row without a vehicle at the instant of the end, unless a row begins there already. The caller looks for
-conflicts first: a write removes or replaces what is assigned to other vehicles. Decision 0015 has the rules.
+An end is a row without a vehicle at the time of the end, unless a row begins there already. The caller checks for
+conflicts first: a write removes or replaces assignments to other vehicles. Decision 0015 has the rules.
 """
 
 from collections.abc import Sequence
@@ -44,8 +44,8 @@ class Changes(NamedTuple):
     ends: int
 
 
-# Writers about one meter take turns, so that none looks for conflicts while another one writes. An import locks out all
-# other writers: a lock for each of ten thousand meters would exceed the server's lock table.
+# Writers for one meter are serialized, so that none checks for conflicts while another one writes. An import excludes
+# all other writers: a lock for each of ten thousand meters would exceed the server's lock table.
 _REGISTER = 7380397151
 _LOCK_METER = f"SELECT pg_advisory_xact_lock_shared({_REGISTER}), pg_advisory_xact_lock(738039715, hashtext($1))"
 _LOCK_ALL = f"SELECT pg_advisory_xact_lock({_REGISTER})"
@@ -97,9 +97,9 @@ RETURNING 1
 
 
 class Plan:
-    """Periods, at most one for a meter and begin, as the statements take them.
+    """Periods, at most one for a meter and begin, in the form of the statements' parameters.
 
-    A period without an end leaves the meter's later assignments as they are. One whose end is at or after the begin of
+    A period without an end does not change the meter's later assignments. One whose end is at or after the begin of
     the meter's next period of the same plan ends there.
     """
 
@@ -138,6 +138,6 @@ async def lock_all(c: Connection) -> None:
 
 
 async def open_end(c: Connection, meter: str, start: datetime) -> bool:
-    """Remove the end of an assignment, if it has one other than the begin of another vehicle's; whether it had."""
+    """Remove the end of an assignment unless it is the begin of another vehicle's; return whether there was one."""
     removed: list[asyncpg.Record] = await c.fetch(_OPEN, meter, start)
     return bool(removed)

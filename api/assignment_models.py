@@ -16,7 +16,7 @@ _End = Annotated[
 
 
 class NewAssignment(BaseModel):
-    """The vehicle that the meter feeds from now on; null for none."""
+    """The vehicle that the meter feeds from this time on; null for none."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -25,15 +25,15 @@ class NewAssignment(BaseModel):
 
 
 class AssignmentEnd(BaseModel):
-    """The end of an assignment; null removes the end that it has of its own."""
+    """The end of an assignment; null removes an explicit end."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    end: Annotated[Instant | None, Field(alias="to", description="End, not included; null: none of its own.")] = None
+    end: Annotated[Instant | None, Field(alias="to", description="End, not included; null: no explicit end.")] = None
 
 
 class AssignmentRow(BaseModel):
-    """An assignment among many."""
+    """An assignment in an import."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -46,6 +46,6 @@ class AssignmentRow(BaseModel):
 
 
 class ImportedAssignments(Imported):
-    """What an import of assignments did. The counts of rows concern who is assigned, not until when."""
+    """The result of an import of assignments. The counts of rows concern the assigned vehicles, not the ends."""
 
-    ends: Annotated[int, Field(description="Ends that were set, moved or removed.")]
+    ends: Annotated[int, Field(description="Number of ends that were set, moved or removed.")]

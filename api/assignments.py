@@ -1,4 +1,4 @@
-"""Which vehicle a meter feeds, and since when. A row holds until the meter's next one: periods cannot overlap."""
+"""Which vehicle a meter feeds, and since when. A row is valid until the meter's next one: periods cannot overlap."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -28,9 +28,11 @@ router = APIRouter(prefix="/v1", tags=["assignments"])
 bulk = APIRouter(prefix="/v1", tags=["assignments"], route_class=BulkRoute)
 
 Start = Annotated[Instant, Path(alias="from", description="RFC 3339 with an offset.")]
-Replace = Annotated[bool, Query(description="Replace or cut what another vehicle is assigned, instead of a 409.")]
+Replace = Annotated[
+    bool, Query(description="Replace or shorten assignments to other vehicles instead of answering 409.")
+]
 
-# The end of a row is the begin of the meter's next one, whoever that is for.
+# The end of a row is the begin of the meter's next one, for any vehicle.
 _SELECT = """
 SELECT a.meter_id, a.valid_from, a.vehicle_id, a.assigned_at,
        (SELECT min(n.valid_from) FROM meter_assignment n
@@ -64,11 +66,11 @@ _BODY: _Responses = {
     400: {"description": "Not JSON"},
     408: {"description": "The body did not arrive in time"},
     413: {"description": "The body is too large"},
-    415: {"description": "A Content-Type or Content-Encoding that is not accepted"},
+    415: {"description": "Unsupported Content-Type or Content-Encoding"},
 }
-_NO_ROW: _Responses = {404: {"description": "No assignment of the meter begins at this instant"}}
+_NO_ROW: _Responses = {404: {"description": "No assignment of the meter begins at this time"}}
 _CONFLICT: _Responses = {
-    409: {"description": "Another vehicle is assigned; `errors` names it and since when. Nothing is written"}
+    409: {"description": "Another vehicle is assigned; `errors` names it and the begin. Nothing is written"}
 }
 
 
@@ -80,7 +82,7 @@ _CONFLICT: _Responses = {
     responses=_BODY
     | _CONFLICT
     | {
-        200: {"description": "Replaced, or as it was"},
+        200: {"description": "Replaced, or unchanged"},
         201: {"description": "Created", "model": Assignment},
     },
 )
@@ -92,9 +94,9 @@ async def put_assignment(
     assignment: NewAssignment,
     replace: Replace = False,
 ) -> Response:
-    """Say which vehicle a meter feeds from an instant on. Idempotent: 201 when it is new, 200 when it was there.
+    """Assign a meter to a vehicle from a given time. Idempotent: 201 if the assignment is new, 200 if it existed.
 
-    With `to` it ends there, otherwise at the meter's next assignment.
+    It ends at `to`, or without it at the meter's next assignment.
     """
     period = _checked(Period(meterId, start, assignment.end, assignment.vehicle_id))
     async with connection(services.pool) as c, c.transaction():
@@ -144,7 +146,7 @@ async def delete_assignment(
     meterId: DeviceId,  # noqa: N803
     start: Start,
 ) -> None:
-    """Remove an assignment. The meter's assignment before it then holds until the one after it."""
+    """Remove an assignment. The meter's previous assignment is then valid until the next one."""
     async with connection(services.pool) as c, c.transaction():
         await lock_meter(c, meterId)
         row = await c.fetchrow(_DELETE, meterId, start)
@@ -157,15 +159,15 @@ async def delete_assignment(
 @bulk.post(
     "/assignments",
     operation_id="importAssignments",
-    responses=_BODY | _CONFLICT | {422: {"description": "Rows that are not valid; nothing is written"}},
+    responses=_BODY | _CONFLICT | {422: {"description": "Invalid rows; nothing is written"}},
     openapi_extra=needs("assign") | request_body(AssignmentRow, _EXAMPLE),
 )
 async def import_assignments(
     request: Request, services: WithServices, caller: Caller, replace: Replace = False
 ) -> ImportedAssignments:
-    """Write many assignments at once, all or none. Up to 100,000 rows and 8 MiB, plain or gzip.
+    """Import many assignments, all or none. Up to 100,000 rows and 8 MiB, plain or gzip.
 
-    A row ends at its `to`, or where the meter's next row of the same body begins, if that is earlier.
+    A row ends at its `to`, or when the meter's next row of the same body begins, whichever is earlier.
     """
     rows = await bulk_rows(request, AssignmentRow, {})
     refuse_repeated(rows, lambda row: (row.meter_id, row.start), "from")
@@ -197,16 +199,16 @@ async def import_assignments(
 async def all_assignments(
     request: Request,
     services: WithServices,
-    meter: Annotated[str | None, Query(pattern=DEVICE_ID_PATTERN, description="Of this meter.")] = None,
-    vehicle: Annotated[str | None, Query(pattern=DEVICE_ID_PATTERN, description="Of this vehicle.")] = None,
-    at: Annotated[Instant | None, Query(description="That hold at this instant.")] = None,
-    start: Annotated[Instant | None, Query(alias="from", description="That end after this instant.")] = None,
-    end: Annotated[Instant | None, Query(alias="to", description="That begin before this instant.")] = None,
+    meter: Annotated[str | None, Query(pattern=DEVICE_ID_PATTERN, description="Assignments of this meter.")] = None,
+    vehicle: Annotated[str | None, Query(pattern=DEVICE_ID_PATTERN, description="Assignments of this vehicle.")] = None,
+    at: Annotated[Instant | None, Query(description="Assignments that are valid at this time.")] = None,
+    start: Annotated[Instant | None, Query(alias="from", description="Assignments that end after this time.")] = None,
+    end: Annotated[Instant | None, Query(alias="to", description="Assignments that begin before this time.")] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Response:
-    """All assignments by meter and begin: a page as JSON, or by `Accept: text/csv` the whole list, whatever `limit`
-    is. A row without a vehicle is the time in which the meter feeds none."""
+    """All assignments by meter and begin: a page as JSON, or with `Accept: text/csv` the whole list, independent of
+    `limit`. A row without a vehicle is the time in which the meter feeds none."""
     form = negotiate(request.headers.get("accept", "*/*"))
     filters = {"meter": meter, "vehicle": vehicle, "at": at, "from": start, "to": end}
 
@@ -340,7 +342,7 @@ def _refuse_conflicts(rows: Sequence[Placed[AssignmentRow]], conflicts: Sequence
 
 
 def _field(start: datetime, conflict: Conflict) -> str:
-    """Which bound of the period is in conflict."""
+    """The bound of the period that is in conflict."""
     return "from" if conflict.start == start else "to"
 
 

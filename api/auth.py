@@ -1,7 +1,7 @@
-"""Who may do what. Pure: no clock, no database.
+"""Authorization of API keys. Pure: no clock, no database.
 
 A key is `fleet_<id>_<secret>`: the id finds the row, the secret (256 bits) is compared by its hash in constant time.
-What a request needs is declared beside its route (`routing.needs`).
+The scope that a request needs is declared next to its route (`routing.needs`).
 """
 
 import hmac
@@ -23,7 +23,7 @@ _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as the database knows it; never its secret."""
+    """A key as stored in the database; without its secret."""
 
     id: str
     name: str
@@ -38,7 +38,7 @@ class ApiKey:
         return scope in self.scopes or "admin" in self.scopes
 
     def refusal(self, now: datetime) -> str | None:
-        """Why the key is no good any more, or None."""
+        """Why the key is no longer valid, or None."""
         if self.revoked_at is not None:
             return "the API key was revoked"
         if self.expires_at is not None and self.expires_at <= now:
@@ -63,24 +63,24 @@ def is_device_pattern(text: str) -> bool:
 
 
 def new_token() -> tuple[str, str]:
-    """A fresh key's id and the whole key."""
+    """The id and the complete text of a new key."""
     id_ = "".join(secrets.choice(_ID_LETTERS) for _ in range(12))
     return id_, f"fleet_{id_}_{secrets.token_urlsafe(32)}"
 
 
 def token_hash(token: str) -> bytes:
-    """What is stored of a key."""
+    """The digest that is stored for a key."""
     return sha256(token.encode()).digest()
 
 
 def id_of(token: str) -> str | None:
-    """The id in a key, or None when it cannot be a key of ours."""
+    """The id in a key, or None when the text is not a key of this API."""
     match = _token(token)
     return match[1] if match else None
 
 
 def is_key(token: str, key: ApiKey) -> bool:
-    """Whether `token` is this key; takes the same time whatever is wrong with it."""
+    """Whether `token` is this key, compared in constant time."""
     return hmac.compare_digest(token_hash(token), key.hash)
 
 

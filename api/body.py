@@ -1,4 +1,4 @@
-"""Request bodies within bounds: of size, of time, of memory in all, and of what gzip makes of them."""
+"""Reads request bodies within limits of size, time, total memory and decompressed size."""
 
 import asyncio
 import contextlib
@@ -14,11 +14,11 @@ MAX_FORM_BYTES = 64 * 1024
 """Largest body of a request whose route has no limit of its own."""
 
 _GZIP = 16 + zlib.MAX_WBITS
-_MOST_MEMBERS = 100  # each costs a copy of what follows it
+_MOST_MEMBERS = 100  # each costs a copy of the bytes after it
 
 
 class Disconnected(Exception):
-    """The client went away in the middle of its body; nobody waits for an answer."""
+    """The client disconnected before its body was complete; no response can be sent."""
 
 
 class BodyBudget:
@@ -29,9 +29,9 @@ class BodyBudget:
 
     @contextlib.contextmanager
     def reserve(self, size_bytes: int) -> Iterator[None]:
-        """Hold `size_bytes` for a request. Raises 503 when there is no room."""
+        """Reserve `size_bytes` for a request. Raises 503 when the budget is exhausted."""
         if size_bytes > self._left:
-            raise unavailable("too many large requests at a time", 1)
+            raise unavailable("too many concurrent large requests", 1)
         self._left -= size_bytes
         try:
             yield
@@ -49,7 +49,7 @@ def header(scope: Scope, name: bytes) -> str:
 
 
 def announced_bytes(scope: Scope, limit: int) -> int:
-    """How long the body will be at most. Raises 413 for a Content-Length beyond the limit."""
+    """The maximum length of the body. Raises 413 for a Content-Length beyond the limit."""
     length = header(scope, b"content-length")
     if not length:
         return limit
@@ -80,17 +80,17 @@ async def read_body(receive: Receive, limit: int, timeout_s: float) -> bytes:
 
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
-    """The body without its Content-Encoding. Raises 415 for one we do not know, 400 for broken gzip, 413.
+    """The body without its Content-Encoding. Raises 415 for an unsupported encoding, 400 for invalid gzip, 413.
 
-    Never more than `limit` bytes are decompressed, so a bomb costs what a large body costs.
+    At most `limit` bytes are decompressed, so a decompression bomb costs no more than a large body.
     """
     if encoding in ("", "identity"):
         return body
     if encoding not in ("gzip", "x-gzip"):
-        raise Problem(415, f"Content-Encoding: {encoding} is not taken; gzip is", {"Accept-Encoding": "gzip"})
+        raise Problem(415, f"Content-Encoding: {encoding} is not supported; use gzip", {"Accept-Encoding": "gzip"})
     plain, members = b"", 0
     try:
-        while body:  # RFC 1952: a gzip file is one member or several
+        while body:  # RFC 1952: a gzip file consists of one or more members
             members += 1
             if members > _MOST_MEMBERS:
                 raise Problem(400, f"gzip: more than {_MOST_MEMBERS} members")
@@ -99,7 +99,7 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
             if len(plain) > limit:
                 raise _too_large(limit)
             if not member.eof:
-                raise Problem(400, "gzip: the body ends too early")
+                raise Problem(400, "gzip: the body is truncated")
             body = member.unused_data
     except zlib.error as error:
         raise Problem(400, f"gzip: {error}") from None

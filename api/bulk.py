@@ -16,7 +16,7 @@ from api.csv_format import csv_rows
 from api.problems import Problem, invalid, unprocessable
 
 MAX_ROWS = 100_000
-"""Rows of one body."""
+"""Maximum number of rows in one body."""
 
 _MOST_ERRORS = 100
 _one_body = asyncio.Lock()
@@ -24,7 +24,7 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII).fullm
 
 RowT = TypeVar("RowT", bound=BaseModel)
 Cells = Mapping[str, Callable[[str], object]]
-"""How the cells of a column are read, where they are not text."""
+"""Parsers of the columns whose cells are not text."""
 
 
 class BulkRoute(APIRoute):
@@ -35,7 +35,7 @@ class BulkRoute(APIRoute):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a row stands in its body: the line of a CSV file, from 1, or the index in a JSON array, from 0."""
+    """The position of a row in its body: the line of a CSV file, from 1, or the index in a JSON array, from 0."""
 
     unit: Literal["line", "index"]
     number: int
@@ -46,7 +46,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Placed(Generic[RowT]):
-    """A valid row and where it stands."""
+    """A valid row and its position."""
 
     place: Place
     row: RowT
@@ -54,30 +54,30 @@ class Placed(Generic[RowT]):
 
 @dataclass(slots=True)
 class Faults:
-    """Faults of the rows of a body; the problem lists the first hundred."""
+    """Errors in the rows of a body; the problem lists the first hundred."""
 
     errors: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, place: Place, name: str, reason: str) -> None:
-        """Record a fault of a row's field."""
+        """Record an error in a field of a row."""
         self.errors.append({place.unit: place.number, "field": name, "reason": reason})
 
     def refuse(self, status: int = 422) -> None:
-        """Raise the problem with this status if there is any fault."""
+        """Raise the problem with this status if there is any error."""
         if self.errors:
             raise unprocessable(self.errors[:_MOST_ERRORS], status)
 
     @property
     def full(self) -> bool:
-        """Whether further faults would not be listed."""
+        """Whether further errors would not be listed."""
         return len(self.errors) >= _MOST_ERRORS
 
 
 async def bulk_rows(request: Request, model: type[RowT], cells: Cells) -> list[Placed[RowT]]:
-    """The rows of the request's body, each valid. Raises 400, 413, 415 and 422.
+    """The rows of the request's body, all valid. Raises 400, 413, 415 and 422.
 
-    Bodies are decoded in a thread, so that other requests are answered meanwhile, and one at a time, because a large
-    one takes many times its size in memory.
+    Bodies are decoded in a thread, so that other requests are served meanwhile, and one at a time, because a large
+    body needs a multiple of its size in memory.
     """
     is_csv = _is_csv(request.headers.get("content-type", ""))
     body = await request.body()
@@ -114,7 +114,7 @@ def _required(model: type[BaseModel]) -> list[str]:
 
 
 def number_cell(text: str) -> object:
-    """A number; other text stays text, which the validation of the field refuses."""
+    """A number; other text is returned unchanged and refused by the validation of the field."""
     return float(text) if _NUMBER(text) else text
 
 
@@ -129,7 +129,7 @@ def _is_csv(content_type: str) -> bool:
     media_type = media_type.strip().lower()
     if media_type not in ("application/json", "text/csv") or charset not in ("", "charset=utf-8", "header=present"):
         accepted = "application/json, text/csv"
-        detail = f"Content-Type: {content_type} is not accepted; {accepted} in UTF-8 are"
+        detail = f"Content-Type: {content_type} is not supported; use {accepted} in UTF-8"
         raise Problem(415, detail, {"Accept": accepted})
     return media_type == "text/csv"
 
@@ -171,7 +171,7 @@ def _csv(body: bytes, model: type[BaseModel], cells: Cells, faults: Faults) -> I
     for line, texts in csv_rows(body, columns(model), _required(model)):
         place = Place("line", line)
         if texts is None:
-            faults.add(place, "row", "has another number of cells than the header")
+            faults.add(place, "row", "has a different number of cells than the header")
             if faults.full:
                 return
             continue

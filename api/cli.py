@@ -22,7 +22,7 @@ from bridge.settings.groups import AdministrationSettings, LogSettings
 from bridge.startup import configured
 from bridge.store.database_errors import asking
 
-# A pretty traceback shows variables, and some of ours are secrets.
+# A pretty traceback shows local variables, some of which are secrets.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The HTTP service.")
 key = typer.Typer(no_args_is_help=True, help="API keys.")
 app.add_typer(key, name="key")
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 def _in_database(act: Callable[[Connection], Awaitable[T]]) -> T:
-    """Do something to the keys in one transaction."""
+    """Run `act` in one transaction and return its result; exit with 1 if the database cannot."""
 
     async def connected() -> T:
         with asking():
@@ -48,7 +48,7 @@ def _in_database(act: Callable[[Connection], Awaitable[T]]) -> T:
     try:
         return asyncio.run(connected())
     except StoreUnavailable as error:
-        print(f"the store is unavailable: {error}", file=sys.stderr)
+        print(f"database unavailable: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except Misconfigured as error:
         print(str(error), file=sys.stderr)
@@ -67,20 +67,20 @@ def _duration(text: str, least_s: int) -> timedelta:
         if least_s <= seconds <= _LONGEST.total_seconds():
             return timedelta(seconds=seconds)
         raise typer.BadParameter(f"{text} is not between {least_s}s and {_LONGEST.days}d")
-    raise typer.BadParameter("a number of days, hours, minutes or seconds: 90d, 12h, 30m, 45s")
+    raise typer.BadParameter("expected a number of days, hours, minutes or seconds: 90d, 12h, 30m, 45s")
 
 
 @app.command()
 def run() -> None:
-    """Serve until SIGTERM or SIGINT; then finish the requests in flight, commit and exit with 0."""
-    from api.server import serve  # here, because the commands about keys start in half the time without it
+    """Serve until SIGTERM or SIGINT, then complete the requests in progress and exit with 0."""
+    from api.server import serve  # imported here, because the commands for keys start in half the time without it
 
     settings = configured(ApiSettings)
     try:
         memory.calm_collector()
         uvloop.run(serve(settings))
     except Misconfigured as error:
-        log.error("cannot keep the promise", reason=str(error))
+        log.error("startup aborted: unsafe configuration", reason=str(error))
         raise SystemExit(2) from None
     log.info("stopped")
 
@@ -88,7 +88,7 @@ def run() -> None:
 @app.command("openapi")
 def openapi_() -> None:
     """Print the OpenAPI document, as JSON."""
-    from starlette.responses import Response  # here, for the same reason
+    from starlette.responses import Response  # imported here for the same reason
 
     from api.app import application
 
@@ -98,19 +98,19 @@ def openapi_() -> None:
 
 @key.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    name: Annotated[str, typer.Argument(help="Name of the key's owner.")],
     scope: Annotated[
         list[str] | None, typer.Option(help="ingest, read, assign or admin; may be repeated. Default: all but admin.")
     ] = None,
     device: Annotated[
         list[str] | None,
-        typer.Option(help="May report only this device, or prefix: EV_1, EV_*, vehicle:EV_1; may be repeated."),
+        typer.Option(help="Restrict the key to this device or prefix: EV_1, EV_*, vehicle:EV_1; may be repeated."),
     ] = None,
     expires: Annotated[str | None, typer.Option(help="Lifetime: 90d, 12h, 30m.")] = None,
 ) -> None:
-    """Make a key and print it, once."""
+    """Create a key and print it; it cannot be shown again."""
     if not name.isprintable() or not 1 <= len(name) <= _LONGEST_NAME:
-        raise typer.BadParameter(f"a key's name is 1 to {_LONGEST_NAME} printable characters")
+        raise typer.BadParameter(f"the name must have 1 to {_LONGEST_NAME} printable characters")
     lifetime = None if expires is None else _duration(expires, least_s=1)
     default = ["ingest"] if device else keys.DEFAULT_SCOPES
     try:
@@ -122,28 +122,28 @@ def create(
 
 @key.command("list")
 def list_() -> None:
-    """Every key, one JSON object a line; never the secret."""
+    """List all keys as one JSON object a line, without the secrets."""
     for row in _in_database(keys.list_keys):
         print(json.dumps(dict(row), default=lambda value: value.isoformat()))
 
 
 @key.command()
 def revoke(id_: Annotated[str, typer.Argument(metavar="ID")]) -> None:
-    """End a key at once."""
+    """Revoke a key with immediate effect."""
     if not _in_database(lambda connection: keys.revoke(connection, id_)):
-        print(f"there is no key {id_} that is alive", file=sys.stderr)
+        print(f"no valid key has the id {id_}", file=sys.stderr)
         raise SystemExit(1)
 
 
 @key.command()
 def rotate(
     id_: Annotated[str, typer.Argument(metavar="ID")],
-    overlap: Annotated[str, typer.Option(help="How long the old key stays good: 7d, 12h.")] = "1d",
+    overlap: Annotated[str, typer.Option(help="Time for which the old key stays valid: 7d, 12h.")] = "1d",
 ) -> None:
-    """Make a successor with the same rights and print it, once; the old key ends after the overlap."""
+    """Create a successor with the same rights and print it; the old key expires after the overlap."""
     lapse = _duration(overlap, least_s=0)
     successor = _in_database(lambda connection: keys.rotate(connection, id_, lapse))
     if successor is None:
-        print(f"there is no key {id_} that is alive", file=sys.stderr)
+        print(f"no valid key has the id {id_}", file=sys.stderr)
         raise SystemExit(1)
     print(successor[1])

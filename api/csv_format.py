@@ -1,7 +1,7 @@
-"""CSV of lists that people edit in a spreadsheet and send back (RFC 4180, UTF-8, a header row).
+"""CSV of lists that are edited in a spreadsheet and imported again (RFC 4180, UTF-8, a header row).
 
-A spreadsheet runs a cell that begins with `=`, `+`, `-`, `@`, a tab or CR as a formula. Such a cell is written with a
-leading apostrophe, which reading removes again: what was written is read back unchanged, independent of its content.
+A spreadsheet evaluates a cell that begins with `=`, `+`, `-`, `@`, a tab or CR as a formula. Such a cell is written
+with a leading apostrophe, which reading removes: every cell that was written is read back unchanged.
 """
 
 import csv
@@ -16,7 +16,7 @@ _DISARMED = re.compile(r"'+[=+\-@\t\r]").match
 
 
 def csv_text(rows: Iterable[Sequence[str]]) -> str:
-    """The rows as lines that end in CRLF, harmless in a spreadsheet."""
+    """The rows as lines that end in CRLF, with formulas disabled."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows([_disarm(cell) for cell in row] for row in rows)
     return text.getvalue()

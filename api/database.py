@@ -1,4 +1,4 @@
-"""The connections that answer questions; writing has its own. Foreign errors become ours here."""
+"""The connections for queries; writing has its own. Errors of asyncpg are translated here."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -13,17 +13,17 @@ from bridge.store.database_errors import asking
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
-# Plans kept by each connection: one about 92 days takes 1.4 MB of the server's memory, one about a day hardly any.
+# Plans cached by each connection: one for 92 days takes 1.4 MB of the server's memory, one for a day hardly any.
 _STATEMENTS = 16
 
 SESSION = {
     "application_name": "fleet-api",
     "jit": "off",
     "timezone": "UTC",
-    # What asks the history names its days in its text (`Period.days_sql`), so a plan has only their partitions and
-    # serves until the day is over: planning anew for each question took a third of its time.
+    # Queries of the history have their days as constants in the text (`Period.days_sql`), so a plan has only their
+    # partitions and is valid until the day is over: planning each query took a third of its time.
     "plan_cache_mode": "force_generic_plan",
-    # Every question is answered from a key. Fresh partitions have no statistics yet, and a scan would look cheap.
+    # Every query can use a key. New partitions have no statistics yet, and a scan would look cheap.
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
     "tcp_keepalives_idle": "10",
@@ -33,7 +33,7 @@ SESSION = {
 
 
 async def open_pool(settings: ApiSettings) -> Pool:
-    """A pool that connects when it is first asked, so that the API starts before its database."""
+    """A pool that connects on first use, so that the API can start before its database."""
     return await asyncpg.create_pool(
         settings.database_url,
         min_size=0,
@@ -48,12 +48,12 @@ async def open_pool(settings: ApiSettings) -> Pool:
 
 
 async def _keep_session(_: object) -> None:
-    """No query of ours leaves session state behind, so a connection goes back without another round trip."""
+    """Queries leave no session state, so a connection is returned to the pool without another round trip."""
 
 
 @contextlib.asynccontextmanager
 async def connection(pool: Pool) -> AsyncIterator[Connection]:
-    """A connection of the pool. Raises `StoreUnavailable` for all that is the database's fault."""
+    """A connection of the pool. Raises `StoreUnavailable` for every error of the database."""
     with asking():
         async with pool.acquire() as acquired:
             yield acquired  # type: ignore[misc]  # a proxy with the connection's methods

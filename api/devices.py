@@ -25,12 +25,12 @@ from bridge import audit
 from bridge.contract import KINDS, Kind
 from bridge.reading import DEVICE_ID_PATTERN
 
-# Writers of the register take turns: a change keeps the fields that it leaves out from the row that it found.
+# Writers of the register are serialized, because a change copies the fields that it omits from the existing row.
 _LOCK = "SELECT pg_advisory_xact_lock(7380397150)"
 _COLUMNS = "id, name, site, interval_s, rated_kw, time_zone, tags"
 _ONE = f"SELECT {_COLUMNS} FROM device WHERE kind = $1 AND id = $2"  # noqa: S608
 _DELETE = f"DELETE FROM device WHERE kind = $1 AND id = $2 RETURNING {_COLUMNS}"  # noqa: S608
-# $2 is an array of JSON objects. A member that an object lacks keeps its value, null clears it. A row that would not
+# $2 is an array of JSON objects. An absent member leaves the value unchanged, null clears it. A row that would not
 # change is not written.
 _WRITE = """
 WITH given AS (
@@ -68,19 +68,19 @@ Site = Annotated[str | None, Query(max_length=200, pattern=TEXT_PATTERN, descrip
 Tag = Annotated[str | None, Query(max_length=100, pattern=TEXT_PATTERN, description="Devices with this tag.")]
 Text = Annotated[
     str | None,
-    Query(max_length=200, pattern=TEXT_PATTERN, description="Part of the id or name, in upper or lower case."),
+    Query(max_length=200, pattern=TEXT_PATTERN, description="Part of the id or name, case-insensitive."),
 ]
 
 _CSV: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/csv": {"schema": {"type": "string"}}}},
     406: {"description": "Neither JSON nor CSV is accepted"},
 }
-_NOT_DECLARED: dict[int | str, dict[str, Any]] = {404: {"description": "Nothing is declared about the device"}}
+_NOT_DECLARED: dict[int | str, dict[str, Any]] = {404: {"description": "The device is not declared"}}
 _BODY: dict[int | str, dict[str, Any]] = {
     400: {"description": "Not JSON"},
     408: {"description": "The body did not arrive in time"},
     413: {"description": "The body is too large"},
-    415: {"description": "A Content-Type or Content-Encoding that is not accepted"},
+    415: {"description": "Unsupported Content-Type or Content-Encoding"},
 }
 _CREATED: dict[int | str, dict[str, Any]] = {
     200: {"description": "Replaced, or unchanged"},
@@ -104,7 +104,7 @@ class _Register:
         cursor: Cursor = None,
         limit: Limit = 100,
     ) -> Response:
-        """Declarations by id: a page as JSON, or by `Accept: text/csv` the whole list, independent of `limit`."""
+        """Declarations by id: a page as JSON, or with `Accept: text/csv` the whole list, independent of `limit`."""
         form = negotiate(request.headers.get("accept", "*/*"))
         filters = {"site": site, "tag": tag, "q": q}
 
@@ -123,7 +123,7 @@ class _Register:
         return JSONResponse(found.model_dump(mode="json"), headers=headers)
 
     async def get(self, services: WithServices, device: DeclaredId) -> Device:
-        """What is declared about a device."""
+        """The declaration of a device."""
         async with connection(services.pool) as c:
             row = await c.fetchrow(_ONE, self._kind.name, device)
         if row is None:
@@ -131,7 +131,7 @@ class _Register:
         return _device(row)
 
     async def put(self, services: WithServices, caller: Caller, device: DeclaredId, body: DeviceBody) -> Response:
-        """Replace the whole declaration of a device: what the body leaves out is cleared. 201 when it is new."""
+        """Replace the whole declaration of a device: absent fields are cleared. 201 if it is new."""
         declared = _named(body.model_dump(), device)
         async with connection(services.pool) as c, c.transaction():
             await c.execute(_LOCK)
@@ -141,7 +141,7 @@ class _Register:
         return JSONResponse(_device(row).model_dump(mode="json"), status)
 
     async def patch(self, services: WithServices, caller: Caller, device: DeclaredId, body: DeviceBody) -> Device:
-        """Change a declaration (RFC 7396): what the body leaves out stays, null clears."""
+        """Change a declaration (RFC 7396): absent fields are unchanged, null clears a field."""
         change = _named(body.model_dump(exclude_unset=True), device)
         async with connection(services.pool) as c, c.transaction():
             await c.execute(_LOCK)
@@ -151,7 +151,7 @@ class _Register:
             return _device(await self._change(c, caller.id, "device.patch", before, change))
 
     async def delete(self, services: WithServices, caller: Caller, device: DeclaredId) -> None:
-        """Remove a declaration. The device's readings stay, and it may go on sending."""
+        """Remove a declaration. The device's readings are kept, and it may continue to send."""
         async with connection(services.pool) as c, c.transaction():
             await c.execute(_LOCK)
             row = await c.fetchrow(_DELETE, self._kind.name, device)
@@ -163,8 +163,8 @@ class _Register:
             )
 
     async def import_all(self, request: Request, services: WithServices, caller: Caller) -> Imported:
-        """Declare many devices at once, all or none. Fields and columns that are left out stay, null and empty
-        cells clear. Up to 100,000 rows and 8 MiB, plain or gzip."""
+        """Declare many devices, all or none. Absent fields and columns are unchanged, null and empty cells clear a
+        field. Up to 100,000 rows and 8 MiB, plain or gzip."""
         rows = await bulk_rows(request, DeviceRow, _CELLS)
         refuse_repeated(rows, lambda row: row.id, "id")
         async with connection(services.pool) as c, c.transaction():
@@ -182,7 +182,7 @@ class _Register:
         before: asyncpg.Record | None,
         declared: Mapping[str, Any],
     ) -> asyncpg.Record:
-        """Write a declaration and, if it changes anything, the audit row; the row as it is then."""
+        """Write a declaration and, if it changes anything, the audit row; return the resulting row."""
         written = await _write(c, self._kind, [declared])
         row = await c.fetchrow(_ONE, self._kind.name, declared["id"])
         assert row is not None
@@ -193,11 +193,11 @@ class _Register:
         return row
 
     def _not_declared(self, device: str) -> Problem:
-        return Problem(404, f"nothing is declared about {self._kind.name} {device}")
+        return Problem(404, f"{self._kind.name} {device} is not declared")
 
 
 def _add_routes(kind: Kind) -> None:
-    """The routes of a kind, with operation ids made from its name."""
+    """The routes of a kind, with operation ids derived from its name."""
     routes, path = _Register(kind), f"/{kind.plural}"
     one, many = f"{kind.name.capitalize()}", f"{kind.plural.capitalize()}"
     router.add_api_route(
@@ -213,7 +213,7 @@ def _add_routes(kind: Kind) -> None:
         path,
         routes.import_all,
         methods=["POST"],
-        responses=_BODY | {422: {"description": "Rows that are not valid; nothing is written"}},
+        responses=_BODY | {422: {"description": "Invalid rows; nothing is written"}},
         operation_id=f"importDeclared{many}",
         summary=f"Declare many {kind.plural}",
         openapi_extra=needs("assign") | request_body(DeviceRow, _EXAMPLE),
@@ -275,12 +275,12 @@ async def _page(
 
 
 async def _write(c: Connection, kind: Kind, declared: Sequence[Mapping[str, Any]]) -> list[bool]:
-    """Insert or change the rows; for each that was written, whether it is new."""
+    """Insert or change the rows; return for each written row whether it is new."""
     return [row["created"] for row in await c.fetch(_WRITE, kind.name, json.dumps(declared))]
 
 
 def _named(declared: dict[str, Any], device: str) -> dict[str, Any]:
-    """A body about `device`, as it is stored. Raises 422 when it names another."""
+    """The declaration of `device` as stored. Raises 422 when the body has the id of another device."""
     if declared.get("id") not in (None, device):
         raise invalid("id", f"is not {device}, the id in the path")
     return _with_tags(declared | {"id": device})

@@ -1,7 +1,7 @@
-"""/openapi.json and /docs: the description of the API, and a page that shows it and sends requests.
+"""/openapi.json and /docs: the OpenAPI document, and a page that shows it and sends requests.
 
-The page needs no other host: its script and style are files of the package fastapi-swagger, which are those of npm's
-swagger-ui-dist. All its addresses are relative, so it works behind any path prefix, and nothing on it is inline.
+The page loads nothing from other hosts: its script and style are files of the package fastapi-swagger, which are those
+of npm's swagger-ui-dist. All its addresses are relative, so it works behind any path prefix, and nothing is inline.
 """
 
 from importlib.resources import files

@@ -16,24 +16,24 @@ from bridge.errors import StoreUnavailable
 router = APIRouter(tags=["operation"])
 
 _PROBE_TIMEOUT_S = 2.0
-# Not merely a server that listens: the tables must be there.
+# A server that accepts connections is not enough: the tables must exist.
 _PROBE = "SELECT " + " AND ".join(f"to_regclass('{kind.live_table}') IS NOT NULL" for kind in KINDS)
 
 
 @router.get("/healthz", operation_id="getHealth", openapi_extra=PUBLIC)
 async def healthz() -> dict[str, str]:
-    """The process lives."""
+    """The process is running."""
     return {"status": "ok"}
 
 
 @router.get("/readyz", operation_id="getReadiness", openapi_extra=PUBLIC)
 async def readyz(services: WithServices) -> dict[str, str]:
-    """The store answers, within two seconds."""
+    """The database responds within two seconds and has the tables."""
     try:
         async with asyncio.timeout(_PROBE_TIMEOUT_S), connection(services.pool) as c:
             migrated = await c.fetchval(_PROBE)
     except (StoreUnavailable, TimeoutError):
-        raise unavailable("the store does not answer") from None
+        raise unavailable("the database does not respond") from None
     if not migrated:
         raise unavailable("the database has no tables yet: run `python -m bridge migrate`")
     return {"status": "ready"}

@@ -21,7 +21,7 @@ from bridge.store.tables import TABLE_OF, Table
 
 router = APIRouter(prefix="/v1/history", tags=["history"])
 
-HistoryLimit = Annotated[int, Query(ge=1, le=10_000, description="Readings a page.")]
+HistoryLimit = Annotated[int, Query(ge=1, le=10_000, description="Readings per page.")]
 _TICK = timedelta(microseconds=1)
 _RESPONSES: dict[int | str, dict[str, Any]] = NEVER_SEEN | {
     200: {"content": {"text/csv": {"schema": {"type": "string"}}}},
@@ -30,7 +30,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = NEVER_SEEN | {
 
 
 def page_sql(table: Table, period: Period) -> str:
-    """A page of the period, from the key and in its order. $1 is the device, $2 and $3 the bounds, $4 how many."""
+    """A page of the period, read from the key in its order. $1 is the device, $2 and $3 the bounds, $4 the limit."""
     return (
         f"SELECT {COLUMNS[table.kind]} FROM {table.history} WHERE {table.device_column} = $1 "  # noqa: S608
         f"AND ts >= $2 AND ts < $3 AND {period.days_sql()} ORDER BY ts LIMIT $4"
@@ -60,7 +60,7 @@ def _add_route(kind: Kind) -> None:
         summary=f"Get the readings of a {kind.name}",
         response_model=page_model(kind),
         responses=_RESPONSES,
-        description=f"The readings of a {kind.name}, as JSON or CSV by `Accept`.",
+        description=f"The readings of a {kind.name}, as JSON or CSV according to `Accept`.",
     )
 
 
@@ -75,7 +75,7 @@ async def _history(
     rows = await _rows(services, table, device, period, cursor, limit + 1)
     page = rows[:limit]
     following = encode_cursor(page[-1]["ts"]) if len(rows) > limit else None
-    # The default end is now: the next page keeps the end of the first.
+    # The default end is now; the next page must have the end of the first.
     fixed = {"from": period.start.isoformat(), "to": period.end.isoformat()}
     links = next_link(request.query_params, following, fixed)
     body = page_csv(table, page) if form == "text/csv" else page_json(page, following)
@@ -85,7 +85,7 @@ async def _history(
 async def _rows(
     services: Services, table: Table, device: str, period: Period, cursor: str | None, limit: int
 ) -> list[asyncpg.Record]:
-    """The next rows of the period. Raises 404 when the device was never seen at all."""
+    """The next rows of the period. Raises 404 when no reading of the device was ever stored."""
     start = period.start if cursor is None else max(period.start, decode_time(cursor) + _TICK)
     async with connection(services.pool) as c:
         rows = await c.fetch(page_sql(table, period), device, start, period.end, limit)
@@ -95,19 +95,19 @@ async def _rows(
 
 
 def negotiate(accept: str) -> Literal["application/json", "text/csv"]:
-    """The form that the caller likes best, JSON when he does not care. Raises 406 (RFC 9110, section 12.5.1)."""
+    """The media type that the client prefers, JSON by default. Raises 406 (RFC 9110, section 12.5.1)."""
     best: tuple[float, Literal["application/json", "text/csv"]] = (0.0, "application/json")
     for form in ("application/json", "text/csv"):
         quality = _quality(accept, form)
         if quality > best[0]:
             best = (quality, form)
     if best[0] <= 0:
-        raise Problem(406, "the answer is served as application/json and text/csv")
+        raise Problem(406, "the response is available as application/json and text/csv")
     return best[1]
 
 
 def _quality(accept: str, form: str) -> float:
-    """How much the caller likes a form: the most specific range that matches it decides."""
+    """The quality value of a media type: that of the most specific matching range."""
     ranges = (form, form.split("/")[0] + "/*", "*/*")
     found = (-1, 0.0)
     for entry in accept.split(","):

@@ -1,7 +1,7 @@
-"""POST /v1/ingest: the second door into the bridge. It answers after the commit, or says that nothing is certain.
+"""POST /v1/ingest: ingest over HTTP. The response is sent after the commit, or says that the result is unknown.
 
-Requests that wait at the same time share one transaction. The endpoint is plain ASGI: what a framework does for a
-request costs as much as storing a reading.
+Concurrent requests share one transaction. The endpoint is plain ASGI, because the work of a framework for a request
+costs as much as storing a reading.
 """
 
 import asyncio
@@ -31,8 +31,8 @@ log = structlog.get_logger(__name__)
 _LARGE_BYTES = 256 * 1024  # some thousand readings
 
 
-class IngestDoor:
-    """Takes bodies in and answers with what became of them."""
+class IngestEndpoint:
+    """Decodes and stores the body of a request and answers with the receipt."""
 
     def __init__(self, settings: ApiSettings, ingest: Ingest, budget: BodyBudget) -> None:
         self._ingest = ingest
@@ -57,7 +57,7 @@ class IngestDoor:
         await _answer(outcomes, send)
 
     async def _decoded(self, body: bytes, format_: Format) -> Sequence[Item]:
-        """A large body is decoded beside the loop, one at a time: an odd one takes seconds, and others want answers."""
+        """Decode a large body in a thread, one at a time: it may take seconds, and other requests must be served."""
         if len(body) <= _LARGE_BYTES:
             return self._decode(body, format_)
         async with self._one_large:
@@ -72,14 +72,14 @@ class IngestDoor:
             raise Problem(413, str(error)) from None
 
     async def _commit(self, items: Sequence[Item], size_bytes: int) -> Sequence[Outcome]:
-        """Offer the items and wait for their fate. Raises 503 when it is not certain, or when there is no room."""
+        """Offer the items and wait for their outcomes. Raises 503 when the result is unknown or the queue is full."""
         if self._ingest.full:
-            raise unavailable("more readings are waiting than are taken in", 1)
+            raise unavailable("too many readings are waiting for their commit", 1)
         loop = asyncio.get_running_loop()
         settled: asyncio.Future[Settlement] = loop.create_future()
 
         def settle(settlement: Settlement) -> None:
-            if not settled.done():  # the client's patience, or the time, may have ended first
+            if not settled.done():  # the client may have disconnected, or the request timed out
                 settled.set_result(settlement)
 
         self._ingest.offer(delivery(items, settle, size_bytes))
@@ -89,22 +89,26 @@ class IngestDoor:
         finally:
             timer.cancel()
         if isinstance(settlement, StoreUnavailable):
-            log.warning("not stored as far as we know", readings=len(items), error=str(settlement))
-            raise unavailable("the store is unavailable; send the same again, nothing is stored twice") from settlement
+            log.warning("batch not stored or result unknown", readings=len(items), error=str(settlement))
+            raise unavailable(
+                "the database is unavailable; send the same readings again, nothing is stored twice"
+            ) from settlement
         return settlement
 
 
 def _format(content_type: str) -> Format:
-    """The format of a body. Raises 415 when there is none of this content type."""
+    """The format of a body. Raises 415 for an unsupported content type."""
     format_ = of_content_type(content_type)
     if format_ is None:
         accepted = ", ".join(known.content_types[0] for known in FORMATS)
-        raise Problem(415, f"Content-Type: {content_type} is not taken; {accepted} in UTF-8 are", {"Accept": accepted})
+        raise Problem(
+            415, f"Content-Type: {content_type} is not supported; use {accepted} in UTF-8", {"Accept": accepted}
+        )
     return format_
 
 
 def _forbid_foreign(item: Item, key: ApiKey) -> Item:
-    """The item itself, or its rejection when the key may not report the device that it names."""
+    """The item itself, or a reject when the key is not allowed to send readings of its device."""
     if key.devices is None:
         return item
     if isinstance(item, Rejected):
@@ -118,7 +122,7 @@ def _forbid_foreign(item: Item, key: ApiKey) -> Item:
 
 
 def _kinds(payload: bytes) -> Sequence[str]:
-    """What a rejected reading may be of: replayed one day, it must not be of a kind that its key may not report."""
+    """The kinds that a rejected reading may belong to: as it may be replayed, the key must be allowed for all."""
     try:
         fields = loads(payload)
     except ValueError:
@@ -128,11 +132,11 @@ def _kinds(payload: bytes) -> Sequence[str]:
 
 
 def _detail(key: ApiKey, device: str | None) -> str:
-    return f"key {key.id} may not report {device}"
+    return f"key {key.id} is not allowed to send readings of {device}"
 
 
 async def _answer(outcomes: Sequence[Outcome], send: Send) -> None:
-    """201, 207, or a problem that carries the receipt too when nothing was taken."""
+    """201, 207, or a problem that contains the receipt when every reading was rejected."""
     receipt = Receipt.of(outcomes)
     if len(receipt.rejected) == len(outcomes):
         forbidden = all(isinstance(o, Rejected) and o.reason == "forbidden" for o in outcomes)
@@ -142,11 +146,11 @@ async def _answer(outcomes: Sequence[Outcome], send: Send) -> None:
 
 def _why(receipt: Receipt) -> str:
     first = str(receipt.rejected[0]["reason"])
-    return first if len(receipt.rejected) == 1 else f"every reading was rejected; the first: {first}"
+    return first if len(receipt.rejected) == 1 else f"every reading was rejected; first reason: {first}"
 
 
 async def _respond(send: Send, status: int, body: bytes, media_type: bytes) -> None:
-    """Send a whole answer."""
+    """Send a complete response."""
     headers = [(b"content-type", media_type), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

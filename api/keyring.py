@@ -1,8 +1,8 @@
-"""The keys that are in use, remembered for a second, so that a reading does not cost a look-up.
+"""Caches API keys for a second, so that a reading does not cost a look-up.
 
-A revocation is heard of (LISTEN) in the moment it commits and the key forgotten. While nobody listens, because that
-connection is lost, nothing is remembered and every request looks its key up. A link that is dead without telling is
-bounded by the second.
+The process is notified of a revocation (LISTEN) when it commits, and drops the key. While the listening connection is
+lost, nothing is cached and every request looks its key up. If the link is dead without an error, a revoked key is
+accepted for at most that second.
 """
 
 import asyncio
@@ -41,11 +41,11 @@ class Keyring:
         self._used: dict[str, datetime] = {}
 
     async def verify(self, token: str) -> tuple[ApiKey | None, str]:
-        """The key, or None and why not. Raises `StoreUnavailable`: without the store nobody is let in."""
+        """The key, or None and the reason. Raises `StoreUnavailable`: without the database no key is accepted."""
         id_ = id_of(token)
         key = await self._find(id_) if id_ is not None else None
         if key is None or not is_key(token, key):
-            return None, "there is no such API key"
+            return None, "unknown API key"
         now = datetime.now(UTC)
         refusal = key.refusal(now)
         if refusal is not None:
@@ -60,7 +60,7 @@ class Keyring:
         changes, asked_at = self._changes, time.monotonic()
         async with connection(self._pool) as c:
             key = await keys.find(c, id_)
-        # A change that was announced while we asked may be newer than the answer.
+        # A change that was announced during the query may be newer than its result.
         if key is not None and self._listening and changes == self._changes:
             if len(self._known) >= _MOST:
                 self._known.clear()
@@ -69,7 +69,7 @@ class Keyring:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Listen for changes and write uses down, until left."""
+        """Listen for changes and record the use of keys until the context is left."""
         tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._write_uses())]
         try:
             yield
@@ -89,13 +89,13 @@ class Keyring:
                     )
                     await self._listen_on(listener, lost)
             except (StoreUnavailable, Misconfigured) as error:
-                log.info("keys are looked up each time: cannot listen for changes", reason=str(error))
+                log.info("key cache disabled: not listening for changes", reason=str(error))
             finally:
                 self._forget_all()
             await asyncio.sleep(_RELISTEN_S)
 
     async def _listen_on(self, listener: "asyncpg.Connection[asyncpg.Record]", lost: asyncio.Event) -> None:
-        """Listen until the connection is lost; ask something now and then, so that a dead link is noticed."""
+        """Listen until the connection is lost; query it periodically, so that a dead link is detected."""
         try:
             listener.add_termination_listener(lambda _: lost.set())
             await listener.add_listener("fleet_api_key", self._changed)
@@ -134,4 +134,4 @@ class Keyring:
         except StoreUnavailable:
             self._used = used | self._used
         except Misconfigured as error:
-            log.error("the use of keys is not recorded", reason=str(error))
+            log.error("cannot record the use of keys", reason=str(error))

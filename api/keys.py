@@ -1,4 +1,4 @@
-"""API keys in the database: create, list, revoke, rotate. Each act leaves its row in the audit trail."""
+"""API keys in the database: create, list, revoke, rotate. Each action is recorded in the audit log."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ FROM api_key ORDER BY created_at, id
 """
 _REVOKE = "UPDATE api_key SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL RETURNING name"
 _LOCK = "SELECT name, scopes, devices FROM api_key WHERE id = $1 AND revoked_at IS NULL FOR UPDATE"
-# A key that expires sooner than the overlap keeps its own end.
+# A key that expires before the end of the overlap keeps its expiry.
 _LAPSE = "UPDATE api_key SET expires_at = least(expires_at, now() + $2::interval) WHERE id = $1"
 _USED = """
 UPDATE api_key SET last_used_at = greatest(last_used_at, used.at)
@@ -34,15 +34,15 @@ FROM unnest($1::text[], $2::timestamptz[]) AS used(id, at) WHERE api_key.id = us
 
 
 def scopes(names: Sequence[str]) -> tuple[Scope, ...]:
-    """The scopes of these names. Raises `ValueError` for one that there is not."""
+    """The scopes of these names. Raises `ValueError` for an unknown one."""
     if unknown := set(names).difference(SCOPES):
-        raise ValueError(f"{', '.join(sorted(unknown))}: the scopes are {', '.join(SCOPES)}")
+        raise ValueError(f"unknown scope {', '.join(sorted(unknown))}; the scopes are {', '.join(SCOPES)}")
     return tuple(scope for scope in SCOPES if scope in names)
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a new key may do and for how long. Raises `ValueError` when it makes no sense."""
+    """The rights and the lifetime of a new key. Raises `ValueError` for a contradictory combination."""
 
     scopes: tuple[Scope, ...]
     devices: tuple[str, ...] | None = None
@@ -51,13 +51,13 @@ class Grant:
     def __post_init__(self) -> None:
         for device in self.devices or ():
             if not is_device_pattern(device):
-                raise ValueError(f"{device!r} is no device, prefix (EV_*) or device of a kind (vehicle:EV_1)")
+                raise ValueError(f"{device!r} is not a device id, a prefix (EV_*) or a device of a kind (vehicle:EV_1)")
         if self.devices is not None and set(self.scopes) != {"ingest"}:
-            raise ValueError("a key for certain devices has the scope ingest alone")
+            raise ValueError("a key that is restricted to devices can only have the scope ingest")
 
 
 async def create(connection: Connection, name: str, grant: Grant, replaces: str | None = None) -> tuple[str, str]:
-    """Make a key; its id and the whole key, which is not kept anywhere and cannot be shown again."""
+    """Create a key; return its id and the complete key, which is not stored and cannot be shown again."""
     id_, token = new_token()
     devices = None if grant.devices is None else list(grant.devices)
     await connection.execute(
@@ -71,7 +71,7 @@ async def create(connection: Connection, name: str, grant: Grant, replaces: str 
 
 
 async def find(connection: Connection, id_: str) -> ApiKey | None:
-    """The key of this id, good or not."""
+    """The key with this id, valid or not."""
     row = await connection.fetchrow(_FIND, id_)
     if row is None:
         return None
@@ -93,7 +93,7 @@ async def list_keys(connection: Connection) -> Sequence[asyncpg.Record]:
 
 
 async def revoke(connection: Connection, id_: str) -> bool:
-    """End a key at once; False when there is no such key alive."""
+    """Revoke a key with immediate effect; False when no valid key has the id."""
     name = await connection.fetchval(_REVOKE, id_)
     if name is not None:
         await audit.record(connection, audit.operator(), "key.revoke", f"key:{id_}", name=name)
@@ -101,7 +101,7 @@ async def revoke(connection: Connection, id_: str) -> bool:
 
 
 async def rotate(connection: Connection, id_: str, overlap: timedelta) -> tuple[str, str] | None:
-    """A new key with the rights of an old one, which ends after `overlap`; None when there is no such key alive."""
+    """Create a key with the rights of an old one, which expires after `overlap`; None when no valid key has the id."""
     row = await connection.fetchrow(_LOCK, id_)
     if row is None:
         return None
@@ -115,6 +115,6 @@ async def rotate(connection: Connection, id_: str, overlap: timedelta) -> tuple[
 
 
 async def mark_used(connection: Connection, used: Sequence[tuple[str, object]]) -> None:
-    """Write when keys were last used: (id, time)."""
+    """Record when keys were last used: (id, time)."""
     ids, times = zip(*used, strict=True)
     await connection.execute(_USED, list(ids), list(times))

@@ -1,4 +1,4 @@
-"""GET /v1/live/...: the latest state of each device, from the live tables alone."""
+"""GET /v1/live/...: the latest state of each device, read from the live tables only."""
 
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ from bridge.store.tables import TABLE_OF, Table
 
 router = APIRouter(prefix="/v1/live", tags=["live"])
 
-NEVER_SEEN: dict[int | str, dict[str, Any]] = {404: {"description": "The device has never been seen"}}
+NEVER_SEEN: dict[int | str, dict[str, Any]] = {404: {"description": "No reading of the device was ever stored"}}
 
 
 def _page_sql(table: Table) -> str:
@@ -89,4 +89,4 @@ async def _one(pool: Pool, table: Table, sql: str, device: str) -> Response:
 
 def never_seen(kind: Kind, device: str) -> Problem:
     """404: no reading of the device was ever stored."""
-    return Problem(404, f"{kind.name} {device} has never been seen")
+    return Problem(404, f"no reading of {kind.name} {device} was ever stored")

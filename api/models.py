@@ -1,4 +1,4 @@
-"""The shapes of answers, for the documentation and for the routes that build them from parts."""
+"""Models of the responses, for the OpenAPI document and for the routes that build responses from parts."""
 
 from functools import cache
 from typing import Annotated, Any
@@ -20,12 +20,12 @@ Coverage = Annotated[
     float | None,
     Field(ge=0, le=1, description="Readings present / expected; null while nothing is expected yet."),
 ]
-Kwh = Annotated[float | None, Field(description="kWh, signed; null when nobody measured it.")]
+Kwh = Annotated[float | None, Field(description="kWh, signed; null when it was not measured.")]
 
 
 @cache
 def state_model(kind: Kind) -> type[BaseModel]:
-    """A reading of this kind as it is answered, with the limits of the contract."""
+    """A reading of this kind in a response, with the limits of the contract."""
     fields: dict[str, Any] = {kind.id_column: Annotated[str, Field(examples=[kind.example_id])]}
     fields |= {
         m.column: Annotated[float | None, Field(ge=m.least, le=m.most, description=m.description)]
@@ -33,8 +33,11 @@ def state_model(kind: Kind) -> type[BaseModel]:
     }
     fields |= {
         "timestamp": Annotated[Instant, Field(description="Device time.")],
-        "received_at": Annotated[Instant, Field(description="When it was stored.")],
-        "extra": Annotated[dict[str, Any] | None, Field(description="Fields that the contract does not name.")],
+        "received_at": Annotated[Instant, Field(description="Time of storage.")],
+        "extra": Annotated[
+            dict[str, Any] | None,
+            Field(description="Unknown fields; `refused` has the original values of refused gauges."),
+        ],
     }
     name = kind.name.capitalize()
     return create_model(f"{name}State", __base__=_Answer, __doc__=f"A reading of a {kind.name}.", **fields)
@@ -53,20 +56,22 @@ class Assignment(_Answer):
 
     meter_id: str
     start: Annotated[Instant, Field(alias="from")]
-    end: Annotated[Instant | None, Field(alias="to", description="The meter's next assignment; null: until further.")]
+    end: Annotated[
+        Instant | None, Field(alias="to", description="Begin of the meter's next assignment; null if there is none.")
+    ]
     vehicle_id: str | None
     assigned_at: Instant
 
 
 class AssignmentPage(_Answer):
-    """Assignments in the order of the list that they are from."""
+    """A page of assignments."""
 
     items: list[Assignment]
     next_cursor: str | None
 
 
 class MeterPeriod(_Answer):
-    """What a meter measured in one period of its assignment, cut to the period that was asked for."""
+    """The energy of a meter in one period of its assignment, limited to the requested period."""
 
     start: Annotated[Instant, Field(alias="from")]
     end: Annotated[Instant, Field(alias="to")]
@@ -76,7 +81,7 @@ class MeterPeriod(_Answer):
 
 
 class MeterShare(_Answer):
-    """What one meter measured while it was assigned to the vehicle."""
+    """The energy of one meter while it was assigned to the vehicle."""
 
     meter_id: str
     kwh_consumed_ac: Kwh
@@ -93,9 +98,11 @@ class Performance(_Answer):
     end: Annotated[Instant, Field(alias="to")]
     total_kwh_consumed_ac: Annotated[Kwh, Field(description="kWh, from the meters while assigned to the vehicle.")]
     total_kwh_delivered_dc: Annotated[Kwh, Field(description="kWh into the battery.")]
-    efficiency: Annotated[float | None, Field(description="DC / AC. Above 1 it shows a fault; it is never clamped.")]
-    efficiency_reason: Annotated[str | None, Field(description="Why there is no efficiency.")]
-    avg_battery_temp: Annotated[float | None, Field(description="degC, weighted by time.")]
-    readings: Annotated[int, Field(description="Of the vehicle.")]
+    efficiency: Annotated[
+        float | None, Field(description="DC / AC. A value above 1 indicates a fault; it is not clamped.")
+    ]
+    efficiency_reason: Annotated[str | None, Field(description="The reason why `efficiency` is null.")]
+    avg_battery_temp: Annotated[float | None, Field(description="Time-weighted mean, degC.")]
+    readings: Annotated[int, Field(description="Coverage of the vehicle's readings.")]
     coverage: Coverage
     meters: list[MeterShare]

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI knows of its routes, the ingest that is none of them, and what holds for all."""
+"""The OpenAPI document: FastAPI's part for its routes, the ingest route, and the parts that are common to all."""
 
 from copy import deepcopy
 from typing import Any
@@ -58,7 +58,7 @@ _SCHEMAS: dict[str, Any] = {
             "warnings": {
                 "type": "array",
                 "items": _ref("ReadingWarning"),
-                "description": "About readings that are stored all the same; absent when there are none.",
+                "description": "Warnings about stored readings; absent if there are none.",
             },
         },
     },
@@ -93,8 +93,8 @@ INGEST: dict[str, Any] = needs("ingest") | {
     "tags": ["ingest"],
     "summary": "Store readings",
     "operationId": "ingestReadings",
-    "description": "One reading, a JSON array, or NDJSON; gzip is taken. Up to 10,000 readings and 8 MiB. Answers "
-    "after the commit; sending the same again stores nothing twice.",
+    "description": "One reading, a JSON array, or NDJSON, plain or gzip. Up to 10,000 readings and 8 MiB. Answers "
+    "after the commit; sending the same readings again stores nothing twice.",
     "requestBody": {
         "required": True,
         "content": {
@@ -113,25 +113,25 @@ INGEST: dict[str, Any] = needs("ingest") | {
         },
     },
     "responses": {
-        "201": _receipt("All stored, or stored before"),
-        "207": _receipt("Some rejected; the others are stored"),
+        "201": _receipt("All readings are stored, now or earlier"),
+        "207": _receipt("Some readings were rejected; the others are stored"),
         "400": _problem("Not JSON"),
         "408": _problem("The body did not arrive in time"),
         "413": _problem("More than 10,000 readings or 8 MiB"),
-        "415": _problem("A content type of no format, or an encoding other than gzip"),
-        "422": _problem("All rejected; the problem carries the receipt too"),
+        "415": _problem("Unsupported Content-Type, or an encoding other than gzip"),
+        "422": _problem("All readings were rejected; the problem contains the receipt"),
     },
 }
 _ALWAYS = {
-    "401": _problem("No API key, or one that is unknown, expired or revoked"),
-    "403": _problem("The API key lacks the scope, or may not report the device"),
-    "429": _problem("Too many requests with this key; Retry-After says when"),
-    "503": _problem("The store is unavailable; Retry-After says when to try again"),
+    "401": _problem("No API key, or an unknown, expired or revoked one"),
+    "403": _problem("The API key lacks the scope, or is not allowed to send readings of the device"),
+    "429": _problem("Too many requests with this key; retry after Retry-After"),
+    "503": _problem("The database is unavailable; retry after Retry-After"),
 }
 
 
 def install(app: FastAPI) -> None:
-    """Make `app` serve the whole document."""
+    """Make `app` serve the complete document."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -152,7 +152,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     for operations in document["paths"].values():
         for operation in operations.values():
             _finish(operation)
-    for unused in ("HTTPValidationError", "ValidationError"):  # our answers are problems
+    for unused in ("HTTPValidationError", "ValidationError"):  # validation errors are problems here
         components["schemas"].pop(unused, None)
     return document
 
@@ -166,10 +166,10 @@ def _plain(app: FastAPI) -> dict[str, dict[str, Any]]:
 
 
 def _finish(operation: dict[str, Any]) -> None:
-    """Errors are problems, and everything that is not public needs a key."""
+    """Declare that errors are problems, and that every route that is not public needs a key."""
     responses = operation["responses"]
     if responses.get("422", {}).get("description", "Validation Error") == "Validation Error":
-        responses["422"] = {"description": "Not what it should be; the detail names the field and the reason"}
+        responses["422"] = {"description": "Validation failed; `detail` names the field and the reason"}
     for status in filter(lambda status: status >= "400", responses):
         responses[status] = _problem(responses[status]["description"])
     needed = access(operation)

@@ -1,4 +1,4 @@
-"""Pages by cursor: a page says where the next begins, so what is inserted meanwhile moves nothing."""
+"""Pagination by cursor: a page contains the position of the next, so rows inserted meanwhile shift nothing."""
 
 import base64
 import binascii
@@ -14,8 +14,8 @@ from starlette.datastructures import QueryParams
 from api.problems import Problem, invalid
 from bridge.reading import format_timestamp, is_device_id, parse_timestamp
 
-Cursor = Annotated[str | None, Query(max_length=400, description="`nextCursor` of the page before.")]
-Limit = Annotated[int, Query(ge=1, le=1_000, description="Items a page.")]
+Cursor = Annotated[str | None, Query(max_length=400, description="`nextCursor` of the previous page.")]
+Limit = Annotated[int, Query(ge=1, le=1_000, description="Items per page.")]
 
 
 def encode_cursor(*position: object) -> str:
@@ -72,10 +72,10 @@ def _not_ours() -> Problem:
 
 
 def next_link(query: QueryParams, cursor: str | None, fixed: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The headers that lead to the next page, for answers that cannot hold `nextCursor` (RFC 8288).
+    """The headers that link to the next page, for responses without `nextCursor` in the body (RFC 8288).
 
-    `fixed` are parameters that the next page must have. The link is a query alone, relative to the request: neither the
-    Host header nor a proxy's path prefix can make it wrong.
+    `fixed` are parameters that the next page must have. The link consists of the query only, relative to the request,
+    so it does not depend on the Host header or on a proxy's path prefix.
     """
     if cursor is None:
         return {}

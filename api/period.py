@@ -1,4 +1,4 @@
-"""The half-open period [from, to) that a question is about."""
+"""The half-open period [from, to) of a query."""
 
 import re
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from api.services import WithServices
 from bridge.reading import DEVICE_ID_PATTERN, format_timestamp, parse_timestamp
 
 DEFAULT_SPAN = timedelta(hours=24)
-# A "+" in a query string means a blank; whoever forgot to escape the one of an offset means a plus all the same.
+# An unescaped "+" in a query string means a blank; in an offset it can only be meant as a plus.
 _unescaped_offset = re.compile(r" (?=\d\d:\d\d$)").sub
 
 
-# PostgreSQL's client takes the first and the last instant of a datetime for infinity, which is no instant.
+# asyncpg encodes the first and the last datetime as infinity.
 _FIRST, _LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 
 
@@ -48,14 +48,14 @@ class Period:
     end: datetime
 
     def days_sql(self) -> str:
-        """A condition on `ts` that holds on every UTC day of the period: constants, which prune the partitions when a
-        statement is planned, where the exact bounds, being parameters, could not.
+        """A condition on `ts` for the UTC days of the period, with constants: these prune partitions when the statement
+        is planned, which the exact bounds, being parameters, do not.
         """
         beyond = self.end.astimezone(UTC).date() + timedelta(days=1)
         return f"ts >= '{self.start.astimezone(UTC).date()} 00:00+00' AND ts < '{beyond} 00:00+00'"
 
     def elapsed_s(self, now: datetime) -> float:
-        """Seconds of the period that lie behind `now`."""
+        """Seconds of the period before `now`."""
         return max(0.0, (min(self.end, now) - self.start).total_seconds())
 
 
@@ -70,11 +70,11 @@ async def _period(
     try:
         start = start or end - DEFAULT_SPAN
     except OverflowError:
-        raise invalid("to", "there is no day before it") from None
+        raise invalid("to", "no day is before it") from None
     if start >= end:
         raise invalid("from", f"{format_timestamp(start)} is not before to, {format_timestamp(end)}")
     if end - start > timedelta(days=services.settings.query_range_limit_days):
-        raise invalid("from", f"the period is longer than {services.settings.query_range_limit_days:g} days")
+        raise invalid("from", f"the period exceeds {services.settings.query_range_limit_days:g} days")
     return Period(start, end)
 
 

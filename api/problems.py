@@ -1,4 +1,4 @@
-"""Every error is `application/problem+json` (RFC 9457): type, title, status, detail, and what else the caller needs."""
+"""Errors as `application/problem+json` (RFC 9457): type, title, status, detail, and extension members."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ RETRY_AFTER_S = 2
 
 
 class Problem(Exception):
-    """An error answer. `members` are RFC 9457 extension members."""
+    """An error response. `members` are RFC 9457 extension members."""
 
     def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None, **members: Any) -> None:
         super().__init__(detail)
@@ -37,18 +37,18 @@ class Problem(Exception):
         return json.dumps(document | self.members).encode()
 
     def response(self) -> Response:
-        """The problem as an answer."""
+        """The problem as a response."""
         return Response(self.body(), self.status, self.headers, MEDIA_TYPE)
 
 
 def unavailable(detail: str, retry_after_s: int = RETRY_AFTER_S) -> Problem:
-    """503: not done as far as we know; the same request may be sent again, nothing is stored twice."""
+    """503: failed, or the result is unknown; the request can be sent again, nothing is stored twice."""
     return Problem(503, detail, {"Retry-After": str(retry_after_s)})
 
 
 def internal_error() -> Problem:
-    """500, which tells a stranger nothing about our insides."""
-    return Problem(500, "the server failed; the log says why")
+    """500, without internal details."""
+    return Problem(500, "internal error; see the server's log")
 
 
 def invalid(field: str, reason: str) -> Problem:
@@ -62,7 +62,7 @@ def unprocessable(errors: Sequence[Mapping[str, Any]], status: int = 422) -> Pro
 
 
 def _summary(errors: Sequence[Mapping[str, Any]]) -> str:
-    """The first error in words, and how many more there are."""
+    """The first error as text, and the number of further ones."""
     first = errors[0]
     place = next((f"{key} {first[key]}: " for key in ("line", "index") if key in first), "")
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
@@ -70,7 +70,7 @@ def _summary(errors: Sequence[Mapping[str, Any]]) -> str:
 
 
 def install(app: FastAPI) -> None:
-    """Answer everything that goes wrong in `app` with a problem."""
+    """Answer every error in `app` with a problem."""
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(StoreUnavailable, _on_unavailable)
     app.add_exception_handler(Misconfigured, _on_misconfigured)
@@ -85,12 +85,12 @@ async def _on_problem(_: Request, error: Exception) -> Response:
 
 
 async def _on_unavailable(request: Request, error: Exception) -> Response:
-    log.warning("store unavailable", path=request.scope["path"], error=str(error))
-    return unavailable("the store is unavailable").response()
+    log.warning("database unavailable", path=request.scope["path"], error=str(error))
+    return unavailable("the database is unavailable").response()
 
 
 async def _on_misconfigured(request: Request, error: Exception) -> Response:
-    """The schema or the rights are not those of this program: no later try would help, so it is no 503."""
+    """500: schema or privileges do not match the program, so a retry cannot succeed and 503 would be wrong."""
     log.error("request failed", path=request.scope["path"], error=str(error))
     return internal_error().response()
 
@@ -101,7 +101,7 @@ async def _on_http_exception(_: Request, error: Exception) -> Response:
 
 
 async def _on_invalid(_: Request, error: Exception) -> Response:
-    """400 for a body that is not JSON, 422 for every field that is not what it should be."""
+    """400 for a body that is not JSON, 422 for invalid fields."""
     assert isinstance(error, RequestValidationError)
     errors = [{"field": _field(e["loc"]), "reason": _reason(e)} for e in error.errors()]
     if any(e["type"] == "json_invalid" for e in error.errors()):

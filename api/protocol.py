@@ -1,7 +1,7 @@
-"""uvicorn's HTTP protocol with limits that it leaves to a proxy: endless heads, and connections that say nothing.
+"""uvicorn's HTTP protocol with limits for the size and duration of headers, and for idle connections.
 
-uvicorn bounds the size of a head for h11 only and starts its idle timer after the first answer, so without this a
-stranger holds a connection for as long as he likes.
+uvicorn limits the size of the headers for h11 only and starts its idle timer after the first response, so without this
+a client could occupy a connection indefinitely.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from api.problems import MEDIA_TYPE, Problem
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """So many connections; a request's head in that time and size."""
+    """The maximum number of connections, and the maximum time and size of a request's headers."""
 
     connections: int
     head_timeout_s: float
@@ -62,8 +62,8 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        # The rest of a body that was answered early is read and dropped, in the time of a head: closing at once
-        # would reset the connection before the client has read why.
+        # After an early response the rest of the body is read and discarded, within the time limit of headers: closing
+        # the connection immediately would reset it before the client has read the response.
         self._in_body = False
         self._head_done()
         super().on_message_complete()
@@ -74,7 +74,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _await_head(self) -> None:
         self._head_bytes = 0
         self._head_timer = self.loop.call_later(
-            self.limits.head_timeout_s, self._cut, Problem(408, "no request in time")
+            self.limits.head_timeout_s, self._cut, Problem(408, "no request was received in time")
         )
 
     def _head_done(self) -> None:
@@ -83,18 +83,18 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_timer = None
 
     def _head_too_long(self) -> Problem:
-        return Problem(431, f"the request's head is longer than {self.limits.head_bytes} bytes")
+        return Problem(431, f"the request's headers exceed {self.limits.head_bytes} bytes")
 
     def _cut(self, problem: Problem) -> None:
         self._head_done()
         if not self.transport.is_closing():
-            if not self._in_body:  # in a body means: answered already
+            if not self._in_body:  # in a body means: already answered
                 self.transport.write(_raw(problem))
             self.transport.close()
 
 
 def bounded_protocol(limits: Limits) -> type[BoundedProtocol]:
-    """A protocol class with these limits: uvicorn takes a class and makes its instances itself."""
+    """A protocol class with these limits, because uvicorn expects a class and creates its instances."""
     return type("BoundedProtocol", (BoundedProtocol,), {"limits": limits})
 
 

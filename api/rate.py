@@ -1,4 +1,4 @@
-"""How often one key may ask: a token bucket a key. Pure: the clock is the caller's."""
+"""Rate limit of API keys: a token bucket for each key. Pure: the caller passes the time."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ class _Bucket:
 
 
 class RateLimit:
-    """Each key may send `burst` requests at once and `per_s` in the long run."""
+    """Each key may send `burst` requests at once and `per_s` requests per second on average."""
 
     def __init__(self, per_s: float, burst: int) -> None:
         self._per_s = per_s
@@ -18,7 +18,7 @@ class RateLimit:
         self._buckets: dict[str, _Bucket] = {}
 
     def wait_s(self, key_id: str, now: float) -> float:
-        """Take one request's token; 0 when there was one, else the seconds until there is."""
+        """Consume a token; return 0 if there was one, otherwise the seconds until the next."""
         bucket = self._buckets.get(key_id)
         if bucket is None:
             bucket = self._buckets[key_id] = _Bucket(self._burst, now)

@@ -1,4 +1,4 @@
-"""The shapes of declarations of devices."""
+"""Models of the declarations of devices."""
 
 from functools import cache
 from typing import Annotated
@@ -10,10 +10,10 @@ from pydantic_core import PydanticCustomError
 
 from bridge.reading import DEVICE_ID_PATTERN
 
-# Control characters and line separators; a lone surrogate is no string for pydantic.
+# Control characters and line separators; pydantic refuses lone surrogates.
 _CONTROL = r"\u0000-\u001f\u007f-\u009f\u2028\u2029"
 TIME_ZONE_PATTERN = r"^[A-Za-z][A-Za-z0-9_+/-]{0,63}$"
-# Names that depend on the machine, or that stand for no zone at all.
+# Names that depend on the machine, or that are not time zones.
 _NOT_IANA = frozenset({"localtime", "Factory"})
 
 
@@ -40,7 +40,7 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=TE
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=_TAG_PATTERN)]
 Tags = Annotated[
     list[Tag],
-    Field(max_length=50, description="Repetitions are dropped. CSV separates tags with semicolons."),
+    Field(max_length=50, description="Duplicates are removed. In CSV, tags are separated by semicolons."),
     AfterValidator(_distinct),
 ]
 TimeZone = Annotated[
@@ -52,27 +52,27 @@ RatedKw = Annotated[float, Field(ge=0.001, le=100_000, allow_inf_nan=False)]
 
 
 class DeviceBody(BaseModel):
-    """A declaration in a request about one device."""
+    """A declaration in a request for one device."""
 
     model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel, serialize_by_alias=True)
 
-    id: Annotated[Id | None, Field(description="May be left out; otherwise equal to the path's.")] = None
-    name: Annotated[Text | None, Field(description="What people call the device.")] = None
-    site: Annotated[Text | None, Field(description="Where it is, or belongs.")] = None
+    id: Annotated[Id | None, Field(description="Optional; must be equal to the id in the path.")] = None
+    name: Annotated[Text | None, Field(description="Display name.")] = None
+    site: Annotated[Text | None, Field(description="Site of the device.")] = None
     interval_s: Annotated[IntervalS | None, Field(description="Time between two readings, s.")] = None
     rated_kw: Annotated[RatedKw | None, Field(description="Rated power, kW.")] = None
-    time_zone: Annotated[TimeZone | None, Field(description="IANA name of the zone of the device's days.")] = None
+    time_zone: Annotated[TimeZone | None, Field(description="IANA name of the device's time zone.")] = None
     tags: Tags | None = None
 
 
 class DeviceRow(DeviceBody):
-    """A declaration among many. A field that is absent stays as it is; null clears it."""
+    """A declaration in an import. Absent fields are unchanged; null clears a field."""
 
     id: Id
 
 
 class Device(BaseModel):
-    """What is declared about a device."""
+    """The declaration of a device."""
 
     model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, serialize_by_alias=True)
 
@@ -95,7 +95,7 @@ class DevicePage(BaseModel):
 
 
 class Imported(BaseModel):
-    """What an import did. `rows` = `created` + `changed` + `unchanged`."""
+    """The result of an import. `rows` = `created` + `changed` + `unchanged`."""
 
     rows: int
     created: int

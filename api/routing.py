@@ -1,8 +1,8 @@
-"""The routes as the layers see them: what a request needs, found by its method and path before anything else happens.
+"""The table of routes that the layers use: the declarations of a route, found by method and path.
 
-Each route declares beside its path who may call it, as `openapi_extra=needs("read")` or `openapi_extra=PUBLIC`. That is
+Each route declares its scope next to its path, as `openapi_extra=needs("read")` or `openapi_extra=PUBLIC`. This is also
 the `security` of its part of the OpenAPI document, so document and check cannot differ. A route without a declaration,
-and one whose path could be taken for another route's, is refused at start.
+or with a path that also matches another route, is refused at start.
 """
 
 import re
@@ -22,14 +22,14 @@ from api.body import MAX_FORM_BYTES
 from api.keys import SCOPES
 
 Access: TypeAlias = auth.Scope | Literal["public"]
-"""Who may call a route: keys with this scope, or anybody."""
+"""Who may call a route: keys with this scope, or every client."""
 
 PUBLIC: dict[str, Any] = {"security": []}
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def needs(scope: auth.Scope) -> dict[str, Any]:
-    """The declaration of a route that asks for a key with this scope (OpenAPI 3.1: a role beside the scheme)."""
+    """The declaration of a route that requires a key with this scope (OpenAPI 3.1: a role of the scheme)."""
     return {"security": [{"apiKey": [scope]}]}
 
 
@@ -58,7 +58,7 @@ class Endpoint:
 
 
 class Found(NamedTuple):
-    """The endpoint of a request; where there is none, the methods that the path has."""
+    """The endpoint of a request, or the methods of the path if there is none."""
 
     endpoint: Endpoint | None
     methods: tuple[str, ...]
@@ -66,18 +66,18 @@ class Found(NamedTuple):
 
 UNKNOWN_PATH = Found(None, ())
 FOUND = "fleet.found"
-"""The key of a request's scope under which its `Found` is."""
+"""The key of `Found` in the scope of a request."""
 
 
 class RouteTable:
-    """Every endpoint by method and path. HEAD is answered where GET is."""
+    """Every endpoint by method and path. HEAD is supported where GET is."""
 
     def __init__(self, routes: Iterable[BaseRoute]) -> None:
         methods: dict[str, dict[str, Endpoint]] = {}
         patterns: dict[str, re.Pattern[str]] = {}
         for route in routes:
             if not isinstance(route, APIRoute | PlainRoute):
-                raise ValueError(f"{route!r}: cannot declare who may call it")
+                raise ValueError(f"{route!r}: unsupported type of route")
             patterns[route.path] = route.path_regex
             for method in route.methods or ():
                 methods.setdefault(route.path, {})[method] = _endpoint(method, route)
@@ -87,7 +87,7 @@ class RouteTable:
         self._templates = [(patterns[path], found[path]) for path in found if "{" in path]
 
     def find(self, method: str, path: str) -> Found:
-        """The endpoint, or why there is none."""
+        """The endpoint, or the methods of the path."""
         methods = self._fixed.get(path) or self._matching(path)
         if methods is None:
             return UNKNOWN_PATH
@@ -106,7 +106,7 @@ _Methods: TypeAlias = dict[str, Found]
 
 
 def _by_method(endpoints: dict[str, Endpoint]) -> _Methods:
-    """What is found for each method of a path; for all others under an empty name."""
+    """The result for each method of a path; the empty name has the result for all other methods."""
     if "GET" in endpoints:
         endpoints = {"HEAD": endpoints["GET"]} | endpoints
     names = tuple(sorted(endpoints))
@@ -129,14 +129,14 @@ def _endpoint(method: str, route: APIRoute | PlainRoute) -> Endpoint:
 
 
 def access(operation: Mapping[str, Any]) -> Access:
-    """What an operation of the OpenAPI document declares. Raises `ValueError` when that is nothing."""
+    """The access that an operation of the OpenAPI document declares. Raises `ValueError` when it declares none."""
     declared = operation.get("security")
     if declared == PUBLIC["security"]:
         return "public"
     for scope in SCOPES:
         if declared == needs(scope)["security"]:
             return scope
-    raise ValueError("neither a scope nor that it is public is declared")
+    raise ValueError("the route declares neither a scope nor that it is public")
 
 
 def _query(route: APIRoute) -> dict[str, bool]:
@@ -149,7 +149,7 @@ def _is_list(annotation: object) -> bool:
 
 
 def _refuse_ambiguous(paths: Iterable[str]) -> None:
-    """Raise `ValueError` unless each path can match one template only: order of declaration then decides nothing."""
+    """Raise `ValueError` if a path could match two templates, because the order of declaration would then matter."""
     for one, other in combinations(paths, 2):
         pairs = list(zip(one.split("/"), other.split("/"), strict=False))
         if one.count("/") == other.count("/") and all(a == b or "{" in a + b for a, b in pairs):

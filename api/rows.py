@@ -1,7 +1,7 @@
 """Rows of the live and history tables as JSON and CSV, with the names of the contract.
 
-Written out by hand so that `extra` reaches the caller as the database has it: through Python's floats its numbers
-would lose digits.
+The JSON text is assembled directly, so that `extra` is passed on unchanged: its numbers would lose digits as Python's
+floats.
 """
 
 import json
@@ -20,7 +20,7 @@ _NAMES |= {measure.column: measure.name for kind in KINDS for measure in kind.me
 
 
 def columns(table: Table) -> list[str]:
-    """The columns of a reading in the order of its payload, then when it came and what else it held."""
+    """The columns of a reading in the order of its payload, then the time of arrival and the unknown fields."""
     return [table.device_column, *table.measure_columns, "ts", "received_at", "extra"]
 
 
@@ -34,7 +34,7 @@ def page_json(rows: Sequence[asyncpg.Record], next_cursor: str | None) -> str:
 
 
 def row_json(row: asyncpg.Record) -> str:
-    """One row as a JSON object; what was not measured is null."""
+    """One row as a JSON object; a measure that was not reported is null."""
     return "{" + ",".join(f'"{_NAMES[column]}":{_json(column, value)}' for column, value in row.items()) + "}"
 
 
@@ -47,7 +47,7 @@ def _json(column: str, value: Any) -> str:
 
 
 def page_csv(table: Table, rows: Iterable[asyncpg.Record]) -> str:
-    """The rows as RFC 4180 CSV with a header line; what was not measured is empty, `extra` is a column of JSON."""
+    """The rows as RFC 4180 CSV with a header line; a measure that was not reported is empty, `extra` is JSON."""
     lines = [",".join(_NAMES[column] for column in columns(table))]
     lines += [",".join(_csv(column, value) for column, value in row.items()) for row in rows]
     return "\r\n".join(lines) + "\r\n"

@@ -1,4 +1,4 @@
-"""The API as a process: uvicorn around the service, stopped by a signal after the requests in flight."""
+"""The API as a process: uvicorn with the service, stopped by a signal after the requests in progress."""
 
 import asyncio
 import contextlib
@@ -19,14 +19,14 @@ log = structlog.get_logger(__name__)
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        # uvicorn raises a caught signal again after a clean stop; a service that was asked to stop exits with 0.
+        # uvicorn raises a caught signal again after a clean stop; a service stopped by a signal must exit with 0.
         yield
 
 
 async def serve(settings: ApiSettings) -> None:
-    """Serve until SIGTERM or SIGINT; then finish the requests in flight and write what they brought.
+    """Serve until SIGTERM or SIGINT; then complete the requests in progress and write their readings.
 
-    Raises `Misconfigured` when the promise cannot be kept, and whatever ended the writer.
+    Raises `Misconfigured` when the guarantee cannot be given, and the exception that ended the writer.
     """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -42,7 +42,7 @@ async def serve(settings: ApiSettings) -> None:
 
 
 def configured(settings: ApiSettings, app: ASGIApp) -> uvicorn.Config:
-    """How uvicorn serves an application of ours."""
+    """The configuration of uvicorn for the application."""
     limits = Limits(settings.http_max_connections, settings.http_head_timeout_s, settings.http_head_max_bytes)
     return uvicorn.Config(
         app,
@@ -50,7 +50,7 @@ def configured(settings: ApiSettings, app: ASGIApp) -> uvicorn.Config:
         port=settings.http_port,
         http=bounded_protocol(limits),
         ws="none",
-        interface="asgi3",  # the outermost layer is no coroutine function, so uvicorn would take it for ASGI 2
+        interface="asgi3",  # the outermost layer is not a coroutine function, so uvicorn would detect ASGI 2
         lifespan="off",
         log_config=None,
         log_level="error",

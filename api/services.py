@@ -1,4 +1,4 @@
-"""What the routes work with, and how they get at it."""
+"""The services that the routes use, as FastAPI dependencies."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,7 +14,7 @@ from bridge.settings.api import ApiSettings
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Made once, when the process starts."""
+    """Created once, when the process starts."""
 
     settings: ApiSettings
     pool: Pool

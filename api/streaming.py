@@ -1,4 +1,4 @@
-"""A whole list as CSV, read page by page while it is sent: a slow client holds neither memory nor a connection."""
+"""A whole list as CSV, read in pages while it is sent: a slow client occupies no memory and no connection."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -22,7 +22,7 @@ async def csv_stream(
     next_page: NextPage[PositionT],
     start: PositionT | None,
 ) -> StreamingResponse:
-    """The answer. The first page is read before the answer begins, so that an unavailable database is still a 503.
+    """The response. The first page is read before it begins, so that an unavailable database still results in a 503.
 
     Every row that exists throughout is sent exactly once; a row inserted or deleted meanwhile may be sent or not.
     """

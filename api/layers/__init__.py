@@ -1,8 +1,8 @@
-"""What a request passes on its way to its endpoint: small ASGI applications, each around the next.
+"""The layers between server and endpoint: small ASGI applications, each around the next.
 
-`app.layered` is the list of them, in order. No route can be reached past them. A layer may answer by raising a
-`Problem`, which `Errors` sends. A layer that only looks at the request returns what the next one returns, so that it
-costs no coroutine of its own: a reading's POST passes all of them.
+`app.layered` is the ordered list of them. No route can be reached without them. A layer may answer by raising a
+`Problem`, which `Errors` sends. A layer that only inspects the request returns the awaitable of the next one instead of
+being a coroutine, because every POST of a reading passes all of them.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Nobody gets further without the key that the route asks for."""
+"""Authentication and authorization: a request needs a key with the scope of its route."""
 
 import math
 import time
@@ -14,9 +14,9 @@ from api.routing import FOUND, Found
 
 
 class Authentication:
-    """Lets a request through with a key that has the route's scope; without one only where the route says it is public.
+    """Passes requests with a key that has the route's scope, and all requests to routes that are declared public.
 
-    A path or method that there is not asks for a key too, with any scope: strangers learn nothing about paths.
+    Unknown paths and methods require a key, too, with any scope, so that clients without a key cannot probe for paths.
     """
 
     def __init__(self, app: ASGIApp, keyring: Keyring, rate: RateLimit) -> None:

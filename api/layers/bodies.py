@@ -1,4 +1,4 @@
-"""The body of a request is there, within its limits of size and time, before the framework is called."""
+"""Receives the body of a request, within its limits of size and time, before the framework is called."""
 
 import contextlib
 from collections.abc import Awaitable, Iterator
@@ -31,7 +31,7 @@ class Bodies:
 
 
 def _received(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that begins with the whole body."""
+    """A `receive` that first returns the whole body."""
     messages: Iterator[Message] = iter([{"type": "http.request", "body": body, "more_body": False}])
 
     async def replay() -> Message:

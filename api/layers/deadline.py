@@ -1,4 +1,4 @@
-"""How long a request may take, and how long the client may take to read a stream."""
+"""Limits the duration of a request, and the time in which a client must read each chunk of a stream."""
 
 import asyncio
 
@@ -6,10 +6,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class Deadline:
-    """Raises `TimeoutError` when an answer has neither ended nor begun to stream after `timeout_s`.
+    """Raises `TimeoutError` when a response has neither ended nor begun to stream after `timeout_s`.
 
-    The limit includes the receipt of the request. It ends with the first piece of a streaming answer, which may take as
-    long as its source; only the sending of each piece has the limit again, so that a client that does not read is cut.
+    The limit includes the receipt of the request. It ends with the first chunk of a streaming response, which may last
+    as long as its source; sending each chunk has the limit again, so that the connection of a client that does not read
+    is closed.
     """
 
     def __init__(self, app: ASGIApp, timeout_s: float) -> None:

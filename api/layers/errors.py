@@ -1,4 +1,4 @@
-"""Every error of a request becomes a problem (RFC 9457)."""
+"""Converts every error of a request to a problem document (RFC 9457)."""
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -11,7 +11,7 @@ log = structlog.get_logger(__name__)
 
 
 class Errors:
-    """Answers with a problem, unless another answer has begun: the server then closes the connection."""
+    """Answers with a problem, unless a response has begun: the server then closes the connection."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -35,14 +35,14 @@ class Errors:
 
 
 def _problem(scope: Scope, error: Exception) -> Problem:
-    """The problem that an error is; our own faults are logged."""
+    """The problem for an error; errors of the server are logged."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, StoreUnavailable):
-        log.warning("store unavailable", path=scope["path"], error=str(error))
-        return unavailable("the store is unavailable")
+        log.warning("database unavailable", path=scope["path"], error=str(error))
+        return unavailable("the database is unavailable")
     if isinstance(error, TimeoutError):
         log.warning("request timed out", path=scope["path"])
-        return unavailable("the answer took too long")
+        return unavailable("the response was not ready in time")
     log.error("request failed", method=scope["method"], path=scope["path"], exc_info=error)
     return internal_error()

@@ -1,4 +1,4 @@
-"""HEAD is answered as GET is, without the body (RFC 9110, section 9.3.2)."""
+"""Answers HEAD like GET, without the body (RFC 9110, section 9.3.2)."""
 
 import contextlib
 from collections.abc import Awaitable
@@ -7,11 +7,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class _Answered(Exception):
-    """The head of the answer is sent; the rest of it need not be made."""
+    """The headers of the response were sent; its body is not needed."""
 
 
 class Head:
-    """Asks the endpoint as for GET and ends the answer after its headers."""
+    """Calls the endpoint as for GET and ends the response after its headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

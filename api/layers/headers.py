@@ -1,4 +1,4 @@
-"""The headers that every answer has."""
+"""The headers of every response."""
 
 from collections.abc import Iterable, Mapping
 
@@ -14,7 +14,7 @@ _OF_TLS = _HEADERS | {b"strict-transport-security": b"max-age=31536000"}
 
 
 class Headers:
-    """Adds what an answer does not say itself: the documentation page has a content security policy of its own."""
+    """Adds the headers that a response lacks: the documentation page has its own content security policy."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

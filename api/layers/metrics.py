@@ -1,4 +1,4 @@
-"""How many answers there were, by status, and how long requests took, by route."""
+"""Counts responses by status and measures the duration of requests by route."""
 
 import functools
 import time
@@ -12,22 +12,22 @@ _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
 
 
 class Metrics:
-    """Counts answers when they begin and measures a request when its answer has ended.
+    """Counts responses when they begin and measures a request when its response has ended.
 
-    The labels are bounded: templates of routes and their own methods, never what a client invents.
+    The labels are bounded: templates of routes and their methods, never text of a client.
     """
 
     def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
         self._app = app
-        answers = Counter("fleet_http_answers", "Answers, by status.", ["status"], registry=registry)
+        answers = Counter("fleet_http_answers", "Responses, by status.", ["status"], registry=registry)
         seconds = Histogram(
             "fleet_http_request_seconds",
-            "Time from a request's head to the end of its answer, by route and method.",
+            "Time from a request's headers to the end of its response, by route and method.",
             ["route", "method"],
             buckets=_BUCKETS_S,
             registry=registry,
         )
-        # `labels` looks its child up under a lock, which is dear for every request.
+        # `labels` looks its child up under a lock, which is expensive for every request.
         self._answers = functools.cache(answers.labels)
         self._seconds = functools.cache(seconds.labels)
 

@@ -1,4 +1,4 @@
-"""A query parameter that a route does not declare is refused: ignored, it would be another question's answer."""
+"""Refuses undeclared query parameters: if a misspelt one were ignored, the response would be to another query."""
 
 from collections import Counter
 from collections.abc import Awaitable, Mapping
@@ -16,12 +16,12 @@ _SYNONYMS = {
     "begin": "from", "start": "from", "since": "from", "end": "to", "until": "to",
     "timezone": "tz", "zone": "tz", "page": "cursor", "after": "cursor", "size": "limit", "count": "limit",
 }  # fmt: skip
-"""What other APIs call our parameters."""
+"""Names that other APIs use for these parameters."""
 _MOST_ERRORS = 10
 
 
 class Queries:
-    """Raises 422 that names each unknown parameter, with the known one that is nearest, and each repeated one."""
+    """Raises 422 that names each unknown parameter, with the closest known one, and each repeated one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -34,7 +34,7 @@ class Queries:
 
 
 def refuse_unknown(query: str, declared: Mapping[str, bool]) -> None:
-    """Raise 422 unless each parameter of `query` is declared, and given once unless it may be repeated."""
+    """Raise 422 unless each parameter of `query` is declared, and occurs once unless it may be repeated."""
     given = Counter(name for name, _ in parse_qsl(query, keep_blank_values=True))
     faults = ((name, _fault(name, times, declared)) for name, times in given.items())
     errors = [{"field": name, "reason": reason} for name, reason in islice(filter(itemgetter(1), faults), _MOST_ERRORS)]
@@ -45,17 +45,17 @@ def refuse_unknown(query: str, declared: Mapping[str, bool]) -> None:
 def _fault(name: str, times: int, declared: Mapping[str, bool]) -> str | None:
     if name not in declared:
         return _unknown(name, list(declared))
-    return "is given more than once" if times > 1 and not declared[name] else None
+    return "occurs more than once" if times > 1 and not declared[name] else None
 
 
 def _unknown(name: str, known: list[str]) -> str:
     if not known:
-        return "unknown parameter; there are none here"
-    return f"unknown parameter; the nearest one is {nearest(name, known)} (there are {', '.join(known)})"
+        return "unknown parameter; this path has none"
+    return f"unknown parameter; did you mean {nearest(name, known)}? (known: {', '.join(known)})"
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """The known parameter that is written, or elsewhere called, most like `name`."""
+    """The known parameter with the most similar name, or the one that other APIs call `name`."""
     meant = _SYNONYMS.get(name.lower())
     if meant in known:
         return meant

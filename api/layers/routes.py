@@ -1,4 +1,4 @@
-"""The first and the last step of a request: which endpoint it is for, and the call of that endpoint."""
+"""The first and the last layer: finding the endpoint of a request, and calling it."""
 
 from collections.abc import Awaitable
 
@@ -9,21 +9,21 @@ from api.routing import FOUND, Found, RouteTable
 
 
 class Routes:
-    """Finds the endpoint for the layers below and for the metrics; decides nothing."""
+    """Finds the endpoint for the other layers and the metrics; refuses nothing."""
 
     def __init__(self, app: ASGIApp, table: RouteTable) -> None:
         self._app = app
         self._table = table
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        # Behind a path prefix a server may give the whole path and say in root_path what precedes ours.
+        # Behind a path prefix, a server may pass the whole path with the prefix in root_path.
         path: str = scope["path"]
         scope[FOUND] = self._table.find(scope["method"], path.removeprefix(scope.get("root_path", "")))
         return self._app(scope, receive, send)
 
 
 class Endpoints:
-    """Calls the endpoint that was found, in the framework or outside of it. Raises 404 and 405."""
+    """Calls the endpoint, in the framework or outside of it. Raises 404 and 405."""
 
     def __init__(self, framework: ASGIApp) -> None:
         self._framework = framework
@@ -34,5 +34,5 @@ class Endpoints:
             return (found.endpoint.plain or self._framework)(scope, receive, send)
         if found.methods:
             allowed = ", ".join(found.methods)
-            raise Problem(405, f"the methods of this path are {allowed}", {"Allow": allowed})
-        raise Problem(404, "there is no such path")
+            raise Problem(405, f"this path supports {allowed}", {"Allow": allowed})
+        raise Problem(404, "unknown path")

@@ -191,7 +191,7 @@ def test_each_fault_of_a_query_is_named_and_the_list_is_short() -> None:
     errors = refusal("From=1&limit=1&limit=2", {"from": False, "limit": False})
     assert [error["field"] for error in errors] == ["From", "limit"]
     assert len(refusal("&".join(f"p{n}=" for n in range(5_000)), {"from": False})) == 10
-    assert refusal("x=1", {})[0]["reason"] == "unknown parameter; there are none here"
+    assert refusal("x=1", {})[0]["reason"] == "unknown parameter; this path has none"
 
 
 async def test_head_ends_the_answer_after_its_headers() -> None:

@@ -45,17 +45,17 @@ async def test_every_route_refuses_parameters_that_it_does_not_declare(client: h
     ("asked", "nearest"),
     [("From", "from"), ("start", "from"), ("form", "from"), ("TO", "to"), ("end", "to"), ("tz", "to")],
 )
-async def test_unknown_parameter_is_told_the_nearest_known_one(
+async def test_unknown_parameter_gets_the_nearest_known_one(
     client: httpx.AsyncClient, asked: str, nearest: str
 ) -> None:
     query = {asked: "2026-02-10T00:00:00Z"}
     answer = await client.get("/v1/analytics/performance/EV_1", params=query)
-    assert_problem(answer, 422, f"{asked}: unknown parameter; the nearest one is {nearest} (there are from, to)")
+    assert_problem(answer, 422, f"{asked}: unknown parameter; did you mean {nearest}? (known: from, to)")
 
 
-async def test_parameter_that_is_given_twice_is_refused(client: httpx.AsyncClient) -> None:
+async def test_parameter_that_occurs_twice_is_refused(client: httpx.AsyncClient) -> None:
     answer = await client.get("/v1/live/vehicles?limit=1&limit=2")
-    assert_problem(answer, 422, "limit: is given more than once")
+    assert_problem(answer, 422, "limit: occurs more than once")
 
 
 async def test_parameter_of_a_path_that_there_is_not_is_still_404(client: httpx.AsyncClient) -> None:
