@@ -1,6 +1,6 @@
-"""A simulated fleet that proves what arrived.
+"""A simulated fleet with a ledger that proves which readings were stored.
 
-`fleet` steps vehicles and meters minute by minute (`physics`), `faults` turns their readings into what real devices
-send, lanes (`mqtt`, `http`) deliver it, and `ledger` keeps on disk what was sent and what was acknowledged.
-`verify` then compares the ledger with the database. `replay` sends recordings through the same lanes.
+`fleet` steps vehicles and meters minute by minute (`physics`), `faults` adds the errors of real devices, lanes (`mqtt`,
+`http`) send the messages, and `ledger` records on disk which messages were sent and acknowledged. `verify` then
+compares the ledger with the database. `replay` sends recordings through the same lanes.
 """

@@ -1,4 +1,4 @@
-"""Tells the API which vehicle each meter feeds, and since when."""
+"""Registers with the API which vehicle each meter feeds, and since when."""
 
 import asyncio
 import random
@@ -19,7 +19,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Registrar:
-    """Registers assignments in the background. Their order does not matter: each says since when it holds."""
+    """Registers assignments in the background, in any order, because each contains its begin."""
 
     def __init__(
         self, client: httpx.AsyncClient, api: Api, devices: Sequence[Device], ledger: LedgerWriter, tally: Tally
@@ -29,12 +29,12 @@ class Registrar:
         self._queue: asyncio.Queue[Assignment] = asyncio.Queue()
 
     def register(self, assignments: Sequence[Assignment]) -> None:
-        """Take assignments to be registered soon."""
+        """Queue assignments for registration."""
         for assignment in assignments:
             self._queue.put_nowait(assignment)
 
     async def registered(self) -> None:
-        """Wait until the API has taken all of them."""
+        """Wait until the API has accepted all of them."""
         await self._queue.join()
 
     async def run(self) -> None:
@@ -57,7 +57,7 @@ class Registrar:
         meter = self._devices[assignment.meter].id
         vehicle = None if assignment.vehicle is None else self._devices[assignment.vehicle].id
         url = f"{self._api.url}/v1/meters/{meter}/assignments/{format_timestamp(assignment.valid_from)}"
-        url += "?replace=true"  # a run that was started again may assign otherwise in the same minute
+        url += "?replace=true"  # a restarted run may assign another vehicle in the same minute
         try:
             response = await self._client.put(url, json={"vehicleId": vehicle}, headers=self._api.headers)
         except httpx.TransportError:

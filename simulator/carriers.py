@@ -1,4 +1,4 @@
-"""The lanes of a run, and their whole life: started together, drained, stopped; the ledger closed whatever happens."""
+"""The lifecycle of a run's lanes: started together, drained, stopped; the ledger is closed in every case."""
 
 import asyncio
 import contextlib
@@ -29,13 +29,13 @@ Via = Literal["mqtt", "http", "both"]
 _MOST_WAITING = 8_000
 """Messages in memory that no lane has sent yet."""
 _MESSAGES_A_TURN = 1_000
-"""Offered between two turns of the event loop: one write a lane then carries many."""
+"""Messages offered before the event loop runs again, so that each lane sends many with one write."""
 _GRACE_FOR_RECEIPTS_S = 10.0
 
 
 @dataclass(frozen=True)
 class Route:
-    """How messages travel, and where the ledger is."""
+    """The protocol and servers of a run, and the path of the ledger."""
 
     via: Via
     connections: int
@@ -48,12 +48,12 @@ class Route:
     fsync: bool
 
     def is_http(self, lane: int) -> bool:
-        """Which lanes go over HTTP: with `both` every second."""
+        """Which lanes use HTTP: with `both` every second one."""
         return self.via == "http" or (self.via == "both" and lane % 2 == 1)
 
 
 class Carriers:
-    """Lanes with a ledger. A device always takes the same lane, so its messages keep their order."""
+    """Lanes with a ledger. A device always uses the same lane, so its messages keep their order."""
 
     def __init__(self, lanes: Sequence[Lane], ledger: LedgerWriter, tally: Tally, registrar: Registrar | None) -> None:
         self._lanes = lanes
@@ -63,17 +63,17 @@ class Carriers:
         self._offered = 0
 
     async def carry(self, message: Message) -> None:
-        """Hand the message to its lane, waiting while the lane is full."""
+        """Pass the message to its lane; wait while the lane is full."""
         lane = self._lanes[message.device % len(self._lanes)]
         lane.offer(message)
         self._offered += 1
         if self._offered % _MESSAGES_A_TURN == 0:
-            await asyncio.sleep(0)  # let the sockets work
+            await asyncio.sleep(0)  # let the event loop send
         if lane.is_full:
             await lane.room()
 
     async def drained(self) -> None:
-        """Wait until everything is acknowledged, and for receipts a little longer."""
+        """Wait until everything is acknowledged, and a limited time longer for receipts."""
         while not all(lane.idle for lane in self._lanes):  # noqa: ASYNC110 - cheaper than an event for each ack
             await asyncio.sleep(0.05)
         if self.registrar is not None:
@@ -88,7 +88,7 @@ class Carriers:
 async def carriers(
     route: Route, devices: Sequence[Device], info: dict[str, Any], console: Console
 ) -> AsyncIterator[Carriers]:
-    """Start the lanes; at the end stop them and flush the ledger. A lane's failure is raised here."""
+    """Start the lanes; on exit stop them and flush the ledger. Raises the failure of a lane."""
     run_id = secrets.token_bytes(8)
     ledger = LedgerWriter(
         route.ledger, {**info, "run": run_id.hex(), "created": datetime.now(UTC).isoformat()}, route.fsync
@@ -116,7 +116,7 @@ async def carriers(
 
 @contextlib.asynccontextmanager
 async def _running(work: Sequence[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """Run the work beside the body, and end it with the body; what fails there fails here."""
+    """Run the work concurrently with the body, end it with the body, and raise its failure."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(one) for one in work]
         yield

@@ -62,7 +62,11 @@ from simulator.run import run as run_plan
 from simulator.tally import Tally
 from simulator.verify import verify as compare
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="A simulated fleet that proves what arrived.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Simulated fleet with a ledger of its readings.",
+)
 
 Rate = Annotated[float | None, typer.Option(min=0, max=1, rich_help_panel="Faults, as shares of all readings")]
 
@@ -76,15 +80,15 @@ def begin(_version: VersionOption = False) -> None:
 @app.command()
 def run(
     vehicles: Annotated[int, typer.Option(min=0)] = 100,
-    meters: Annotated[int | None, typer.Option(min=0, help="As many as vehicles by default.")] = None,
-    minutes: Annotated[int | None, typer.Option(min=1, help="Simulated minutes; until Ctrl-C by default.")] = None,
-    speed: Annotated[float, typer.Option(min=0, help="1: real time; 60: an hour a minute; 0: as fast as it goes.")] = 1,
-    seed: Annotated[int, typer.Option(help="The same seed and start give the same bytes.")] = 1,
+    meters: Annotated[int | None, typer.Option(min=0, help="Default: the number of vehicles.")] = None,
+    minutes: Annotated[int | None, typer.Option(min=1, help="Simulated minutes. Default: until Ctrl-C.")] = None,
+    speed: Annotated[float, typer.Option(min=0, help="1: real time; 60: one hour per minute; 0: unlimited.")] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed and start produce the same bytes.")] = 1,
     start: Annotated[
-        datetime | None, typer.Option(help="First minute (UTC); such that it ends now by default.")
+        datetime | None, typer.Option(help="First minute (UTC). Default: the run ends at the current time.")
     ] = None,
     name: Name = "",
-    prepare: Annotated[bool, typer.Option("--prepare", help="Make all readings before the first is sent.")] = False,
+    prepare: Annotated[bool, typer.Option("--prepare", help="Generate all readings before the first is sent.")] = False,
     mqtt_url: MqttUrl = USUAL.mqtt_url,
     mqtt_ca_file: CaFile = None,
     mqtt_cert_file: CertFile = None,
@@ -99,7 +103,7 @@ def run(
     ledger: LedgerFile = None,
     fsync: Fsync = False,
     all_faults: Annotated[
-        bool, typer.Option("--all-faults", help="Every fault, at its usual rate unless given.")
+        bool, typer.Option("--all-faults", help="Enable every fault, at its default rate unless given.")
     ] = False,
     duplicates: Rate = None,
     out_of_order: Rate = None,
@@ -118,7 +122,7 @@ def run(
     sentinels: Sentinels = None,
     counters_as_intervals: CountersAsIntervals = None,
 ) -> None:
-    """Simulate a fleet until its minutes are over or Ctrl-C; then send what is held back and wait for every ack."""
+    """Simulate a fleet for the given minutes or until Ctrl-C; then send delayed readings and wait for all acks."""
     if minutes is None and speed != 1:
         raise typer.BadParameter("a speed other than 1 needs --minutes")
     given = {
@@ -175,10 +179,13 @@ def run(
 
 @app.command()
 def replay(
-    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Recordings, sent as one.")],
-    form: Annotated[str | None, typer.Option("--as", help=f"{', '.join(CONVERTERS)}; else told by the file.")] = None,
-    times: Annotated[Literal["shift", "keep"], typer.Option(help="shift: the newest reading is now.")] = "shift",
-    speed: Annotated[float, typer.Option(min=0, help="1: as recorded; 60: an hour a minute; 0: at full speed.")] = 0,
+    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Recordings, merged by time.")],
+    form: Annotated[
+        str | None,
+        typer.Option("--as", help=f"{', '.join(CONVERTERS)}. Default: detected."),
+    ] = None,
+    times: Annotated[Literal["shift", "keep"], typer.Option(help="shift: newest reading is now; keep.")] = "shift",
+    speed: Annotated[float, typer.Option(min=0, help="1: as recorded; 60: one hour per minute; 0: unlimited.")] = 0,
     name: Name = "",
     mqtt_url: MqttUrl = USUAL.mqtt_url,
     mqtt_ca_file: CaFile = None,
@@ -194,9 +201,9 @@ def replay(
     ledger: LedgerFile = None,
     fsync: Fsync = False,
 ) -> None:
-    """Send recordings. Kept times older than the bridge's FLEET_PAST_LIMIT_DAYS are rejected by it."""
+    """Send recordings. With --times keep, the bridge rejects readings older than FLEET_PAST_LIMIT_DAYS."""
     if form is not None and form not in CONVERTERS:
-        raise typer.BadParameter(f"--as takes one of {', '.join(CONVERTERS)}")
+        raise typer.BadParameter(f"--as must be one of {', '.join(CONVERTERS)}")
     end = datetime.now(UTC).replace(microsecond=0) if times == "shift" else None
     try:
         readings = recorded(files, form, name, end)
@@ -226,18 +233,18 @@ def replay(
 def verify(
     ledger: Annotated[Path, typer.Argument(help="A ledger of `run` or `replay`.")],
     database_url: DatabaseUrl,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait at most for what may still come.")] = 60,
+    wait: Annotated[float, typer.Option(min=0, help="Maximum seconds to wait for readings in transit.")] = 60,
 ) -> None:
-    """Compare a ledger with the database. Exits with 1 when anything differs."""
+    """Compare a ledger with the database. Exits with 1 if there is any difference."""
     console = Console()
     try:
         content = read_ledger(ledger)
     except (DamagedLedger, OSError) as error:
         raise _failure(console, str(error)) from None
     if not content.complete:
-        console.print(f"the run did not end in good order ({content.torn_bytes} torn bytes): no simulated truth")
+        console.print(f"the run did not end regularly ({content.torn_bytes} incomplete bytes): no simulated truth")
     if not len(content):
-        raise _failure(console, "nothing was sent, so nothing is proven")
+        raise _failure(console, "the ledger contains no message: nothing was verified")
     result = asyncio.run(compare(content, database_url, wait))
     findings.show(result, console)
     raise typer.Exit(0 if result.clean else 1)
@@ -249,7 +256,7 @@ def _rates(all_faults: bool, given: dict[str, float | None]) -> FaultRates:
 
 
 def _carry_out(route: Route, work: Callable[[asyncio.Event, Console], Awaitable[Tally]]) -> None:
-    """Run it so that the first Ctrl-C ends it in good order and the second at once."""
+    """Run it so that the first Ctrl-C ends it in order and the second immediately."""
 
     async def carry_out() -> Tally:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -273,7 +280,7 @@ def _carry_out(route: Route, work: Callable[[asyncio.Event, Console], Awaitable[
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The failure behind all groups."""
+    """The first failure in nested exception groups."""
     failure: BaseException = failures
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]

@@ -1,7 +1,7 @@
-"""Recordings as readings, in the order of time. Pure but for reading the file.
+"""Converts recordings to readings in the order of time. Pure except for reading the file.
 
-`recordings` reads the forms that the project itself speaks. The others are public recordings, each with its own
-habits, which the converters here know and name.
+`recordings` reads the project's own formats. The others are public recordings, whose peculiarities are handled and
+documented in the converters of this module.
 """
 
 import csv
@@ -28,7 +28,7 @@ from simulator.recordings import (
 )
 
 CAR_CLOCK_BEHIND_S = 7197.7
-"""The car of the fast-charge recording is that far behind the charger, which keeps UTC."""
+"""Offset of the vehicle's clock in the fast-charge recording behind the charger's, which is UTC."""
 
 _MINUTE_S = 60
 _WH_PER_KWH = 1000
@@ -37,7 +37,7 @@ _WITHIN_HOUR = re.compile(r"(\d\d):(\d\d(?:\.\d+)?)", re.ASCII).fullmatch
 
 
 class Sample(NamedTuple):
-    """One moment of a recording that is faster than a reading a minute, and its running register of energy."""
+    """A sample of a recording with more than one sample a minute, and its cumulative energy."""
 
     time_s: float
     energy_wh: float
@@ -62,7 +62,7 @@ def uci(path: Path, device: DeviceId) -> Iterator[Reading]:
 
 
 def _paris(path: Path) -> ZoneInfo:
-    """Asked for only here: a machine without time zones can still do all the rest."""
+    """Loaded on first use, so that the other formats work on a machine without time zone data."""
     try:
         return ZoneInfo("Europe/Paris")
     except ZoneInfoNotFoundError:
@@ -84,7 +84,7 @@ def _uci_time(where: str, row: Row, zone: ZoneInfo) -> datetime:
 def ev_charger(path: Path, device: DeviceId) -> Iterator[Reading]:
     """The charger's side of a fast charge: energy from the differences of its register, ten rows a second.
 
-    Its column `power` is garbage, and the header names `datetime` twice; neither is used.
+    Its column `power` is invalid, and the header has `datetime` twice; neither is used.
     """
     samples = (
         Sample(
@@ -102,8 +102,8 @@ def ev_charger(path: Path, device: DeviceId) -> Iterator[Reading]:
 def ev_vehicle(path: Path, device: DeviceId) -> Iterator[Reading]:
     """The car's side: energy into the battery is the integral of voltage x current, negative while it drives.
 
-    `timestamp` has whole seconds only, so the time within the hour is taken from `datetime` (MM:SS.f). Rows with
-    blanks are left out, and the energy of a hole is that of the straight line across it.
+    `timestamp` has whole seconds only, so the time within the hour is read from `datetime` (MM:SS.f). Rows with
+    blanks are skipped; power is interpolated linearly across the gap.
     """
     for time, wh, values in _per_minute(_integrated(_car_rows(path))):
         fields = {
@@ -117,7 +117,7 @@ def ev_vehicle(path: Path, device: DeviceId) -> Iterator[Reading]:
 
 
 def _car_rows(path: Path) -> Iterator[tuple[float, dict[str, float]]]:
-    """The time of each whole row, by the charger's clock, and its numbers."""
+    """The time of each complete row, by the charger's clock, and its numbers."""
     for where, row in rows(path):
         if all(row.values()):
             names = ("current", "voltage", "soc", "temperature")
@@ -130,13 +130,13 @@ def _car_time(where: str, row: Row) -> float:
     if match is None:
         raise NotARecording(f"{where}: datetime: {written!r} is not of the form MM:SS.f")
     within_hour, coarse = int(match[1]) * 60 + float(match[2]), number(where, row, "timestamp")
-    # The whole second says which hour it is; near its turn the two may differ by a moment.
+    # The full second determines the hour; near the change of the hour the two columns may differ slightly.
     drift = (within_hour - coarse + 1800) % 3600 - 1800
     return coarse + drift + CAR_CLOCK_BEHIND_S
 
 
 def _integrated(moments: Iterable[tuple[float, dict[str, float]]]) -> Iterator[Sample]:
-    """The trapezoidal rule over the power between consecutive moments."""
+    """The trapezoidal rule over the power of consecutive samples."""
     energy_wh, before = 0.0, None
     for time_s, values in sorted(moments, key=lambda moment: moment[0]):
         power_w = values["voltage"] * values["current"]
@@ -149,8 +149,7 @@ def _integrated(moments: Iterable[tuple[float, dict[str, float]]]) -> Iterator[S
 def _per_minute(samples: Iterable[Sample]) -> Iterator[tuple[datetime, float, dict[str, float]]]:
     """One reading at the end of each minute that has samples: its energy since the last one, its newest values.
 
-    Differences of one running register: their sum is what it counted from the first sample to the last, whatever
-    the minutes.
+    The energies are differences of one cumulative value: their sum is the total from the first sample to the last.
     """
     ordered = sorted(samples, key=lambda sample: sample.time_s)
     counted_wh = ordered[0].energy_wh if ordered else 0.0
@@ -161,7 +160,7 @@ def _per_minute(samples: Iterable[Sample]) -> Iterator[tuple[datetime, float, di
 
 
 def shift(readings: Iterable[Reading], end: datetime) -> list[Reading]:
-    """The readings, all moved by one span of time such that the newest is at `end`."""
+    """The readings, all shifted by the same time so that the newest is at `end`."""
     recorded = list(readings)
     if not recorded:
         return []
@@ -178,11 +177,11 @@ CONVERTERS: dict[str, Converter] = {
     "ev-charger": ev_charger,
     "ev-vehicle": ev_vehicle,
 }
-"""By the name of the form. The canonical forms name their devices themselves."""
+"""By the name of the format. The project's own formats contain device ids."""
 
 
 def detect(path: Path) -> str:
-    """Which form a file has, by its first line. Raises `NotARecording` when it is none that we know."""
+    """The format of a file, detected from its first line. Raises `NotARecording` for an unknown one."""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         first = file.readline(4096).strip()
     columns = set(next(csv.reader([first]), []))
@@ -190,11 +189,11 @@ def detect(path: Path) -> str:
         return "ndjson"
     if first.startswith("Date;Time;Global_active_power"):
         return "uci"
-    # Before the public forms: a canonical file may have any other column as an extra one.
+    # Checked before the public formats, because a file in the project's CSV may have any column as an extra one.
     if {"vehicleId", "meterId"} & columns:
         return "csv"
     if "charged_energy" in columns:
         return "ev-charger"
     if {"current", "voltage", "temperature"} <= columns:
         return "ev-vehicle"
-    raise NotARecording(f"{path}: the first line is of no form that we know: {', '.join(CONVERTERS)}")
+    raise NotARecording(f"{path}: unknown format; supported: {', '.join(CONVERTERS)}")

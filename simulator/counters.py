@@ -1,8 +1,8 @@
-"""Energy counters of a device (registers), and the energy that their values prove.
+"""Energy counters of a device (registers), and the energy that follows from their values.
 
-A counter only rises, except that a restart of its device sets it to 0 and that a value is now and then slightly too
-low (jitter). The energy between two readings is the difference of their values, so a reading that is lost costs
-nothing: the next one contains its energy.
+A counter only increases, except that a restart of its device sets it to 0 and that a value is occasionally slightly too
+low (jitter). The energy between two readings is the difference of their values, so no energy is lost with a reading:
+the next one contains it.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from random import Random
 _JITTER_MICRO = 100_000
 _RESET_SHARE = Decimal("0.9")
 _LEAST_TO_FALL_MICRO = 100_000_000
-"""A counter below 100 kWh is neither reset nor jittered: its fall could be taken for the other of the two."""
+"""A counter below 100 kWh is neither reset nor jittered, because the two could not be distinguished."""
 _RESTARTS, _JITTERS = 0.002, 0.02
 
 
@@ -28,7 +28,7 @@ class Counters:
         """How many times the device has restarted."""
 
     def maybe_restart(self) -> None:
-        """With a small probability set both to 0."""
+        """Set both to 0 with a small probability."""
         if self._random.random() < _RESTARTS and all(not m or m > _LEAST_TO_FALL_MICRO for m in self.micro):
             self.micro = [0, 0]
             self.epoch += 1
@@ -38,14 +38,14 @@ class Counters:
         self.micro[micro < 0] += abs(micro)
 
     def read(self) -> tuple[int, int]:
-        """The values as the device reports them: now and then 0.1 kWh too low."""
+        """The values as the device reports them: occasionally 0.1 kWh too low."""
         low = _JITTER_MICRO if self._random.random() < _JITTERS else 0
         charged, discharged = (m - low if m > _LEAST_TO_FALL_MICRO else m for m in self.micro)
         return charged, discharged
 
 
 class CounterTruth:
-    """The energy that the reported values of one counter prove when its restarts are known, in micro-kWh."""
+    """The energy that follows from the reported values of one counter with known restarts, in micro-kWh."""
 
     __slots__ = ("_base", "_closed", "_epoch", "_high")
 
@@ -54,7 +54,7 @@ class CounterTruth:
         self._base = self._high = self._closed = 0
 
     def report(self, epoch: int, value: int) -> None:
-        """Take the next reported value. The first is the baseline; after a restart the baseline is 0."""
+        """Add the next reported value. The first is the baseline; after a restart the baseline is 0."""
         if self._epoch != epoch:
             self._closed = self.micro
             self._base = self._high = value if self._epoch is None else 0
@@ -67,10 +67,10 @@ class CounterTruth:
 
 
 def counted_kwh(values: Iterable[float | None]) -> Decimal:
-    """The energy that a counter's values prove, in the order of device time; restarts are inferred.
+    """The energy that follows from a counter's values, in the order of device time; restarts are inferred.
 
-    A fall of more than a tenth is a restart: the new value is energy. A smaller fall is jitter: it and the climb back
-    are none. Values that are absent do not count.
+    A decrease of more than a tenth is a restart, and the new value is energy. A smaller decrease is jitter: neither it
+    nor the increase back to the previous value is energy. Absent values are ignored.
     """
     total, high, previous = Decimal(), Decimal(), None
     for value in (Decimal(repr(value)) for value in values if value is not None):

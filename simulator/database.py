@@ -1,4 +1,4 @@
-"""What the database holds of some devices. Reads with plain SQL against the contract's tables."""
+"""Queries the stored data of some devices, with SQL on the contract's tables."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -35,7 +35,7 @@ async def energy(connection: Connection, kind: Kind, devices: Sequence[str], per
 
 
 async def stale_live(connection: Connection, kind: Kind, devices: Sequence[str]) -> list[str]:
-    """Devices whose live row is not what their history makes of it, or is not there.
+    """Devices whose live row is missing or differs from the one that follows from their history.
 
     Time and unknown fields are those of the newest row. Of each measure it is the newest value among the rows that
     were newer than the live row when they were stored: those whose ts is greater than that of every row stored before
@@ -58,7 +58,7 @@ async def stale_live(connection: Connection, kind: Kind, devices: Sequence[str])
 
 
 async def consumed(connection: Connection, meters: Sequence[str], period: Period) -> dict[str, Decimal]:
-    """Interval energy by vehicle in kWh: of these meters' readings while each was assigned to it."""
+    """Interval energy by vehicle in kWh, of these meters' readings while each was assigned to the vehicle."""
     assert METER.interval is not None
     sql = (
         f"SELECT a.vehicle_id, coalesce(sum(h.{METER.interval.column}::numeric), 0) "  # noqa: S608

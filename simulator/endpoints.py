@@ -1,4 +1,4 @@
-"""Where the platform is: the broker and the API, as URLs."""
+"""The addresses of the broker and the API, as URLs."""
 
 import contextlib
 import ssl
@@ -40,10 +40,10 @@ def _tls(ca_file: str | None, identity: tuple[str, str] | None) -> ssl.SSLContex
 
 @contextlib.contextmanager
 def _named(setting: str) -> Iterator[None]:
-    """Say which setting it is that names a file of no use."""
+    """Name the setting in errors about its file."""
     try:
         yield
     except ssl.SSLError as error:
-        raise ValueError(f"{setting}: no certificate (PEM) that can be used: {error.reason or error}") from None
+        raise ValueError(f"{setting}: the file has no certificate (PEM): {error.reason or error}") from None
     except OSError as error:
         raise ValueError(f"{setting}: cannot be read: {error.strerror}") from None

@@ -1,4 +1,4 @@
-"""From one device's ledger entries: what the history and the rejects must hold, may hold, and must not."""
+"""Derives from a device's ledger entries what history and rejects must, may and must not contain."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ from simulator.reject import kept_payload
 from simulator.stored import Values, stored, time_of
 
 Reject = tuple[str, bytes]
-"""Reason, and the payload as it is kept."""
+"""Reason, and the payload as it is stored."""
 
 
 @dataclass
 class Expected:
-    """What is expected of one device: by device time, and by reject; each with the bits of its acknowledgements."""
+    """The expected data of one device, by device time and by reject, each with the bits of its acknowledgements."""
 
     kind: Kind
     device: DeviceId
@@ -26,12 +26,12 @@ class Expected:
     acks: dict[datetime, int] = field(default_factory=dict)
     rejects: dict[Reject, int] = field(default_factory=dict)
     warnings: int = 0
-    """Warnings that a receipt or an answer told as it should."""
+    """Number of expected warnings in receipts and HTTP responses."""
     told_wrongly: list[str] = field(default_factory=list)
-    """Readings whose receipt or answer has other warnings than it should."""
+    """Readings whose receipt or HTTP response has unexpected or missing warnings."""
 
     def add(self, payload: bytes, acks: int, told: frozenset[str]) -> None:
-        """Take a reading that should be stored. The first values that were sent for a device time stay."""
+        """Add a reading that should be stored. The first values that were sent for a device time stay."""
         at, values, warnings = stored(self.kind, payload)
         self.values.setdefault(at, values)
         self.acks[at] = self.acks.get(at, 0) | acks
@@ -40,11 +40,11 @@ class Expected:
         if told == warnings:
             self.warnings += len(warnings)
         else:
-            self.told_wrongly.append(f"{self.device} {at.isoformat()}: {sorted(told)}, due {sorted(warnings)}")
+            self.told_wrongly.append(f"{self.device} {at.isoformat()}: {sorted(told)}, expected {sorted(warnings)}")
 
 
 def expected_of(ledger: Ledger, device: int, numbers: Iterable[int]) -> Expected:
-    """Gather a device's items."""
+    """Collect a device's items."""
     kind, name = ledger.devices[device]
     expected = Expected(KIND_OF[kind], name)
     for number in numbers:
@@ -71,7 +71,7 @@ def period_of(ledger: Ledger) -> Period | None:
 
 
 def feeds_of(ledger: Ledger) -> dict[str, tuple[list[int], list[str | None]]]:
-    """For each meter the times from which it feeds somebody else, ascending, and whom."""
+    """For each meter the times of its assignments, ascending, and their vehicles."""
     feeds: dict[str, tuple[list[int], list[str | None]]] = {}
     for meter, since_us, vehicle in sorted(ledger.assignments, key=lambda a: a[:2]):
         since, vehicles = feeds.setdefault(ledger.devices[meter][1], ([], []))

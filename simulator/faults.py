@@ -1,8 +1,8 @@
-"""What real devices and networks make of good readings. Pure and seeded; the readings themselves stay as they are.
+"""The faults of real devices and networks. Pure and seeded; the readings themselves are not changed.
 
-Every fault adds to or delays a good reading and never replaces it: a device that sent rubbish, or whose clock was
-wrong, sends the reading again in good order. So the history must hold the simulated truth to the last digit whatever
-faults are on. At most one fault befalls a reading.
+Every fault is sent in addition to a valid reading or delays it, and never replaces it: a device that sent a malformed
+message or had a wrong clock sends the correct reading afterwards. So the history must contain the simulated truth
+exactly with any faults enabled. A reading has at most one fault.
 """
 
 import json
@@ -22,22 +22,22 @@ from simulator.message import STORED, Item, Message, expectation, single
 
 @dataclass(frozen=True)
 class FaultRates:
-    """The share of readings that each fault befalls, 0 to 1."""
+    """The share of readings with each fault, 0 to 1."""
 
     duplicates: float = 0.0
     """The message is sent twice."""
     out_of_order: float = 0.0
-    """It comes after the device's next one."""
+    """The message is sent after the device's next one."""
     late: float = 0.0
-    """It comes 5 to 60 minutes late."""
+    """The message is sent 5 to 60 minutes late."""
     offline: float = 0.0
-    """The device is off the air for minutes to a day, then sends its backlog as arrays."""
+    """The device is offline for minutes to a day, then sends its backlog as arrays."""
     malformed: float = 0.0
-    """Something broken comes before it."""
+    """A malformed message is sent before it."""
     wrong_clock: float = 0.0
-    """It comes with a time out of the accepted window first."""
+    """The reading is first sent with a time outside the accepted window."""
     conflict: float = 0.0
-    """It comes again with other values."""
+    """The reading is sent again with other values."""
 
 
 ALL_FAULTS = FaultRates(0.01, 0.01, 0.005, 0.001, 0.005, 0.002, 0.002)
@@ -55,11 +55,11 @@ class _Held:
 
 
 class Faults:
-    """`via_http` says which devices go over HTTP, where some malformations cannot be told apart."""
+    """`via_http` are the devices that use HTTP, where some malformed messages cannot be attributed to a device."""
 
     def __init__(self, seed: int, rates: FaultRates, run_minutes: int, http_devices: Sequence[bool]) -> None:
         self._random = Random(f"faults {seed}")
-        # A time is in the future for the bridge only when it lies beyond the whole run.
+        # A time is in the future for the bridge only if it is after the end of the run.
         self._beyond_run = timedelta(minutes=run_minutes)
         self._http_devices = http_devices
         self._held: dict[int, _Held] = {}
@@ -71,7 +71,7 @@ class Faults:
         self._any = total
 
     def befall(self, minute: int, device: int, payload: bytes) -> Sequence[Message]:
-        """What is sent of this reading now, and of what its device has held back."""
+        """The messages to send now, for this reading and the delayed ones of its device."""
         drawn = self._random.random() if self._any else 1.0
         if device in self._held:
             return self._go_on(minute, device, payload)
@@ -84,7 +84,7 @@ class Faults:
         return self._disturb(device, payload, name)
 
     def rest(self) -> Iterator[Message]:
-        """What is still held back, for the end of the run."""
+        """The messages that are still delayed at the end of the run."""
         for device, held in sorted(self._held.items()):
             yield from self._release(device, held)
         self._held.clear()
@@ -136,7 +136,7 @@ class Faults:
 
 
 def _other_values(payload: bytes) -> bytes:
-    """The reading with half a kWh more, or less where that is beyond the limit, and without unknown fields."""
+    """The reading with half a kWh more, or less if that exceeds the limit, and without unknown fields."""
     good = _parsed(payload).with_extra(None)
     energy = next(measure for measure in good.measures if measure.sort != "gauge")
     value = getattr(good, energy.column)
@@ -145,7 +145,7 @@ def _other_values(payload: bytes) -> bytes:
 
 
 def _parsed(payload: bytes) -> Reading:
-    """The reading that is stored of it: without the gauges that are refused."""
+    """The reading as stored, without the gauges that are refused."""
     fields = json.loads(payload)
     contract = next(PAYLOADS[kind.name] for kind in KINDS if kind.id_field in fields)
     return contract.leniently(fields).reading

@@ -1,4 +1,4 @@
-"""What `verify` found: counts, and a few examples of each thing that is wrong."""
+"""The result of `verify`: counts, and a few examples of each difference."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -7,28 +7,28 @@ from rich.console import Console
 from rich.table import Table
 
 FAULTS = {
-    "missing after PUBACK": "the broker took it, and it is not in the database",
-    "missing after receipt": "a receipt was given, and it is not in the database",
-    "missing after HTTP answer": "201 (or 207, 422) was answered, and it is not in the database",
+    "missing after PUBACK": "acknowledged by the broker, and not in the database",
+    "missing after receipt": "a receipt was sent, and it is not in the database",
+    "missing after HTTP answer": "answered with 201, 207 or 422, and not in the database",
     "duplicated": "in the history more than once",
     "invented": "in the history, never sent",
     "different": "in the history with other values than were sent",
     "live differs": "the live row is not the newest of the history with the last known values",
-    "reject missing": "acknowledged, should be in the rejects",
+    "reject missing": "acknowledged, and missing in the rejects",
     "reject duplicated": "in the rejects more than once",
-    "reject unexpected": "in the rejects, but no such thing was sent, or not for this reason",
-    "warnings differ": "a receipt or an answer has other warnings than it should",
+    "reject unexpected": "in the rejects, but not sent, or with another reason",
+    "warnings differ": "a receipt or HTTP response has unexpected or missing warnings",
     "energy differs": "a device's total of interval energies is not the simulated truth",
-    "register differs": "a register's values do not prove the energy of the simulated truth",
+    "register differs": "the energy from a register's values is not the simulated truth",
     "efficiency differs": "a vehicle's DC over AC is not the simulated truth",
 }
-"""Everything that may be wrong; each must be 0."""
+"""All differences; each count must be 0."""
 _EXAMPLES = 3
 
 
 @dataclass
 class Findings:
-    """Counts of faults, with examples, and of what was looked at."""
+    """Counts of differences, with examples, and of the compared items."""
 
     faults: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
@@ -40,11 +40,11 @@ class Findings:
 
     @property
     def may_still_come(self) -> bool:
-        """Something is missing that a bridge at work may still bring."""
+        """Whether an item is missing that a running bridge may still store."""
         return any(self.faults[name] for name in FAULTS if "missing" in name)
 
     def fault(self, name: str, example: str) -> None:
-        """Count a fault."""
+        """Count a difference."""
         assert name in FAULTS
         self.faults[name] += 1
         shown = self.examples.setdefault(name, [])
@@ -63,4 +63,4 @@ def show(findings: Findings, console: Console) -> None:
         examples = "; ".join(findings.examples.get(name, ()))
         table.add_row(name, f"{findings.faults[name]:,}", examples or meaning, style=style)
     console.print(table)
-    console.print("all is as it was sent" if findings.clean else f"{findings.faults.total():,} things differ")
+    console.print("no differences" if findings.clean else f"{findings.faults.total():,} differences")

@@ -1,10 +1,10 @@
-"""The fleet: seeded vehicles and meters, stepped minute by minute. The same seed and start give the same bytes.
+"""The fleet: seeded vehicles and meters, stepped minute by minute. The same seed and start produce the same bytes.
 
-A vehicle's interval energy is what passes its charging port: positive while it charges, negative while it feeds the
-grid, zero while it drives (its state of charge falls all the same). Delivered DC over consumed AC is then the
-efficiency of charging. Energies are whole micro-kWh, so that sums are exact whatever their order.
+A vehicle's interval energy is the energy through its charging port: positive while it charges, negative while it feeds
+the grid, zero while it drives (although its state of charge falls). Delivered DC over consumed AC is then the charging
+efficiency. Energies are integers in micro-kWh, so that sums do not depend on their order.
 
-Profiles have randomness of their own, one sequence a device: with any of them the fleet lives the same minutes.
+Each device has a separate random sequence for its profile, so the fleet behaves the same with all profiles.
 """
 
 import json
@@ -25,7 +25,7 @@ REGISTERS: dict[Kind, tuple[str, str]] = {
     VEHICLE: ("kwhChargedRegister", "kwhDischargedRegister"),
     METER: ("kwhImportRegister", "kwhExportRegister"),
 }
-"""Of each kind the counters of positive and of negative energy."""
+"""For each kind the counters of positive and of negative energy."""
 _CHARGER_KW = ((2.3, 1), (3.7, 1), (7.4, 1), (11.0, 3), (11.0, 3), (22.0, 3))
 _HOME_SHARE = 0.8
 
@@ -38,7 +38,7 @@ class Device(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """From `valid_from` on the meter feeds this vehicle (index into the fleet's devices), or nobody."""
+    """From `valid_from` on the meter feeds this vehicle (index into the fleet's devices), or none."""
 
     meter: int
     valid_from: datetime
@@ -55,7 +55,7 @@ class Emission(NamedTuple):
 
 
 class Meter:
-    """A smart meter at one charging point. `owner` is the vehicle that lives there, `guest` one that does not."""
+    """A smart meter at one charging point. `owner` is the vehicle of this home, `guest` another one."""
 
     __slots__ = ("charger_kw", "no_load_v", "owner", "phases", "plugged", "standby_kw")
 
@@ -68,7 +68,7 @@ class Meter:
 
     @property
     def feeds(self) -> int | None:
-        """Whose energy this meter counts: who is plugged in, else who lives here."""
+        """The vehicle whose energy this meter counts: the one that is plugged in, otherwise the owner."""
         return self.owner if self.plugged is None else self.plugged
 
 
@@ -99,7 +99,7 @@ class Fleet:
         self.consumed_micro = [0] * vehicles
         """Truth: interval energy of the meters that fed each vehicle, in micro-kWh."""
         self.counted: dict[int, tuple[CounterTruth, CounterTruth]] = {}
-        """Truth: energy that the registers of the readings emitted so far prove, by device that has them."""
+        """Truth: energy that follows from the registers of the readings emitted so far, by device with registers."""
         for number, vehicle in enumerate(self._vehicles):
             self._replug(number, vehicle)
 
@@ -108,7 +108,7 @@ class Fleet:
         return (self._start.hour * 60 + self._start.minute + self._minute) % 1440
 
     def step(self) -> list[Assignment]:
-        """Let a minute pass. Returns the assignments that hold from its beginning on: at first every meter's."""
+        """Simulate a minute. Returns the assignments that are valid from its beginning: at first those of all."""
         minute_of_day = self._minute_of_day
         ambient_c = physics.ambient_temp_c(minute_of_day)
         changed: list[int] = []
@@ -120,11 +120,11 @@ class Fleet:
         self._minute += 1
         moved = changed if self._minute > 1 else range(len(self._meters))
         vehicles = len(self._vehicles)
-        # One meter may change twice in a minute; what holds is who it feeds in the end.
+        # A meter may change twice in a minute; its last vehicle is assigned.
         return [Assignment(vehicles + meter, valid_from, self._meters[meter].feeds) for meter in dict.fromkeys(moved)]
 
     def emissions(self) -> Iterator[Emission]:
-        """The readings of the minute that has passed, in the order in which they are due."""
+        """The readings of the simulated minute, in the order in which they are due."""
         minute = self._minute - 1
         prefix = (self._start + timedelta(minutes=minute)).isoformat()[:17]
         for report, device in self._reports():
@@ -162,7 +162,7 @@ class Fleet:
         return round(ac_kw / 60 * MICRO), {"voltage": round(voltage, 1), "powerKw": round(ac_kw, 3)}
 
     def _count(self, device: int, report: Report) -> None:
-        """Take a reading that leaves into the books."""
+        """Add an emitted reading to the truth."""
         self.delivered_micro[device] += report.interval_micro
         meter = device - len(self._vehicles)
         if meter >= 0 and (fed := self._meters[meter].feeds) is not None:
@@ -173,7 +173,7 @@ class Fleet:
                 truth.report(report.epoch, value)
 
     def _replug(self, number: int, vehicle: Vehicle) -> list[int]:
-        """Unplug, and plug in again where the vehicle wants to be. Returns the meters that feed another vehicle now."""
+        """Unplug the vehicle, and plug it in where it parks. Returns the meters that now feed another vehicle."""
         before = {}
         if vehicle.meter is not None:
             before[vehicle.meter] = self._meters[vehicle.meter].feeds
@@ -192,7 +192,7 @@ class Fleet:
         vehicle.meter = meter
 
     def _choose(self, number: int) -> int:
-        """Home mostly, else wherever there is room."""
+        """Usually the home meter, otherwise any free one."""
         if number in self._free and self._random.random() < _HOME_SHARE:
             return number
         while True:
@@ -212,6 +212,6 @@ def _reporter(device: Device, random: Random, shares: Shares) -> Reporter:
 
 
 def _seconds_text(ms: int) -> str:
-    """Seconds as `format_timestamp` writes them: a fraction, in microseconds, only where there is one."""
+    """Seconds in the format of `format_timestamp`: a fraction, in microseconds, only if it is not 0."""
     seconds, fraction_ms = divmod(ms, 1000)
     return f"{seconds:02d}" + (f".{fraction_ms:03d}000" if fraction_ms else "")

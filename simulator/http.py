@@ -1,4 +1,4 @@
-"""An HTTP lane: one POST after the other to /v1/ingest, as NDJSON, with the same body again until it is answered."""
+"""An HTTP lane: sequential POSTs of NDJSON to /v1/ingest; the same body is repeated until it is answered."""
 
 import asyncio
 import random
@@ -14,16 +14,16 @@ from simulator.message import Item, Message
 from simulator.tally import Tally
 
 _COMMITTED = (201, 207, 422)
-"""All of these say that everything in the body is committed: to the history, or to the rejects."""
+"""With each of these, every item of the body is committed to the history or to the rejects."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 
 
 class UnexpectedAnswer(Exception):
-    """The API answers what trying again would not change; the text is its answer."""
+    """The API answered with an error that a retry cannot change; the text is its response."""
 
 
 class HttpLane:
-    """Posts up to `most` readings at a time. A backlog travels as lines of its own, not as an array."""
+    """Posts up to `most` readings at a time. A backlog is sent as separate lines, not as an array."""
 
     def __init__(
         self, client: httpx.AsyncClient, api: Api, ledger: LedgerWriter, tally: Tally, most: int, waiting: Waiting
@@ -40,7 +40,7 @@ class HttpLane:
 
     @property
     def awaits_receipts(self) -> bool:
-        return False  # the answer is the receipt
+        return False  # the response is the receipt
 
     def offer(self, message: Message) -> None:
         self._waiting.put(message)
@@ -82,7 +82,7 @@ class HttpLane:
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     async def _answered(self, body: bytes, first: int, count: int, started: float) -> bool:
-        """Post once. False when the outcome is not certain: then the same again is right."""
+        """Post once. False when the result is unknown and the same body must be sent again."""
         headers = {**self._api.headers, "Content-Type": "application/x-ndjson"}
         try:
             response = await self._client.post(f"{self._api.url}/v1/ingest", content=body, headers=headers)

@@ -8,38 +8,38 @@ from simulator.message import Message
 
 
 class Lane(Protocol):
-    """What the run needs of MQTT and of HTTP."""
+    """The interface of the MQTT and the HTTP lane."""
 
     @property
     def idle(self) -> bool:
-        """All that was offered is acknowledged."""
+        """Whether all offered messages are acknowledged."""
         ...
 
     @property
     def awaits_receipts(self) -> bool:
-        """Receipts that were asked for have not come; one may be lost, as they travel with QoS 0."""
+        """Number of requested receipts that have not arrived; they are sent with QoS 0 and may be lost."""
         ...
 
     def offer(self, message: Message) -> None:
-        """Take a message."""
+        """Queue a message."""
         ...
 
     @property
     def is_full(self) -> bool:
-        """So much waits here that `room` should be awaited."""
+        """Whether so many messages wait that the caller should await `room`."""
         ...
 
     async def room(self) -> None:
-        """Wait until few enough messages wait here."""
+        """Wait until the queue has room."""
         ...
 
     async def run(self) -> None:
-        """Carry messages until cancelled."""
+        """Send messages until cancelled."""
         ...
 
 
 class Waiting:
-    """The messages that a lane has not sent yet: bounded by whoever minds `room`."""
+    """The messages that a lane has not sent yet; bounded because callers await `room`."""
 
     def __init__(self, most: int) -> None:
         self._most = most

@@ -1,4 +1,4 @@
-"""Many ways in which a message can fail to be a reading, each with the reason that it must be kept for."""
+"""Malformed messages, each with the reason with which it must be rejected."""
 
 import json
 from collections.abc import Callable
@@ -9,10 +9,10 @@ from bridge.errors import Reason
 
 
 class Malformation(NamedTuple):
-    """Makes a broken message out of a good one.
+    """Creates a malformed message from a valid one.
 
-    Without `anywhere` it is for a message of its own over MQTT: inside an array or an HTTP body it would break its
-    neighbours, mean something else, or could not be told from another device's.
+    Without `anywhere` it is only for a separate message over MQTT: inside an array or an HTTP body it would invalidate
+    other items, have another meaning, or could not be attributed to its device.
     """
 
     reason: Reason
@@ -24,7 +24,7 @@ _ENERGIES = [measure.name for kind in KINDS for measure in kind.measures if meas
 
 
 def _changed(**changes: Any) -> Callable[[bytes], bytes]:
-    """Fields set to other values, or added."""
+    """Set or add fields."""
 
     def spoil(payload: bytes) -> bytes:
         return json.dumps({**json.loads(payload), **changes}).encode()
@@ -33,7 +33,7 @@ def _changed(**changes: Any) -> Callable[[bytes], bytes]:
 
 
 def _with_energy(change: Callable[[Any], Any]) -> Callable[[bytes], bytes]:
-    """The first energy of the reading changed: a bad gauge would cost only itself."""
+    """Change the first energy of the reading, because a wrong gauge does not reject a reading."""
 
     def spoil(payload: bytes) -> bytes:
         reading = json.loads(payload)

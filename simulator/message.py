@@ -1,4 +1,4 @@
-"""What a lane sends, and what is expected of it."""
+"""The messages of a lane, and the expected result of each item."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, get_args
@@ -6,7 +6,7 @@ from typing import NamedTuple, get_args
 from bridge.errors import Reason
 
 EXPECTATIONS: tuple[str, ...] = ("stored", *get_args(Reason))
-"""What should become of a reading: `stored` in the history, or kept with this reason in the rejects."""
+"""The expected result of an item: `stored` in the history, or rejected with this reason."""
 STORED = 0
 
 
@@ -16,7 +16,7 @@ def expectation(reason: Reason) -> int:
 
 
 class Item(NamedTuple):
-    """One reading, or what should be one, and what is expected of it (index into `EXPECTATIONS`)."""
+    """One reading or malformed item, and its expected result (index into `EXPECTATIONS`)."""
 
     payload: bytes
     expect: int

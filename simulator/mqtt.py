@@ -1,7 +1,7 @@
 """An MQTT 5 lane: QoS 1 with a window, receipts for a share of the messages, reconnection without loss.
 
-What is not acknowledged when a connection breaks is published again on the next one, in the same order and before
-anything new (MQTT-4.4.0-1), so the broker has each device's messages in the order in which they were offered.
+Messages that are not acknowledged when a connection is lost are published again on the next one, in the same order and
+before new ones (MQTT-4.4.0-1), so the broker receives each device's messages in the order in which they were offered.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ _WRONG_ACCOUNT = (
 
 
 class Refused(Exception):
-    """The broker does not let us in; trying again would not help."""
+    """The broker refuses the account; a retry cannot succeed."""
 
 
 class _InFlight(NamedTuple):
@@ -112,7 +112,7 @@ class MqttLane:
         await self._waiting.room()
 
     async def run(self) -> None:
-        """Connect, and again with growing, jittered pauses, until cancelled. Raises `Refused`."""
+        """Connect, and reconnect with increasing, randomized pauses, until cancelled. Raises `Refused`."""
         pause_s = _FIRST_PAUSE_S
         try:
             while True:
@@ -127,7 +127,7 @@ class MqttLane:
                 self._tally.reconnects += 1
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
         finally:
-            if self._transport is not None:  # nothing is owed to us: the session ends too
+            if self._transport is not None:  # nothing is outstanding, so the session can end
                 self._session.disconnect(session_expiry_s=0)
                 self._transport.close()
 
@@ -144,13 +144,13 @@ class MqttLane:
         except BaseException:
             transport.abort("could not open the session")
             raise
-        self._session.resend()  # before anything new
+        self._session.resend()  # before new messages
         self._ready = True
         self._pump_soon()
         return transport
 
     async def _subscribe(self, transport: Transport) -> None:
-        """Each device listens to its own receipts, by name: no wildcard hears another's."""
+        """Subscribe to the receipts of each device by name, so that the lane receives no receipts of other devices."""
         own = [_receipt_topic(topic) for topic in self._topics.values()] if self._receipt_share else []
         for start in range(0, len(own), _FILTERS_PER_SUBSCRIBE):
             topics = own[start : start + _FILTERS_PER_SUBSCRIBE]
@@ -166,7 +166,7 @@ class MqttLane:
             asyncio.get_running_loop().call_soon(self._pump)
 
     def _pump(self) -> None:
-        """Send what the window allows: first all of it into the ledger, then to the socket."""
+        """Send as many messages as the window allows: first write all of them to the ledger, then to the socket."""
         self._pump_due = False
         transport = self._transport
         if self._ready and transport is not None and transport.writable:
@@ -218,7 +218,7 @@ class MqttLane:
             self._ledger.acknowledged(PUBACK, flight.first, flight.items)
             self._tally.pubacks += flight.items
             self._tally.puback_latency.add(now - flight.sent_at, flight.items)
-        else:  # the broker has not kept it, or nobody was subscribed
+        else:  # the broker did not queue it, or there was no subscriber
             self._ledger.acknowledged(REFUSED, flight.first, flight.items)
             self._tally.refused += flight.items
 
@@ -238,5 +238,5 @@ class MqttLane:
 
 
 def _receipt_topic(topic: str) -> str:
-    """Where a device that publishes to `topic` is told what became of its messages."""
+    """The topic of the receipts for messages to `topic`."""
     return topic.removesuffix("telemetry") + "receipt"

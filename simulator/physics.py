@@ -1,9 +1,9 @@
 """How a vehicle, its charger and a smart meter behave. Pure functions; units are in the names.
 
-The pack is one open-circuit voltage in series with one resistance, which is enough for a CC-CV curve: the current is
-constant until the terminals reach 4.2 V a cell, and falls from there. The charger loses a fixed overhead (pumps,
-contactors, control units) and a share of its power, so that slow charging is lossy: 13-24 % at 2.3 kW and 6-10 % at
-11 kW, the range measured on production cars. Sources are in docs/simulator.md.
+The battery is an open-circuit voltage in series with a resistance, which results in a CC-CV curve: the current is
+constant until the terminals reach 4.2 V a cell, and decays from there. The charger loses a fixed overhead (pumps,
+contactors, control units) and a share of its power, so that slow charging has high losses: 13-24 % at 2.3 kW and 6-10 %
+at 11 kW, the range measured on production cars. Sources are in docs/simulator.md.
 """
 
 from math import pi, sin
@@ -31,25 +31,25 @@ PHASE_V = 230.0
 
 
 def accepted_kw(capacity_kwh: float, soc: float) -> float:
-    """The most DC power that the pack takes at this state of charge (%): constant current, then constant voltage."""
+    """The maximum DC power of the battery at this state of charge (%): constant current, then constant voltage."""
     rest_v = EMPTY_CELL_V + CELL_RISE_V * soc / 100
     rate_c = min(MOST_C, (FULL_CELL_V - rest_v) / RESISTANCE_V_PER_C)
     return capacity_kwh * rate_c * (rest_v + RESISTANCE_V_PER_C * rate_c) / NOMINAL_CELL_V
 
 
 def overhead_kw(battery_temp_c: float) -> float:
-    """What charging costs whatever its power: least at 25 degC, most 35 K from there (heating or cooling)."""
+    """The fixed losses of charging: lowest at 25 degC, highest 35 K from there (heating or cooling)."""
     share = min(1.0, abs(battery_temp_c - COMFORT_C) / DISCOMFORT_K)
     return LEAST_OVERHEAD_KW + (MOST_OVERHEAD_KW - LEAST_OVERHEAD_KW) * share
 
 
 def dc_of_ac_kw(ac_kw: float, battery_temp_c: float) -> float:
-    """DC power into the battery when the charger takes `ac_kw`; 0 when the losses eat it up."""
+    """DC power into the battery when the charger draws `ac_kw`; 0 when the losses exceed it."""
     return max(0.0, ac_kw * (1 - PROPORTIONAL_LOSS) - overhead_kw(battery_temp_c))
 
 
 def ac_of_dc_kw(dc_kw: float, battery_temp_c: float) -> float:
-    """AC power that the charger takes (returns: negative) for `dc_kw` into (out of: negative) the battery."""
+    """AC power that the charger draws (feeds back: negative) for `dc_kw` into (out of: negative) the battery."""
     if dc_kw == 0:
         return 0.0
     lost_kw = overhead_kw(battery_temp_c)
@@ -59,21 +59,21 @@ def ac_of_dc_kw(dc_kw: float, battery_temp_c: float) -> float:
 
 
 def battery_heat_kw(capacity_kwh: float, dc_kw: float, charger_loss_kw: float) -> float:
-    """Heat in the pack: its resistance, and the fifth of the charger's losses that shared coolant brings."""
+    """Heat in the battery: from its resistance, and a fifth of the charger's losses through the shared coolant."""
     rate_c = dc_kw / capacity_kwh
     return capacity_kwh * rate_c * rate_c * RESISTANCE_V_PER_C / NOMINAL_CELL_V + 0.2 * charger_loss_kw
 
 
 def next_temp_c(temp_c: float, ambient_c: float, heat_kw: float, capacity_kwh: float) -> float:
-    """The battery's temperature a minute later: it warms with heat and cools towards its surroundings."""
+    """The battery's temperature a minute later: heated by the losses, cooled towards the ambient temperature."""
     return temp_c + heat_kw / 60 / (HEAT_KWH_PER_K_KWH * capacity_kwh) - (temp_c - ambient_c) / COOLING_MINUTES
 
 
 def ambient_temp_c(minute_of_day: int) -> float:
-    """A mild day: coldest at three in the morning, warmest at three in the afternoon."""
+    """Ambient temperature of a mild day: minimum at 3 a.m., maximum at 3 p.m."""
     return 12 + 6 * sin(2 * pi * (minute_of_day / 1440 - 0.375))
 
 
 def sagging_v(no_load_v: float, ac_kw: float, phases: int) -> float:
-    """The voltage at the meter: the line's resistance takes its part of each phase's current."""
+    """The voltage at the meter, reduced by the line's resistance times the current of each phase."""
     return no_load_v - LINE_OHM * ac_kw * 1000 / (PHASE_V * phases)

@@ -1,4 +1,4 @@
-"""What real devices report: which measures, how often, and with which mistakes. Pure and seeded."""
+"""Profiles of real devices: which measures they report, how often, and with which errors. Pure and seeded."""
 
 from dataclasses import dataclass
 from random import Random
@@ -14,19 +14,19 @@ class Shares:
     """The share of the devices to which each property applies, 0 to 1."""
 
     registers: float = 0.0
-    """They send counters, half of them beside the interval energy, half instead of it; they lose readings."""
+    """They send counters, half of them in addition to the interval energy, half instead of it; they lose readings."""
     no_temperature: float = 0.0
     """Vehicles that do not send the battery temperature."""
     no_voltage: float = 0.0
     """Meters that do not send the voltage."""
     power: float = 0.0
-    """They send the mean power of the minute too."""
+    """They also send the mean power of the minute."""
     fast: float = 0.0
     """They send every 10 s."""
     slow: float = 0.0
     """They send every 15 min."""
     sentinels: float = 0.0
-    """Now and then a gauge has a value that means "no value": 65535, -127, "unknown", null."""
+    """A gauge occasionally has a value that means "no value": 65535, -127, "unknown", null."""
     counters_as_intervals: float = 0.0
     """They send a counter in the field of the interval energy."""
 
@@ -38,20 +38,20 @@ _SWITCHED_GAUGES = {"no_temperature": "batteryTemp", "no_voltage": "voltage", "p
 
 
 class Profile(NamedTuple):
-    """How one device reports."""
+    """The properties of one device."""
 
     gauges: tuple[str, ...]
-    """Those it sends, by their names in the contract."""
+    """The measures that it sends, by their names in the contract."""
     every_s: int = MINUTE_S
     has_interval: bool = True
     has_registers: bool = False
     has_sentinels: bool = False
     is_counter: bool = False
-    """A counter stands in the field of the interval energy."""
+    """The field of the interval energy contains a counter."""
 
 
 def profile_of(kind: Kind, shares: Shares, random: Random) -> Profile:
-    """Draw a device's profile. Each share has a draw of its own, so changing one changes no other property."""
+    """Draw a device's profile. Each share has a separate draw, so changing one changes no other property."""
     is_counter, has_registers, instead = random.random(), random.random(), random.random()
     pace, has_sentinels = random.random(), random.random()
     lacks = {

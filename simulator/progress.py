@@ -40,15 +40,15 @@ def summary(tally: Tally, rate: float) -> str:
         "HTTP": tally.answer_latency,
     }
     parts += [f"{name} {text}" for name, latency in latencies.items() if (text := _text(latency))]
-    parts.append(f"rejects told {tally.rejected:,}")
+    parts.append(f"rejects reported {tally.rejected:,}")
     if tally.warnings:
-        parts.append(f"warnings told {tally.warnings:,}")
+        parts.append(f"warnings reported {tally.warnings:,}")
     if tally.refused:
         parts.append(f"refused by the broker {tally.refused:,}")
     if tally.assignments:
         parts.append(f"assignments {tally.assignments:,}")
     if tally.trouble:
-        parts.append(f"trying again: {tally.trouble}")
+        parts.append(f"retrying: {tally.trouble}")
     return " | ".join(parts)
 
 

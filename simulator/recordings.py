@@ -1,7 +1,7 @@
-"""Recordings in the forms that the project itself speaks, and how any recording's lines are read.
+"""Recordings in the project's own formats, and functions to read the lines of any recording.
 
-A line that is no reading is an error that names file, line, field and reason: a replay that silently leaves lines
-out proves nothing.
+A line that is not a reading is an error that names file, line, field and reason, because a replay that silently skips
+lines proves nothing.
 """
 
 import csv
@@ -24,12 +24,12 @@ _NUMBERS = {kind.id_field: frozenset(measure.name for measure in kind.measures) 
 
 
 class NotARecording(ValueError):
-    """A file, or a line of it, that cannot be read; the text names both, the field and the reason."""
+    """A file or a line that cannot be read; the text names file, line, field and reason."""
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[TextIO]:
-    """The file as UTF-8, with or without a byte order mark. Raises `NotARecording` when it is something else."""
+    """The file as UTF-8, with or without a byte order mark. Raises `NotARecording` for other encodings."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:
             yield file
@@ -49,7 +49,7 @@ def rows(path: Path, delimiter: str = ",") -> Iterator[tuple[str, Row]]:
 
 
 def text(where: str, row: Row, name: str) -> str:
-    """The field as it is written. Raises `NotARecording` when the row has none of that name."""
+    """The text of the field. Raises `NotARecording` when the row has no such field."""
     value = row.get(name)
     if value is None:
         raise NotARecording(f"{where}: {name}: the field is missing")
@@ -57,7 +57,7 @@ def text(where: str, row: Row, name: str) -> str:
 
 
 def number(where: str, row: Row, name: str) -> float:
-    """The field as a finite number. Raises `NotARecording` when it is none."""
+    """The field as a finite number. Raises `NotARecording` for anything else."""
     written = text(where, row, name)
     try:
         value = float(written)
@@ -69,7 +69,7 @@ def number(where: str, row: Row, name: str) -> float:
 
 
 def reading(where: str, fields: Mapping[str, object]) -> Reading:
-    """The fields, by their names in the contract, as a reading of the kind that they name; raises as `checked`."""
+    """The fields, by their names in the contract, as a reading of the kind of their id; raises like `checked`."""
     named = [kind for kind in KINDS if kind.id_field in fields]
     if len(named) != 1:
         raise NotARecording(f"{where}: either {' or '.join(kind.id_field for kind in KINDS)} is required")
@@ -77,7 +77,7 @@ def reading(where: str, fields: Mapping[str, object]) -> Reading:
 
 
 def checked(where: str, kind: Kind, fields: Mapping[str, object]) -> Reading:
-    """The fields, by their names in the contract, as a reading that the bridge takes; a null measure is absent.
+    """The fields, by their names in the contract, as a reading that the bridge accepts; a null measure is absent.
 
     Raises `NotARecording` for a value outside the contract's limits, and for extra fields that cannot be stored.
     """
@@ -95,7 +95,7 @@ def checked(where: str, kind: Kind, fields: Mapping[str, object]) -> Reading:
 
 
 def canonical_csv(path: Path) -> Iterator[Reading]:
-    """CSV whose header names any of the contract's fields; an empty cell is a measure that the reading lacks.
+    """CSV whose header has any of the contract's fields; an empty cell is an absent measure.
 
     Other columns become extra fields, kept as text.
     """
@@ -103,14 +103,14 @@ def canonical_csv(path: Path) -> Iterator[Reading]:
 
 
 def _typed(where: str, row: Row) -> dict[str, str | float]:
-    """The numbers of the row's kind as numbers; a column that only the other kind has is an extra one."""
+    """The measures of the row's kind as numbers; a measure of another kind is an extra field."""
     numbers = next((names for id_field, names in _NUMBERS.items() if id_field in row), frozenset[str]())
     given = [name for name in row if name not in numbers or text(where, row, name).strip()]
     return {name: (number if name in numbers else text)(where, row, name) for name in given}
 
 
 def canonical_ndjson(path: Path) -> Iterator[Reading]:
-    """One reading of the contract a line; empty lines are passed over."""
+    """One reading of the contract a line; empty lines are skipped."""
     return _in_order_of_time(reading(where, fields) for where, fields in _objects(path))
 
 
@@ -128,10 +128,10 @@ def _object(where: str, line: str) -> dict[str, object]:
     except (ValueError, RecursionError) as error:
         raise NotARecording(f"{where}: not JSON: {error}") from None
     if not isinstance(fields, dict):
-        raise NotARecording(f"{where}: a reading is a JSON object")
+        raise NotARecording(f"{where}: a reading must be a JSON object")
     return fields
 
 
 def _in_order_of_time(readings: Iterator[Reading]) -> Iterator[Reading]:
-    """Files merged from several devices often follow one another; stable for readings of the same moment."""
+    """Sort by time, stable for equal times, because files of several devices are often concatenated."""
     return iter(sorted(readings, key=lambda each: each.timestamp))

@@ -1,11 +1,11 @@
-"""How a rejected item lies in the database, from its bytes as sent. Follows the contract, not the bridge's code."""
+"""The stored form of a rejected item, from its bytes as sent; derived from the contract, not the bridge's code."""
 
 import json
 
 
 def kept_payload(payload: bytes, expect: str, in_array: bool) -> bytes:
-    """A message of its own and a line of a body are kept as they came; an element of an array is encoded again.
+    """A separate message and a line of a body are stored unchanged; an element of an array is encoded again.
 
-    A conflict is a sound reading, kept in the contract's form, which is the form that we send.
+    A conflict is a valid reading, stored in the contract's format, which is the format that the simulator sends.
     """
     return json.dumps(json.loads(payload)).encode() if in_array and expect != "conflict" else payload

@@ -1,4 +1,4 @@
-"""Recordings on the air: their own readings, at their own times or moved to end now, through the same lanes."""
+"""Sends recordings through the lanes, with their original times or shifted so that they end now."""
 
 import asyncio
 import re
@@ -23,9 +23,9 @@ _MINUTE = timedelta(minutes=1)
 
 
 def recorded(files: Sequence[Path], form: str | None, name: str, end: datetime | None) -> list[Reading]:
-    """All readings of these files in the order of time; with `end` moved together such that the newest is then.
+    """All readings of these files in the order of time; with `end` shifted so that the newest is at `end`.
 
-    A recording that names no device becomes the device of its file's name. Raises `NotARecording` and `OSError`.
+    For a recording without device ids, the name of its file is used. Raises `NotARecording` and `OSError`.
     """
     readings: list[Reading] = []
     for file in files:
@@ -36,7 +36,7 @@ def recorded(files: Sequence[Path], form: str | None, name: str, end: datetime |
 
 
 def named_after(file: Path, name: str) -> DeviceId:
-    """The device of a recording that names none: `name` and the file's name without its ending."""
+    """The device id for a recording without one: `name` and the file's name without its extension."""
     return device_id(re.sub(r"[^A-Za-z0-9_-]", "-", name + file.stem)[:64])
 
 
@@ -48,7 +48,7 @@ async def replay(
     stop: asyncio.Event,
     console: Console,
 ) -> Tally:
-    """Send the readings until all are acknowledged, or no more of them once `stop` is set."""
+    """Send the readings until all are acknowledged, or until `stop` is set."""
     devices = {Device(reading.kind.name, reading.device): None for reading in readings}
     numbers = {device: number for number, device in enumerate(devices)}
     info = {"mode": "replay", "files": [file.name for file in files], "speed": speed}
@@ -73,7 +73,7 @@ async def _send(
 
 
 def pairing(readings: Sequence[Reading], numbers: Mapping[Device, int]) -> list[Assignment]:
-    """One vehicle and one meter are the two sides of one session: the meter feeds the vehicle from its first minute."""
+    """One vehicle and one meter are two sides of a charging session: assign the meter from its first minute."""
     vehicles = [number for device, number in numbers.items() if device.kind == "vehicle"]
     meters = [number for device, number in numbers.items() if device.kind == "meter"]
     if len(vehicles) != 1 or len(meters) != 1:
@@ -83,7 +83,7 @@ def pairing(readings: Sequence[Reading], numbers: Mapping[Device, int]) -> list[
 
 
 def totals(readings: Sequence[Reading]) -> list[str]:
-    """What was recorded, a line a device; with one vehicle and one meter also DC over AC while the meter counted."""
+    """The recorded energies, one line a device; with one vehicle and one meter also the efficiency."""
     lines = []
     for device in dict.fromkeys((reading.kind, reading.device) for reading in readings):
         own = [reading for reading in readings if (reading.kind, reading.device) == device]
@@ -103,6 +103,6 @@ def _kwh(readings: Sequence[Reading]) -> Decimal:
 
 
 def _energy(reading: Reading) -> float:
-    """That of the interval; 0 where the reading has none."""
+    """The interval energy; 0 if the reading has none."""
     interval = reading.kind.interval
     return reading.values().get(interval.name, 0.0) if interval else 0.0

@@ -1,4 +1,4 @@
-"""Turns what a device measures minute by minute into the readings that its profile sends. Pure and seeded."""
+"""Converts the measurements of each minute to the readings of the device's profile. Pure and seeded."""
 
 from collections.abc import Mapping, Sequence
 from random import Random
@@ -12,22 +12,22 @@ MICRO = 1_000_000
 SENTINELS: tuple[float | str | None, ...] = (65535, -127, "unknown", None)
 _SENTINEL_RATE, _LOST_RATE = 0.1, 0.02
 _COUNTER_LIMIT_MICRO = 1000 * MICRO
-"""A counter sent as an interval stays below the interval's limit, or every reading would be rejected."""
+"""A counter sent as an interval stays below the interval's limit; otherwise every reading would be rejected."""
 
 Value = float | str | None
 
 
 class Report(NamedTuple):
-    """One reading: milliseconds within the minute, its values by name, and what the books have to count."""
+    """One reading: milliseconds within the minute, its values by name, and its energies for the truth."""
 
     at_ms: int
     values: dict[str, Value]
     interval_micro: int
-    """What the interval field contains; 0 without one."""
+    """The value of the interval field; 0 without one."""
     counters: tuple[int, int] | None
-    """What the registers contain, in micro-kWh: positive and negative energy."""
+    """The values of the registers, in micro-kWh: positive and negative energy."""
     epoch: int
-    """How often the counters were reset before."""
+    """Number of earlier resets of the counters."""
 
 
 class Reporter:
@@ -48,7 +48,7 @@ class Reporter:
         self._wrong_micro = random.randrange(5 * MICRO, 900 * MICRO) if profile.is_counter else 0
 
     def reports(self, minute_of_day: int, at_ms: int, micro: int, gauges: Mapping[str, float]) -> list[Report]:
-        """What is sent for a minute with this energy. `at_ms` is when in the minute the device sends."""
+        """The readings for a minute with this energy. `at_ms` is the device's time of sending within the minute."""
         if self._is_plain:
             return [Report(at_ms, self._values(micro, gauges), micro, None, 0)]
         if self._counters is not None:
@@ -91,7 +91,7 @@ class Reporter:
     def _values(
         self, interval_micro: int, gauges: Mapping[str, float], counters: Sequence[int] = ()
     ) -> dict[str, Value]:
-        """What the device sends of these, in the order of the contract; a gauge that physics does not know it lacks."""
+        """The values that the device sends, in the order of the contract, without gauges that are not simulated."""
         known = {**gauges, self._interval: interval_micro / MICRO}
         if counters:
             known |= {name: micro / MICRO for name, micro in zip(self._registers, counters, strict=True)}
@@ -99,6 +99,6 @@ class Reporter:
 
 
 def split(micro: int, parts: int) -> list[int]:
-    """Equal whole parts, as nearly as can be; their sum is `micro` exactly."""
+    """Integer parts that are as equal as possible; their sum is exactly `micro`."""
     each, rest = divmod(micro, parts)
     return [each + (number < rest) for number in range(parts)]

@@ -1,4 +1,4 @@
-"""The simulated fleet on the air: minute by minute, through the faults, into the lanes."""
+"""Runs the simulated fleet: minute by minute, through the faults, into the lanes."""
 
 import asyncio
 import itertools
@@ -23,7 +23,7 @@ _UNBOUNDED_MINUTES = 60 * 24 * 3650
 
 @dataclass(frozen=True)
 class Plan:
-    """What to simulate. `minutes` None: until stopped. `speed` 1 is real time, 0 as fast as it goes."""
+    """What to simulate. `minutes` None: until stopped. `speed` 1 is real time, 0 unlimited."""
 
     seed: int
     vehicles: int
@@ -35,11 +35,11 @@ class Plan:
     rates: FaultRates
     shares: Shares
     prepare: bool
-    """Make all readings before the first is sent: for measuring what receives them."""
+    """Generate all readings before the first is sent, to measure the receiver."""
 
 
 async def run(plan: Plan, route: Route, stop: asyncio.Event, console: Console) -> Tally:
-    """Simulate until all minutes are over or `stop` is set; then send what is held back and wait for its acks."""
+    """Simulate until all minutes are over or `stop` is set; then send delayed messages and wait for all acks."""
     fleet = Fleet(plan.seed, plan.vehicles, plan.meters, plan.start, plan.name, plan.shares)
     via_http = [route.is_http(number % route.connections) for number in range(len(fleet.devices))]
     faults = Faults(plan.seed, plan.rates, plan.minutes or _UNBOUNDED_MINUTES, via_http)
@@ -70,14 +70,14 @@ async def _simulate(plan: Plan, fleet: Fleet, faults: Faults, lanes: Carriers, s
         emissions = iter(list(emissions))
     pacer = Pacer(plan.speed)
     for emission in emissions:
-        # The truth counts what was emitted, so when stopped while it waits this one still goes out.
+        # The truth includes this reading, so it is sent even when the run is stopped during the wait.
         await pacer.stopped_before(emission.due_s, stop)
         for message in faults.befall(emission.minute, emission.device, emission.payload):
             await lanes.carry(message)
 
 
 def _emissions(plan: Plan, fleet: Fleet, lanes: Carriers, stop: asyncio.Event) -> Iterator[Emission]:
-    """The fleet's readings until all minutes are over or `stop` is set; assignments go to the API on the way."""
+    """The fleet's readings until all minutes are over or `stop` is set; also queues assignments for the API."""
     for minute in itertools.count():
         if minute == plan.minutes:
             return

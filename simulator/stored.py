@@ -1,4 +1,4 @@
-"""How a reading lies in the history, from its bytes as sent. Follows the contract, not the bridge's code."""
+"""The stored form of a reading, from its bytes as sent; derived from the contract, not the bridge's code."""
 
 import json
 from datetime import datetime
@@ -12,11 +12,11 @@ Values = tuple[Any, ...]
 """The unknown fields or None, then the kind's measures, None where absent."""
 
 _DEFAULT_INTERVAL_S = 60
-"""Of devices that declare none, and of a bridge with default settings."""
+"""For undeclared devices and a bridge with default settings."""
 
 
 class Stored(NamedTuple):
-    """A row of the history, and the warnings of which its sender must be told, as `field: code`."""
+    """A row of the history, and the warnings that its receipt must contain, as `field: code`."""
 
     at: datetime
     values: Values
@@ -29,7 +29,7 @@ def time_of(payload: bytes) -> datetime:
 
 
 def stored(kind: Kind, payload: bytes) -> Stored:
-    """What becomes of a reading that is stored: a gauge whose value is none is kept in `extra.refused`."""
+    """The stored form of a valid reading; the value of a refused gauge is stored in `extra.refused`."""
     fields = json.loads(payload)
     del fields[kind.id_field]
     at = parse_timestamp(fields.pop("timestamp"))

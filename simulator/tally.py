@@ -1,4 +1,4 @@
-"""What has happened so far: counts and latencies for the terminal."""
+"""Counts and latencies of a run, for the terminal."""
 
 from dataclasses import dataclass, field
 from math import exp, log
@@ -17,7 +17,7 @@ class Latencies:
         self._total += count
 
     def percentile_ms(self, percent: float) -> float | None:
-        """The latency that this share stays under, in milliseconds; None when there is none yet."""
+        """The quantile of the latencies for this share, in milliseconds; None when there is none yet."""
         left = self._total * percent / 100
         for bucket in sorted(self._counts):
             left -= self._counts[bucket]
@@ -36,13 +36,13 @@ class Tally:
     answered: int = 0
     refused: int = 0
     rejected: int = 0
-    """Told to be rejected, by receipt or HTTP answer."""
+    """Rejects in receipts and HTTP responses."""
     warnings: int = 0
-    """Told of readings that are stored, by receipt or HTTP answer."""
+    """Warnings in receipts and HTTP responses."""
     reconnects: int = 0
     assignments: int = 0
     trouble: str = ""
-    """Why the last attempt to reach a server failed; empty when one has succeeded since."""
+    """Why the last attempt to reach a server failed; empty after a successful one."""
     puback_latency: Latencies = field(default_factory=Latencies)
     receipt_latency: Latencies = field(default_factory=Latencies)
     answer_latency: Latencies = field(default_factory=Latencies)

@@ -1,4 +1,4 @@
-"""One vehicle's life: it drives, parks, plugs in, charges or feeds the grid, and its battery warms and cools."""
+"""Simulates a vehicle: it drives, parks, plugs in, charges or feeds the grid, and its battery warms and cools."""
 
 from random import Random
 from typing import Literal
@@ -8,7 +8,7 @@ from simulator import physics
 Phase = Literal["driving", "parked", "plugged"]
 
 _LEAST_MICRO = 100
-"""Less than 100 micro-kWh a minute (6 W) is no charging: the charger stops."""
+"""Below 100 micro-kWh a minute (6 W) the charger stops."""
 _EXPORT_HOURS = range(17, 21)
 _EXPORT_KW = 3.7
 _EXPORT_FLOOR_SOC = 60.0
@@ -16,7 +16,7 @@ _MINUTES: dict[Phase, tuple[int, int]] = {"driving": (8, 60), "parked": (10, 240
 
 
 class Vehicle:
-    """The state of one vehicle. `meter` is where it is plugged in; the fleet sets it."""
+    """The state of one vehicle. `meter` is the charging point where it is plugged in; the fleet sets it."""
 
     __slots__ = (
         "_exports",
@@ -45,14 +45,14 @@ class Vehicle:
         self.dc_micro = 0
         """Energy through the charging port in the last minute, in micro-kWh, signed."""
         self.ac_kw = 0.0
-        """What its charger took from (negative: gave to) the grid in the last minute."""
+        """Energy that its charger drew from (negative: fed into) the grid in the last minute."""
 
     @property
     def wants_plug(self) -> bool:
         return self._phase == "plugged"
 
     def pass_minute(self, random: Random, minute_of_day: int, ambient_c: float, charger_kw: float) -> bool:
-        """Live for a minute with this charger (0 kW: none). True when it has moved: it may want another plug then.
+        """Simulate a minute with this charger (0 kW: none). True when it has moved and may plug in elsewhere.
 
         It moves at the end of the minute, so that the minute's energy belongs to one meter.
         """

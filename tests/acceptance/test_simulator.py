@@ -62,7 +62,7 @@ def test_mixed_fleet_of_real_devices_is_verified(platform: Platform, tmp_path: P
     assert found["vehicles of equal efficiency"] == 20
     assert found["warnings as expected"] > 100
     assert found["registers as expected"] > 10
-    warnings = ran.stdout.split("warnings told ")[-1].split()[0]
+    warnings = ran.stdout.split("warnings reported ")[-1].split()[0]
     assert int(warnings.replace(",", "")) >= found["warnings as expected"]
 
 
@@ -311,5 +311,5 @@ def test_broker_that_is_away_is_said_so(platform: Platform, tmp_path: Path) -> N
     argv += ["--mqtt-url", f"mqtt://x:y@127.0.0.1:{free_port()}", "--no-assignments"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=os.environ) as running:
         assert running.stdout is not None
-        assert any("trying again: broker: " in line for line in running.stdout)  # or it never ends, and never says so
+        assert any("retrying: broker: " in line for line in running.stdout)  # otherwise the loop does not end
         running.kill()

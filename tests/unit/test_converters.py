@@ -108,7 +108,7 @@ def test_canonical_ndjson_is_read_in_the_order_of_time(tmp_path: Path) -> None:
         ("{", "recording:2: not JSON"),
         ("[" * 100_000, "recording:2: not JSON"),
         ("{}", "recording:2: either"),
-        ("[]", "recording:2: a reading is a JSON object"),
+        ("[]", "recording:2: a reading must be a JSON object"),
         (SEED_METER.decode().replace("5.1", '"5.1"'), "recording:2: kwhConsumedAc: Input should be a valid number"),
         ('{"meterId":"M_1","kwh":1,"timestamp":"2026-02-10T10:15:00Z"}', "recording:2: a reading has at least one of"),
         ('{"meterId":"M_1","voltage":null,"timestamp":"2026-02-10T10:15:00Z"}', "recording:2: a reading has at least"),
@@ -275,7 +275,7 @@ def test_form_is_told_by_the_first_line(tmp_path: Path, first: str, form: str) -
 
 @pytest.mark.parametrize("first", ["", "hello\n", "[\n"])
 def test_unknown_form_is_refused_by_name(tmp_path: Path, first: str) -> None:
-    with pytest.raises(NotARecording, match="recording: the first line is of no form that we know: csv, ndjson, uci"):
+    with pytest.raises(NotARecording, match="recording: unknown format; supported: csv, ndjson, uci"):
         detect(written(tmp_path, first))
 
 

@@ -50,7 +50,7 @@ def test_summary_names_rate_unacked_latencies_and_rejects() -> None:
     assert "250/s" in line
     assert "unacked 500" in line
     assert "PUBACK p50/95/99" in line
-    assert "rejects told 7" in line
+    assert "rejects reported 7" in line
 
 
 def test_broker_url_names_account_and_default_port() -> None:
