@@ -1,5 +1,5 @@
-"""The whole platform on one machine, from embedded parts: PostgreSQL from its wheel, the system's Mosquitto.
+"""The whole platform on one machine, from embedded servers: PostgreSQL from its wheel, the system's Mosquitto.
 
-Used by `make up`, the tests and the benchmarks. Whatever is started here dies with the process that started it,
-even when that one is killed.
+Used by `make up`, the tests and the benchmarks. Every process that is started here ends with the process that started
+it, even if that one is killed.
 """

@@ -18,7 +18,7 @@ from local.up import up
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="The whole platform on one machine, from embedded parts. Its data are in `.local` of the current "
+    help="The whole platform on one machine, from embedded servers. Its data is in `.local` of the current "
     "directory, or in FLEET_LOCAL_DIR.",
 )
 
@@ -39,9 +39,9 @@ def run(context: typer.Context, _version: VersionOption = False) -> None:
 
 @app.command()
 def secrets(
-    directory: Annotated[Path, typer.Argument(help="Where docker-compose.yml looks for them.")] = Path("secrets"),
+    directory: Annotated[Path, typer.Argument(help="Directory that docker-compose.yml mounts.")] = Path("secrets"),
 ) -> None:
-    """Make the passwords that `docker compose up` needs, once; existing ones stay."""
+    """Create the passwords that `docker compose up` needs; existing ones are kept."""
     print(f"secrets are in {compose_secrets.make(directory)}")
 
 
@@ -58,11 +58,9 @@ def settings(
 
 @app.command()
 def contract(
-    page: Annotated[Path, typer.Argument(help="The page whose tables are made from the contract.")] = Path(
-        "docs/devices.md"
-    ),
+    page: Annotated[Path, typer.Argument(help="The page with the generated tables.")] = Path("docs/devices.md"),
 ) -> None:
-    """Renew the tables of measures in docs/devices.md."""
+    """Regenerate the tables of measures in docs/devices.md."""
     try:
         page.write_text(contract_page.renewed(page.read_text()))
     except (OSError, ValueError) as error:

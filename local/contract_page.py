@@ -1,4 +1,4 @@
-"""The part of docs/devices.md that is made from the contract: `python -m local contract docs/devices.md` renews it."""
+"""The generated part of docs/devices.md: `python -m local contract docs/devices.md` updates it from the contract."""
 
 from collections.abc import Iterator
 
@@ -21,11 +21,11 @@ def block() -> str:
 
 
 def renewed(page: str) -> str:
-    """The page with the block in the place of the one that it has. Raises `ValueError` when it has none."""
+    """The page with its block replaced by the current one. Raises `ValueError` when it has none."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError("the page lacks the comments between which the tables belong")
+        raise ValueError("the page lacks the comments that mark the generated part")
     return before + block() + after
 
 
@@ -39,5 +39,5 @@ def _rows(kind: Kind) -> Iterator[str]:
 
 
 def limits(measure: Measure) -> str:
-    """The least and the greatest value, both allowed: `0 to 1,000`."""
+    """The smallest and the largest allowed value: `0 to 1,000`."""
     return f"{measure.least:,.10g} to {measure.most:,.10g}"

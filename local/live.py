@@ -1,4 +1,4 @@
-"""The live line of `make up`: what arrives, told once a second on a terminal, now and then elsewhere."""
+"""The status line of `make up`: the rate of readings, every second on a terminal, less often elsewhere."""
 
 import contextlib
 import sys
@@ -16,7 +16,7 @@ _CLEAR = "\r\x1b[2K"
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Totals since the start of the bridge and the API, and the vehicles heard in the last five minutes."""
+    """Totals since the start of the bridge and the API, and the vehicles with a reading in the last five minutes."""
 
     stored: int
     rejected: int
@@ -24,7 +24,7 @@ class Figures:
 
 
 class LiveLine:
-    """Waits for its next moment, then shows what happened since the last one."""
+    """Prints the changes since the previous line, at regular intervals."""
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
@@ -33,17 +33,17 @@ class LiveLine:
         self._stored, self._last_at = 0, time.monotonic()
 
     def wait(self) -> bool:
-        """A short pause; whether it is time for the next line."""
+        """Pause briefly; return whether the next line is due."""
         time.sleep(0.2)
         return time.monotonic() - self._last_at >= self._interval_s
 
     def show(self) -> None:
-        """Print the line; nothing while a part is not answering, which is not for us to judge."""
+        """Print the line; print nothing while a server does not respond."""
         with contextlib.suppress(OSError, RuntimeError):
             self._show(_figures(self._platform), time.monotonic())
 
     def _show(self, figures: Figures, now: float) -> None:
-        # A counter begins anew with its process, and must not show a negative rate.
+        # A counter restarts with its process, and must not result in a negative rate.
         rate = max(0, figures.stored - self._stored) / (now - self._last_at)
         text = f"{rate:8,.1f} readings/s stored   {figures.vehicles:,} vehicles live   {figures.rejected:,} rejected"
         sys.stdout.write(f"{_CLEAR}{text}" if self._terminal else f"{text}\n")

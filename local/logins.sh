@@ -1,5 +1,5 @@
-# The containers' logins, with the passwords of the secrets directory; every start runs it, so a new file is a new password.
-# It is `LOGINS` in local/postgres.py for psql alone; a test holds that the two say the same.
+# The containers' logins, with the passwords of the secrets directory, set at every start.
+# The same as `LOGINS` in local/postgres.py, for psql; a test compares the two.
 #   sh logins.sh DIRECTORY      with PGHOST, PGUSER and PGDATABASE as psql takes them, and login.sql beside this file
 set -eu
 PGPASSWORD="$(cat "$1/postgres_password")"

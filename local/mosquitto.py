@@ -18,7 +18,7 @@ _HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 class Mosquitto:
-    """One broker in one directory: its CA, accounts, devices and queue stay; start it again and they are there."""
+    """One broker in one directory. Its CA, accounts, devices and queue are kept across restarts."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Mosquitto:
         self.process.wait_until(lambda: all(map(is_open, ports)))
 
     def stop(self) -> None:
-        """Stop it; it saves its queue."""
+        """Stop the broker, which saves its queue."""
         self.process.stop()
 
     @property
@@ -63,7 +63,7 @@ class Mosquitto:
 
     @property
     def bridge_client_id(self) -> str:
-        """The bridge's secret client id, FLEET_BRIDGE_CLIENT_ID: whoever knew it could take the session over."""
+        """The bridge's secret client id, FLEET_BRIDGE_CLIENT_ID: a client that knows it could take over the session."""
         return self._accounts()["bridge_client_id"]
 
     @property
@@ -87,7 +87,7 @@ class Mosquitto:
             yield from directory.iterdir()
 
     def _adapted(self, conf: str) -> str:
-        """The configuration with this machine's paths and ports. A text that is not there is a mistake of ours."""
+        """The configuration with this machine's paths and ports. Raises `Misconfigured` if it was edited."""
         changes = {
             "listener 1883\n": f"listener {self.port} 127.0.0.1\n",
             "listener 1884\n": f"listener {self.bridge_port} 127.0.0.1\n",
@@ -112,5 +112,5 @@ def _program() -> str:
         return str(chosen)
     found = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if found is None:
-        raise Misconfigured("Mosquitto is missing: install the package `mosquitto` of your system")
+        raise Misconfigured("Mosquitto is missing: install the system package `mosquitto`")
     return found

@@ -1,7 +1,7 @@
-"""The whole platform: its parts, started in order and stopped in reverse order.
+"""The whole platform: servers and programs, started in the order of their dependencies and stopped in reverse order.
 
-The order is that of dependence. The bridge's session exists before any device can connect, because a broker without
-a subscriber acknowledges a message and forgets it.
+The bridge's session exists before any device can connect, because a broker without a subscriber acknowledges a message
+and discards it.
 """
 
 from pathlib import Path
@@ -30,8 +30,8 @@ class Part(Protocol):
 class Platform:
     """PostgreSQL, Mosquitto, the bridge and the API in one private directory, on loopback only, each with its login.
 
-    A part can be stopped, killed (`part.process.kill()`) and started again by itself. Use it as a context manager:
-    whatever was started is stopped.
+    Each part can be stopped, killed (`part.process.kill()`) and restarted separately. Use it as a context manager:
+    all started parts are stopped on exit.
     """
 
     def __init__(self, directory: Path, ports: Ports | None = None, sim_vehicles: int = 0) -> None:
@@ -50,10 +50,10 @@ class Platform:
         self.bridge = self._service("bridge", self.ports.bridge_http, self._bridge_settings)
         self.api = self._service("api", self.ports.http, self._api_settings)
         self.started: list[Part] = []
-        """The parts that run, or should, in the order of their start."""
+        """The started parts, in the order of their start."""
 
     def start(self) -> None:
-        """Start everything; on return all of it is ready. Raises `RuntimeError` with the end of a log when not."""
+        """Start all parts and wait until they are ready. Raises `RuntimeError` with the end of a log on failure."""
         self._start(self.postgres)
         self.postgres.ensure_database(self.database, _OWNER)
         for login, groups in LOGINS.items():
@@ -67,7 +67,7 @@ class Platform:
             self._start(Simulator(self.directory, self._sim_vehicles, self._device_addresses))
 
     def stop(self) -> None:
-        """Stop in reverse order: nobody loses the server that they still need to finish."""
+        """Stop in reverse order, so that no part loses a server that it needs to finish."""
         while self.started:
             self.started.pop().stop()
 
@@ -78,27 +78,27 @@ class Platform:
         self.stop()
 
     def dead(self) -> Process | None:
-        """A part that has ended although nobody stopped it."""
+        """A part that has ended unexpectedly, or None."""
         return next((part.process for part in self.started if not part.process.running), None)
 
     @property
     def addresses(self) -> dict[str, str]:
-        """What a client and an administrator need, in the order in which `<dir>/env` has it."""
+        """The addresses and credentials for clients and administrators, in the order of `<dir>/env`."""
         return {**self._device_addresses, "FLEET_DATABASE_URL": self.database_url}
 
     @property
     def database_url(self) -> str:
-        """The project's database, as its owner: for migrations and administrators, not for what serves."""
+        """The URL of the database as its owner: for migrations and administrators, not for the programs."""
         return self.postgres.url(self.database, _OWNER)
 
     @property
     def api_key_file(self) -> Path:
-        """Where the API key is kept, for us alone."""
+        """The file with the API key, readable by its owner only."""
         return self.directory / "api-key"
 
     @property
     def api_key(self) -> str:
-        """A key that may do everything; made once."""
+        """A key with all rights, created once."""
         if not self.api_key_file.exists():
             scopes = [f"--scope={scope}" for scope in ("ingest", "read", "assign", "admin")]
             key = run_once(["api", "key", "create", "local", *scopes], self._api_settings)
@@ -136,7 +136,7 @@ class Platform:
 
 
 class Simulator:
-    """A small fleet that talks to the platform until it is stopped; its ledger is that of the last run."""
+    """A small simulated fleet that runs until it is stopped; its ledger is replaced by each run."""
 
     def __init__(self, directory: Path, vehicles: int, env: dict[str, str]) -> None:
         self._ledger = directory / "ledger"
@@ -144,10 +144,10 @@ class Simulator:
         self.process = program("the simulator", argv, directory / "logs" / "simulator.log", env)
 
     def start(self) -> None:
-        """Start it; its first readings are on their way soon after."""
+        """Start the simulator."""
         self._ledger.unlink(missing_ok=True)
         self.process.start()
 
     def stop(self) -> None:
-        """Let it wait for its last acknowledgements, close its ledger and end."""
+        """Stop the simulator after its last acknowledgements, with a complete ledger."""
         self.process.stop()

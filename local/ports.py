@@ -9,13 +9,13 @@ from dataclasses import dataclass, fields
 from bridge.errors import Misconfigured
 
 _OWN = (15_000, 32_000)
-_random = random.SystemRandom()  # a seed that somebody sets would give two processes the same ports
+_random = random.SystemRandom()  # with a seeded generator, two processes would choose the same ports
 _drawn: deque[int] = deque(maxlen=1_000)
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where the parts of a platform listen."""
+    """The ports of the parts of a platform."""
 
     http: int
     bridge_http: int
@@ -26,28 +26,28 @@ class Ports:
 
 
 class PortTaken(Misconfigured):
-    """Somebody else listens on a port that was asked for by name."""
+    """Another program listens on a port that was set explicitly."""
 
 
 def pick(setting: str, port: int, given: bool) -> int:
-    """`port`, or a free one when it is only the default and taken. Raises `PortTaken` when it was `given`."""
+    """`port`, or a free one if it is the default and taken. Raises `PortTaken` if it was `given`."""
     if is_free(port):
         return port
     if given:
-        raise PortTaken(f"{setting}: port {port} is taken by another program; stop that one or choose another port")
+        raise PortTaken(f"{setting}: port {port} is in use by another program; stop it or choose another port")
     return free_port()
 
 
 def free_ports() -> Ports:
-    """Ports that nobody listens on now."""
+    """Unused ports."""
     return Ports(*(free_port() for _ in fields(Ports)))
 
 
 def free_port() -> int:
-    """A port that nobody listens on now, below those that the kernel lends to outgoing connections.
+    """An unused port below the kernel's range for outgoing connections.
 
-    This process gets none twice in a thousand, so a server may ask for all of its ports before it listens on the
-    first. Another process may take it before you do; drawn at random from thousands, few ever have.
+    The last thousand ports returned in this process are different, so that a server may choose all of its ports before
+    it listens on the first. Another process may use the port first, which is unlikely: it is one of thousands.
     """
     while (port := _random.randrange(*_OWN)) in _drawn or not is_free(port):
         pass
@@ -56,7 +56,7 @@ def free_port() -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen there now. Connections that linger from an earlier one do not count."""
+    """Whether a server could listen on the port now. Connections of an earlier server in TIME_WAIT do not matter."""
     with contextlib.closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -68,6 +68,6 @@ def is_free(port: int) -> bool:
 
 
 def is_open(port: int) -> bool:
-    """Whether something accepts connections there."""
+    """Whether a server accepts connections on the port."""
     with contextlib.closing(socket.socket()) as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -21,7 +21,7 @@ _MOST_BUFFERS_MB = 8_192
 
 
 def _a_quarter_of_the_memory() -> str:
-    """PostgreSQL's own advice for `shared_buffers`. They are taken as they are used: a small fleet needs few."""
+    """PostgreSQL's recommendation for `shared_buffers`. Memory is only allocated when it is used."""
     memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
     return f"{min(memory_mb // 4, _MOST_BUFFERS_MB)}MB"
 
@@ -29,14 +29,14 @@ def _a_quarter_of_the_memory() -> str:
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "max_connections": "100",
-    # What was called stored survives a power cut. The bridge refuses to start with either of them off.
+    # Committed readings must survive a power failure. The bridge refuses to start with either of them off.
     "fsync": "on",
     "synchronous_commit": "on",
-    # Each device has one hot index leaf a day: frequent checkpoints would write its full page again and again.
+    # Each device has one hot index leaf a day; with frequent checkpoints its full page would be written repeatedly.
     "checkpoint_timeout": "30min",
     "max_wal_size": "8GB",
     "wal_compression": "on",
-    # A question about the last day should find its leaves of the keys here: 0.9 GB for 10,000 devices.
+    # A query for the last day should find its leaves of the keys here: 0.9 GB for 10,000 devices.
     "shared_buffers": _a_quarter_of_the_memory(),
     "jit": "off",
     "timezone": "UTC",
@@ -45,12 +45,12 @@ SETTINGS = {
 """The server settings; docker-compose.yml has the same, with the buffers as a variable."""
 
 LOGINS = {"bridge": ("fleet_writer",), "api": ("fleet_writer", "fleet_reader", "fleet_api")}
-"""The programs' login roles, for `ensure_login`: what each may do is said by its groups (schema/0004_roles.sql)."""
+"""The programs' login roles and their groups, which have the privileges (schema/0004_roles.sql)."""
 _LOGIN_SQL = Path(__file__).with_name("login.sql")
 
 
 class Postgres:
-    """One server in one directory. Its data stay; start it again and they are there."""
+    """One server in one directory. Its data is kept across restarts."""
 
     def __init__(self, directory: Path, *, port: int | None = None, settings: Mapping[str, str] | None = None) -> None:
         self.directory = directory
@@ -60,18 +60,18 @@ class Postgres:
         self.process = self._process()
 
     def start(self) -> None:
-        """Make the cluster unless it is there, start the server and wait until it answers."""
+        """Create the cluster unless it exists, start the server and wait until it responds."""
         if not (self._data / "PG_VERSION").exists():
             self._initialise()
         self.process.start()
         self.process.wait_until(self.ready, timeout_s=60)
 
     def stop(self) -> None:
-        """Fast shutdown: connections are cut, and a last checkpoint spares the next start its recovery."""
+        """Fast shutdown: connections are closed, and after a final checkpoint the next start needs no recovery."""
         self.process.stop(timeout_s=_CHECKPOINT_TIMEOUT_S)
 
     def url(self, database: str = "postgres", user: str = "postgres") -> str:
-        """A libpq URL of the superuser, of an owner, or of a role that `ensure_login` makes."""
+        """A libpq URL of the superuser, of an owner, or of a role created by `ensure_login`."""
         password = self._password if user == "postgres" else self._password_of(user)
         return f"postgresql://{user}:{quote(password)}@127.0.0.1:{self.port}/{database}"
 
@@ -80,26 +80,26 @@ class Postgres:
         return self._psql(database, "-c", statement)
 
     def ensure_database(self, database: str, owner: str) -> None:
-        """Make the login role `owner` and its database unless they are there."""
+        """Create the login role `owner` and its database unless they exist."""
         self.ensure_login(owner)
         if not self.sql(f"SELECT 1 FROM pg_database WHERE datname = '{database}'"):  # noqa: S608
             self.sql(f"CREATE DATABASE {database} OWNER {owner}")
 
     def ensure_login(self, role: str, groups: Sequence[str] = ()) -> None:
-        """Make the login role, with a password of its own, and the groups whose rights it has, unless they are there.
+        """Create the login role with its own password, and its groups, unless they exist.
 
-        The groups get their rights from `python -m bridge migrate`, so make the logins before it.
+        The groups get their privileges from `python -m bridge migrate`, so create the logins before it.
         """
         options = ["-v", f"role={role}", "-v", f"groups={','.join(groups)}", "-f", str(_LOGIN_SQL)]
         self._psql("postgres", *options, env={"FLEET_LOGIN_PASSWORD": self._password_of(role)})
 
     def ready(self) -> bool:
-        """Whether the server takes connections."""
+        """Whether the server accepts connections."""
         command = [_binary("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(command, check=False).returncode == 0  # noqa: S603
 
     def _psql(self, database: str, *options: str, env: Mapping[str, str] | None = None) -> str:
-        """Run psql as the superuser. No secret is among its arguments: everybody on the machine can see those."""
+        """Run psql as the superuser, without secrets in its arguments, which every user of the machine can see."""
         where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", database]
         command = [_binary("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", *where, *options]
         secret = {**os.environ, "PGPASSWORD": self._password, **(env or {})}
@@ -110,7 +110,7 @@ class Postgres:
 
     @property
     def _password(self) -> str:
-        """The password of the superuser, made once; initdb reads it as the service's user."""
+        """The password of the superuser, generated once; initdb reads it as the service's user."""
         password = _made_once(self.directory / "password")
         give_to_service(self.directory / "password")
         return password
@@ -119,7 +119,7 @@ class Postgres:
         return _made_once(self.directory / f"password-{role}")
 
     def _initialise(self) -> None:
-        """Make the cluster aside and put it in place when it is whole: initdb may be killed in the middle."""
+        """Create the cluster in a temporary directory and rename it when complete, because initdb may be killed."""
         assert self._password
         give_to_service(self.directory)
         new = self.directory / "data.new"

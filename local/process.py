@@ -1,10 +1,10 @@
-"""A child process that never outlives its parent.
+"""A child process that does not outlive its parent.
 
-The kernel sends it the stop signal when the parent is gone (`prctl(2)`, PR_SET_PDEATHSIG, set by setpriv), so a
-`kill -9` of us leaves no server behind. Start processes from the main thread: the kernel watches the thread.
+The kernel sends it the stop signal when the parent has ended (`prctl(2)`, PR_SET_PDEATHSIG, set by setpriv), so that a
+`kill -9` of the parent leaves no running server. Start processes from the main thread: the kernel monitors the thread.
 
-Until it is gone, a child holds a lock on its log file: the lock lives as long as any process, its own children too,
-has the log as its output. So whoever starts after a crash knows when the last one's servers have ended.
+A child holds a lock on its log file until it and all its own children, which have the log as their output, have ended.
+So a start after a crash can wait for the servers of the previous one.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ _ORPHAN_TIMEOUT_S = 60.0
 class Process:
     """A server with its log file.
 
-    `as_service` runs it as an unprivileged user when we are root, because PostgreSQL refuses root. It keeps
+    `as_service` runs it as an unprivileged user if the parent is root, because PostgreSQL refuses root. It keeps
     CAP_DAC_OVERRIDE, so that it can work below a directory such as /root that only root may enter.
     """
 
@@ -64,9 +64,9 @@ class Process:
         return None if self._popen is None else self._popen.poll()
 
     def start(self) -> None:
-        """Start it in a session of its own, so that Ctrl-C reaches only us and we stop things in order."""
+        """Start it in a separate session, so that Ctrl-C reaches only the parent, which stops its children in order."""
         self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.log.touch(mode=0o600)  # the broker's names its clients
+        self.log.touch(mode=0o600)  # the broker's log contains client ids
         with self.log.open("ab") as log:
             _lock(log, self.log)
             self._log_start = self.log.stat().st_size
@@ -80,7 +80,7 @@ class Process:
             self._popen.send_signal(number)
 
     def stop(self, timeout_s: float = 30.0) -> int | None:
-        """Ask it to stop, kill it when it does not, and return its exit code."""
+        """Send the stop signal, kill the process if it does not stop, and return its exit code."""
         if self._popen is None:
             return None
         self.send(self._stop_signal)
@@ -90,7 +90,7 @@ class Process:
             return self.kill()
 
     def kill(self) -> int:
-        """kill -9, and wait until it is gone."""
+        """Send SIGKILL and wait until the process has ended."""
         assert self._popen is not None
         self._popen.kill()
         return self._popen.wait()
@@ -106,20 +106,20 @@ class Process:
             time.sleep(0.02)
 
     def log_tail(self, lines: int = 15) -> str:
-        """The end of what it has written since it was last started."""
+        """The end of its output since the last start."""
         written = self.log.read_bytes()[self._log_start :]
         return "\n".join(written.decode(errors="replace").splitlines()[-lines:])
 
 
 def wait_for_orphans(logs: Path) -> None:
-    """Wait until no process of an earlier start writes into this directory of logs."""
+    """Wait until no process of an earlier start writes to this directory of logs."""
     for path in logs.glob("*.log"):
         with path.open("ab") as log:
             _lock(log, path)
 
 
 def _lock(log: BinaryIO, path: Path) -> None:
-    """Take the log's lock from whoever still has it. Raises `RuntimeError` when that one does not end."""
+    """Wait for the log's lock. Raises `RuntimeError` when the process that holds it does not end."""
     deadline = time.monotonic() + _ORPHAN_TIMEOUT_S
     while True:
         with contextlib.suppress(BlockingIOError):
@@ -130,7 +130,7 @@ def _lock(log: BinaryIO, path: Path) -> None:
 
 
 def confine(stop_signal: signal.Signals, as_service: bool) -> list[str]:
-    """The command prefix that ties a child to our life and, for root, gives it an unprivileged user."""
+    """The command prefix that ends a child with its parent and, for root, runs it as an unprivileged user."""
     setpriv = shutil.which("setpriv", path=f"{os.environ.get('PATH', '')}:/usr/bin:/bin")
     if setpriv is None:
         raise Misconfigured("setpriv (util-linux) is missing: the local platform needs Linux")
@@ -144,6 +144,6 @@ def confine(stop_signal: signal.Signals, as_service: bool) -> list[str]:
 
 
 def give_to_service(path: Path) -> None:
-    """Make the unprivileged user the owner of what its server keeps, when we are root."""
+    """Make the unprivileged user the owner of its server's directory, if this process is root."""
     if os.geteuid() == 0:
         shutil.chown(path, *_SERVICE_USER)

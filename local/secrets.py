@@ -1,4 +1,4 @@
-"""The passwords of the containers, as the files that docker-compose.yml hands to them."""
+"""The passwords of the containers, as files that docker-compose.yml mounts."""
 
 import secrets
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ _BROKER_HOSTS = ("localhost", "127.0.0.1", "mosquitto")
 
 
 def make(directory: Path) -> Path:
-    """Write what is missing and return the directory. Nothing that exists is changed: the data know these passwords.
+    """Write missing files and return the directory. Existing files are kept, because the database has their passwords.
 
     The directory is private; the files in it are readable, because each container's own user must read them. Those
-    of the broker, in `mosquitto/`, are private too: its container takes copies for its own user as root.
+    of the broker, in `mosquitto/`, are private too: its container copies them for its own user as root.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
@@ -42,7 +42,7 @@ def _database_url(directory: Path, login: str, password_file: str) -> str:
 
 
 def _made_once(path: Path, text: str) -> str:
-    """What the file says, which is `text` when it was not there. It appears whole or not at all."""
+    """The content of the file, which is created with `text` if missing, atomically."""
     if not path.exists():
         new = path.with_name(f".{path.name}.new")
         new.write_text(text)

@@ -1,4 +1,4 @@
-"""One of the project's own programs as a child process, ready when its /readyz says so."""
+"""One of the project's own programs as a child process, ready when its /readyz answers 200."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ class Service:
         self.process.wait_until(self.ready, timeout_s=60)
 
     def stop(self) -> None:
-        """Let it finish what it has taken, then end."""
+        """Let it finish its work, then stop."""
         self.process.stop()
 
     def ready(self) -> bool:
@@ -39,7 +39,7 @@ class Service:
         return True
 
     def get(self, path: str, api_key: str | None = None) -> str:
-        """The body of a GET. Raises `OSError` when there is no answer, or not a 2xx."""
+        """The body of a GET. Raises `OSError` when there is no response, or a status other than 2xx."""
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         request = urllib.request.Request(self.url + path, headers=headers)  # noqa: S310
         with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
@@ -48,12 +48,12 @@ class Service:
 
 
 def program(name: str, argv: Sequence[str], log: Path, env: Mapping[str, str]) -> Process:
-    """A long-running `python -m ...` with these settings over our own environment."""
+    """A long-running `python -m ...` with these settings added to the environment of this process."""
     return Process(name, [*_PYTHON, *argv], log, env=_environment(env))
 
 
 def run_once(argv: Sequence[str], env: Mapping[str, str]) -> str:
-    """Run `python -m ...` to its end and return its output. Raises `RuntimeError` with what it said on failure."""
+    """Run `python -m ...` to its end and return its output. Raises `RuntimeError` with its error output on failure."""
     command = [*_PYTHON, *argv]
     result = subprocess.run(command, env=_environment(env), capture_output=True, text=True, check=False)  # noqa: S603
     if result.returncode:
@@ -62,6 +62,6 @@ def run_once(argv: Sequence[str], env: Mapping[str, str]) -> str:
 
 
 def _environment(env: Mapping[str, str]) -> dict[str, str]:
-    """Ours with `env` over it; the packages are found from any working directory."""
+    """The environment of this process with `env` added; the packages are found from any working directory."""
     paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **env}

@@ -1,7 +1,7 @@
-"""`make up`: the platform in the foreground until Ctrl-C, with a file that says when it is ready.
+"""`make up`: the platform in the foreground until Ctrl-C, with a file that exists while it is ready.
 
-`<dir>/env` exists exactly while everything in it answers: it is removed before the first part starts and before the
-first one stops. After a `kill -9` of us the servers end by themselves, and the next start waits for that.
+`<dir>/env` exists exactly while all servers in it respond: it is removed before the first part starts and before the
+first one stops. After a `kill -9` the servers end on their own, and the next start waits until they have.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ _READING = (
 
 
 class AlreadyRunning(Misconfigured):
-    """Another `make up` has this directory."""
+    """Another `make up` uses this directory."""
 
 
 def up(settings: LocalSettings) -> None:
@@ -62,19 +62,19 @@ def _private(directory: Path) -> Path:
 
 
 def _ports(settings: LocalSettings) -> Ports:
-    """The ports of this run; says which defaults are taken. Raises `PortTaken` for a port that was asked for."""
+    """The ports of this run; prints which defaults are in use. Raises `PortTaken` for a configured port in use."""
     ports = []
     for name in (f"{field.name}_port" for field in dataclasses.fields(Ports)):
         usual = getattr(settings, name)
         ports.append(port := pick(variable(name), usual, name in settings.model_fields_set))
         if port != usual:
-            _say(f"port {usual} is taken by another program: using {port} ({variable(name)} chooses one)")
+            _say(f"port {usual} is in use by another program: using {port} (set {variable(name)})")
     return Ports(*ports)
 
 
 @contextlib.contextmanager
 def _only_one(directory: Path) -> Iterator[None]:
-    """Hold the directory's lock. The kernel lets go of it when we end, however we end."""
+    """Hold the directory's lock, which the kernel releases when this process ends in any way."""
     try:
         lock = (directory / "lock").open("a+")
     except PermissionError:
@@ -85,7 +85,7 @@ def _only_one(directory: Path) -> Iterator[None]:
         except BlockingIOError:
             lock.seek(0)
             holder = lock.read()
-            raise AlreadyRunning(f"the platform runs already in {directory} (process {holder})") from None
+            raise AlreadyRunning(f"the platform is already running in {directory} (process {holder})") from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -94,7 +94,7 @@ def _only_one(directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the block at any point of it; that is the way to end, not an error."""
+    """Leave the block on Ctrl-C or SIGTERM without an error."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
@@ -102,7 +102,7 @@ def _stopped_by_signals() -> Iterator[None]:
 
 
 def _ignore_signals() -> None:
-    """From now on we are stopping; a second Ctrl-C must not leave half of it behind."""
+    """Ignore further signals during the stop, so that a second Ctrl-C does not leave running servers."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     _say("\nstopping ...")
@@ -128,15 +128,15 @@ Try it in another terminal:
   . {env}; mosquitto_pub -V 5 -q 1 -L $FLEET_MQTT_URL/fleet/vehicle/EV_002/telemetry -m '{_READING}'
   . {env}; curl -sS -H "Authorization: Bearer $FLEET_API_KEY" $FLEET_API_URL/v1/live/vehicles/EV_002
 
-Let a device in (its key, certificate and CA; with --password its password), see docs/security.md:
+Provision a device (creates its key, certificate and CA; with --password its password), see docs/security.md:
   {python} -m mosquitto device add EV_002 --kind vehicle --dir {platform.broker.directory}
 
-Ctrl-C stops it.
+Ctrl-C stops the platform.
 """)
 
 
 def _watch(platform: Platform) -> None:
-    """Show the live line until a signal ends us. Raises `RuntimeError` when a part dies."""
+    """Print the status line until a signal arrives. Raises `RuntimeError` when a part ends."""
     line = LiveLine(platform)
     while (dead := platform.dead()) is None:
         if line.wait():

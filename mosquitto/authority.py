@@ -1,6 +1,6 @@
-"""The fleet's certificate authority: the CA itself, the broker's certificate, the devices' and the revocation list.
+"""The fleet's certificate authority: CA, broker certificate, device certificates and revocation list.
 
-Elliptic keys (P-256): small on a meter's CPU, and ten thousand are made in seconds.
+Keys are P-256: fast on a meter's CPU, and ten thousand are generated in seconds.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from mosquitto.device import LONGEST_COMMON_NAME, BadDevice, Device
 
 _CA_LIFE = timedelta(days=20 * 365)
-_CLOCK_SKEW = timedelta(hours=1)  # a device's clock may be behind ours when it sees its first certificate
+_CLOCK_SKEW = timedelta(hours=1)  # a device's clock may be behind that of the CA when it receives its first certificate
 
 
 class Authority(NamedTuple):
@@ -63,7 +63,7 @@ def issue_server(authority: Authority, hosts: Iterable[str], life: timedelta) ->
 
 
 def issue_device(authority: Authority, device: Device, life: timedelta) -> Issued:
-    """A device's certificate; good for clients only, so that it cannot pass for the broker. Raises `BadDevice`."""
+    """A device's certificate; valid for clients only, so that it cannot be used as the broker's. Raises `BadDevice`."""
     if len(str(device)) > LONGEST_COMMON_NAME:
         raise BadDevice(f"{device}: a certificate's common name has at most 64 characters; use --password")
     return _issue(authority, str(device), life, ExtendedKeyUsageOID.CLIENT_AUTH, None)
@@ -72,8 +72,8 @@ def issue_device(authority: Authority, device: Device, life: timedelta) -> Issue
 def revocation_list(authority: Authority, revoked: Iterable[tuple[int, datetime]]) -> bytes:
     """The CRL of these serials, as PEM.
 
-    It is good for as long as the CA: the broker reads it from its own disk, and OpenSSL refuses every client once
-    a list is out of date.
+    It is valid as long as the CA: the broker reads it from its own disk, and OpenSSL refuses every client once the list
+    has expired.
     """
     entries = [
         x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at).build() for serial, at in revoked

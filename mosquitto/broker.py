@@ -1,8 +1,8 @@
-"""What the broker reads, and how a running one is told: reload by SIGHUP, disconnect by taking the client id over.
+"""Writes the broker's files and makes a running broker apply them: reload by SIGHUP, disconnect by client take-over.
 
-What Mosquitto 2 does on SIGHUP was read in its source and is held by tests: passwords, access list and revocation
-list are read anew; a client whose password is gone is disconnected; one whose certificate is revoked is not. So the
-latter gets a `deny` at once, and its connection is ended by a connection of ours with its client id.
+According to Mosquitto 2's source, and verified by tests, on SIGHUP it reloads passwords, access list and revocation
+list; a client whose password was removed is disconnected; one whose certificate is revoked is not. The latter therefore
+gets a `deny`, and its connection is closed by a connection of the provisioner with its client id.
 """
 
 import contextlib
@@ -32,11 +32,11 @@ _TIMEOUT_S = 10.0
 
 
 class BrokerUnreachable(Exception):
-    """The broker runs, or should, and could not be told."""
+    """The broker runs, or should run, and could not be reloaded or reached."""
 
 
 def write_files(directory: Directory, authority: Authority, db: sqlite3.Connection) -> None:
-    """Make passwords, acl and crl.pem from the registry."""
+    """Generate passwords, acl and crl.pem from the registry."""
     internal = accounts(directory)
     lines = [password_line(name, internal[name]) for name in ACCOUNTS]
     lines += [f"{device}:{hash_}\n" for device, hash_ in passwords(db)]
@@ -46,16 +46,16 @@ def write_files(directory: Directory, authority: Authority, db: sqlite3.Connecti
 
 
 def _acl(revoked: Iterable[Device]) -> str:
-    """The access list, with a denial for whoever was revoked lately.
+    """The access list, with a denial for each recently revoked device.
 
-    A connection that finished its TLS handshake before the revocation may still say CONNECT after it; Mosquitto ends
-    one that says nothing within two minutes. After a day the denial is no longer needed, and the list stays short.
+    A connection that completed its TLS handshake before the revocation may send CONNECT after it; Mosquitto closes a
+    connection without CONNECT after two minutes. After a day the denial is removed, so the list stays short.
     """
     return access_list() + "".join(f"\nuser {device}\ntopic deny #\n" for device in revoked)
 
 
 def access_list() -> str:
-    """The lines that hold for every fleet, those about a kind of device or the topics of a format once for each."""
+    """The static lines; those for a kind of device or a topic of a format are repeated for each."""
     values = {"{kind}": [kind.name for kind in KINDS], "{format}": [t for format_ in FORMATS for t in format_.topics]}
     lines: list[str] = []
     for line in (files("mosquitto") / "acl").read_text().splitlines():
@@ -65,53 +65,53 @@ def access_list() -> str:
 
 
 def running_pid(directory: Directory) -> int | None:
-    """The broker that uses this directory; None when there is none on this machine."""
+    """The process of the broker that uses this directory; None if it does not run on this machine."""
     try:
         pid = int(directory.pid_file.read_text())
         status = _status(pid)
     except (OSError, ValueError):
         return None
-    # The file may be left over and the number somebody else's, or that of one that has ended and nobody asked how.
+    # The file may be stale, and the id may belong to another process or to a zombie.
     return pid if status["Name"] == "mosquitto" and status["State"][0] != "Z" else None
 
 
 def _status(pid: int) -> dict[str, str]:
-    """What the kernel says of a process, by name. Raises `OSError` when there is none."""
+    """The fields of /proc/<pid>/status by name. Raises `OSError` when there is no such process."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 def reload(directory: Directory) -> bool:
-    """Make a running broker read its files anew; False when none runs here. Raises `BrokerUnreachable`."""
+    """Make a running broker reload its files; False when none runs here. Raises `BrokerUnreachable`."""
     deadline = time.monotonic() + _TIMEOUT_S
     while (pid := running_pid(directory)) is not None:
-        with contextlib.suppress(OSError):  # it has just ended
+        with contextlib.suppress(OSError):  # it has ended meanwhile
             if _minds_hangup(pid):
                 os.kill(pid, signal.SIGHUP)
                 return True
         if time.monotonic() > deadline:
-            raise BrokerUnreachable("the broker has started, but does not mind SIGHUP yet")
+            raise BrokerUnreachable("the broker has not installed its SIGHUP handler yet")
         time.sleep(0.01)
     return False
 
 
 def _minds_hangup(pid: int) -> bool:
-    """Whether it has a handler for SIGHUP. A broker opens its listeners before, and until then the signal ends it."""
+    """Whether it has a handler for SIGHUP: a broker opens its listeners earlier, and until then the signal kills it."""
     return bool(int(_status(pid)["SigCgt"], 16) >> (signal.SIGHUP - 1) & 1)
 
 
 def disconnect(directory: Directory, devices: Iterable[Device]) -> None:
-    """End the devices' connections and sessions at once. Raises `BrokerUnreachable`."""
+    """Close the devices' connections and sessions. Raises `BrokerUnreachable`."""
     url, password = directory.control_url.read_text().strip(), accounts(directory)["provisioner"]
     for device in devices:
         try:
             _take_over(url, password, str(device))
         except (OSError, ValueError) as error:
-            raise BrokerUnreachable(f"{device} may still be connected, {url} did not answer: {error}") from error
+            raise BrokerUnreachable(f"{device} may still be connected: cannot reach {url}: {error}") from error
 
 
 def _take_over(url: str, password: str, client_id: str) -> None:
-    """Connect with a clean start as `client_id`: the broker ends whoever has it (MQTT-3.1.4-3), then leave."""
+    """Connect with a clean start as `client_id`, so that the broker closes the other connection (MQTT-3.1.4-3)."""
     broker = broker_of(url)
     session = Session(ConnectPacket(client_id, username="provisioner", password=password.encode(), clean_start=True))
     with socket.create_connection((broker.host, broker.port), _TIMEOUT_S) as connection:

@@ -25,10 +25,15 @@ from mosquitto.device import BadDevice, Device, device, read_csv
 from mosquitto.directory import Directory, replace
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Who may speak to the broker."
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Manage the CA, the accounts and the devices of the broker.",
 )
 ca_app = typer.Typer(no_args_is_help=True, help="The fleet's certificate authority and the broker's certificate.")
-device_app = typer.Typer(no_args_is_help=True, help="A device's credentials; a running broker is told at once.")
+device_app = typer.Typer(
+    no_args_is_help=True, help="Manage the credentials of devices; a running broker is reloaded immediately."
+)
 app.add_typer(ca_app, name="ca")
 app.add_typer(device_app, name="device")
 
@@ -40,20 +45,24 @@ KindOption = StrEnum("KindOption", {name: name for name in KIND_OF})  # type: ig
 DirOption = Annotated[Path, option(ProvisioningSettings, "mosquitto_dir", "--dir")]
 ReloadOption = Annotated[
     str | None,
-    typer.Option("--reload-command", help="Tells a broker elsewhere to reload, instead of SIGHUP on this machine."),
+    typer.Option("--reload-command", help="Command that reloads a remote broker, instead of SIGHUP on this machine."),
 ]
 IdArgument = Annotated[str | None, typer.Argument(metavar="[ID]")]
-KindChoice = Annotated[KindOption | None, typer.Option("--kind", help="Of ID, or of the CSV's rows without one.")]
+KindChoice = Annotated[KindOption | None, typer.Option("--kind", help="Kind of ID, or of CSV rows without a kind.")]
 CsvOption = Annotated[
-    Path | None, typer.Option("--csv", exists=True, dir_okay=False, help="Many devices: a header, id and kind.")
+    Path | None,
+    typer.Option("--csv", exists=True, dir_okay=False, help="CSV file of devices with the columns id and kind."),
 ]
-DaysOption = Annotated[int, typer.Option(min=1, help="How long a certificate is good.")]
+DaysOption = Annotated[int, typer.Option(min=1, help="Validity of the certificate.")]
 PasswordOption = Annotated[
-    bool, typer.Option("--password/--cert", help="For devices that cannot do mutual TLS; a certificate otherwise.")
+    bool,
+    typer.Option(
+        "--password/--cert", help="Create a password instead of a certificate, for devices without mutual TLS."
+    ),
 ]
 _HERE, _LIFE_DAYS = ProvisioningSettings().mosquitto_dir, 5 * 365
 HostOption = Annotated[
-    list[str] | None, typer.Option("--host", help="Name or address of the broker in its certificate; repeatable.")
+    list[str] | None, typer.Option("--host", help="Host name or address in the broker's certificate; may be repeated.")
 ]
 _HOSTS = ["localhost", "127.0.0.1", "::1"]
 
@@ -68,19 +77,19 @@ def begin(_version: VersionOption = False) -> None:
 def init(
     directory: Annotated[Path, typer.Argument(metavar="DIR")],
     host: HostOption = None,
-    control: Annotated[str, typer.Option(help="An internal listener, where devices are cut off.")] = "",
+    control: Annotated[str, typer.Option(help="URL of an internal listener, used to disconnect devices.")] = "",
 ) -> None:
-    """Make the CA, the broker's certificate and its accounts in a private directory, once."""
+    """Create the CA, the broker's certificate and its accounts in a private directory, unless they exist."""
     place = Directory(directory)
     made = provisioning.initialise(place, host or _HOSTS)
     if control:
         replace(place.control_url, control.encode())
-    print(f"{'made' if made else 'there already'}: the CA; the broker reads {place.broker}")
+    print(f"the CA {'was created' if made else 'exists already'}; the broker reads {place.broker}")
 
 
 @ca_app.command()
 def server(directory: Annotated[Path, typer.Argument(metavar="DIR")], host: HostOption = None) -> None:
-    """Renew the broker's certificate, before it expires or when its names change."""
+    """Renew the broker's certificate, before it expires or when its host names change."""
     place = Directory(directory)
     with _explained():
         provisioning.renew_server(place, host or _HOSTS)
@@ -97,17 +106,17 @@ def add(
     directory: DirOption = _HERE,
     reload_command: ReloadOption = None,
 ) -> None:
-    """Give new devices a certificate, or a password. All of them or, when one cannot be, none."""
+    """Provision new devices with a certificate or a password: all of them, or none if one is invalid."""
     place = Directory(directory)
     with _explained():
         if (id_ is None) == (csv is None):
-            raise BadDevice("say which: an ID with --kind, or --csv FILE")
+            raise BadDevice("specify an ID with --kind, or --csv FILE")
         devices = read_csv(csv, kind) if csv else [device(kind, id_ or "")]
         if password:
             provisioning.add_passwords(place, devices)
         else:
             provisioning.add_certificates(place, devices, timedelta(days=days))
-        # A new device needs no disconnecting, and a new certificate not even a reload; a lifted denial does.
+        # A new certificate needs no reload, except to remove the denial of a previously revoked device.
         _tell(place, reload_command, [])
     where = place.credentials(str(devices[0])) if id_ else place.handed_out
     print(f"{len(devices)} provisioned; credentials are in {where}")
@@ -118,14 +127,14 @@ def rotate(
     id_: Annotated[str, typer.Argument(metavar="ID")],
     kind: KindChoice = None,
     password: PasswordOption = False,
-    keep_old: Annotated[bool, typer.Option("--keep-old", help="The old certificate stays good, to swap at ease.")] = (
-        False
-    ),
+    keep_old: Annotated[
+        bool, typer.Option("--keep-old", help="Keep the old certificate valid until the next rotate or revoke.")
+    ] = (False),
     days: DaysOption = _LIFE_DAYS,
     directory: DirOption = _HERE,
     reload_command: ReloadOption = None,
 ) -> None:
-    """Give a device a new credential and take the old one at once, or with a later rotate or revoke."""
+    """Create a new credential for a device and revoke the old one, immediately or with a later rotate or revoke."""
     place = Directory(directory)
     with _explained():
         (found,) = provisioning.find(place, [(kind, id_)])
@@ -142,11 +151,11 @@ def revoke(
     directory: DirOption = _HERE,
     reload_command: ReloadOption = None,
 ) -> None:
-    """Take devices' credentials: they are disconnected at once and do not come in again."""
+    """Revoke devices: they are disconnected immediately and cannot connect again."""
     place = Directory(directory)
     with _explained():
         if (id_ is None) == (csv is None):
-            raise BadDevice("say which: an ID, or --csv FILE")
+            raise BadDevice("specify an ID, or --csv FILE")
         found = provisioning.find(place, read_csv(csv, kind) if csv else [(kind, id_ or "")])
         provisioning.revoke(place, found)
         _tell(place, reload_command, found)
@@ -155,25 +164,25 @@ def revoke(
 
 @device_app.command("list")
 def list_(directory: DirOption = _HERE) -> None:
-    """Every device that is or was provisioned, one JSON object a line."""
+    """List every device that is or was provisioned, one JSON object a line."""
     with registry.registry(Directory(directory).registry) as db:
         for row in registry.listed(db):
             print(json.dumps({"name": str(row.device), **dict(zip(row._fields[1:], row[1:], strict=True))}))
 
 
 def _tell(place: Directory, reload_command: str | None, cut_off: Sequence[Device]) -> None:
-    """Make the broker read its files anew, then end the connections of whoever may no longer have one."""
+    """Make the broker reload its files, then close the connections of these devices."""
     if reload_command is not None:
         subprocess.run(shlex.split(reload_command), check=True)  # noqa: S603
     elif not broker.reload(place):
-        print("no broker runs here with these files: one that starts will read them", file=sys.stderr)
+        print("no broker with these files runs on this machine; the files take effect when it starts", file=sys.stderr)
         return
     broker.disconnect(place, cut_off)
 
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """What a person can put right is told in a line."""
+    """Report errors that an operator can correct as one line."""
     try:
         yield
     except (BadDevice, BrokerUnreachable, subprocess.CalledProcessError) as error:

@@ -16,7 +16,7 @@ LONGEST_COMMON_NAME = 64  # X.520 ub-common-name
 
 
 class BadDevice(ValueError):
-    """A device that cannot be provisioned as asked; the message says why."""
+    """A device that cannot be provisioned as requested; the message is the reason."""
 
 
 class Device(NamedTuple):
@@ -30,11 +30,11 @@ class Device(NamedTuple):
 
 
 def device(kind: str | None, id_: str) -> Device:
-    """Check and make a device. Raises `BadDevice`."""
+    """Validate and create a device. Raises `BadDevice`."""
     if kind is None or kind not in KIND_OF:
-        raise BadDevice(f"{id_}: the kind is {' or '.join(KIND_OF)}, not {kind}")
+        raise BadDevice(f"{id_}: the kind must be {' or '.join(KIND_OF)}, not {kind}")
     if not is_device_id(id_):
-        raise BadDevice(f"{id_!r}: an id has 1 to 64 of A-Z a-z 0-9 _ -")
+        raise BadDevice(f"{id_!r}: an id must have 1 to 64 of the characters A-Z a-z 0-9 _ -")
     return Device(kind, id_)
 
 
@@ -47,5 +47,5 @@ def read_csv(path: Path, kind: str | None) -> list[Device]:
         devices = [device((row.get("kind") or kind or "").strip(), (row["id"] or "").strip()) for row in rows]
     if len(set(devices)) < len(devices):
         twice = next(d for n, d in enumerate(devices) if d in devices[:n])
-        raise BadDevice(f"{path}: {twice} is there twice")
+        raise BadDevice(f"{path}: {twice} occurs twice")
     return devices

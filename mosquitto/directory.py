@@ -1,6 +1,6 @@
-"""Where the broker's secrets lie: a private directory, and in it `broker/`, all that the broker itself may read.
+"""The private directory of the broker's secrets; the broker itself may read only its subdirectory `broker/`.
 
-The key of the CA and the devices' credentials stay outside `broker/`.
+The key of the CA and the devices' credentials are outside `broker/`.
 """
 
 import contextlib
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ACCOUNTS = ("bridge", "gateway", "provisioner")
-"""The accounts that are no devices: the bridge, a gateway that speaks for many, and whoever provisions."""
+"""The accounts other than devices: the bridge, a gateway that publishes for many devices, and the provisioner."""
 
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """The names of what lies there."""
+    """The paths in the directory."""
 
     root: Path
 
@@ -42,12 +42,12 @@ class Directory:
 
     @property
     def control_url(self) -> Path:
-        """Holds the URL of an internal listener, without account; the provisioner disconnects devices there."""
+        """Contains the URL of an internal listener, without account; the provisioner disconnects devices there."""
         return self.root / "control_url"
 
     @property
     def handed_out(self) -> Path:
-        """Every device's credentials, until they are on the device."""
+        """The devices' credentials, until they are moved to the devices."""
         return self.root / "devices"
 
     def credentials(self, name: str) -> Path:
@@ -56,10 +56,10 @@ class Directory:
 
 
 def accounts(directory: Directory) -> dict[str, str]:
-    """The accounts' passwords and `bridge_client_id`, each made once.
+    """The accounts' passwords and `bridge_client_id`, each generated once.
 
-    The client id is a secret because on the internal listeners a client chooses its own: whoever knew the bridge's
-    could take its session, and the queue with it.
+    The client id is a secret because clients of the internal listeners choose their own: a client that knows the
+    bridge's could take over its session and its queue.
     """
     path = directory.root / "accounts.json"
     kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
@@ -71,7 +71,7 @@ def accounts(directory: Directory) -> dict[str, str]:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all. It keeps its owner and mode; a new one is private to its directory's owner."""
+    """Write a file atomically. It keeps its owner and mode; a new one is private to its directory's owner."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     model = path if path.exists() else path.parent
     mode = model.stat().st_mode & (0o777 if model is path else 0o600)

@@ -1,7 +1,7 @@
-"""The acts: make the CA, give devices credentials, change them, take them.
+"""The provisioning operations: create the CA, and add, rotate and revoke credentials of devices.
 
-The registry commits before any credential leaves our hands, so there is no certificate that could not be revoked;
-and what the broker reads is made after that, under the registry's lock, so two commands cannot undo each other.
+The registry commits before a credential is written, so every certificate can be revoked. The broker's files are
+generated after that, under the registry's lock, so concurrent commands cannot overwrite each other's result.
 """
 
 import os
@@ -19,9 +19,9 @@ _SERVER_LIFE = timedelta(days=5 * 365)
 
 
 def initialise(directory: Directory, hosts: Sequence[str]) -> bool:
-    """Make the CA, the broker's certificate, the accounts and the first broker files, once.
+    """Create the CA, the broker's certificate, the accounts and the first broker files, once.
 
-    True when it made the CA. An existing one is never replaced: every device trusts it.
+    True when it created the CA. An existing one is never replaced, because every device trusts it.
     """
     directory.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.broker.mkdir(mode=0o700, exist_ok=True)
@@ -40,20 +40,20 @@ def initialise(directory: Directory, hosts: Sequence[str]) -> bool:
 
 
 def renew_server(directory: Directory, hosts: Sequence[str]) -> None:
-    """Give the broker a new key and certificate; a reload makes it use them for new connections."""
+    """Create a new key and certificate for the broker; after a reload it uses them for new connections."""
     issued = authority.issue_server(_authority(directory), hosts, _SERVER_LIFE)
     replace(directory.broker / "server.key", issued.key)
     replace(directory.broker / "server.crt", issued.certificate)
 
 
 def refresh(directory: Directory) -> None:
-    """Make the broker's files from the registry as it is."""
+    """Generate the broker's files from the registry."""
     with registry.registry(directory.registry) as db:
         broker.write_files(directory, _authority(directory), db)
 
 
 def add_certificates(directory: Directory, devices: Sequence[Device], life: timedelta) -> None:
-    """Provision new devices with certificates: all, or none when one cannot be. Raises `BadDevice`."""
+    """Provision new devices with certificates: all, or none if one is invalid. Raises `BadDevice`."""
     issuer = _authority(directory)
     issued = [(device, authority.issue_device(issuer, device, life)) for device in devices]
     _add(directory, [(device, _credential(one)) for device, one in issued])
@@ -62,7 +62,7 @@ def add_certificates(directory: Directory, devices: Sequence[Device], life: time
 
 
 def add_passwords(directory: Directory, devices: Sequence[Device]) -> None:
-    """Provision new devices with passwords: all, or none when one cannot be. Raises `BadDevice`."""
+    """Provision new devices with passwords: all, or none if one is invalid. Raises `BadDevice`."""
     made = [(device, secrets.token_urlsafe(24)) for device in devices]
     _add(directory, [(device, Credential(password_hash=password_hash(password))) for device, password in made])
     for device, password in made:
@@ -70,7 +70,7 @@ def add_passwords(directory: Directory, devices: Sequence[Device]) -> None:
 
 
 def rotate(directory: Directory, device: Device, life: timedelta, *, password: bool, keep_old: bool) -> None:
-    """Give a device a new credential in place of the old ones, or beside its old certificates with `keep_old`."""
+    """Create a new credential for a device that replaces the old ones, or is added to them with `keep_old`."""
     issuer, secret = _authority(directory), secrets.token_urlsafe(24)
     issued = None if password else authority.issue_device(issuer, device, life)
     credential = Credential(password_hash=password_hash(secret)) if issued is None else _credential(issued)
@@ -86,7 +86,7 @@ def rotate(directory: Directory, device: Device, life: timedelta, *, password: b
 
 
 def revoke(directory: Directory, devices: Sequence[Device]) -> None:
-    """Take everything that the devices could come in with; `broker.reload` and `disconnect` make it felt."""
+    """Revoke all credentials of the devices; `broker.reload` and `disconnect` put this into effect."""
     with registry.registry(directory.registry) as db:
         registry.revoke(db, devices)
         broker.write_files(directory, _authority(directory), db)
@@ -102,7 +102,7 @@ def _add(directory: Directory, credentials: Sequence[tuple[Device, Credential]])
 def _refuse_known(known: Sequence[Device]) -> None:
     if known:
         more = f" and {len(known) - 1} more" if len(known) > 1 else ""
-        raise BadDevice(f"{known[0]}{more}: provisioned already; rotate gives a new credential, revoke takes it")
+        raise BadDevice(f"{known[0]}{more}: already provisioned; use rotate for a new credential, revoke to remove it")
 
 
 def _authority(directory: Directory) -> Authority:
@@ -126,7 +126,7 @@ def _hand_out_password(directory: Directory, device: Device, password: str) -> N
 
 
 def _hand_out(directory: Directory, device: Device, contents: dict[str, bytes]) -> None:
-    """Leave a device's credentials where its person fetches them. Lost ones are made again with rotate: no fsync."""
+    """Write a device's credentials to its directory, without fsync: lost ones can be replaced with rotate."""
     place = directory.credentials(str(device))
     for level in (directory.handed_out, place.parent, place):
         level.mkdir(mode=0o700, exist_ok=True)
@@ -140,6 +140,6 @@ def _private(path: str, flags: int) -> int:
 
 
 def find(directory: Directory, wanted: Iterable[tuple[str | None, str]]) -> list[Device]:
-    """The provisioned devices of these kinds (None: whichever it is) and ids. Raises `BadDevice`."""
+    """The provisioned devices of these kinds (None: any kind) and ids. Raises `BadDevice`."""
     with registry.registry(directory.registry) as db:
         return [registry.find(db, kind, id_) for kind, id_ in wanted]

@@ -1,7 +1,7 @@
-"""Who is provisioned: devices, their credentials and every act, in one SQLite file beside the CA's key.
+"""The registry of provisioned devices, their credentials and all actions: an SQLite file beside the CA's key.
 
-It holds no secret but password hashes. Nothing is ever deleted: who had access, from when and until when, can be
-told years later.
+It contains no secrets except password hashes. Nothing is ever deleted, so that it can be determined years later which
+device had access at which time.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ FROM device ORDER BY kind, id
 
 
 class Credential(NamedTuple):
-    """What a device proves itself with: a certificate (serial and end) or a password (its hash)."""
+    """A credential of a device: a certificate (serial and expiry) or a password (its hash)."""
 
     serial: int | None = None
     not_after: datetime | None = None
@@ -47,7 +47,7 @@ class Credential(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """A device as `device list` shows it."""
+    """A device in the output of `device list`."""
 
     device: Device
     added_at: str
@@ -72,7 +72,7 @@ def registry(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def live(db: sqlite3.Connection, devices: Iterable[Device]) -> list[Device]:
-    """Which of the devices are provisioned and not revoked."""
+    """The devices among these that are provisioned and not revoked."""
     known = {Device(*row) for row in db.execute("SELECT kind, id FROM device WHERE revoked_at IS NULL")}
     return [d for d in devices if d in known]
 
@@ -82,14 +82,14 @@ def find(db: sqlite3.Connection, kind: str | None, id_: str) -> Device:
     query = "SELECT kind, id FROM device WHERE id = ? AND (? IS NULL OR kind = ?) AND revoked_at IS NULL"
     found = [device(*row) for row in db.execute(query, (id_, kind, kind))]
     if len(found) > 1:
-        raise BadDevice(f"{id_}: devices of several kinds have this id; say which with --kind")
+        raise BadDevice(f"{id_}: devices of several kinds have this id; specify --kind")
     if not found:
-        raise BadDevice(f"{id_}: no such device is provisioned")
+        raise BadDevice(f"{id_}: the device is not provisioned")
     return found[0]
 
 
 def add(db: sqlite3.Connection, credentials: Iterable[tuple[Device, Credential]], act: str) -> None:
-    """Give devices credentials beside the certificates that they have; a password takes the place of the old one."""
+    """Add credentials to devices; existing certificates are kept, an existing password is replaced."""
     now, given = _now(), list(credentials)
     db.executemany(_ADD, [(*d, now, c.password_hash) for d, c in given])
     certificates = [(str(c.serial), *d, c.not_after.isoformat()) for d, c in given if c.serial and c.not_after]
@@ -98,14 +98,14 @@ def add(db: sqlite3.Connection, credentials: Iterable[tuple[Device, Credential]]
 
 
 def revoke_credentials(db: sqlite3.Connection, devices: Iterable[Device]) -> None:
-    """Take every certificate and password that the devices have."""
+    """Revoke every certificate and remove every password of the devices."""
     now, taken = _now(), list(devices)
     db.executemany(_REVOKE_CERTIFICATES, [(now, *d) for d in taken])
     db.executemany("UPDATE device SET password_hash = NULL WHERE kind = ? AND id = ?", taken)
 
 
 def revoke(db: sqlite3.Connection, devices: Iterable[Device]) -> None:
-    """The devices are no longer ours."""
+    """Mark the devices as revoked."""
     now, taken = _now(), list(devices)
     revoke_credentials(db, taken)
     db.executemany("UPDATE device SET revoked_at = ? WHERE kind = ? AND id = ?", [(now, *d) for d in taken])
@@ -119,14 +119,14 @@ def passwords(db: sqlite3.Connection) -> Iterator[tuple[Device, str]]:
 
 
 def revoked_certificates(db: sqlite3.Connection) -> Iterator[tuple[int, datetime]]:
-    """Serial and time of every revoked certificate that has not expired anyway."""
+    """Serial and time of revocation of every revoked certificate that has not expired."""
     query = "SELECT serial, revoked_at FROM certificate WHERE revoked_at IS NOT NULL AND not_after > ? ORDER BY serial"
     for serial, at in db.execute(query, (_now(),)):
         yield int(serial), datetime.fromisoformat(at)
 
 
 def revoked_since(db: sqlite3.Connection, moment: datetime) -> Iterator[Device]:
-    """The devices that were revoked after a moment."""
+    """The devices that were revoked after this time."""
     for row in db.execute("SELECT kind, id FROM device WHERE revoked_at > ? ORDER BY kind, id", (moment.isoformat(),)):
         yield device(*row)
 

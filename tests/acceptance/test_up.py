@@ -55,7 +55,7 @@ class Up:
 
     def introduction(self) -> str:
         """What it says when it is ready."""
-        until(lambda: "Ctrl-C stops it" in self.output.read_text(), "the introduction is whole")
+        until(lambda: "Ctrl-C stops the platform" in self.output.read_text(), "the introduction is whole")
         return self.output.read_text()
 
     def port(self, name: str) -> str:
@@ -214,7 +214,7 @@ def test_second_platform_in_the_same_directory_says_that_it_runs(up: Up) -> None
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert up.run().wait(30) == 2
     (line,) = up.output.read_text().splitlines()
-    assert "runs already" in line
+    assert "is already running" in line
     assert str(up.directory) in line
 
 
@@ -224,7 +224,7 @@ def test_given_port_that_is_taken_is_one_clear_line(up: Up, setting: str) -> Non
         port = somebody.getsockname()[1]
         assert up.run(**{setting: str(port)}).wait(30) == 2
     *_, line = up.output.read_text().splitlines()
-    assert line.startswith(f"{setting}: port {port} is taken")
+    assert line.startswith(f"{setting}: port {port} is in use")
 
 
 def test_dead_part_stops_all_with_its_name_and_its_last_words(up: Up) -> None:
@@ -274,7 +274,7 @@ def test_default_port_that_is_taken_gives_way(up: Up) -> None:
         up.run(FLEET_HTTP_PORT=None)
         env = up.until_ready()
     assert not env["FLEET_API_URL"].endswith(":8000")
-    assert "port 8000 is taken by another program" in up.output.read_text()
+    assert "port 8000 is in use by another program" in up.output.read_text()
     assert_stops(up, signal.SIGTERM)
 
 
