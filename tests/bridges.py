@@ -1,4 +1,4 @@
-"""A bridge to test: as a process of its own, or in the test's event loop where that is quicker."""
+"""A bridge to test: as a separate process, or in the test's event loop, which is faster."""
 
 import asyncio
 import contextlib
@@ -23,13 +23,13 @@ from tests.until import until
 
 
 class Health:
-    """What a bridge says about itself on its HTTP port."""
+    """The HTTP port of a bridge for health and metrics."""
 
     def __init__(self, port: int) -> None:
         self.port = port
 
     async def get(self, path: str) -> tuple[int, str]:
-        """Status and body; status 0 when nobody answers."""
+        """Status and body; status 0 when there is no response."""
         return await asyncio.to_thread(self._get, path)
 
     def _get(self, path: str) -> tuple[int, str]:
@@ -63,7 +63,7 @@ def bridge_settings(mqtt_url: str, database_url: str, **others: object) -> tuple
 
 @contextlib.asynccontextmanager
 async def serving(mqtt_url: str, database_url: str, **others: object) -> AsyncIterator[Health]:
-    """A bridge in this event loop, ready; stopped in the end as by SIGTERM."""
+    """A ready bridge in this event loop; stopped on exit as by SIGTERM."""
     settings, source = bridge_settings(mqtt_url, database_url, **others)
     health, stop = Health(settings.bridge_http_port), asyncio.Event()
     running = asyncio.create_task(Bridge(settings, source).run(stop))
@@ -76,7 +76,7 @@ async def serving(mqtt_url: str, database_url: str, **others: object) -> AsyncIt
 
 
 class BridgeProcess(Health):
-    """A bridge as a process of its own, `python -m bridge run`, that can be killed and started again."""
+    """A bridge as a separate process, `python -m bridge run`, that can be killed and restarted."""
 
     program: ClassVar[Sequence[str]] = ("bridge",)
     """The module, with its arguments, that ends up in the bridge."""
@@ -98,7 +98,7 @@ class BridgeProcess(Health):
         return False
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal and wait for the end; the exit code."""
+        """Send a signal, wait for the end, and return the exit code."""
         self.process.send(number)
         await until(lambda: not self.process.running)
         assert self.process.exit_code is not None
@@ -109,7 +109,7 @@ class BridgeProcess(Health):
 async def bridge_process(
     directory: Path, mqtt_url: str, database_url: str, **others: object
 ) -> AsyncIterator[BridgeProcess]:
-    """A bridge process, ready; killed in the end if it is still there."""
+    """A ready bridge process; killed on exit if it still runs."""
     process = BridgeProcess(directory, mqtt_url, database_url, **others)
     try:
         await process.start()
@@ -120,7 +120,7 @@ async def bridge_process(
 
 
 def environment(**fields: object) -> dict[str, str]:
-    """The environment of a command of ours with these settings and no others of ours."""
+    """The environment of a command of the project with these settings and no other FLEET_ settings."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLEET_")}
     root = str(Path(bridge.__file__).parents[1])
     return {**inherited, "PYTHONPATH": root, **{f"FLEET_{name.upper()}": str(value) for name, value in fields.items()}}

@@ -14,7 +14,7 @@ from local.mosquitto import Mosquitto
 from local.postgres import Postgres
 from tests.databases import new_database
 
-# A worker holds a thousand tests and hardly a cycle: walking them all again and again is a tenth of its CPU.
+# A worker has a thousand tests and hardly any reference cycle; scanning for them takes a tenth of its CPU.
 gc.set_threshold(100_000, 20, 20)
 
 
@@ -25,22 +25,22 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """A server of the session's own; its role `fleet` owns the template and every clone of it."""
-    # Each clone of the template is written to the log whole: squeezing that takes more CPU than all else here.
+    """A server of the test session; its role `fleet` owns the template and every clone of it."""
+    # Each clone of the template is written to the WAL completely; compressing it takes most of the CPU.
     settings = {"shared_buffers": "128MB", "wal_compression": "off"}
     server = Postgres(tmp_path_factory.mktemp("postgres") / "server", settings=settings)
     server.start()
     server.ensure_database("template", "fleet")
     server.sql("ALTER ROLE fleet CREATEDB")
     yield server
-    # An immediate shutdown: the last checkpoint of hundreds of databases is of no use to anybody.
+    # An immediate shutdown, because a checkpoint of hundreds of databases is useless here.
     server.process.send(signal.SIGQUIT)
     server.stop()
 
 
 @pytest.fixture(scope="session")
 def template(postgres: Postgres) -> str:
-    """A migrated database that tests clone, so that none sees another's rows."""
+    """A migrated database that tests clone, so that they are isolated from each other."""
     asyncio.run(migrate(postgres.url("template", "fleet")))
     return "template"
 
@@ -61,7 +61,7 @@ async def db(database_url: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Rec
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    """A broker of the test's own."""
+    """A separate broker for the test."""
     server = Mosquitto(tmp_path / "mosquitto")
     server.start()
     yield server

@@ -1,4 +1,4 @@
-"""Devices for the tests, on clients that are not ours: aiomqtt (MQTT 5 and 3.1.1), paho-mqtt, and bare packets."""
+"""Devices for the tests, on third-party clients: aiomqtt (MQTT 5 and 3.1.1), paho-mqtt, and raw packets."""
 
 import asyncio
 import contextlib
@@ -57,7 +57,7 @@ def _publish(url: str, version: Version, messages: list[tuple[str, bytes]], qos:
 
 
 class Bare:
-    """An MQTT 5 connection that sends the packets it is told to, sane or not, and shows what comes back."""
+    """An MQTT 5 connection that sends arbitrary packets, valid or not, and returns the received events."""
 
     def __init__(self, greeting: mqtt5.ConnectPacket) -> None:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
@@ -81,7 +81,7 @@ class Bare:
 
 @contextlib.asynccontextmanager
 async def bare_device(url: str, identifier: str = "", *, clean_start: bool = True) -> AsyncIterator[Bare]:
-    """A bare connection whose CONNECT was accepted; cut in the end, without a DISCONNECT."""
+    """A raw connection whose CONNECT was accepted; closed on exit without a DISCONNECT."""
     broker = broker_of(url)
     bare = Bare(
         mqtt5.ConnectPacket(identifier, username=broker.username, password=broker.password, clean_start=clean_start)

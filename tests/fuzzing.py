@@ -1,4 +1,4 @@
-"""How much is fuzzed and from which seed: little by default, as much as FLEET_FUZZ says in the long form."""
+"""The amount of fuzzing (FLEET_FUZZ, small by default) and its seed (FLEET_FUZZ_SEED)."""
 
 import os
 

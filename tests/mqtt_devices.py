@@ -1,4 +1,4 @@
-"""Devices for the tests of the broker's security: paho-mqtt, an MQTT client that is not ours."""
+"""Devices for the tests of the broker's security, on the third-party client paho-mqtt."""
 
 import contextlib
 import ssl
@@ -63,14 +63,14 @@ class DeviceClient:
         return self.granted[-1]
 
     def close(self) -> None:
-        """Leave without a goodbye, which the broker may not wait for."""
+        """Close the connection without a DISCONNECT."""
         with contextlib.suppress(ValueError):
             self.paho.disconnect()
         self.paho.loop_stop()
 
 
-def with_certificate(credentials: Path, client_id: str = "whatever", *, clean: bool = True) -> DeviceClient:
-    """A device that shows the certificate of this directory."""
+def with_certificate(credentials: Path, client_id: str = "client", *, clean: bool = True) -> DeviceClient:
+    """A device with the certificate of this directory."""
     client = DeviceClient(client_id, clean=clean)
     key, certificate = credentials / "device.key", credentials / "device.crt"
     client.paho.tls_set(str(credentials / "ca.crt"), str(certificate), str(key), ssl.CERT_REQUIRED)
@@ -78,9 +78,9 @@ def with_certificate(credentials: Path, client_id: str = "whatever", *, clean: b
 
 
 def with_password(
-    credentials: Path, name: str, client_id: str = "whatever", *, password: str | None = None, clean: bool = True
+    credentials: Path, name: str, client_id: str = "client", *, password: str | None = None, clean: bool = True
 ) -> DeviceClient:
-    """A device that says this name and the password of its directory."""
+    """A device with this user name and the password of its directory."""
     client = DeviceClient(client_id, clean=clean)
     client.paho.tls_set(str(credentials / "ca.crt"))
     client.paho.username_pw_set(name, password or (credentials / "password").read_text())
@@ -89,7 +89,7 @@ def with_password(
 
 @contextlib.contextmanager
 def connected(client: DeviceClient, port: int) -> Iterator[DeviceClient]:
-    """The client, in."""
+    """The connected client."""
     try:
         assert client.connect(port) == "Success"
         yield client
@@ -101,5 +101,5 @@ def until(condition: Callable[[], bool], timeout_s: float = WAIT_S) -> None:
     """Wait for a condition of another thread."""
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.005)

@@ -1,7 +1,7 @@
-"""A TCP proxy that does to a link what networks do: cut it, stall it, swallow what it carries.
+"""A TCP proxy that injects network faults: it cuts or stalls a link, or discards its data.
 
-It knows no protocol, so it stands before the broker as well as before PostgreSQL. `watch` sees every chunk before
-it is passed on, so that a test can record the traffic or act in the middle of it (`COMMIT` seen: cut).
+It is independent of the protocol and is used for the broker and for PostgreSQL. `watch` is called with every chunk
+before it is passed on, so that a test can record the traffic or intervene (for example, cut the link at `COMMIT`).
 """
 
 import asyncio
@@ -16,17 +16,17 @@ Direction = Literal["up", "down"]
 """`up` is from the client to the server."""
 
 Mode = Literal["pass", "stall", "swallow"]
-"""`stall` reads nothing, so that windows fill; `swallow` reads and forgets. Neither side is told."""
+"""`stall` reads nothing, so that windows fill; `swallow` reads and discards. Neither side is notified."""
 
 _CHUNK_BYTES = 65_536
 
 
 def _ignore(_link: "Link", _direction: Direction, _data: bytes) -> None:
-    """Nobody watches."""
+    """Ignore the chunk."""
 
 
 class Link:
-    """One client's connection and the one made for it to the server."""
+    """One client's connection and the corresponding one to the server."""
 
     def __init__(self, number: int, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.number = number
@@ -34,7 +34,7 @@ class Link:
         self._client, self._server = client, server
 
     def tell_client(self, data: bytes) -> None:
-        """Say something in the server's name."""
+        """Send bytes to the client as if from the server."""
         self._client.write(data)
 
     def cut(self) -> None:
@@ -47,7 +47,7 @@ class Link:
 
 
 class Proxy:
-    """Listens on a port of its own and passes everything on to `host:port`, until told otherwise."""
+    """Listens on a separate port and passes everything on to `host:port`, unless configured otherwise."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
@@ -78,7 +78,7 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def set(self, mode: Mode, direction: Direction | None = None) -> None:
-        """Treat both directions, or one of them, so from now on, on every link."""
+        """Set the treatment of both directions, or one of them, for every link."""
         for one in ("up", "down") if direction is None else (direction,):
             self._modes[one] = mode
         async with self._changed:

@@ -1,4 +1,4 @@
-"""The real recordings, which are no part of the project: found beside it, or the tests that need them are skipped."""
+"""The public recordings, which are not part of the project; tests that need them are skipped without them."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""JSON values that are the same, and that are not, wherever two readings of one identity are compared."""
+"""Pairs of JSON values that are equal and unequal in comparisons of readings with the same identity."""
 
 SAME = [
     ("1", "1.0"),

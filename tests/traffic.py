@@ -17,13 +17,13 @@ class Traffic:
 
     @classmethod
     def of(cls, proxy: Proxy) -> "Traffic":
-        """Record what passes from now on."""
+        """Begin to record the traffic."""
         traffic = cls()
         proxy.watch = traffic.see
         return traffic
 
     def see(self, link: Link, direction: Direction, data: bytes) -> None:
-        """Take one chunk."""
+        """Add one chunk."""
         for packet in self._decoders[link.number, direction].feed(data):
             if isinstance(packet, PublishPacket) and direction == "down" and packet.packet_id is not None:
                 self.delivered[link.number].append(packet.packet_id)

@@ -8,7 +8,7 @@ from typing import Any
 
 
 async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> Any:
-    """Ask (or await) until the answer is true, and return it. Raises `AssertionError` with the last answer."""
+    """Evaluate the condition until it is true, and return the result. Raises `AssertionError` with the last result."""
     deadline = time.monotonic() + timeout_s
     while True:
         answer = condition()

@@ -10,7 +10,7 @@ from local.platform import Platform
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """PostgreSQL, Mosquitto, the bridge and the API on free ports. Who stops or kills a part starts it again."""
+    """PostgreSQL, Mosquitto, the bridge and the API on free ports. A test that stops a part must restart it."""
     with Platform(tmp_path_factory.mktemp("platform")) as running:
         running.start()
         yield running
@@ -18,7 +18,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 @pytest.fixture
 def client(platform: Platform) -> Iterator[httpx.Client]:
-    """An HTTP client of the API that may do everything."""
+    """An HTTP client of the API with all rights."""
     headers = {"Authorization": f"Bearer {platform.api_key}"}
     with httpx.Client(base_url=platform.api.url, headers=headers, timeout=20) as http:
         yield http

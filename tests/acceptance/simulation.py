@@ -1,4 +1,4 @@
-"""Runs the simulator's command line against a platform, as a person would."""
+"""Runs the simulator's command line against a platform."""
 
 import os
 import subprocess

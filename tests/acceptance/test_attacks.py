@@ -1,4 +1,4 @@
-"""A device with valid credentials against the whole stack: it harms neither the others nor the history."""
+"""Attacks by a device with valid credentials on the whole stack: other devices and the history are unaffected."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ _FLOOD = 20_000
 
 @pytest.fixture(scope="module", autouse=True)
 def devices(platform: Platform) -> None:
-    """The attacker and somebody else have certificates."""
+    """The attacker and another device have certificates."""
     provisioning.add_certificates(platform.broker.provisioning, [ATTACKER, OTHER], timedelta(days=1))
     broker.reload(platform.broker.provisioning)
 
@@ -38,7 +38,7 @@ def client_of(platform: Platform, one: Device) -> contextlib.AbstractContextMana
 
 
 def soc_of(client: httpx.Client, one: Device) -> float | None:
-    """The live state of charge; None when the vehicle was never heard of."""
+    """The live state of charge; None when the vehicle has no live state."""
     answer = client.get(f"/v1/live/vehicles/{one.id}")
     return float(answer.json()["soc"]) if answer.status_code == 200 else None
 
@@ -48,10 +48,10 @@ def is_live(client: httpx.Client, one: Device, soc: float) -> bool:
 
 
 @pytest.mark.parametrize("levels", [150, 300, 700])
-def test_deep_nesting_in_any_guise_stops_nobody(platform: Platform, client: httpx.Client, levels: int) -> None:
-    """Out of range, of another device, in conflict with what is stored, and otherwise good; alone and in an array.
+def test_deep_nesting_does_not_block_others(platform: Platform, client: httpx.Client, levels: int) -> None:
+    """Out of range, of another device, in conflict with a stored reading, and otherwise valid; alone and in an array.
 
-    The nested field costs a good reading nothing but itself.
+    A valid reading is stored without its nested field.
     """
     good = json.loads(reading(ATTACKER, 10.0))
     with client_of(platform, ATTACKER) as attacker:
@@ -71,10 +71,10 @@ def test_deep_nesting_in_any_guise_stops_nobody(platform: Platform, client: http
                 attacker.publish("fleet/vehicle/ATTACKER/telemetry", payload)
                 assert client.post("/v1/ingest", content=payload).status_code in (201, 400, 422)
         attacker.publish("fleet/vehicle/ATTACKER/telemetry", reading(ATTACKER, 12.0))
-        until(partial(is_live, client, ATTACKER, 12.0), "what came behind them is live")
+        until(partial(is_live, client, ATTACKER, 12.0), "the reading after them is live")
     assert platform.dead() is None
     kept = platform.postgres.sql("SELECT count(*) FROM rejected_message WHERE source = 'mqtt'", platform.database)
-    assert int(kept) >= 3  # the same reading alone and in an array is kept once
+    assert int(kept) >= 3  # the same reading, alone and in an array, is stored once
 
 
 def test_payload_of_another_device_is_rejected(platform: Platform, client: httpx.Client) -> None:
@@ -118,7 +118,7 @@ def test_sql_in_topics_and_values_is_only_text(platform: Platform, client: httpx
         topic = f"fleet/vehicle/{text}/telemetry"
         assert gateway.publish(topic, reading(device("vehicle", "SQL"), 1.0)) == "Success"
         assert other.publish("fleet/vehicle/OTHER/telemetry", json.dumps(note).encode()) == "Success"
-        until(lambda: _extra(client) == {"note": text, text: 1}, "the text is kept as it came")
+        until(lambda: _extra(client) == {"note": text, text: 1}, "the text is stored unchanged")
     found = f"SELECT count(*), min(reason), max(reason) FROM rejected_message WHERE topic = $text${topic}$text$"
     until(lambda: platform.postgres.sql(found, platform.database) == "1|bad_topic|bad_topic", "the topic is rejected")
 

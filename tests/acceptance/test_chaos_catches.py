@@ -1,4 +1,4 @@
-"""The fault harness is itself tested: each planted bug is found, and nothing is found where none is."""
+"""Tests of the fault injection itself: each injected bug is detected, and nothing is reported without one."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ Course = Callable[[Stack, random.Random], Iterator[None]]
 
 
 def cycle(directory: Path, course: Course, planted: tuple[str, int] | None = None) -> Verdict:
-    """One cycle with a bug planted in the first bridge; those that follow it are sound."""
+    """One cycle with a bug injected into the first bridge; its successors have no bug."""
     stack = Stack(directory, seed=1, first=planted)
     try:
         return run_cycle(stack, 0, [Fault("planted", course, 0.5, alone=True)], random.Random(1), _LOAD)
@@ -45,7 +45,7 @@ def remove_key(stack: Stack, rng: random.Random) -> Iterator[None]:
 
 
 def broker_forgets(stack: Stack, rng: random.Random) -> Iterator[None]:
-    """The broker begins anew while a slow batch is written: packet ids begin anew too."""
+    """The broker loses its session while a slow batch is written: packet ids restart, too."""
     slow = stack.bridge
     stack.broker.process.kill()
     for file in (stack.broker.directory / "data").iterdir():

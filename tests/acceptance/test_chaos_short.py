@@ -21,7 +21,7 @@ _messages: list[int] = []
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = Stack(tmp_path_factory.mktemp("chaos"), _SEED)
     yield stack
-    try:  # all cycles that ran here together: an old snapshot delivers again what was stored long ago
+    try:  # all cycles of this module together, because an old snapshot redelivers messages of earlier cycles
         verdict = examine_all(stack)
         assert verdict.sound, verdict
         assert verdict.messages >= sum(_messages)

@@ -1,4 +1,4 @@
-"""A long fault run that is stopped: it reports what it has judged, judges nothing else and leaves nothing behind."""
+"""Stopping a long fault run: it reports the evaluated cycles, evaluates no others and leaves no server running."""
 
 import os
 import signal
@@ -16,11 +16,11 @@ from tests.acceptance.waiting import until
 
 _STOPPED = 128 + signal.SIGINT
 _PATIENCE_S = 120.0
-"""For a whole stack to start on a machine that is busy."""
+"""Timeout for the start of a whole stack on a busy machine."""
 
 
 class Run:
-    """A run of more cycles than anybody waits for, in a directory of its own."""
+    """A run of more cycles than the test waits for, in a separate directory."""
 
     def __init__(self, directory: Path, *options: str) -> None:
         # Not below pytest's: PostgreSQL, which is not root, must be able to enter it.
@@ -43,16 +43,16 @@ class Run:
         return self._output.read_text()
 
     def says(self, words: str) -> None:
-        """Wait until its output has these words."""
+        """Wait until its output contains these words."""
         until(lambda: words in self.output or self.process.poll() is not None, words, _PATIENCE_S)
         assert words in self.output, self.output
 
     def interrupt(self) -> None:
-        """What a terminal does at Ctrl-C: every process of the group hears it."""
+        """Send SIGINT to every process of the group, as a terminal does on Ctrl-C."""
         os.killpg(self.process.pid, signal.SIGINT)
 
     def end(self) -> str:
-        """Wait for its end and return its output; nothing of it is left."""
+        """Wait for its end and return its output; check that none of its processes is left."""
         started = psutil.Process(self.process.pid).children(recursive=True)
         self.process.wait(_PATIENCE_S)
         until(lambda: not any(process.is_running() for process in started), "every server is gone")
@@ -86,7 +86,7 @@ def test_run_asked_to_stop_finishes_its_cycle_and_reports(tmp_path: Path) -> Non
 
 
 def test_cycle_that_is_abandoned_is_not_judged_and_nothing_undrained_is_called_lost(tmp_path: Path) -> None:
-    # The bridge stays away, so what the broker has acknowledged cannot have drained.
+    # The bridge stays stopped, so the acknowledged messages cannot have been drained.
     with chaos(tmp_path, "--fault", "bridge-away", "--hold", "1000") as run:
         until(lambda: acknowledged(run.directory), "the broker has acknowledged something", _PATIENCE_S)
         run.interrupt()

@@ -1,4 +1,4 @@
-"""Clocks that jump, midnight, and a whole day sent again: through both doors of the whole stack."""
+"""Clock jumps, midnight, and a whole day sent again: over MQTT and HTTP, with the whole stack."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -33,7 +33,7 @@ def publish(platform: Platform, topic: str, readings: list[Reading]) -> None:
 
 
 def test_day_of_readings_sent_again_is_all_duplicates(platform: Platform, client: httpx.Client) -> None:
-    """It ends now, so it has a midnight in it, and the last reading before it and the first after it."""
+    """The day ends now, so it contains a midnight, with the last reading before and the first after it."""
     counts = "SELECT (SELECT count(*) FROM vehicle_telemetry_history), (SELECT count(*) FROM meter_telemetry_history)"
     end = now_minute()
     days: dict[str, list[Reading]] = {
@@ -50,7 +50,7 @@ def test_day_of_readings_sent_again_is_all_duplicates(platform: Platform, client
     behind: list[Reading] = [vehicle("EV_BEHIND")]
     publish(platform, "fleet/vehicle/EV_BEHIND/telemetry", behind)
     live = "SELECT count(*) FROM vehicle_live_status WHERE vehicle_id = 'EV_BEHIND'"
-    until(lambda: question(platform, live) == "1", "what was sent behind the repeated days is stored")
+    until(lambda: question(platform, live) == "1", "the reading after the repeated days is stored")
     assert question(platform, counts) == f"{_DAY + 1}|{_DAY}"
     assert question(platform, "SELECT * FROM vehicle_live_status WHERE vehicle_id = 'EV_DAY'") == before
     assert question(platform, "SELECT count(*) FROM rejected_message") == "0"

@@ -1,4 +1,4 @@
-"""Every example of docs/devices.md runs as it stands, says that its reading is stored, and it is."""
+"""Every example of docs/devices.md runs unchanged, and its reading is stored as the receipt says."""
 
 import json
 import os

@@ -1,14 +1,14 @@
-"""Mutated payloads through the real stack: nothing crashes, nothing answers with 5xx, no batch gets stuck.
+"""Mutated payloads with the real stack: nothing crashes, no response is a 5xx, no batch blocks.
 
-Every receipt adds up (stored + duplicates + rejected = elements), everything that a receipt calls newly stored is a row
-more in the history, and each acknowledged reading can be found there.
+The counts of every receipt are correct (stored + duplicates + rejected = elements), each reading that a receipt counts
+as newly stored is an additional row of the history, and each acknowledged reading is found there.
 
-FLEET_FUZZ says how many go by MQTT and how many by HTTP, a few thousand by default. The long form, a million each:
+FLEET_FUZZ is the number of payloads over MQTT and over HTTP, a few thousand by default. To run a million each:
 
     FLEET_FUZZ=1000000 FLEET_FUZZ_SEED=7 python -m pytest tests/acceptance/test_fuzz.py -n 0 \
         --junitxml fuzz.xml -o junit_family=xunit1
 
-What became of them is recorded as properties of the tests.
+The results are recorded as properties of the tests.
 """
 
 import asyncio
@@ -67,7 +67,7 @@ class Fuzzed(NamedTuple):
 
 
 class Mutations:
-    """Payloads without end, the same ones for the same seed; some come again."""
+    """An endless sequence of payloads, the same for the same seed; some are repeated."""
 
     def __init__(self, rng: random.Random, *, ndjson: bool = False) -> None:
         self._rng = rng
@@ -76,7 +76,7 @@ class Mutations:
         self._earlier: list[Fuzzed] = []
 
     def next(self) -> Fuzzed:
-        """A payload of readings, most of them good, after a few random edits of every sort."""
+        """A payload of readings, most of them valid, after a few random edits."""
         rng = self._rng
         if self._earlier and rng.random() < 0.05:
             return rng.choice(self._earlier)
@@ -92,7 +92,7 @@ class Mutations:
         return fuzzed
 
     def _framed(self, elements: list[bytes], kind: Kind) -> bytes:
-        """The elements as an object, an array or lines, now and then damaged as devices do it."""
+        """The elements as an object, an array or lines, occasionally damaged in the way of real devices."""
         rng = self._rng
         if self._ndjson:
             return rng.choice([b"\n", b"\r\n", b"\n\n"]).join(elements)
@@ -147,7 +147,7 @@ def _edited(payload: bytes, rng: random.Random) -> bytes:
 
 
 class Ledger:
-    """What receipts have promised: it adds up, and in the end it is in the history."""
+    """Checks the counts of receipts, and that the acknowledged readings are in the history."""
 
     def __init__(self, platform: Platform) -> None:
         self._database_url = platform.database_url
@@ -155,7 +155,7 @@ class Ledger:
         self.stored = 0
         self._acknowledged: set[tuple[str, str, datetime]] = set()
         self.found = 0
-        """Acknowledged readings that were looked up."""
+        """Number of acknowledged readings that were looked up."""
 
     def enter(self, payload: bytes, receipt: Receipt, *, ndjson: bool = False) -> None:
         """Check one receipt against what was sent."""
@@ -173,7 +173,7 @@ class Ledger:
             self._acknowledge((elements or [])[index])
 
     def _acknowledge(self, element: Any) -> None:
-        if element is None:  # taken, though this test's own parser does not: the count of rows covers it
+        if element is None:  # accepted, although this test's parser refuses it; covered by the count of rows
             return
         kind = next(kind for kind in KINDS if kind.id_field in element)
         at = datetime.fromisoformat(element["timestamp"].upper())
@@ -184,7 +184,7 @@ class Ledger:
         return int(self._ask(f"SELECT {' + '.join(counts)}"))
 
     def assert_in_the_history(self) -> None:
-        """Each reading that was acknowledged since the last call is there, and so many rows as were called stored."""
+        """Check that each reading acknowledged since the last call is stored, and the number of new rows."""
         for kind in KINDS:
             own = [(device, at) for name, device, at in self._acknowledged if name == kind.name]
             missing = (
@@ -208,7 +208,7 @@ class Ledger:
 
 
 def elements_of(payload: bytes, *, ndjson: bool) -> list[Any] | None:
-    """What the payload holds by Python's own parser: None in place of what that does not take."""
+    """The elements of the payload according to Python's own parser: None for those that it refuses."""
     if ndjson:
         return [parsed(line) for line in _lines(payload)]
     document = parsed(payload)
@@ -269,10 +269,10 @@ def test_mutated_messages_are_kept_or_rejected_and_nothing_stalls(platform: Plat
             messages = [mutations.next() for _ in range(min(_ROUND, COUNT - sent))]
             for number, message in enumerate(messages):
                 publish(client, number, message, rng)
-            # Each message has its receipt: nothing is lost, and the queue is through.
-            told = dict(receipts.get(timeout=60) for _ in messages)
+            # Each message has its receipt: nothing is lost, and the queue is empty.
+            answered = dict(receipts.get(timeout=60) for _ in messages)
             for number, message in enumerate(messages):
-                ledger.enter(message.payload, json.loads(told[number]))
+                ledger.enter(message.payload, json.loads(answered[number]))
             ledger.assert_in_the_history()
     assert platform.bridge.process.running
     assert platform.bridge.process.pid == pid

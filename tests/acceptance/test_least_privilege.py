@@ -1,4 +1,4 @@
-"""`make up` gives each program a login that can do its job and no more, on fresh data and on an earlier version's."""
+"""`make up` gives each program a login with only the necessary rights, on new data and on those of an old version."""
 
 import asyncio
 import os
@@ -59,16 +59,16 @@ def test_login_cannot_change_history(platform: Platform, login: str, change: str
 
 
 def test_no_program_is_told_another_one_s_secrets(platform: Platform) -> None:
-    """What a program that is taken over can read of its own environment."""
-    told = {name: psutil.Process(getattr(platform, name).process.pid).environ() for name in PROGRAMS}
+    """The environment that a compromised program can read."""
+    environments = {name: psutil.Process(getattr(platform, name).process.pid).environ() for name in PROGRAMS}
     owner = platform.database_url
-    assert all(owner not in environment.values() for environment in told.values())
-    assert "FLEET_BRIDGE_MQTT_URL" not in told["api"]
-    assert "FLEET_BRIDGE_CLIENT_ID" not in told["api"]
+    assert all(owner not in environment.values() for environment in environments.values())
+    assert "FLEET_BRIDGE_MQTT_URL" not in environments["api"]
+    assert "FLEET_BRIDGE_CLIENT_ID" not in environments["api"]
 
 
 def test_no_password_is_among_the_arguments_of_a_process(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Arguments can be read by everybody on the machine; psql's are seen as they are given to it."""
+    """Every user of the machine can read arguments; those of psql are recorded when it is called."""
     seen: list[str] = []
     run = subprocess.run
 
@@ -99,7 +99,7 @@ def test_administrator_s_commands_take_the_owner_s_url(platform: Platform, clien
 
 @pytest.fixture
 def earlier(tmp_path: Path) -> Path:
-    """A directory as it was when everything was the owner's and the owner had the superuser's password."""
+    """A directory of an earlier version, in which the owner had everything and the superuser's password."""
     directory = tmp_path / "earlier"
     postgres = Postgres(directory / "postgres")
     postgres.start()

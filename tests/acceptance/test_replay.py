@@ -1,4 +1,4 @@
-"""Recordings go through the whole platform, and the database holds their totals to the last digit."""
+"""Replay of recordings with the whole platform: the database contains their exact totals."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Who is in and who is out is the same after the whole platform was stopped and started again."""
+"""Valid and revoked credentials are the same after a restart of the whole platform."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What `make up` keeps to itself: every listener is on loopback, secrets are in private files and in no log."""
+"""Secrets of `make up`: every listener is on loopback, secrets are in private files and in no log."""
 
 import os
 import stat
@@ -20,7 +20,7 @@ METER = device("meter", "SECRETIVE")
 
 @pytest.fixture(scope="module")
 def secrets(platform: Platform) -> dict[str, str]:
-    """Every secret of the platform by a name, after each was used, rightly and wrongly."""
+    """Every secret of the platform by name, after each was used in valid and invalid requests."""
     place = platform.broker.provisioning
     provisioning.add_passwords(place, [METER])
     broker.reload(place)
@@ -28,9 +28,9 @@ def secrets(platform: Platform) -> dict[str, str]:
     with connected(with_password(own, str(METER)), platform.broker.password_port) as meter:
         meter.publish("fleet/meter/SECRETIVE/telemetry", b"{}")
     for wrong in ("wrong-password", platform.api_key):
-        stranger = with_password(own, str(METER), password=wrong)
-        assert stranger.connect(platform.broker.password_port) != "Success"
-        stranger.close()
+        impostor = with_password(own, str(METER), password=wrong)
+        assert impostor.connect(platform.broker.password_port) != "Success"
+        impostor.close()
     for key in (platform.api_key, platform.api_key + "x"):
         for path in ("/v1/live/vehicles", f"/v1/live/vehicles?cursor={key}", "/nowhere"):
             httpx.get(platform.api.url + path, headers={"Authorization": f"Bearer {key}"})
@@ -47,7 +47,7 @@ def files(platform: Platform) -> Iterator[tuple[Path, bytes]]:
 
 
 def test_every_listener_is_on_loopback(platform: Platform) -> None:
-    # Asked for all at once: a database session among them may end meanwhile.
+    # All at once, because a database session may end meanwhile.
     servers = {server.pid for server in psutil.Process(os.getpid()).children(recursive=True)}
     sockets = [c for c in psutil.net_connections("inet") if c.pid in servers]
     listening = [c.laddr for c in sockets if c.status == psutil.CONN_LISTEN and c.laddr]
@@ -76,9 +76,9 @@ def test_private_key_is_private(platform: Platform, secrets: dict[str, str]) -> 
 
 
 def test_no_log_holds_a_secret(platform: Platform, secrets: dict[str, str]) -> None:
-    """The broker's log names the clients that come in (no use without an account), and is private."""
+    """The broker's log contains client ids (useless without an account), and is private."""
     logs = [(path.name, text) for path, text in files(platform) if path.suffix == ".log"]
     assert {name for name, _ in logs} == {"api.log", "bridge.log", "mosquitto.log", "postgres.log"}
-    assert all(text for name, text in logs if name != "api.log")  # it has nothing to tell
+    assert all(text for name, text in logs if name != "api.log")  # it has no secret
     leaked = {(log, name) for log, text in logs for name, secret in secrets.items() if secret.encode() in text}
     assert leaked == {("mosquitto.log", "bridge_client_id")}

@@ -1,4 +1,4 @@
-"""A fleet with every fault on is stored to the last digit, and `verify` sees it when it is not."""
+"""A fleet with every fault is stored exactly, and `verify` detects every difference."""
 
 import os
 import signal
@@ -68,7 +68,7 @@ def test_mixed_fleet_of_real_devices_is_verified(platform: Platform, tmp_path: P
 
 @pytest.fixture(scope="module")
 def mixed(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ledger of a fleet of real devices that is in the database as it was sent."""
+    """The ledger of a fleet of real devices whose readings are stored as sent."""
     ledger = tmp_path_factory.mktemp("mixed") / "ledger"
     ran = simulator(platform, "run", *FLEET, *MIXED, "--name", "mixed-", "--no-assignments", "--ledger", ledger)
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -79,7 +79,7 @@ def mixed(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recorded(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ledger of a fleet that is in the database as it was sent."""
+    """The ledger of a fleet whose readings are stored as sent."""
     ledger = tmp_path_factory.mktemp("recorded") / "ledger"
     ran = simulator(platform, "run", *FLEET, *EVERY_FAULT, "--receipts", "1", "--name", "tampered-", "--ledger", ledger)
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -269,7 +269,7 @@ def test_ctrl_c_ends_a_run_in_good_order(platform: Platform, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("via", "part"), [("mqtt", "broker"), ("mqtt", "bridge"), ("http", "api")])
 def test_run_survives_a_restart_of_what_it_talks_to(platform: Platform, tmp_path: Path, via: str, part: str) -> None:
-    """Nothing acknowledged is lost, nothing unacknowledged is given up, and the truth is whole in the end."""
+    """Nothing acknowledged is lost, unacknowledged messages are repeated, and the truth is complete in the end."""
     ledger = tmp_path / "ledger"
     env = {**os.environ, **platform.addresses}
     command = [sys.executable, "-m", "simulator", "run", "--vehicles", "100", "--minutes", "150", "--speed", "0"]
@@ -294,11 +294,11 @@ def test_verify_of_a_ledger_in_which_nothing_was_sent_proves_nothing(platform: P
 
 
 def as_superuser(platform: Platform, statements: str) -> None:
-    """Change rows behind the platform's back: without the triggers that forbid it."""
+    """Change rows with the triggers disabled that forbid it."""
     platform.postgres.sql(f"SET session_replication_role = replica; {statements}", platform.database)
 
 
-def test_key_that_the_api_refuses_is_said_so(platform: Platform, tmp_path: Path) -> None:
+def test_key_that_the_api_refuses_is_reported(platform: Platform, tmp_path: Path) -> None:
     options = ("--vehicles", "1", "--minutes", "1", "--speed", "0", "--ledger", tmp_path / "ledger")
     ran = simulator(platform, "run", *options, "--api-key", "fleet_nobody_nothing")
     assert ran.returncode == 1
@@ -306,7 +306,7 @@ def test_key_that_the_api_refuses_is_said_so(platform: Platform, tmp_path: Path)
     assert "TaskGroup" not in ran.stdout + ran.stderr
 
 
-def test_broker_that_is_away_is_said_so(platform: Platform, tmp_path: Path) -> None:
+def test_unavailable_broker_is_reported(platform: Platform, tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "simulator", "run", "--vehicles", "1", "--ledger", str(tmp_path / "ledger")]
     argv += ["--mqtt-url", f"mqtt://x:y@127.0.0.1:{free_port()}", "--no-assignments"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=os.environ) as running:

@@ -90,7 +90,7 @@ def charger(broker: Mosquitto) -> Iterator[DeviceClient]:
     directory = broker.provisioning
     run("mosquitto", "device", "add", "CH_1", "--kind", "charger", "--password", "--dir", str(directory.root))
     tries = [with_password(directory.credentials("charger/CH_1"), "charger/CH_1")]
-    while tries[-1].connect(broker.password_port) != "Success":  # the broker has not read its files again yet
+    while tries[-1].connect(broker.password_port) != "Success":  # the broker has not reloaded its files yet
         tries.append(with_password(directory.credentials("charger/CH_1"), "charger/CH_1"))
     yield tries[-1]
     for client in tries:
@@ -98,7 +98,7 @@ def charger(broker: Mosquitto) -> Iterator[DeviceClient]:
 
 
 def run(*command: str, **settings: object) -> str:
-    """What a command of a program with the third kind prints."""
+    """The output of a command of a program with the third kind."""
     argv = [sys.executable, "-m", LAUNCHER, *command]
     done = subprocess.run(argv, env=environment(**settings), capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -161,10 +161,10 @@ async def test_third_kind_is_held_to_what_holds_for_every_kind(
 ) -> None:
     at = format_timestamp(now_minute())
     own = {"chargerId": "CH_1", "kwhDispensed": 1.5, "timestamp": at}
-    # Its own topic only, and the broker holds that.
+    # Its own topic only, which the broker enforces.
     for topic in ("fleet/charger/CH_2/telemetry", "fleet/vehicle/CH_1/telemetry", "fleet/meter/CH_1/telemetry"):
         assert await asyncio.to_thread(charger.publish, topic, b"{}") == "Not authorized"
-    # Once, whichever way it comes; the first stays.
+    # Once, over MQTT or HTTP; the first one stays.
     assert (await sender.post("/v1/ingest", json=own)).status_code == 201
     await asyncio.to_thread(charger.publish, "fleet/charger/CH_1/telemetry", json.dumps(own).encode())
     await asyncio.to_thread(
@@ -172,7 +172,7 @@ async def test_third_kind_is_held_to_what_holds_for_every_kind(
     )
     await until(lambda: db.fetchval("SELECT count(*) FROM rejected_message WHERE reason = 'conflict'"))
     assert await rows(db) == 1
-    # Only what the key may report, and only one kind at a time.
+    # Only devices that the key is allowed for, and only one kind at a time.
     assert (await sender.post("/v1/ingest", json=own | {"chargerId": "OTHER_1"})).status_code == 403
     foreign = {"vehicleId": "CH_1", "soc": 1, "timestamp": at}
     assert (await sender.post("/v1/ingest", json=foreign)).status_code == 403

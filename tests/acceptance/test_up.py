@@ -1,4 +1,4 @@
-"""`make up`: ready when its file says so, the seed's readings in and out again, and nothing left behind."""
+"""`make up`: its file appears when it is ready, the seed's readings are stored and returned, and all servers stop."""
 
 import contextlib
 import dataclasses
@@ -30,7 +30,7 @@ PORTS = tuple(f"FLEET_{field.name.upper()}_PORT" for field in dataclasses.fields
 
 
 class Up:
-    """`python -m local` in a directory of the test's own, on free ports."""
+    """`python -m local` in a separate directory, on free ports."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -48,18 +48,18 @@ class Up:
         return self._popen
 
     def until_ready(self, timeout_s: float = 60.0) -> dict[str, str]:
-        """Wait for the file that says so, and return what it says."""
+        """Wait for its file of addresses, and return the content."""
         until(lambda: self.env.exists() or not self.runs, "ready", timeout_s)
         assert self.env.exists(), self.output.read_text()
         return dict(word.split("=", 1) for word in shlex.split(self.env.read_text()))
 
     def introduction(self) -> str:
-        """What it says when it is ready."""
-        until(lambda: "Ctrl-C stops the platform" in self.output.read_text(), "the introduction is whole")
+        """Its output when it is ready."""
+        until(lambda: "Ctrl-C stops the platform" in self.output.read_text(), "the introduction is complete")
         return self.output.read_text()
 
     def port(self, name: str) -> str:
-        """A port that it was told to use."""
+        """A port that is configured for it."""
         return self._environment[f"FLEET_{name}_PORT"]
 
     @property
@@ -67,13 +67,13 @@ class Up:
         return self.directory / "env"
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
-        """Ask it to stop and return its exit code."""
+        """Send the signal and return its exit code."""
         assert self._popen is not None
         self._popen.send_signal(number)
         return self._popen.wait(90)
 
     def servers(self) -> list[psutil.Process]:
-        """Everything that runs because of it."""
+        """All its child processes."""
         assert self._popen is not None
         return psutil.Process(self._popen.pid).children(recursive=True)
 
@@ -92,7 +92,7 @@ def up(tmp_path: Path) -> Iterator[Up]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """One that is up and stays so, for the tests that only use it."""
+    """A running platform for the tests that do not stop it."""
     platform = Up(tmp_path_factory.mktemp("up") / "local")
     platform.run()
     platform.until_ready()
@@ -186,9 +186,9 @@ def test_killed_platform_leaves_no_server_and_starts_again_on_its_data(up: Up) -
     servers = up.servers()
     popen.kill()
     popen.wait()
-    up.env.unlink()  # the killed run could not; another test shows that the next one does
+    up.env.unlink()  # the killed run could not remove it; another test shows that the next one does
     started = time.monotonic()
-    up.run()  # at once: the old servers are still ending
+    up.run()  # immediately, while the old servers are still ending
     again = up.until_ready()
     assert time.monotonic() - started < 30
     assert not alive(servers)
@@ -220,8 +220,8 @@ def test_second_platform_in_the_same_directory_says_that_it_runs(up: Up) -> None
 
 @pytest.mark.parametrize("setting", PORTS)
 def test_given_port_that_is_taken_is_one_clear_line(up: Up, setting: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as somebody:
-        port = somebody.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = occupied.getsockname()[1]
         assert up.run(**{setting: str(port)}).wait(30) == 2
     *_, line = up.output.read_text().splitlines()
     assert line.startswith(f"{setting}: port {port} is in use")
@@ -266,11 +266,11 @@ def test_printed_line_provisions_a_device_for_the_printed_ports(running: Up) -> 
 
 
 def test_default_port_that_is_taken_gives_way(up: Up) -> None:
-    with socket.socket() as somebody:
-        somebody.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with contextlib.suppress(OSError):  # somebody else has it already, which is as good
-            somebody.bind(("127.0.0.1", 8000))
-            somebody.listen()
+    with socket.socket() as occupied:
+        occupied.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):  # another program has it already, which is sufficient
+            occupied.bind(("127.0.0.1", 8000))
+            occupied.listen()
         up.run(FLEET_HTTP_PORT=None)
         env = up.until_ready()
     assert not env["FLEET_API_URL"].endswith(":8000")
@@ -283,6 +283,6 @@ def test_simulated_fleet_arrives_until_ctrl_c_stops_all(up: Up) -> None:
     env = up.until_ready()
     headers = {"Authorization": f"Bearer {env['FLEET_API_KEY']}"}
     with httpx.Client(base_url=env["FLEET_API_URL"], headers=headers) as client:
-        # Twenty vehicles spread over the minute: the first ones are there within seconds.
+        # Twenty vehicles, distributed over the minute: the first ones arrive within seconds.
         until(lambda: len(client.get("/v1/live/vehicles").json()["items"]) >= 2, "vehicles are live", 60)
     assert_stops(up, signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Wait for what is true in the end, instead of sleeping for what should be."""
+"""Wait for a condition instead of sleeping."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def until(question: Callable[[], T], what: str, timeout_s: float = 30.0) -> T:
-    """The first true answer; fails with `what` when there is none in time."""
+    """The first true result of the condition; fails with `what` when there is none in time."""
     deadline = time.monotonic() + timeout_s
     while not (answer := question()):
         assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"

@@ -35,17 +35,17 @@ QUICK = {"T1", "T2", "T3", "T6", "T8"}
 
 
 def main(
-    only: Annotated[list[str] | None, typer.Argument(metavar="[T1 T2 ...]", help="Only these measures.")] = None,
-    quick: Annotated[bool, typer.Option(help="T1, T2, T3, T6 and T8, each shorter, in under five minutes.")] = False,
+    only: Annotated[list[str] | None, typer.Argument(metavar="[T1 T2 ...]", help="Run only these measures.")] = None,
+    quick: Annotated[bool, typer.Option(help="Run T1, T2, T3, T6 and T8 only, in under five minutes.")] = False,
     rows: Annotated[int, typer.Option(help="Rows of the large history; 0: 100 million, or 10 million if quick.")] = 0,
     minutes: Annotated[float, typer.Option(help="Length of T13; 0: ten minutes, or one if quick.")] = 0,
-    directory: Annotated[Path | None, typer.Option(help="Where the servers keep their files meanwhile.")] = None,
+    directory: Annotated[Path | None, typer.Option(help="Directory for the files of the servers.")] = None,
 ) -> None:
-    """Measure, compare with the run before, keep the result in bench-results/."""
+    """Measure, compare with the previous run, store the result in bench-results/."""
     known = {name for names in MEASURES for name in names}
     wanted = set(only or (QUICK & known if quick else known))
     if unknown := wanted - known:
-        raise typer.BadParameter(f"no such measure: {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}")
+        raise typer.BadParameter(f"unknown measure {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
     rows = rows or (10_000_000 if quick else 100_000_000)
     minutes = minutes or (1 if quick else 10)
     figures: list[report.Figure] | None = None
@@ -56,11 +56,11 @@ def main(
         raise typer.Exit(130)  # interrupted, and nothing is left behind
     before = report.earlier()
     print(report.table(figures, before))
-    print(f"kept in {report.save(figures, quick)}")
+    print(f"stored in {report.save(figures, quick)}")
 
 
 async def _measure(machine: Machine, wanted: set[str]) -> list[report.Figure]:
-    """Take the wanted figures; SIGTERM ends the run as Ctrl-C does, with nothing left behind."""
+    """Run the selected measures; on SIGTERM or Ctrl-C all servers are stopped."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)

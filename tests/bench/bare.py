@@ -1,8 +1,7 @@
-"""What the API is compared with, a process of its own: `python -m tests.bench.bare route|canned PORT`.
+"""The reference for the API, a separate process: `python -m tests.bench.bare route|canned PORT`.
 
 `route` is a FastAPI route that validates the same body by the same limits under the same uvicorn settings and stores
-nothing. `canned` answers whatever comes with the same bytes: as fast as any server can be, so that the load
-generator's own limit shows.
+nothing. `canned` answers every request with the same bytes, so that the limit of the load generator can be measured.
 """
 
 import asyncio
@@ -26,7 +25,7 @@ _CANNED = b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\ncontent-le
 
 
 def _model() -> type[BaseModel]:
-    """What a route of FastAPI's would take: a model of pydantic with the limits of a vehicle's reading."""
+    """A pydantic model with the limits of a vehicle's reading, as a FastAPI route would have."""
     fields: dict[str, Any] = {VEHICLE.id_field: Id, "timestamp": Timestamp}
     for measure in VEHICLE.measures:
         if measure.example is not None:
@@ -52,7 +51,7 @@ def _application() -> FastAPI:
 
 
 class _Canned(asyncio.Protocol):
-    """Answers when as many bytes have come as the head announces; a client sends its head at once."""
+    """Answers when the announced number of bytes has arrived; a client must send its headers in one piece."""
 
     _missing = 0
 

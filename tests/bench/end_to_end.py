@@ -1,4 +1,4 @@
-"""T1, T3, T4, T5, T12: from publish to commit, beside what Mosquitto's own client merely receives."""
+"""T1, T3, T4, T5, T12: from publish to commit, compared with the rate that Mosquitto's own client receives."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from tests.bench.report import Figure, median_ratio
 from tests.bench.writes import copy_rate
 
 DEVICES = 10_000
-_LOOK_EVERY_S = 0.2  # each look costs the bridge a page of metrics
+_LOOK_EVERY_S = 0.2  # each check costs the bridge a page of metrics
 
 
 class Run(NamedTuple):
@@ -23,7 +23,7 @@ class Run(NamedTuple):
 
 
 def a_load(machine: Machine, devices: int = DEVICES) -> Load:
-    """Long enough that start and end do not matter, short in a quick run."""
+    """Number of messages: large enough that start and end do not matter, small in a quick run."""
     return Load(150_000 if machine.quick else 400_000, devices, this_minute())
 
 
@@ -35,7 +35,7 @@ async def until(condition: Callable[[], bool]) -> float:
 
 
 async def through(machine: Machine, load: Load, database_url: str) -> Run:
-    """Flood a fresh broker with a bridge behind it, until all is committed in the database."""
+    """Flood a new broker with a bridge, until everything is committed to the database."""
     with machine.broker() as broker, machine.bridge(database_url, broker) as bridge:
         before_s = bridge.cpu_s()
         sent = await run_flood(broker, load)
@@ -43,7 +43,7 @@ async def through(machine: Machine, load: Load, database_url: str) -> Run:
 
 
 async def finished(bridge: RunningBridge, load: Load, sent: Flood, before_s: float) -> Run:
-    """Wait until all of a flood is committed; what it took, from its begin."""
+    """Wait until all of a flood is committed; return its time and cost since the begin."""
     done = await until(lambda: bridge.counted("stored", "duplicate", "rejected") >= load.readings)
     cpu_us = (bridge.cpu_s() - before_s) / load.readings * 1e6
     if bridge.counted("stored") != load.readings:
@@ -56,7 +56,7 @@ async def into_fresh_database(machine: Machine, load: Load) -> Run:
     with machine.database() as url:
         run = await through(machine, load, url)
         if await count_rows(url) != load.readings:
-            raise RuntimeError("readings are missing from the history, or are there twice")
+            raise RuntimeError("readings are missing from the history, or are stored twice")
         return run
 
 
@@ -70,7 +70,7 @@ async def merely_received(machine: Machine, load: Load) -> float:
 
 
 async def t1_t3(machine: Machine) -> list[Figure]:
-    """End to end beside mosquitto_sub, and the bridge's CPU meanwhile."""
+    """End to end, compared with mosquitto_sub, and the bridge's CPU."""
     load = a_load(machine)
     runs = [(await merely_received(machine, load), await into_fresh_database(machine, load)) for _ in range(3)]
     ratio, rounds = median_ratio([(run.rate, received) for received, run in runs])
@@ -86,7 +86,7 @@ async def t1_t3(machine: Machine) -> list[Figure]:
 
 
 async def t4(machine: Machine) -> list[Figure]:
-    """A backlog drained, beside the same machine's end to end."""
+    """Draining a backlog, compared with end to end."""
     load = Load(1_000_000, DEVICES, this_minute())
     runs = [(await _drain(machine, load), await into_fresh_database(machine, a_load(machine))) for _ in range(2)]
     ratio, rounds = median_ratio([(drained.rate, run.rate) for drained, run in runs])
@@ -101,10 +101,10 @@ async def t4(machine: Machine) -> list[Figure]:
 
 
 async def _drain(machine: Machine, load: Load) -> Run:
-    """Let a backlog gather behind a bridge that is away. The clock runs from the first commit to the last."""
+    """Queue a backlog while the bridge is stopped. The time is measured from the first commit to the last."""
     with machine.database() as url, machine.broker() as broker:
         with machine.bridge(url, broker):
-            pass  # makes the session
+            pass  # creates the session
         await run_flood(broker, load)
         with machine.bridge(url, broker) as bridge:
             began = await until(lambda: bridge.counted("stored") > 0)
@@ -118,7 +118,7 @@ async def _drain(machine: Machine, load: Load) -> Run:
 
 
 async def t5(machine: Machine) -> list[Figure]:
-    """Arrays of 100 readings a publish, beside plain COPY."""
+    """Arrays of 100 readings a publish, compared with plain COPY."""
     load = Load(5_000, 5_000, this_minute(), per_message=100)
     runs = [(await into_fresh_database(machine, load), await copy_rate(machine)) for _ in range(3)]
     ratio, rounds = median_ratio([(run.rate, copied) for run, copied in runs])
@@ -130,7 +130,7 @@ async def t5(machine: Machine) -> list[Figure]:
 
 
 async def t12(machine: Machine) -> list[Figure]:
-    """Everything once more: no new row, and how fast that is beside the first time."""
+    """The same flood again: no new row, and the rate compared with the first time."""
     load = a_load(machine)
     runs = [await _again(machine, load) for _ in range(2)]
     ratio, rounds = median_ratio(runs)

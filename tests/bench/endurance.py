@@ -1,4 +1,4 @@
-"""T13: a hundred times the design load for minutes: nothing lost, and neither lag nor memory grows."""
+"""T13: a hundred times the design load for minutes: nothing is lost, and neither lag nor memory grows."""
 
 import asyncio
 import time
@@ -36,7 +36,7 @@ async def t13(machine: Machine) -> list[Figure]:
                 sent = await flooding
             await until(lambda: bridge.counted("stored", "duplicate", "rejected") >= load.readings)
         if await count_rows(url) != load.readings:
-            raise RuntimeError("readings of the steady load are missing, or are there twice")
+            raise RuntimeError("readings of the steady load are missing, or are stored twice")
     return _figures(samples, sent, load.readings)
 
 

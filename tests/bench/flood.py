@@ -1,7 +1,7 @@
-"""The load generator, a process of its own: `python -m tests.bench.flood JSON`.
+"""The load generator, a separate process: `python -m tests.bench.flood JSON`.
 
-Says `ready` when all is prepared, waits for a line, publishes, and says when it began and how it went. Without a rate
-every packet is made beforehand, so that the flood costs the machine little but its sending.
+Prints `ready` when everything is prepared, waits for a line, publishes, and reports its begin and its result. Without a
+rate every packet is encoded beforehand, so that the flood costs little more than sending.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ from tests.bench.publisher import Publisher, publish_packet
 
 _WINDOW = 4_000
 _CHUNK = 100
-_PACKET_IDS = 65_000  # well over the window, so that an id is free again before its turn comes
+_PACKET_IDS = 65_000  # much larger than the window, so that an id is free before it is used again
 
 
 class Order(NamedTuple):
-    """What to publish, and where; `rate` is in readings per second, None for as fast as it goes."""
+    """What to publish, and where; `rate` is in readings per second, None for unlimited."""
 
     url: str
     messages: int

@@ -1,4 +1,4 @@
-"""T9, T9b: the same measures with more rows, more devices and more partitions, beside their small selves, in turns."""
+"""T9, T9b: the same measures with more rows, devices and partitions, compared with small ones, alternating."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ FROM generate_series({first}, {devices} - 1, 2) AS d
 
 
 async def t9(machine: Machine) -> list[Figure]:
-    """A long history beside a short one, then many devices beside few."""
+    """A long history compared with a short one, then many devices compared with few."""
     large = await long_history(machine)
     with machine.database() as small:
         await fill(small, _LITTLE)
@@ -43,7 +43,7 @@ async def t9(machine: Machine) -> list[Figure]:
 
 
 async def t9b(machine: Machine) -> list[Figure]:
-    """Three years of daily partitions, most of them nearly empty, beside a week's."""
+    """Three years of daily partitions, most of them nearly empty, compared with a week's."""
     with machine.database() as many, machine.database() as few:
         for url in (many, few):
             await fill(url, _LITTLE)
@@ -68,7 +68,7 @@ def _figure(
 
 
 async def _asked(machine: Machine, *databases: tuple[str, int]) -> list[tuple[float, float]]:
-    """p99 of the API's SQL in either database, the one question after the other."""
+    """p99 of the API's SQL in both databases, with sequential queries."""
     async with _connected(machine, databases[0][0]) as first, _connected(machine, databases[1][0]) as second:
         asks = [questions(db, devices)[0] for db, (_, devices) in zip((first, second), databases, strict=True)]
         rounds = [await in_turns(asks[0], asks[1], 500 if machine.quick else 3_000) for _ in range(_ROUNDS)]
@@ -85,7 +85,7 @@ async def _connected(machine: Machine, url: str) -> AsyncIterator[Db]:
 
 
 async def _stored(machine: Machine, *urls: str) -> list[tuple[float, float]]:
-    """End to end into either database; each round has seconds of its own, so that nothing repeats."""
+    """End to end into both databases; each round uses different seconds, so that there are no duplicates."""
     rates: list[tuple[float, float]] = []
     for n in range(_ROUNDS):
         load = Load(_messages(machine), DEVICES, this_minute() - timedelta(seconds=n + 1))
@@ -99,7 +99,7 @@ def _messages(machine: Machine) -> int:
 
 
 async def _crowds(machine: Machine) -> list[tuple[float, float]]:
-    """End to end with every device known before; in each minute they report in a scattered order."""
+    """End to end with devices that are all known; in each minute they report in random order."""
     return [(await _crowd(machine, _CROWD), await _crowd(machine, DEVICES)) for _ in range(_ROUNDS)]
 
 
@@ -114,7 +114,7 @@ async def _crowd(machine: Machine, devices: int) -> float:
             await db.execute("VACUUM (ANALYZE) vehicle_live_status, meter_live_status")
         rate = (await through(machine, load, url)).rate
         if await count_rows(url) != load.readings:
-            raise RuntimeError("readings are missing from the history, or are there twice")
+            raise RuntimeError("readings are missing from the history, or are stored twice")
         return rate
 
 

@@ -1,7 +1,7 @@
-"""The HTTP load generator, a process of its own: `python -m tests.bench.http_flood JSON`.
+"""The HTTP load generator, a separate process: `python -m tests.bench.http_flood JSON`.
 
-Every request is made beforehand. Each connection sends its next one when the answer to the last is whole, so as many
-requests are under way as there are connections. Says `ready`, waits for a line, and says how it went.
+Every request is encoded beforehand. Each connection sends its next one when the previous response is complete, so there
+is one outstanding request for each connection. Prints `ready`, waits for a line, and reports its result.
 """
 
 import gzip
@@ -35,7 +35,7 @@ class Order(NamedTuple):
 
 
 class _Connection:
-    """One keep-alive connection, with one request under way at most."""
+    """One keep-alive connection, with at most one outstanding request."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -46,7 +46,7 @@ class _Connection:
         self.socket.sendall(request)
 
     def answered(self) -> bool:
-        """Take what has come; whether the answer is whole. Raises `RuntimeError` unless it is 200 or 201."""
+        """Add received bytes; return whether the response is complete. Raises `RuntimeError` unless 200 or 201."""
         received = self.socket.recv(_MOST)
         self._answer += received
         head, blank, body = self._answer.partition(b"\r\n\r\n")
@@ -64,7 +64,7 @@ def _length(head: bytes) -> int:
 
 def _requests(order: Order) -> Iterator[bytes]:
     load = Load(2 * order.requests * order.per_request, order.devices, datetime.fromisoformat(order.now))
-    # A single is a vehicle's, so that the bare route needs one model only; in bulk both kinds come together.
+    # Single readings are vehicles', so that the reference route needs only one model; bulk posts contain both kinds.
     step = 2 if order.form == "single" else 1
     for n in range(order.requests):
         numbers = range(n * order.per_request * step, (n + 1) * order.per_request * step, step)
@@ -88,7 +88,7 @@ def _request(order: Order, body: bytes) -> bytes:
 
 
 def _post(requests: list[bytes], connections: list[_Connection]) -> None:
-    """Every request once, on whichever connection is free."""
+    """Send every request once, on any free connection."""
     waiting = iter(requests)
     with selectors.DefaultSelector() as selector:
         for connection, request in zip(connections, waiting, strict=False):

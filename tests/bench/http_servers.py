@@ -1,4 +1,4 @@
-"""The servers that requests are sent to: the API, and what it is compared with."""
+"""The HTTP servers of the benchmark: the API and its references."""
 
 import contextlib
 import sys
@@ -15,7 +15,7 @@ from tests.bench.machine import Db, Machine
 
 
 class RunningApi(Service):
-    """`python -m api run` with its default settings, and a key for everything."""
+    """`python -m api run` with its default settings, and a key with all rights."""
 
     def __init__(self, machine: Machine, database_url: str, key: str) -> None:
         self.port = free_port()
@@ -24,12 +24,12 @@ class RunningApi(Service):
         super().__init__("api", ["api", "run"], machine.directory / f"api{self.port}.log", env, self.port)
 
     def cpu_s(self) -> float:
-        """User and system time so far."""
+        """User and system time since the start."""
         return cpu_s(self.process)
 
 
 def cpu_s(process: Process) -> float:
-    """User and system time that a process has taken so far."""
+    """User and system time of a process since its start."""
     times = psutil.Process(process.pid).cpu_times()
     return float(times.user + times.system)
 

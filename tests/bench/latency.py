@@ -1,4 +1,4 @@
-"""T10: from publish to visible in the live table, beside a one-row commit, at a fifth of full load."""
+"""T10: from publish to visible in the live table, compared with a one-row commit, at a fifth of full load."""
 
 import asyncio
 import time

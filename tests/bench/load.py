@@ -1,5 +1,5 @@
-"""The readings that the benchmarks send: a fleet's minutes, one after another. Pure arithmetic, so that every process
-of a run agrees on them without talking.
+"""The readings that the benchmarks send: consecutive minutes of a fleet. Pure arithmetic, so that all processes of a
+run compute the same readings.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -13,10 +13,10 @@ Message = tuple[str, bytes]
 
 
 class Load(NamedTuple):
-    """`messages` messages of `per_message` readings each; devices take turns, vehicles and meters alternate.
+    """`messages` messages of `per_message` readings each, of all devices in turn; vehicles and meters alternate.
 
-    With a `stride` that shares no factor with `devices` they report in a scattered order instead of their names'.
-    The last reading is as old as `now`, the first as many minutes older as the devices' turns make.
+    With a `stride` coprime to `devices` they report in a scattered order instead of that of their names. The last
+    reading is at `now`, the first is earlier by the number of minutes that the devices need for all messages.
     """
 
     messages: int
@@ -86,7 +86,7 @@ def vehicle_minutes(devices: int, minutes: int, shuffled: list[int]) -> list[Rea
 
 
 def history_rows(readings: list[Reading], received_at: datetime) -> list[Row]:
-    """The rows of the vehicles' history, in the order of its key: as good as rows can be made for COPY."""
+    """The rows of the vehicles' history, in the order of its key, which is optimal for COPY."""
     return sorted((*r, received_at) for r in readings)
 
 

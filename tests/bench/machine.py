@@ -1,4 +1,4 @@
-"""The servers of one run, and what is started and measured on them."""
+"""The servers of one run, and the processes that are started and measured."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ from tests.bench.load import Load, this_minute
 Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 WINDOW = 20_000
-"""Receive Maximum of whoever receives: the bridge's default, and the same for mosquitto_sub."""
+"""Receive Maximum of both receivers: the bridge's default, and the same for mosquitto_sub."""
 
 
 class Flood(NamedTuple):
@@ -39,7 +39,7 @@ class Flood(NamedTuple):
 
 
 class Machine:
-    """PostgreSQL with a migrated template; databases, brokers and bridges as they are asked for."""
+    """PostgreSQL with a migrated template; databases, brokers and bridges are created on request."""
 
     def __init__(self, directory: Path, quick: bool, rows: int, minutes: float) -> None:
         self.directory = directory
@@ -56,7 +56,7 @@ class Machine:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Machine"]:
-        """Start PostgreSQL; in the end stop it and forget its data."""
+        """Start PostgreSQL; on exit stop it and delete its data."""
         self.postgres.start()
         try:
             self.postgres.ensure_database("template", "fleet")
@@ -65,14 +65,14 @@ class Machine:
             await migrate(self.postgres.url("template", "fleet"))
             yield self
         finally:
-            # An immediate shutdown: a last checkpoint of what is thrown away would be of no use to anybody.
+            # An immediate shutdown, because a checkpoint of data that is deleted is useless.
             self.postgres.process.send(signal.SIGQUIT)
             self.postgres.stop()
             shutil.rmtree(self.directory, ignore_errors=True)
 
     @contextlib.contextmanager
     def database(self) -> Iterator[str]:
-        """The URL of a fresh database, after a checkpoint so that nobody pays for what came before."""
+        """The URL of a new database, after a checkpoint, so that earlier writes do not affect the measurement."""
         url = self.make_database()
         try:
             yield url
@@ -87,18 +87,18 @@ class Machine:
         return self.postgres.url(name, "fleet")
 
     def as_login(self, database_url: str, login: str) -> str:
-        """The same database for one of the programs, with the rights that it has in production."""
+        """The same database for one of the programs, with its privileges in production."""
         return self.postgres.url(urlsplit(database_url).path[1:], login)
 
     @contextlib.contextmanager
     def broker(self) -> Iterator[Mosquitto]:
-        """A fresh broker: no queue, no session, no history."""
+        """A new broker without queue and sessions."""
         broker = Mosquitto(self.directory / f"broker{next(self._numbers)}" / "mosquitto")
         broker.start()
         try:
             yield broker
         finally:
-            broker.process.kill()  # nobody needs what it would save
+            broker.process.kill()  # its queue is not needed any more
             shutil.rmtree(broker.directory.parent, ignore_errors=True)
 
     @contextlib.contextmanager
@@ -115,7 +115,7 @@ class Machine:
             bridge.process.stop()
 
     async def ceiling(self) -> float:
-        """Readings/s that the load generator sends to a broker that has nobody to send them on to."""
+        """Readings/s that the load generator sends to a broker without subscribers."""
         if self._ceiling is None:
             with self.broker() as broker:
                 self._ceiling = (await run_flood(broker, Load(200_000, 10_000, this_minute()))).rate
@@ -156,7 +156,7 @@ class RunningBridge:
         return int(sum(float(line.split()[1]) for line in lines if line.split()[0] in wanted))
 
     def cpu_s(self) -> float:
-        """User and system time so far."""
+        """User and system time since the start."""
         times = psutil.Process(self.process.pid).cpu_times()
         return float(times.user + times.system)
 
@@ -165,7 +165,7 @@ class RunningBridge:
         return float(psutil.Process(self.process.pid).memory_info().rss / 1e6)
 
     def peak_memory_mb(self) -> float:
-        """The most resident memory that it ever had."""
+        """Its peak resident memory."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
         return int(peak.split()[1]) * 1024 / 1e6
@@ -173,7 +173,7 @@ class RunningBridge:
 
 @contextlib.asynccontextmanager
 async def worker(module: str, order: dict[str, object]) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A load generator that is ready to begin; it dies with us."""
+    """A load generator that is ready to begin; it ends with this process."""
     argv = [*confine(signal.SIGKILL, as_service=False), sys.executable, "-m", module, json.dumps(order)]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, limit=1 << 20)
@@ -189,7 +189,7 @@ async def worker(module: str, order: dict[str, object]) -> AsyncIterator[asyncio
 
 
 async def result_of(process: asyncio.subprocess.Process) -> dict[str, float]:
-    """Let a ready load generator go, and wait for what it reports."""
+    """Start a ready load generator, and wait for its report."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(b"go\n")

@@ -1,5 +1,5 @@
-"""T13-OVERLOAD: for minutes several times what the database takes. Memory stays bounded, the rest waits in the broker,
-nothing is dropped, and it recovers by itself."""
+"""T13-OVERLOAD: for minutes several times the rate that the database accepts. Memory is bounded, further messages wait
+in the broker, nothing is dropped, and the backlog is drained afterwards."""
 
 import contextlib
 import time
@@ -19,7 +19,7 @@ _PAUSE_S = 0.08
 
 
 async def t13_overload(machine: Machine) -> list[Figure]:
-    """A steady load into a database that is slow all the while and well again afterwards."""
+    """A steady load into a database that is slow during the load and recovers afterwards."""
     load = Load(int(_RATE * 60 * (1 if machine.quick else _MINUTES)), DEVICES, this_minute())
     with machine.database() as url:
         with (
@@ -37,7 +37,7 @@ async def t13_overload(machine: Machine) -> list[Figure]:
             done = await until(lambda: bridge.counted("stored", "duplicate", "rejected") >= load.readings)
             peak_mb = bridge.peak_memory_mb()
         if await count_rows(url) != load.readings:
-            raise RuntimeError("readings of the overload are missing, or are there twice")
+            raise RuntimeError("readings of the overload are missing, or are stored twice")
     times = sent["rate"] / max(taken, 1.0)
     shown = (
         f"{sent['rate']:,.0f}/s came, {taken:,.0f}/s were taken, for {load.readings / sent['rate']:.0f} s; then "
@@ -45,7 +45,7 @@ async def t13_overload(machine: Machine) -> list[Figure]:
     )
     ceiling = f"{sent['rate']:,.0f}/s"
     return [
-        Figure("T13 overload", "load : what the database takes", times, 5, 5, ceiling=ceiling, detail=shown),
+        Figure("T13 overload", "load : rate of the database", times, 5, 5, ceiling=ceiling, detail=shown),
         Figure("T13 overload memory", "bridge's peak meanwhile", peak_mb, 200, 120, True, " MB", ceiling),
     ]
 

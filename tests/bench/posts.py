@@ -1,4 +1,4 @@
-"""T6, T7: readings that are posted, durable when the answer comes."""
+"""T6, T7: posted readings, committed before the response."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -58,7 +58,7 @@ async def _bare(machine: Machine, kind: str, form: str, requests: int) -> Posted
 
 
 async def t6(machine: Machine) -> list[Figure]:
-    """Durable single posts beside a route that only validates."""
+    """Durable single posts compared with a route that only validates."""
     requests = 6_000 if machine.quick else 20_000
     runs = [
         (await _durable(machine, "single", requests), await _bare(machine, "route", "single", requests))
@@ -73,7 +73,7 @@ async def t6(machine: Machine) -> list[Figure]:
 
 
 async def t7(machine: Machine) -> list[Figure]:
-    """Bulk posts of 1,000 readings beside plain COPY."""
+    """Bulk posts of 1,000 readings compared with plain COPY."""
     return [await _bulk(machine, form) for form in _FORMS]
 
 

@@ -1,4 +1,4 @@
-"""An MQTT publisher that costs as little as one can: packets are bytes made beforehand, PUBACKs are only counted."""
+"""An MQTT publisher with minimal cost: packets are encoded beforehand, PUBACKs are only counted."""
 
 import asyncio
 import ssl
@@ -14,7 +14,7 @@ _ANSWER_TIMEOUT_S = 10.0
 
 
 class Publisher:
-    """One connection. `acked` counts the PUBACKs, whatever they say."""
+    """One connection. `acked` counts the PUBACKs, for any reason code."""
 
     def __init__(self, broker: Broker, client_id: str) -> None:
         session = Session(ConnectPacket(client_id, username=broker.username, password=broker.password))

@@ -1,4 +1,4 @@
-"""T8: a vehicle's last day out of a long history, beside the least that the database or the API can be asked."""
+"""T8: a vehicle's last day in a long history, compared with minimal requests to the database and the API."""
 
 import asyncio
 import http.client
@@ -27,7 +27,7 @@ _ROUNDS = 3
 
 
 class Times(NamedTuple):
-    """Seconds that each answer took: of the analytics, and of what it is compared with."""
+    """Seconds of each response: of the analytics, and of the reference."""
 
     asked: list[float]
     least: list[float]
@@ -42,7 +42,7 @@ class Times(NamedTuple):
 
 
 async def in_turns(ask: Callable[[], Awaitable[None]], least: Callable[[], Awaitable[None]], count: int) -> Times:
-    """Ask both in turns; the first tenth only warms up."""
+    """Query both alternately; the first tenth is a warm-up."""
     times = Times([], [])
     for n in range(-count // 10, count):
         for values, question in zip(times, (ask, least), strict=True):
@@ -72,7 +72,7 @@ def random_vehicle(devices: int) -> str:
 
 
 def _check(*readings: int) -> None:
-    if min(readings) < _DAY.total_seconds() / 60 - 30:  # the history was made some minutes ago
+    if min(readings) < _DAY.total_seconds() / 60 - 30:  # the history was generated some minutes ago
         raise RuntimeError("a day's readings are missing from an answer")
 
 
@@ -106,7 +106,7 @@ def _figure(key: str, measure: str, rounds: list[Times], must: float, aim: float
 async def _under_load(
     machine: Machine, url: str, ask: Callable[[], Awaitable[None]], least: Callable[[], Awaitable[None]]
 ) -> tuple[list[Times], float]:
-    """Ask while a bridge stores what comes at a steady rate; in the end all of it must be stored."""
+    """Query while a bridge stores a steady load, all of which must be stored in the end."""
     load = Load(RATE * (15 if machine.quick else 60), DEVICES, this_minute())
     rounds: list[Times] = []
     with machine.broker() as broker, machine.bridge(url, broker) as bridge:

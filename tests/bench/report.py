@@ -1,4 +1,4 @@
-"""What a run found: kept as JSON, compared with the run before, shown as a table."""
+"""The results of a run: stored as JSON, compared with the previous run, printed as a table."""
 
 import json
 import os
@@ -24,9 +24,9 @@ class Figure(NamedTuple):
     lower: bool = False
     unit: str = ""
     ceiling: str = ""
-    """How fast the load generator alone could go."""
+    """The rate of the load generator alone."""
     detail: str = ""
-    """The two absolute figures that the ratio is made of, and how far the rounds lay apart."""
+    """The two absolute figures of the ratio, and the range of the rounds."""
 
     def verdict(self) -> str:
         """Whether it reaches what it must and what it aims at."""
@@ -58,7 +58,7 @@ def earlier() -> dict[str, float]:
 
 
 def save(figures: Sequence[Figure], quick: bool) -> Path:
-    """Write the run beside the earlier ones."""
+    """Store the run in the directory of the earlier ones."""
     RESULTS.mkdir(exist_ok=True)
     now = datetime.now(UTC)
     run = {
@@ -104,7 +104,7 @@ def _row(figure: Figure, before: float | None) -> list[str]:
 
 
 def _change(figure: Figure, before: float | None) -> str:
-    """The value of the run before, and a word where it has become worse by more than a tenth."""
+    """The value of the previous run, and FELL where the result is worse by more than a tenth."""
     if before is None:
         return ""
     worse = figure.value > before * (1 + _TENTH) if figure.lower else figure.value < before * (1 - _TENTH)

@@ -1,7 +1,7 @@
-"""T1-TLS: end to end with devices that come in by TLS, and by mutual TLS, beside devices in plain text.
+"""T1-TLS: end to end with devices that use TLS and mutual TLS, compared with devices in plain text.
 
-Every device has a connection and, in TLS, credentials of its own from our provisioning, on the listener that is meant
-for it; the bridge comes in by TLS too. The load generator is this module as a process.
+Every device has its own connection and, in TLS, its own credentials from the provisioning, on the corresponding
+listener; the bridge also uses TLS. The load generator is this module as a process.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _PACKET_IDS = 65_000
 
 
 class Entrance(NamedTuple):
-    """How one device comes in: its URL and, in TLS, the CA and its own certificate and key."""
+    """How one device connects: its URL and, in TLS, the CA and its own certificate and key."""
 
     url: str
     ca: str | None = None
@@ -41,7 +41,7 @@ class Entrance(NamedTuple):
     key: str | None = None
 
     def tls(self) -> ssl.SSLContext | None:
-        """What it verifies the broker with and, if it has one, shows."""
+        """The TLS context with the CA and, if it has one, the client certificate."""
         if self.ca is None:
             return None
         context = ssl.create_default_context(cafile=self.ca)
@@ -100,7 +100,7 @@ async def _flood(load: Load, entrances: list[Entrance]) -> Flood:
 
 
 async def _alone(machine: Machine, load: Load, entrances: Entrances) -> float:
-    """Readings/s of this load generator into a broker that has nobody to send them on to."""
+    """Readings/s of this load generator into a broker without subscribers."""
     with machine.broker() as broker:
         return (await _flood(load, _let_in(broker, load, entrances))).rate
 
@@ -114,12 +114,12 @@ async def _through(machine: Machine, load: Load, entrances: Entrances) -> float:
             sent = await _flood(load, _let_in(broker, load, entrances))
             run = await finished(bridge, load, sent, before_s)
         if await count_rows(url) != load.readings:
-            raise RuntimeError("readings are missing from the history, or are there twice")
+            raise RuntimeError("readings are missing from the history, or are stored twice")
         return run.rate
 
 
 async def t1_tls(machine: Machine) -> list[Figure]:
-    """The three ways in turns; what each costs beside plain text."""
+    """The three ways to connect, alternating, compared with plain text."""
     load = Load(100_000 if machine.quick else 300_000, DEVICES, this_minute())
     return await measured(machine, load, rounds=3)
 

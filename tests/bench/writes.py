@@ -1,4 +1,4 @@
-"""T2, T11: the store's transaction beside bare binary COPY, and what a reading costs on disk and in the WAL."""
+"""T2, T11: the store's transaction compared with binary COPY, and the size of a reading on disk and in the WAL."""
 
 import gc
 import random
@@ -28,7 +28,7 @@ _T11_MINUTES = 100
 
 @cache
 def _batches() -> list[list[Reading]]:
-    """Ready-made readings of 10,000 vehicles, in every minute in the same random order: as a fleet arrives."""
+    """Prepared readings of 10,000 vehicles, in every minute in the same random order, as those of a fleet arrive."""
     order = list(range(_DEVICES))
     random.Random(4).shuffle(order)
     readings = vehicle_minutes(_DEVICES, _MINUTES, order)
@@ -37,11 +37,11 @@ def _batches() -> list[list[Reading]]:
 
 @cache
 def _copies() -> list[list[Row]]:
-    """The same batches as ready-made tuples in the order of the key: COPY at its best."""
+    """The same batches as prepared tuples in the order of the key, which is optimal for COPY."""
     received_at = datetime.now(UTC)
     copies = [history_rows(batch, received_at) for batch in _batches()]
     gc.collect()
-    gc.freeze()  # a million ready-made objects are no garbage for anybody's collector to look through
+    gc.freeze()  # a million prepared objects must not be scanned by the garbage collector
     return copies
 
 
@@ -81,7 +81,7 @@ async def _rate(batches: list[list[T]], write: Callable[[list[T]], Awaitable[obj
 
 
 async def t2(machine: Machine) -> list[Figure]:
-    """store.write beside COPY, in turns."""
+    """store.write compared with COPY, alternating."""
     runs = [(await store_rate(machine), await copy_rate(machine)) for _ in range(5)]
     ratio, rounds = median_ratio(runs)
     stored, copied = runs[-1]
@@ -90,10 +90,10 @@ async def t2(machine: Machine) -> list[Figure]:
 
 
 async def t11(machine: Machine) -> list[Figure]:
-    """Bytes on disk and in the WAL beside what the rows themselves need.
+    """Bytes on disk and in the WAL, compared with the minimum size of the rows.
 
-    The key's leaves are split when they are full and a fleet fills them in step, so its size swings while the
-    history grows: what counts is the mean while it doubles.
+    The key's leaves are split when they are full, and a fleet fills them at the same time, so its size varies while the
+    history grows: the result is the mean while it doubles.
     """
     order = list(range(_DEVICES))
     random.Random(11).shuffle(order)

@@ -1,4 +1,4 @@
-"""Bad input of every sort, made from the contract, by every way in: a clear reason, and good neighbours stored.
+"""Invalid input of every kind, derived from the contract, over MQTT and HTTP: valid neighbours are stored.
 
 A new measure or kind is covered without a change here.
 """
@@ -44,7 +44,7 @@ JSON, NDJSON = {"Content-Type": "application/json"}, {"Content-Type": "applicati
 
 
 class Case(NamedTuple):
-    """A reading with some fields changed (`...` takes one away), and what becomes of it."""
+    """A reading with some fields changed (`...` removes one), and its expected result."""
 
     name: str
     fields: dict[str, Any]
@@ -115,7 +115,7 @@ def cases_of(kind: Kind, measure: Measure) -> Iterator[Case]:
 
 
 class Sent(NamedTuple):
-    """One reading on its way: a case, or a good neighbour."""
+    """One reading to send: a case, or a valid neighbour."""
 
     at: datetime
     fields: dict[str, Any]
@@ -130,7 +130,7 @@ GOOD = Case("good neighbour", {}, "stored")
 
 
 def sent(kind: Kind, name: str) -> list[Sent]:
-    """Every case between good neighbours, a minute apart."""
+    """Every case between valid neighbours, a minute apart."""
     rows = [GOOD, *(case for bad in cases(kind) for case in (bad, GOOD))]
     begin = now_minute() - timedelta(minutes=len(rows))
     return [reading(kind, name, begin + timedelta(minutes=n), case) for n, case in enumerate(rows)]
@@ -142,19 +142,19 @@ def reading(kind: Kind, name: str, at: datetime, case: Case) -> Sent:
     return Sent(at, {name: value for name, value in fields.items() if value is not ...}, case)
 
 
-# -- What became of it
+# -- Results
 
 
 def assert_told(receipt: Mapping[str, Any], batch: Sequence[Sent]) -> None:
-    """The receipt adds up, and says of every index what became of it, naming the field."""
+    """Check the counts of the receipt and the entry of every index, including the field."""
     assert receipt["stored"] + receipt["duplicates"] + len(receipt["rejected"]) == len(batch)
     rejected = {entry["index"]: entry["reason"] for entry in receipt["rejected"]}
     warned = {entry["index"]: entry for entry in reversed(receipt.get("warnings", []))}
     assert len(rejected) == len(receipt["rejected"])
     for index, item in enumerate(batch):
-        told = [verdict_of(rejected, warned, index), rejected.get(index) or str(warned.get(index))]
-        assert told[0] == item.case.verdict, (item.case, told)
-        assert all(json.dumps(word)[1:-1] in json.dumps(told[1]) for word in item.case.about), (item.case, told)
+        found = [verdict_of(rejected, warned, index), rejected.get(index) or str(warned.get(index))]
+        assert found[0] == item.case.verdict, (item.case, found)
+        assert all(json.dumps(word)[1:-1] in json.dumps(found[1]) for word in item.case.about), (item.case, found)
 
 
 def verdict_of(rejected: Mapping[int, str], warned: Mapping[int, Any], index: int) -> str:
@@ -165,7 +165,7 @@ def verdict_of(rejected: Mapping[int, str], warned: Mapping[int, Any], index: in
 
 
 async def assert_kept(db: Db, kind: Kind, name: str, batch: Sequence[Sent]) -> None:
-    """What was not rejected is in the history with its values, and nothing else is; each reject is kept."""
+    """Check that the history contains exactly the readings that were not rejected, and that each reject is stored."""
     query = f"SELECT * FROM {kind.history_table} WHERE {kind.id_column} = $1 ORDER BY ts"
     rows = await db.fetch(query, name)
     kept = [item for item in batch if item.case.verdict != "rejected"]
@@ -203,7 +203,7 @@ class Stack(NamedTuple):
     api: httpx.AsyncClient
 
     async def post(self, body: bytes, headers: Mapping[str, str] = JSON) -> dict[str, Any]:
-        """The receipt, whatever the status of the answer, which is none of ours."""
+        """The receipt, for any status of the response."""
         answer = await self.api.post("/v1/ingest", content=body, headers=headers)
         assert answer.status_code in (201, 207, 422), answer.text
         receipt: dict[str, Any] = answer.json()
@@ -227,7 +227,7 @@ class Stack(NamedTuple):
         return [receipts[number] for number in range(len(payloads))]
 
     async def replay(self, id_: UUID, **settings: object) -> tuple[int, str]:
-        """`python -m bridge rejected replay`: its exit code and what it says about the message."""
+        """`python -m bridge rejected replay`: its exit code and its output for the message."""
         command = [sys.executable, "-m", "bridge", "rejected", "replay", str(id_)]
         env = environment(database_url=self.database_url, **settings)
         ran = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, env=env, check=False)
@@ -339,7 +339,7 @@ async def test_bad_reading_is_judged_by_field_and_index_and_good_neighbours_are_
         assert await stack.bridge.metric("fleet_warnings_total", code="implausible") == warned + implausible
 
 
-# -- Arrays that are no JSON as a whole
+# -- Arrays that are not valid JSON as a whole
 
 
 _ID_OF = "SELECT id FROM rejected_message WHERE payload = $1"
@@ -347,7 +347,7 @@ TOKENS = [b"nan", b"-nan", b"inf", b".5", b"50.", b"+50", b"050", b"50,5", b"NUL
 
 
 def spoiled(name: str) -> tuple[list[bytes], list[int]]:
-    """Good readings with one of a bad token behind each, and the indexes of the good ones."""
+    """Valid readings, each followed by one with an invalid token, and the indexes of the valid ones."""
     good = list(map(encode, minutes(name, len(TOKENS) + 1)))
     elements = [good[0]]
     for n, token in enumerate(TOKENS, start=1):
@@ -428,7 +428,7 @@ async def test_backlog_with_nan_among_its_readings_is_stored_by_its_replay_but_f
 
 @pytest.mark.parametrize("headers", [JSON, NDJSON], ids=["json", "ndjson"])
 async def test_rejected_element_is_replayed_in_the_format_it_came_in(stack: Stack, headers: dict[str, str]) -> None:
-    """Too old today, it is stored with a wider window, from the payload and the format that were kept."""
+    """A reading that is too old is stored with a wider window, from the stored payload and format."""
     kept_as = "ndjson" if headers is NDJSON else "json"
     old = encode(vehicle(f"EV_{kept_as}", now_minute() - timedelta(days=200)))
     body = b"\n".join([old, b"{"]) if headers is NDJSON else b"[" + old + b"," + b"nan]"

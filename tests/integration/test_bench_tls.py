@@ -1,4 +1,4 @@
-"""The benchmark with devices in TLS works: each way stores every reading, or it raises. Nothing is measured here."""
+"""The benchmark with devices in TLS works: each variant stores every reading. Nothing is measured here."""
 
 import asyncio
 from pathlib import Path

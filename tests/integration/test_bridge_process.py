@@ -1,4 +1,4 @@
-"""The bridge as operators meet it: its start, its end, its death, its stand-in and its commands."""
+"""The bridge as a process: start, stop, kill, standby and commands."""
 
 import asyncio
 import json
@@ -46,7 +46,7 @@ async def stored(db: Db, count: int) -> bool:
 
 @asynccontextmanager
 async def load(url: str) -> AsyncIterator[list[int]]:
-    """Publish readings of one device as fast as they are taken; in the end the list has their number."""
+    """Publish readings of one device as fast as possible; in the end the list contains their number."""
     published = [0]
     going = True
 
@@ -86,7 +86,7 @@ async def test_sigterm_under_load_leaves_nothing_half_done(
             await more(published)
             assert await bridge.stop() == 0
             committed, acked = await rows(db), sum(map(len, traffic.acked.values()))
-            assert acked == committed > 0, "what was taken is committed, and what is committed is acknowledged"
+            assert acked == committed > 0, "read messages are committed, and committed ones are acknowledged"
             await more(published)
         async with bridge_process(tmp_path, url, database_url, **window) as again:
             await until(lambda: stored(db, published[0]))
@@ -97,7 +97,7 @@ async def test_sigterm_under_load_leaves_nothing_half_done(
 async def test_sigterm_in_the_middle_of_a_backlog_acks_all_that_it_stored(
     tmp_path: Path, broker: Mosquitto, database_url: str, db: Db
 ) -> None:
-    """The bridge is full, so that the socket holds messages that it has not read when it goes."""
+    """The bridge is full, so that the socket has unread messages when the bridge stops."""
     settings = {"batch_wait_ms": 0, "batch_size": 50, "buffer_capacity": 100, "mqtt_receive_maximum": 500}
     async with bridge_process(tmp_path, broker.bridge_url, database_url, **settings) as bridge:
         async with db.transaction():

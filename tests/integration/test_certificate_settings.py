@@ -1,4 +1,4 @@
-"""A certificate file of no use ends each program at its start, with the setting's name, the reason and exit code 2."""
+"""An unusable certificate file stops each program at start, with the setting's name, the reason and exit code 2."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ def run(arguments: tuple[str, ...], directory: Path, **settings: object) -> subp
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A directory with a good certificate and its key, another key, and a text."""
+    """A directory with a valid certificate and its key, another key, and a text."""
     key, certificate = authority.create()
     issued = authority.issue_server(authority.load(key, certificate), ["localhost"], timedelta(days=1))
     (tmp_path / "good.crt").write_bytes(issued.certificate)

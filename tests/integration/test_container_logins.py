@@ -1,4 +1,4 @@
-"""The init step of the containers makes the logins that the local platform has, with the passwords of its secrets."""
+"""The init step of the containers creates the logins of the local platform, with the passwords of its secrets."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ WHERE roleid::regrole::text LIKE 'fleet%' GROUP BY member
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Postgres]:
-    """A server of the test's own: passwords are the cluster's."""
+    """A separate server, because passwords belong to the cluster."""
     one = Postgres(tmp_path / "postgres", settings={"shared_buffers": "16MB"})
     one.start()
     one.sql("CREATE DATABASE fleet")
@@ -34,7 +34,7 @@ def server(tmp_path: Path) -> Iterator[Postgres]:
 
 
 def init_step(server: Postgres, directory: Path) -> None:
-    """What the container does, with the same psql that `make up` uses."""
+    """Run the container's script, with the psql of `make up`."""
     (directory / "postgres_password").write_text((server.directory / "password").read_text())
     path = f"{Path(local_postgres._binary('psql')).parent}{os.pathsep}{os.environ['PATH']}"
     env = {"PATH": path, "PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGUSER": "postgres", "PGDATABASE": "fleet"}

@@ -1,6 +1,6 @@
-"""The database by TLS, as the URL asks for it: who is not what the certificate says is not spoken to.
+"""The database by TLS, with the server's name verified according to the URL.
 
-The embedded PostgreSQL is built without TLS, so a front of our own terminates it, as PgBouncer or stunnel would.
+The embedded PostgreSQL is built without TLS, so a proxy of the test terminates it, as PgBouncer or stunnel would.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
 
 @pytest.fixture
 async def tls_port(database_url: str, tmp_path: Path) -> AsyncIterator[int]:
-    """A port where the database is spoken to in TLS, with a certificate of the CA in `ca.crt` for localhost."""
+    """A TLS port of the database, with a certificate for localhost of the CA in `ca.crt`."""
     key, certificate = authority.create()
     issued = authority.issue_server(authority.load(key, certificate), ["localhost"], timedelta(days=1))
     contents = {"ca.crt": certificate, "server.key": issued.key, "server.crt": issued.certificate}

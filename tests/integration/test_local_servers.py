@@ -1,4 +1,4 @@
-"""The embedded servers keep their data and never outlive whoever started them."""
+"""The embedded servers keep their data and do not outlive the process that started them."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""A database of the version before is migrated in place while that version goes on reading and writing."""
+"""A database of the previous version is migrated in place while that version continues to read and write."""
 
 import asyncio
 import itertools
@@ -46,7 +46,7 @@ _FILES = (
 
 @pytest.fixture
 async def old_url(postgres: Postgres) -> AsyncIterator[str]:
-    """A database as the version before left it, with readings of three days and an assignment; as its owner."""
+    """A database of the previous version, with readings of three days and an assignment; as its owner."""
     name = f"before{next(_numbers)}"
     for role, groups in LOGINS.items():
         postgres.ensure_login(role, groups)
@@ -85,7 +85,7 @@ def login_url(postgres: Postgres, url: str, role: str) -> str:
 
 
 class Load:
-    """The programs of the version before, at work: each round of each is counted, and nothing they meet is forgiven."""
+    """The running programs of the previous version: their rounds are counted, and any error fails the test."""
 
     def __init__(self, writer_url: str, reader_url: str) -> None:
         self._writer_url, self._reader_url = writer_url, reader_url
@@ -154,13 +154,13 @@ class Load:
 
 @pytest.fixture
 async def load(postgres: Postgres, old_url: str) -> AsyncIterator[Load]:
-    """The version before, at work with the rights of its own roles."""
+    """The previous version, running with the privileges of its roles."""
     async with Load(login_url(postgres, old_url, "bridge"), login_url(postgres, old_url, "api")) as load:
         yield load
 
 
 def test_released_migrations_are_as_they_were_released() -> None:
-    """Databases keep these checksums: another text would stop every program. Changes go into a new migration."""
+    """Databases contain these checksums: a changed text would stop every program. Add a new migration instead."""
     assert {name: checksum(migrations()[name]) for name in RELEASED} == RELEASED
     assert list(migrations())[: len(RELEASED)] == list(RELEASED) == list(version_before.MIGRATIONS)
 
@@ -184,7 +184,7 @@ async def test_migration_under_load_rewrites_nothing_and_the_version_before_goes
 
 
 @pytest.mark.parametrize("table", ["vehicle_telemetry_history", "meter_live_status", "rejected_message"])
-async def test_migration_that_waits_for_a_long_reader_holds_up_nobody_for_longer_than_its_time_limit(
+async def test_migration_that_waits_for_a_long_reader_blocks_others_for_its_time_limit_at_most(
     old_url: str, old: Connection, load: Load, table: str
 ) -> None:
     with capture_logs() as logs:
@@ -232,7 +232,7 @@ async def test_version_before_connects_again_after_the_migration(postgres: Postg
 
 
 async def test_migration_waits_for_longer_than_a_running_autovacuum_is_left_alone(old: Connection) -> None:
-    """A session that has waited for `deadlock_timeout` has an autovacuum in its way cancelled; not one that gave up."""
+    """A session that waits longer than `deadlock_timeout` cancels a blocking autovacuum; a shorter wait does not."""
     assert await old.fetchval("SELECT setting::int FROM pg_settings WHERE name = 'deadlock_timeout'") < _LOCK_TIMEOUT_MS
 
 

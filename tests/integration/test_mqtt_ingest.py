@@ -1,4 +1,4 @@
-"""What devices publish, through a real broker, by clients that are not ours, down to the rows."""
+"""Publishing over a real broker with third-party clients, up to the stored rows."""
 
 import asyncio
 import contextlib
@@ -57,7 +57,7 @@ def module_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitt
 
 @pytest.fixture(scope="module")
 async def stack(module_broker: Mosquitto, postgres: Postgres, template: str) -> AsyncIterator[Stack]:
-    """One bridge for all tests of this module; each has devices of its own. Its window reaches back to the seed."""
+    """One bridge for all tests of this module; each test has its own devices. Its window includes the seed's times."""
     database_url = new_database(postgres, template)
     db = await asyncpg.connect(database_url)
     past_days = (datetime.now(UTC) - SEED_TIME).days + 2
@@ -152,15 +152,15 @@ async def test_receipt_is_given_with_its_correlation_data_after_the_commit(stack
     async with device(stack.url) as client:
         await client.subscribe("fleet/vehicle/EV_r/receipt", qos=1)
         await client.publish(topic_of("EV_r"), backlog, 1, properties=asking("fleet/vehicle/EV_r/receipt", b"\0n1"))
-        topic, told, correlation = await receipt(client)
+        topic, answer, correlation = await receipt(client)
         in_history = await stack.db.fetchval("SELECT count(*) FROM vehicle_telemetry_history WHERE vehicle_id = 'EV_r'")
         await client.publish(topic_of("EV_r"), backlog, 0, properties=asking("fleet/vehicle/EV_r/receipt"))
         _, again, no_correlation = await receipt(client)
     assert (topic, correlation, in_history, no_correlation) == ("fleet/vehicle/EV_r/receipt", b"\0n1", 2, None)
-    assert isinstance(told, dict)
-    assert (told["stored"], told["duplicates"], [r["index"] for r in told["rejected"]]) == (2, 0, [1])
-    assert "timestamp: Field required" in told["rejected"][0]["reason"]
-    assert again == {**told, "stored": 0, "duplicates": 2}
+    assert isinstance(answer, dict)
+    assert (answer["stored"], answer["duplicates"], [r["index"] for r in answer["rejected"]]) == (2, 0, [1])
+    assert "timestamp: Field required" in answer["rejected"][0]["reason"]
+    assert again == {**answer, "stored": 0, "duplicates": 2}
 
 
 _DEEP = "fleet/vehicle/EV_astray" + "/x" * 250
@@ -180,7 +180,7 @@ _DEEP = "fleet/vehicle/EV_astray" + "/x" * 250
         "fleet/bridge/main/status",
         "$SYS/broker/uptime",
         "",
-        pytest.param(_DEEP, id="more levels than the broker takes"),
+        pytest.param(_DEEP, id="more levels than the broker accepts"),
     ],
 )
 async def test_receipt_goes_nowhere_else_and_costs_no_connection(stack: Stack, astray: str) -> None:
@@ -228,11 +228,11 @@ async def test_receipts_are_not_counted_as_acks(stack: Stack) -> None:
     assert await stack.health.metric("fleet_mqtt_acks_total") == acks + 5
 
 
-# -- Bad input: kept with its reason, and every good neighbour stored
+# -- Invalid input: stored with its reason, and every valid neighbour is stored
 
 
 def changed(**fields: object) -> bytes:
-    """A good reading with some fields changed; `...` leaves one out."""
+    """A valid reading with some fields changed; `...` removes one."""
     reading = {
         "vehicleId": "EV_bad",
         "soc": 72.5,
@@ -327,10 +327,10 @@ async def test_odd_reading_is_stored_without_what_is_odd_and_its_receipt_warns(s
         await client.subscribe(answer_to, qos=1)
         odd = payload.replace(b"EV_bad", ident.encode())
         await client.publish(topic_of(ident), odd, 1, properties=asking(answer_to))
-        _, told, _ = await receipt(client)
-    assert isinstance(told, dict)
-    assert (told["stored"], told["duplicates"], told["rejected"]) == (1, 0, [])
-    assert [(warning["index"], warning["field"]) for warning in told["warnings"]] == [(0, field) for field in fields]
+        _, answer, _ = await receipt(client)
+    assert isinstance(answer, dict)
+    assert (answer["stored"], answer["duplicates"], answer["rejected"]) == (1, 0, [])
+    assert [(warning["index"], warning["field"]) for warning in answer["warnings"]] == [(0, field) for field in fields]
     row = await stack.db.fetchrow("SELECT * FROM vehicle_telemetry_history WHERE vehicle_id = $1", ident)
     assert row is not None
     assert row["kwh_delivered_dc"] == 4.25

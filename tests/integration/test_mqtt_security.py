@@ -1,4 +1,4 @@
-"""Attacks on the real broker by whoever has a device, a stranger's certificate or none: they stay out."""
+"""Attacks on the real broker with a device's certificate, a foreign one or none: they are refused."""
 
 import re
 import signal
@@ -40,7 +40,7 @@ def broker_server(tmp_path: Path) -> Iterator[Mosquitto]:
 
 @pytest.fixture
 def listening(broker_server: Mosquitto) -> Iterator[DeviceClient]:
-    """Another subscriber of everything, as the bridge has it, to see what gets through."""
+    """A subscriber to everything, with the bridge's rights, to see which messages are accepted."""
     client = account(broker_server, "bridge", "listening")
     with connected(client, broker_server.bridge_port):
         client.subscribe("fleet/vehicle/+/telemetry")
@@ -59,11 +59,11 @@ def credentials(server: Mosquitto, one: Device) -> Path:
     return server.provisioning.credentials(str(one))
 
 
-def vehicle(server: Mosquitto, one: Device = EV_1, client_id: str = "whatever", *, clean: bool = True) -> DeviceClient:
+def vehicle(server: Mosquitto, one: Device = EV_1, client_id: str = "client", *, clean: bool = True) -> DeviceClient:
     return with_certificate(credentials(server, one), client_id, clean=clean)
 
 
-def meter(server: Mosquitto, client_id: str = "whatever", *, clean: bool = True) -> DeviceClient:
+def meter(server: Mosquitto, client_id: str = "client", *, clean: bool = True) -> DeviceClient:
     return with_password(credentials(server, METER), str(METER), client_id, clean=clean)
 
 
@@ -74,7 +74,7 @@ def provision(server: Mosquitto, *arguments: str) -> subprocess.CompletedProcess
 
 
 def refused(client: DeviceClient, port: int) -> bool:
-    """Whether the client does not get in, whatever way it is told."""
+    """Whether the client is refused, in any way."""
     try:
         return client.connect(port) != "Success"
     except (OSError, ssl.SSLError):
@@ -119,7 +119,7 @@ def test_publish_elsewhere_is_refused(broker_server: Mosquitto, topic: str) -> N
 
 
 @pytest.mark.parametrize("name", ["bridge", "gateway", "provisioner", "vehicle/EV_2"])
-def test_certificate_says_who_it_is_whatever_the_connect_says(
+def test_user_name_is_that_of_the_certificate_for_any_connect(
     broker_server: Mosquitto, listening: DeviceClient, name: str
 ) -> None:
     attacker = vehicle(broker_server, client_id=name)
@@ -176,7 +176,7 @@ def test_subscription_elsewhere_hears_nothing_and_takes_nothing(
 
 @pytest.mark.parametrize("group", ["group", "main", "bridge"])
 def test_shared_subscription_of_a_device_takes_nothing_from_the_bridge(broker_server: Mosquitto, group: str) -> None:
-    """Mosquitto 2.0 grants it. The device hears nothing and the bridge misses nothing, whoever of them is away."""
+    """Mosquitto 2.0 grants it. The device receives nothing and the bridge misses nothing, with either disconnected."""
     filters = ["fleet/vehicle/+/telemetry", "fleet/meter/+/telemetry"]
     expected = [b"%d" % n for n in range(40)]
 
@@ -214,7 +214,7 @@ def test_shared_subscription_of_a_device_takes_nothing_from_the_bridge(broker_se
             after.publish("fleet/vehicle/EV_1/end")
             until(lambda: bool(again.messages))
             assert present.messages == []
-            assert set(again.messages) == {("fleet/vehicle/EV_1/end", b"x")}  # its own may come twice, by its group
+            assert set(again.messages) == {("fleet/vehicle/EV_1/end", b"x")}  # may arrive twice, by its group
 
 
 def test_retained_message_and_will_elsewhere_are_refused(broker_server: Mosquitto, listening: DeviceClient) -> None:
@@ -294,7 +294,7 @@ def test_certificate_of_a_foreign_ca_is_refused(broker_server: Mosquitto, tmp_pa
 
 @pytest.mark.parametrize("signer", ["self", "device"])
 def test_certificate_not_signed_by_the_ca_is_refused(broker_server: Mosquitto, tmp_path: Path, signer: str) -> None:
-    """Neither a certificate that signs itself nor one that a device's certificate has signed."""
+    """Neither a self-signed certificate nor one that is signed by a device's certificate."""
     key, certificate = authority.create()
     if signer == "device":
         place = credentials(broker_server, EV_2)
@@ -376,7 +376,7 @@ def test_revocation_of_a_vehicle_leaves_the_meter_of_its_id(broker_server: Mosqu
 def test_handshake_before_the_revocation_gives_nothing_after_it(
     broker_server: Mosquitto, listening: DeviceClient
 ) -> None:
-    """Who holds a finished TLS handshake back can still say CONNECT, and then nothing else."""
+    """A client that delays CONNECT after its TLS handshake can still connect, but not publish."""
     place = credentials(broker_server, EV_1)
     context = ssl.create_default_context(cafile=str(place / "ca.crt"))
     context.load_cert_chain(place / "device.crt", place / "device.key")
@@ -387,7 +387,7 @@ def test_handshake_before_the_revocation_gives_nothing_after_it(
         assert held.recv(2)[:1] == b"\x20"
         topic = TELEMETRY.encode()
         held.sendall(bytes([0x30, 2 + len(topic) + 1 + 1, 0, len(topic)]) + topic + b"\0x")
-        held.sendall(b"\xc0\0")  # a PINGREQ: its answer comes after the publish was judged
+        held.sendall(b"\xc0\0")  # a PINGREQ, which is answered after the publish was checked
         while b"\xd0\0" not in (answer := held.recv(4096)):
             assert answer
     with connected(vehicle(broker_server, EV_2), broker_server.tls_port) as other:
@@ -479,7 +479,7 @@ def test_reload_while_the_broker_starts_does_not_end_it(tmp_path: Path) -> None:
         while not broker.reload(server.provisioning):
             pass
 
-    with ThreadPoolExecutor(1) as beside:  # not the start: a server dies with the thread that started it
+    with ThreadPoolExecutor(1) as beside:  # not the start, because a server ends with the thread that started it
         for _ in range(10):
             told = beside.submit(tell)
             server.start()
@@ -491,13 +491,13 @@ def test_reload_while_the_broker_starts_does_not_end_it(tmp_path: Path) -> None:
 def test_broker_that_has_ended_is_not_told_and_not_waited_for(tmp_path: Path) -> None:
     server = Mosquitto(tmp_path / "mosquitto")
     server.start()
-    server.process.send(signal.SIGKILL)  # nobody asks how it ended, so the kernel keeps its entry
+    server.process.send(signal.SIGKILL)  # its exit status is not collected, so it stays as a zombie
     until(lambda: not broker.reload(server.provisioning))
     server.stop()
 
 
 def test_reload_keeps_the_queue_of_a_bridge_that_is_away(broker_server: Mosquitto) -> None:
-    """Mosquitto checks passwords on SIGHUP, and a client that is away has none to show."""
+    """On SIGHUP Mosquitto checks the passwords of connected clients only."""
     client_id = broker_server.bridge_client_id
     bridge = account(broker_server, "bridge", client_id, clean=False)
     with connected(bridge, broker_server.bridge_port):

@@ -1,4 +1,4 @@
-"""The durable session: what breaks between broker, bridge and database loses nothing and acknowledges nothing twice."""
+"""The durable session: after failures of broker, bridge and database nothing is lost or acknowledged twice."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -49,7 +49,7 @@ async def metric_is(bridge: Health, name: str, value: float) -> bool:
 
 @asynccontextmanager
 async def stalled_store(db: Db) -> AsyncIterator[None]:
-    """No commit gets through, and no error says so."""
+    """Block every commit without an error."""
     async with db.transaction():
         await db.execute("LOCK TABLE vehicle_live_status")
         yield
@@ -65,7 +65,7 @@ async def start(postgres: Postgres) -> None:
     await until(lambda: asyncio.to_thread(postgres.ready))
 
 
-# -- Away and back
+# -- Disconnect and reconnect
 
 
 async def test_messages_published_while_the_bridge_is_away_are_stored(
@@ -111,7 +111,7 @@ async def test_broker_restart_loses_nothing(broker: Mosquitto, database_url: str
         await until(bridge.ready)
         await publish(broker, 300, first=300)
         await until(lambda: stored(db, 600))
-        assert await bridge.metric("fleet_mqtt_session_lost_total") == 1, "only the very first connection had none"
+        assert await bridge.metric("fleet_mqtt_session_lost_total") == 1, "only the first connection had no session"
 
 
 async def test_broker_that_lost_the_session_is_subscribed_anew_and_counted(
@@ -244,7 +244,7 @@ async def test_two_clients_that_fight_for_one_id_raise_an_alarm(broker: Mosquitt
 
 
 async def test_reason_session_taken_over_is_counted(broker: Mosquitto, database_url: str) -> None:
-    """Mosquitto 2.0.11 closes without the reason that newer brokers send, so the proxy says it."""
+    """Mosquitto 2.0.11 closes without the reason that newer brokers send, so the proxy sends it."""
     async with proxy_before(broker.bridge_url) as (proxy, url), serving(url, database_url) as bridge:
         reason = mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER
         proxy.links[0].tell_client(mqtt5.DisconnectPacket(reason_code=reason).write())
@@ -341,7 +341,7 @@ async def test_link_to_the_database_that_swallows_the_answer_of_commit_stores_on
 
 
 def cut_after(words: bytes, proxy: Proxy) -> list[int]:
-    """Pass the next request with these words on, and cut its link, whose number is in the list then, at the answer."""
+    """Pass on the next request with these words, cut its link at the response, and record the link's number."""
     seen: list[int] = []
     committing: set[int] = set()
 

@@ -1,4 +1,4 @@
-"""Poison at every position of a batch, of both kinds and through both doors: its neighbours are stored, it is kept."""
+"""A value that the database refuses, at every position of a batch, of both kinds, over MQTT and HTTP."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 SIZE = 7
 REFUSED_SOC = 66.625
-"""The wire takes it; a trigger in the database divides by zero."""
+"""A value that the decoder accepts, and for which a trigger in the database divides by zero."""
 
 _TRIGGER = f"""
 CREATE FUNCTION refuse_poison() RETURNS trigger LANGUAGE plpgsql AS
@@ -55,11 +55,11 @@ class Batch(NamedTuple):
         return [PAYLOADS[VEHICLE.name].from_json(p) for n, p in enumerate(self.payloads) if n != self.at]
 
 
-def batches(door: str, refused_by: str) -> Iterator[Batch]:
+def batches(protocol: str, refused_by: str) -> Iterator[Batch]:
     """A batch for each position of the poison, each of a vehicle of its own."""
     values, reason = POISON[refused_by]
     for at in range(SIZE):
-        device = f"{door}_{refused_by.split()[-1]}_{at}"
+        device = f"{protocol}_{refused_by.split()[-1]}_{at}"
         payloads = [encode(reading) for reading in minutes(device, SIZE)]
         payloads[at] = json.dumps({**json.loads(payloads[at]), **values}).encode()
         yield Batch(device, payloads, at, reason)
@@ -67,7 +67,7 @@ def batches(door: str, refused_by: str) -> Iterator[Batch]:
 
 @pytest.fixture(scope="module")
 async def database(postgres: Postgres, template: str) -> AsyncIterator[tuple[str, Db]]:
-    """A database that refuses what the wire takes."""
+    """A database that refuses a value that the decoder accepts."""
     url = new_database(postgres, template)
     db = await asyncpg.connect(url)
     await db.execute(_TRIGGER)
@@ -85,7 +85,7 @@ def broker_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitt
 
 @pytest.fixture(scope="module")
 async def bridge(broker_server: Mosquitto, database: tuple[str, Db]) -> AsyncIterator[Health]:
-    """A bridge whose batches are due when they are full and not before."""
+    """A bridge whose batches are written only when they are full."""
     async with serving(broker_server.bridge_url, database[0], batch_size=SIZE, batch_wait_ms=600_000) as health:
         yield health
 
@@ -126,7 +126,7 @@ async def test_poison_at_each_position_of_a_batch_of_messages_is_kept_alone(
         await publish_with_paho(broker_server.url, "5", [(topic, payload) for payload in batch.payloads])
         await until(partial(_settled, database[1], batch.device))
         await assert_only_the_poison_is_rejected(database[1], batch, "mqtt")
-    # Each was one batch indeed, and what the database refused held up nobody.
+    # Each was one batch, and the refused value did not block the others.
     assert await bridge.metric("fleet_batch_readings_count") == written + SIZE
     assert await bridge.metric("fleet_store_unavailable_total") == 0
 

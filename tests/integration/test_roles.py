@@ -1,4 +1,4 @@
-"""Each program's role in the database can do its job and nothing else; nobody changes history."""
+"""Each program's role in the database has only the necessary privileges; none can change the history."""
 
 import asyncio
 import contextlib
@@ -111,7 +111,7 @@ async def test_writer_stores_everything_the_owner_can(writer: PostgresStore, db:
 
 @pytest.mark.parametrize("role", ["bridge", "api", "analyst", "fleet"])
 @pytest.mark.parametrize("change", ["UPDATE {} SET received_at = now()", "DELETE FROM {}", "TRUNCATE {}"])
-async def test_nobody_changes_history(
+async def test_history_cannot_be_changed(
     logins: Postgres, database_url: str, writer: PostgresStore, role: str, change: str
 ) -> None:
     await writer.write([vehicle(), meter()])
@@ -162,7 +162,7 @@ async def test_role_is_refused(logins: Postgres, database_url: str, role: str, s
 async def test_object_of_another_schema_is_not_taken_for_ours(
     logins: Postgres, database_url: str, writer: PostgresStore
 ) -> None:
-    """A role's own temporary table must not stand in for the history inside the definer's function."""
+    """A temporary table of a role must not be used as the history in the function with the owner's privileges."""
     async with connected(url_of(logins, database_url, "bridge")) as connection:
         await connection.execute("CREATE TEMP TABLE vehicle_telemetry_history (ts timestamptz) PARTITION BY RANGE (ts)")
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="no history"):

@@ -1,4 +1,4 @@
-"""A repetition is judged alike wherever it is met: within a batch by us, against the history by the database."""
+"""A duplicate has the same verdict within a batch (decided in Python) and against the history (in SQL)."""
 
 import json
 from collections.abc import AsyncIterator

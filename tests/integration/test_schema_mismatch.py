@@ -1,5 +1,5 @@
-"""Programs and a database that do not fit each other: they stop with exit code 2 and say what to do, and what is not
-stored is not acknowledged.
+"""Programs with a mismatched database: they stop with exit code 2, log the action to take, and acknowledge nothing that
+is not stored.
 """
 
 import subprocess
@@ -209,7 +209,7 @@ def assert_stopped(exit_code: int | None, log: str) -> None:
 
 
 async def test_question_that_the_database_refuses_fails_alone_and_ingest_goes_on(api: Api, db: Db, token: str) -> None:
-    """Devices must not lose their way in because a right of the analytics is missing: the log says what to do."""
+    """Ingest must continue when a privilege of the analytics is missing; the log contains the action to take."""
     await db.execute("REVOKE SELECT ON vehicle_telemetry_history FROM fleet_reader, fleet_writer")
     async with api.client(token) as client:
         at = now_minute().isoformat()

@@ -1,4 +1,4 @@
-"""The simulator's own reckoning of live rows agrees with the store, and sees every other value."""
+"""The simulator's own computation of live rows agrees with the store, and detects every other value."""
 
 import random
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 @pytest.fixture(autouse=True, params=[0, FEW], ids=["many", "few"])
 def most_are_few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reckoning holds for both ways in which readings are stored."""
+    """Use both methods of storing readings."""
     monkeypatch.setattr("bridge.store.postgres.FEW", request.param)
 
 

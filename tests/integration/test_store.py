@@ -1,4 +1,4 @@
-"""One transaction for history, live and rejects; exactly once whatever is written again."""
+"""One transaction for history, live and rejects; readings that are written again are stored once."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ _WAITING = (
 
 @pytest.fixture(autouse=True, params=[0, FEW], ids=["many", "few"])
 def most_are_few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is promised holds for both ways in which readings are stored."""
+    """Use both methods of storing readings."""
     monkeypatch.setattr("bridge.store.postgres.FEW", request.param)
 
 
@@ -96,7 +96,7 @@ async def test_same_readings_again_are_duplicates(store: PostgresStore, db: Db) 
 async def test_readings_later_than_the_statistics_are_looked_up_by_their_key(
     store: PostgresStore, database_url: str, db: Db
 ) -> None:
-    """What comes again is recent. The planner knows of no row so late, and took all of that time for one."""
+    """Repeated readings are later than the planner's statistics, which must not result in a slow plan."""
     noon = SEED_TIME.replace(hour=12)
     fleet = [vehicle(f"EV_{n}", noon + timedelta(minutes=minute)) for minute in range(11) for n in range(300)]
     early, late = fleet[:-300], fleet[-300:]
@@ -136,7 +136,7 @@ async def test_repetition_within_the_first_batch_is_found_by_the_key(store: Post
 
 
 async def test_copied_bytes_are_the_values(store: PostgresStore, db: Db) -> None:
-    """Our own form of the binary COPY, read back through asyncpg's decoding, for ids of every length."""
+    """The packed rows of the binary COPY, read back through asyncpg's decoding, for ids of every length."""
     rng, now = random.Random(1), now_minute()
     made: list[Reading] = []
     for length in range(1, 65):
@@ -278,8 +278,8 @@ async def test_locked_table_is_unavailable_after_the_time_limit(
         await db.execute("LOCK TABLE vehicle_live_status IN EXCLUSIVE MODE")
         with pytest.raises(StoreUnavailable):
             await store.write([vehicle("EV_2")])
-        await until(lambda: _none_waits(db))  # the server gives up too: no session of ours is left behind
-    # Uncertain means uncertain: a statement that was sent may be finished by the server without us.
+        await until(lambda: _none_waits(db))  # the server times out, too: no session remains
+    # The result is unknown: the server may complete a statement after the client has timed out.
     assert await store.write([vehicle("EV_2")]) in ([Kept.STORED], [Kept.DUPLICATE])
     assert await count(db, "vehicle_telemetry_history") == 2
 

@@ -49,7 +49,7 @@ def test_only_the_key_itself_is_the_key() -> None:
 
 
 def test_key_is_never_compared_byte_by_byte() -> None:
-    """`==` stops at the first difference, and how late that is would tell a guesser something."""
+    """`==` stops at the first difference, and its duration would reveal the length of the common prefix."""
 
     class Untouchable(bytes):
         def __eq__(self, _other: object) -> bool:

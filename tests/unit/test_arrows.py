@@ -1,4 +1,4 @@
-"""Who may import whom: DESIGN's drawing, held. A new module or arrow is added here, on purpose, or not at all."""
+"""The import graph of the project, exactly: a new module or import must be added here."""
 
 import ast
 import itertools
@@ -161,7 +161,7 @@ def test_bridge_module_knows_exactly_what_is_drawn(name: str) -> None:
 def test_bridge_arrows_have_no_circle() -> None:
     drawn_so_far: set[str] = set()
     for name, known in BRIDGE.items():
-        assert set(known.split()) <= drawn_so_far, f"{name} knows a module that is drawn below it"
+        assert set(known.split()) <= drawn_so_far, f"{name} imports a module that the graph forbids"
         drawn_so_far.add(name)
 
 

@@ -1,4 +1,4 @@
-"""The batch policy against a model: what comes out is what went in, in order, within the limits."""
+"""The batch policy against a model: items leave in order, complete, and within the limits."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""The containers have the settings of `make up`, take secrets from files and stay off the network."""
+"""The containers have the settings of `make up`, read secrets from files and publish ports on loopback only."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""Recordings become readings: each form's habits on made-up lines, the totals on the real files."""
+"""Converting recordings: the peculiarities of each format with constructed lines, the totals with the real files."""
 
 import itertools
 import json

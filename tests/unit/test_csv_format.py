@@ -1,4 +1,4 @@
-"""CSV that the API writes comes back unchanged and holds nothing that a spreadsheet would run."""
+"""CSV that the API writes is read back unchanged and contains no formula for a spreadsheet."""
 
 import contextlib
 import csv

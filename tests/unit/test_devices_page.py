@@ -1,4 +1,4 @@
-"""docs/devices.md says what the contract says: its tables are made from it, its numbers are compared with the code."""
+"""docs/devices.md agrees with the contract: its tables are generated, its numbers are compared with the code."""
 
 import dataclasses
 import subprocess

@@ -1,4 +1,4 @@
-"""The elements of an array that is no JSON as a whole: a damaged one costs no other a byte."""
+"""The elements of an array that is not valid JSON: a damaged one does not affect the others."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Unknown fields: kept as they are within their bounds, else dropped by name and never without a warning."""
+"""Unknown fields: stored unchanged within the limits, otherwise dropped with a warning."""
 
 import json
 from typing import Any

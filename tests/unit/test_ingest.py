@@ -1,4 +1,4 @@
-"""The loop: order of settling, patience, stop, and how much it holds. The store is a tiny one that replays."""
+"""The ingest loop: order of settling, retries, stop and capacity, with a small scripted store."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -21,7 +21,7 @@ READINGS = list(minutes("EV_1", 100))
 
 
 class Replay:
-    """A store that answers each write with the next of its answers, and with success when they are used up."""
+    """A store that returns its scripted results in order, and then success."""
 
     def __init__(self, *answers: Exception) -> None:
         self.answers = list(answers)
@@ -39,7 +39,7 @@ class Replay:
 
 
 class Settled(list[tuple[int, Settlement]]):
-    """What was settled, in its order."""
+    """The settlements, in order."""
 
     def delivery(self, number: int, count: int = 1) -> Delivery:
         items = READINGS[number : number + count]
@@ -78,7 +78,7 @@ async def test_deliveries_are_settled_once_in_order_with_their_own_outcomes() ->
     assert ingest.outstanding == 0
 
 
-async def test_batch_waits_for_company_and_leaves_when_it_is_old_enough() -> None:
+async def test_batch_is_written_when_it_reaches_its_maximum_age() -> None:
     store, settled = Replay(), Settled()
     ingest = loop_over(store, batch_age_s=0.05)
     async with running(ingest):

@@ -30,7 +30,7 @@ def request(method: str = "GET", path: str = "/x", **changes: Any) -> Scope:
 
 
 async def ask(app: ASGIApp, scope: Scope, send: Callable[[Message], Awaitable[None]] | None = None) -> list[Message]:
-    """What the application sends; `send` may slow it down."""
+    """The messages that the application sends; `send` may slow it down."""
     sent: list[Message] = []
 
     async def receive() -> Message:

@@ -1,4 +1,4 @@
-"""The lock files pin everything that pyproject.toml asks for, by hash, and name no place to get it from."""
+"""The lock files pin every dependency of pyproject.toml by hash, and contain no package index."""
 
 import re
 import tomllib

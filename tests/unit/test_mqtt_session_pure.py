@@ -1,4 +1,4 @@
-"""The MQTT session without a network: what it says, what it understands, and in which order it acknowledges."""
+"""The MQTT session without a network: the bytes it sends, the events it returns, and the order of PUBACKs."""
 
 from collections import deque
 from itertools import count, takewhile
@@ -102,7 +102,7 @@ def test_disconnect_is_the_last_thing_said() -> None:
 
 
 class Acknowledgements(RuleBasedStateMachine):
-    """A broker that keeps to the window, a network that cuts anywhere, and an owner that settles in any order."""
+    """A broker that respects the window, a network that splits anywhere, and an owner that settles in any order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -224,7 +224,7 @@ def test_broker_that_exceeds_the_window_is_served_all_the_same() -> None:
     assert session.settle(messages.first, many) == many
 
 
-# -- What a broker says
+# -- Packets of a broker
 
 
 @given(st.data())
@@ -292,7 +292,7 @@ def test_refused_filters_are_named() -> None:
     assert refused(suback.reason_codes) == ["NOT_AUTHORIZED"]
 
 
-# -- What is published
+# -- Publishing
 
 
 def test_message_without_puback_is_sent_again_with_dup_and_before_anything_new() -> None:
@@ -376,7 +376,7 @@ def test_silence_ends_the_connection_after_one_and_a_half_keep_alives() -> None:
     assert session.next_deadline() is None
 
 
-def test_silence_proves_nothing_while_nobody_listens() -> None:
+def test_no_keep_alive_timeout_while_reading_is_paused() -> None:
     session = connected()
     assert pings(session, 1_000, listening=False)
     assert pings(session, 1_015)

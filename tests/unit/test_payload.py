@@ -1,4 +1,4 @@
-"""An object that is not as the contract has it: what `leniently` forgives, for every measure of every kind."""
+"""Objects that violate the contract: which errors `leniently` tolerates, for every measure of every kind."""
 
 from typing import Any, NamedTuple
 
@@ -93,7 +93,7 @@ def test_no_measure_is_no_reading_and_all_are_named(kind: Kind) -> None:
         assert all(measure.name in str(raised.value) for measure in kind.measures)
 
 
-def test_name_that_is_not_unicode_is_dropped_whatever_else_is_wrong() -> None:
+def test_name_that_is_not_unicode_is_dropped_with_any_other_error() -> None:
     fields = {**KINDS[0].example, "\ud800": 1}
     reading, warnings = PAYLOADS["vehicle"].leniently(fields)
     assert reading.extra is None

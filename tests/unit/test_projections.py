@@ -1,4 +1,4 @@
-"""The live row from the picked readings is the one from all of them, whatever it was before."""
+"""The live row from the picked readings equals the one from all of them, for any previous live row."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta

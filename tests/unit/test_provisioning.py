@@ -1,4 +1,4 @@
-"""The acts of provisioning, without a broker: all or nothing, private files, and no credential that is not known."""
+"""The provisioning operations, without a broker: atomic, with private files, every credential registered."""
 
 import json
 import stat
@@ -19,7 +19,7 @@ LIFE = timedelta(days=1)
 
 @pytest.fixture
 def place(tmp_path: Path) -> Directory:
-    """A fresh CA."""
+    """A new CA."""
     directory = Directory(tmp_path / "fleet")
     provisioning.initialise(directory, ["localhost", "127.0.0.1"])
     return directory

@@ -1,4 +1,4 @@
-"""What energy is implausible in one interval, by what a device declares or by default."""
+"""When the energy of an interval is implausible, by the device's declaration or by default."""
 
 import pytest
 

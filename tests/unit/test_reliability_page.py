@@ -1,4 +1,4 @@
-"""docs/reliability.md has a row for each fault of the harness, and none for faults that nobody injects."""
+"""docs/reliability.md has a row for each injected fault, and no others."""
 
 import re
 from pathlib import Path

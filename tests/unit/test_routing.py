@@ -1,4 +1,4 @@
-"""Which endpoint a request is for, and what the routes must declare; every route of the API is walked."""
+"""Finding the endpoint of a request, and the declarations of all routes of the API."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""When two readings of one identity say the same: as the database's jsonb has it, not as Python's `==` does."""
+"""Equality of two readings with the same identity: as in the database's jsonb, not as Python's `==`."""
 
 import json
 from typing import Any

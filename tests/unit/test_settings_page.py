@@ -1,4 +1,4 @@
-"""Nobody has to read code to know a setting: each one is declared once, and the page and the names follow from that."""
+"""docs/settings.md contains every setting with its description; page and names follow from the declarations."""
 
 import re
 from pathlib import Path

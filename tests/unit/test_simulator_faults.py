@@ -1,4 +1,4 @@
-"""Every fault's expectation is what the bridge's own decoder says, over MQTT, inside an array and over HTTP."""
+"""Every fault's expectation agrees with the bridge's decoder, over MQTT, inside an array and over HTTP."""
 
 import json
 from datetime import UTC, datetime, timedelta

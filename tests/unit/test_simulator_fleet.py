@@ -1,4 +1,4 @@
-"""The fleet is deterministic, speaks the contract's bytes, and keeps its own books exactly."""
+"""The fleet is deterministic, sends the contract's format, and its truth is exact."""
 
 import json
 from collections import Counter, defaultdict

@@ -1,4 +1,4 @@
-"""A ledger comes back as it was written, also when its writer was killed in the middle of a write."""
+"""A ledger is read as it was written, also when its writer was killed during a write."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""When readings are due, what the terminal says, and which URLs are understood."""
+"""Pacing of readings, the progress line, and the accepted URLs."""
 
 from datetime import UTC, datetime, timedelta
 

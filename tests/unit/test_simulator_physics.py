@@ -1,4 +1,4 @@
-"""The models stay within what is measured on real cars and meters, and conserve energy."""
+"""The models agree with measurements of real vehicles and meters, and conserve energy."""
 
 from itertools import pairwise
 from random import Random

@@ -1,4 +1,4 @@
-"""Real devices: profiles change what is sent, never what happens; the energy that they prove is the physics' own."""
+"""Profiles change the readings that are sent, not the simulation; the energy from registers is the simulated one."""
 
 import hashlib
 import json
@@ -263,7 +263,7 @@ def test_counter_as_interval_is_within_the_limit_and_implausible() -> None:
         ({"soc: implausible"}, RECEIPT, True),
     ],
 )
-def test_warnings_that_were_not_due_or_not_told_are_noticed(told: set[str], acks: int, is_wrong: bool) -> None:
+def test_unexpected_and_missing_warnings_are_detected(told: set[str], acks: int, is_wrong: bool) -> None:
     expected = Expected(VEHICLE, device_id("EV_1"))
     payload = b'{"vehicleId":"EV_1","soc":65535,"kwhDeliveredDc":0.5,"timestamp":"2026-03-01T16:00:00Z"}'
     expected.add(payload, acks, frozenset(told))

@@ -1,4 +1,4 @@
-"""What becomes of a batch, given what the history holds."""
+"""The verdicts on a batch, given the content of the history."""
 
 from datetime import timedelta
 

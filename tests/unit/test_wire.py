@@ -1,4 +1,4 @@
-"""The wire format: golden bytes written by hand, every kind of bad input, and anything at all from hypothesis."""
+"""The wire format: golden bytes written by hand, every kind of invalid input, and arbitrary bytes of hypothesis."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -47,7 +47,7 @@ def is_kept(item: Item) -> bool:
 
 
 def refused(payload: bytes, topic: str = TOPIC) -> Rejected:
-    """The one rejection that the message is, by MQTT; over HTTP the body is refused too."""
+    """The single reject of the message, over MQTT; over HTTP the body is refused, too."""
     (item,) = decode(payload, topic)
     assert isinstance(item, Rejected)
     return item
@@ -178,7 +178,7 @@ def test_bad_gauge_is_stored_as_null_with_its_original_and_a_warning(
 
 
 def _among(bad: bytes) -> bytes:
-    """An array in which good readings stand before and after."""
+    """An array with valid readings before and after."""
     before, after = (changed(timestamp=f"2026-02-10T10:1{minute}:00Z") for minute in (3, 4))
     return b"[" + b",".join([before, bad, after]) + b"]"
 
@@ -318,7 +318,7 @@ def test_hostile_gauge_or_extra_in_an_array_is_dropped_alone(hostile: bytes) -> 
 
 
 BAD_TOKENS = [b"nan", b"-nan", b"inf", b".5", b"50.", b"+50", b"050", b"50,5", b"NULL", b"", b"0x10", b"'50'", b"--"]
-"""What sensors write where a number is expected, and no parser of JSON takes."""
+"""Tokens that sensors write instead of a number, and that no JSON parser accepts."""
 
 
 @pytest.mark.parametrize("token", BAD_TOKENS)
@@ -457,14 +457,14 @@ def _nested(levels: int) -> object:
 @pytest.mark.parametrize("changes", [{}, {"timestamp": "1970-01-01T00:00:00Z"}, {"vehicleId": "EV_OTHER"}])
 @pytest.mark.parametrize("levels", [99, 100, 101, 199, 200, 255, 256, 300, 450])
 def test_deep_field_is_judged_alike_in_every_form(levels: int, changes: dict[str, str]) -> None:
-    """pydantic gives up writing at 255 levels, the fast parser reading at 200, json at about 990."""
+    """pydantic cannot serialize more than 255 levels, jiter cannot parse more than 200, json about 990."""
     text = json.dumps({**json.loads(SEED_VEHICLE), "x": _nested(levels), **changes}).encode()
     mqtt = [decode(text), decode(b"[" + text + b"]")]
     http = [decode_body(text, TIMES), decode_body(b"[" + text + b"]", TIMES)]
     http.append(decode_body(text, TIMES, NDJSON))
-    for door, forms in (("mqtt", mqtt), ("http", http)):
+    for protocol, forms in (("mqtt", mqtt), ("http", http)):
         verdicts = {str(item) if isinstance(item, Rejected) else repr(item) for (item,) in forms}
-        assert len(verdicts) == 1, (door, verdicts)
+        assert len(verdicts) == 1, (protocol, verdicts)
     if not changes:
         assert [type(item) is Flagged for item in mqtt[0]] == [levels > MAX_DEPTH]
 

@@ -1,4 +1,4 @@
-"""The real API process on a free port, with a database of its own and keys for every purpose."""
+"""The real API process on a free port, with a separate database and keys for every purpose."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,7 +12,7 @@ from bridge.store.migrate import migrate
 from local.postgres import LOGINS, Postgres
 from tests.integration.api.server import Api, Connection, launch
 
-# The history refuses DELETE; the replica role has no triggers. TRUNCATE would make forty files anew for a few rows.
+# The history refuses DELETE; the replica role has no triggers. TRUNCATE would recreate forty files for a few rows.
 _TABLES = (
     *("vehicle_telemetry_history", "meter_telemetry_history", "vehicle_live_status", "meter_live_status"),
     *("device", "meter_assignment", "rejected_message", "api_key", "audit_log"),
@@ -31,7 +31,7 @@ def api_database_url(postgres: Postgres, template: str) -> str:
 
 @pytest.fixture(scope="session")
 def login_url(postgres: Postgres, api_database_url: str) -> str:
-    """The same database as the API's own login: its process has no more rights than in production."""
+    """The same database with the API's login, which has the same rights as in production."""
     return postgres.url("api", "api")
 
 

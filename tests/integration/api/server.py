@@ -1,4 +1,4 @@
-"""A running API process and how the tests talk to it."""
+"""A running API process and the connections of the tests to it."""
 
 import os
 import socket
@@ -32,7 +32,7 @@ class Api:
 
     @property
     def log(self) -> str:
-        """What the process has logged so far."""
+        """The log of the process."""
         return self.process.log.read_text()
 
     def client(self, token: str | None = None, **options: Any) -> httpx.AsyncClient:
@@ -40,7 +40,7 @@ class Api:
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30, **options)
 
     def socket(self) -> socket.socket:
-        """A plain connection, for what no decent client would send."""
+        """A raw connection, for requests that no regular client would send."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
 
     def wait_until(self, path: str) -> None:
@@ -72,7 +72,7 @@ def launch(database_url: str, log: Path, settings: Mapping[str, object], program
 
 
 def assert_problem(answer: httpx.Response, status: int, about: str = "") -> dict[str, Any]:
-    """The answer is a problem of this status that says `about`; its document, empty after HEAD."""
+    """Check that the response is a problem with this status and detail; return its document, empty after HEAD."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     if answer.request.method == "HEAD":

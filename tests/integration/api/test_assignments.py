@@ -1,4 +1,4 @@
-"""Assignments: ends, conflicts, deletion, the list of all, and many at once."""
+"""Assignments: ends, conflicts, deletion, the list, and imports."""
 
 import asyncio
 import csv
@@ -74,7 +74,7 @@ async def test_end_is_set_with_the_assignment(client: httpx.AsyncClient, db: Con
     assert (created.status_code, created.json()["to"]) == (201, at(10))
     assert (await put(client, 0, "A", 10)).status_code == 200
     assert await rows(db) == [(0, "A"), (10, None)]
-    assert (await put(client, 10, "B")).status_code == 200  # nobody was assigned from there
+    assert (await put(client, 10, "B")).status_code == 200  # no vehicle was assigned from there
     assert (await put(client, 0, "A")).json()["to"] == at(10)
     assert await rows(db) == [(0, "A"), (10, "B")]
     assert [detail.get("to") for _, detail in await trail(db)] == ["2026-02-10T00:10:00+00:00", None]
@@ -109,7 +109,7 @@ async def test_end_beyond_the_next_vehicle_is_a_conflict(client: httpx.AsyncClie
     assert (await put(client, 0, "A", 10)).status_code == 201
     assert_problem(await patch(client, 0, 20), 409)
     assert (await patch(client, 0, 20, replace="true")).json()["to"] == at(20)
-    assert await rows(db) == [(0, "A"), (20, "B"), (30, None)]  # B was cut, and goes on
+    assert await rows(db) == [(0, "A"), (20, "B"), (30, None)]  # B was split and continues
 
 
 async def test_replacing_ends_what_begins_within(client: httpx.AsyncClient, db: Connection) -> None:

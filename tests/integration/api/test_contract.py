@@ -1,7 +1,7 @@
-"""The contract against everything that repeats it: tables, OpenAPI, access list, keys, CSV, the page, the validator.
+"""Compares the contract with everything that repeats it: tables, OpenAPI, access list, keys, CSV, docs, validator.
 
 Each comparison is also made with a kind that differs in one place, and must then fail: a limit, a unit or a name that
-is changed in one place alone does not pass.
+is changed in only one place does not pass.
 """
 
 import csv
@@ -105,7 +105,7 @@ def compare_page(kind: Kind, page: str) -> None:
 
 
 def compare_validator(kind: Kind) -> None:
-    """Each limit is a value that is taken; the next number beyond it is not."""
+    """Each limit is an accepted value; the next number beyond it is not."""
     for measure in kind.measures:
         for limit, beyond in ((measure.least, -math.inf), (measure.most, math.inf)):
             at_limit, outside = decode(kind, measure, limit), decode(kind, measure, math.nextafter(limit, beyond))
@@ -116,7 +116,7 @@ def compare_validator(kind: Kind) -> None:
 
 
 def decode(kind: Kind, measure: Measure, value: float) -> Reading | Flagged | Rejected:
-    """What becomes of a reading with this value alone, written by its JSON name."""
+    """The decoded items of a reading with only this value, by its JSON name."""
     at = now_minute()
     payload = f'{{"{kind.id_field}": "D_1", "{measure.name}": {value!r}, "timestamp": "{at.isoformat()}"}}'
     times = AcceptedWindow(timedelta(days=1), timedelta(minutes=5)).at(at)

@@ -34,7 +34,7 @@ def document(**changes: Any) -> dict[str, Any]:
 
 
 async def blocked(db: Connection) -> None:
-    """Wait until somebody waits for a lock."""
+    """Wait until a session waits for a lock."""
     async with asyncio.timeout(20):
         while not await db.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -249,7 +249,7 @@ async def test_more_than_ten_thousand_readings_is_413(client: httpx.AsyncClient,
 
 
 async def test_others_are_answered_while_a_large_body_is_decoded(client: httpx.AsyncClient) -> None:
-    """Ten thousand readings that are none, with many unknown fields: a second of work."""
+    """Ten thousand invalid readings with many unknown fields: a second of work."""
     element = b'{"vehicleId":"EV_1",' + b",".join(b'"%d":[]' % n for n in range(90)) + b"}"
     body = b"[" + b",".join([element] * 10_000) + b"]"
     began, longest_s = time.monotonic(), 0.0
@@ -259,7 +259,7 @@ async def test_others_are_answered_while_a_large_body_is_decoded(client: httpx.A
         assert (await client.get("/healthz")).status_code == 200
         longest_s = max(longest_s, time.monotonic() - asked)
     assert posting.result().status_code == 422
-    assert longest_s < (time.monotonic() - began) / 2, "the loop was held"
+    assert longest_s < (time.monotonic() - began) / 2, "the event loop was blocked"
 
 
 async def test_gzip_bomb_is_413(client: httpx.AsyncClient) -> None:

@@ -1,4 +1,4 @@
-"""What every route has from the layers around it, against the real process."""
+"""The behaviour that the layers give to every route, against the real process."""
 
 import asyncio
 import re
@@ -124,11 +124,11 @@ async def test_host_header_changes_no_answer(client: httpx.AsyncClient, host: st
 
 
 class SlowReader:
-    """A connection that asks for a list of `ROWS` devices as CSV and takes little of the answer."""
+    """A connection that requests a list of `ROWS` devices as CSV and reads little of the response."""
 
     def __init__(self, api: Api, token: str) -> None:
         self.socket = socket.socket()
-        # Small buffers, or the system's would take the whole answer.
+        # Small buffers, because those of the system would hold the whole response.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
         self.socket.settimeout(20)
         self.socket.connect(("127.0.0.1", api.port))
@@ -136,7 +136,7 @@ class SlowReader:
         self.socket.sendall(f"{head}Accept: text/csv\r\nConnection: close\r\n\r\n".encode())
 
     def read(self, pause_s: float) -> bytes:
-        """Everything that comes, with a pause after each 256 KiB; then the connection is closed."""
+        """The whole response, read with a pause after each 256 KiB; then the connection is closed."""
         received, since_pause = bytearray(), 0
         with self.socket:
             while chunk := self.socket.recv(65_536):

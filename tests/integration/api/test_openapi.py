@@ -1,6 +1,6 @@
-"""The OpenAPI document holds: what it allows, and much that it does not, is answered as it says, never with a 5xx.
+"""Valid and invalid requests according to the OpenAPI document get documented responses, never a 5xx.
 
-FLEET_FUZZ says how much: a tenth of it goes through here, for schemathesis takes its time to think of each request.
+The number of requests is a tenth of FLEET_FUZZ, because schemathesis needs time to generate each request.
 """
 
 import json
@@ -46,7 +46,7 @@ def test_what_is_allowed_is_answered_as_documented(api: Api, token: str) -> None
     for operation in operations:
         _declare(api, token)
         answered = _ask(operation, GenerationMode.POSITIVE, _count(operations), api.url, token)
-        assert answered & {200, 201, 204, 207}, f"{operation.label} never did what it is for: {answered}"
+        assert answered & {200, 201, 204, 207}, f"{operation.label} never succeeded: {answered}"
     assert api.process.running
 
 
@@ -83,7 +83,7 @@ def _document(api: Api) -> dict[str, Any]:
 
 
 def _declare(api: Api, token: str) -> None:
-    """Declare the devices and assign the meters that the requests name: what one operation deletes, the next finds."""
+    """Declare the devices and assign the meters of the requests, so that operations do not affect each other."""
     with httpx.Client(base_url=api.url, headers={"Authorization": f"Bearer {token}"}) as client:
         for kind in KINDS:
             assert client.post(f"/v1/devices/{kind.plural}", json=[{"id": id_} for id_ in IDS]).is_success
@@ -97,12 +97,12 @@ def _operations(document: dict[str, Any]) -> list[Any]:
 
 
 def _count(operations: list[Any]) -> int:
-    """Requests for each operation: at least ten, or one that is drawn from many may never be what it is for."""
+    """Number of requests for each operation: at least ten, so that each succeeds at least once."""
     return max(10, COUNT // 20 // len(operations))
 
 
 def _narrowed(document: dict[str, Any]) -> dict[str, Any]:
-    """With few devices and minutes, so that readings are stored, meet each other and are found again."""
+    """Use few devices and minutes, so that readings are stored, repeated and found."""
     text = json.dumps(document)
     for pattern, values in ((DEVICE_ID_PATTERN, IDS), (TIME_ZONE_PATTERN, ["UTC", "Europe/Berlin"])):
         assert f'"pattern": "{pattern}"' in text
@@ -125,7 +125,7 @@ def _narrowed(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ask(operation: Any, mode: GenerationMode, count: int, url: str, token: str) -> set[int]:
-    """Send that many requests and check each answer; the statuses seen."""
+    """Send that many requests, check each response, and return the statuses."""
     answered = set()
 
     @seed(SEED)

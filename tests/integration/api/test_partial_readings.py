@@ -1,4 +1,4 @@
-"""Questions about devices that do not report every measure."""
+"""Queries of devices that do not report every measure."""
 
 from datetime import timedelta
 

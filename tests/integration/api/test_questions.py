@@ -105,7 +105,7 @@ async def test_live_pages_hold_every_device_once_in_order(client: httpx.AsyncCli
 
 
 @pytest.mark.parametrize("cursor", ["x", "é", "W10", "WzFd", "bnVsbA", "' OR 1=1", "WyInIl0", "W" * 401])
-async def test_cursor_of_nobody_is_422(client: httpx.AsyncClient, cursor: str) -> None:
+async def test_invalid_cursor_is_422(client: httpx.AsyncClient, cursor: str) -> None:
     assert_problem(await client.get("/v1/live/vehicles", params={"cursor": cursor}), 422, "cursor")
 
 
@@ -205,7 +205,7 @@ async def test_assignment_is_created_then_replaced(client: httpx.AsyncClient, db
     replaced = await client.put(path, json={"vehicleId": None})
     assert (replaced.status_code, replaced.json()["vehicleId"]) == (200, None)
     trail = await db.fetch("SELECT actor, action, subject, detail FROM audit_log WHERE action = 'assignment.put'")
-    assert len(trail) == 2  # the repetition changed nothing
+    assert len(trail) == 2  # repeating it changed nothing
     assert trail[0]["actor"].startswith("key:")
     assert trail[1]["subject"] == "meter:M_1"
     (what,) = json.loads(trail[1]["detail"])["replaced"]
@@ -326,7 +326,7 @@ async def test_efficiency_is_null_with_the_reason(client: httpx.AsyncClient, kwh
     assert reason in found["efficiencyReason"]
 
 
-async def test_totals_are_exact_whatever_the_order(client: httpx.AsyncClient) -> None:
+async def test_totals_are_exact_in_any_order(client: httpx.AsyncClient) -> None:
     await assign(client, "M_1", at(0), "EV_1")
     values = [1000.0, 0.000000000001, -1000.0, *[0.1] * 10]
     await store(client, vehicle("EV_1", at(0)), *(meter("M_1", at(n), kwh=value) for n, value in enumerate(values)))

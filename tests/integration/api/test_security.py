@@ -1,4 +1,4 @@
-"""Attacks on the real process: they fail to get in, to take it down, and to make it talk."""
+"""Attacks on the real process: none gets access, stops the process or obtains internal details."""
 
 import asyncio
 import gzip
@@ -83,9 +83,9 @@ async def test_every_route_refuses_no_key_and_every_bad_key(api: Api, db: Connec
     }
     async with api.client() as client:
         for method, path, _ in operations():
-            nobody = await client.request(method, path)
-            assert_problem(nobody, 401, "API key is required")
-            assert nobody.headers["www-authenticate"] == "Bearer"
+            anonymous = await client.request(method, path)
+            assert_problem(anonymous, 401, "API key is required")
+            assert anonymous.headers["www-authenticate"] == "Bearer"
             assert_problem(await client.request(method, path, headers={"Authorization": f"Basic {good}"}), 401)
             for token in bad.values():
                 answer = await client.request(method, path, headers=bearer(token))
@@ -106,7 +106,7 @@ async def test_every_route_refuses_each_wrong_scope_and_takes_the_right_one(api:
 
 
 @pytest.mark.parametrize("path", ["/v1/nothing", "/v1/live/vehicles/", "//v1/ingest", "/metrics/", "/docs/../metrics"])
-async def test_paths_that_nobody_thought_of_need_a_key_too(api: Api, path: str) -> None:
+async def test_unknown_paths_need_a_key_too(api: Api, path: str) -> None:
     async with api.client() as client:
         assert_problem(await client.get(path), 401)
 
@@ -185,7 +185,7 @@ async def test_revocation_is_heard_of_sooner_than_the_key_is_forgotten(api: Api,
             assert_problem(await client.get("/v1/live/vehicles"), 401, "revoked")
 
 
-async def test_nothing_is_remembered_while_nobody_listens(
+async def test_no_key_is_cached_without_a_listening_connection(
     api: Api, token: str, db: Connection, postgres: Postgres
 ) -> None:
     async with api.client(token) as client:
@@ -234,7 +234,7 @@ async def test_device_key_may_report_its_device_only(api: Api, db: Connection) -
 async def test_reject_of_another_kind_is_forbidden_too(
     api: Api, db: Connection, make_reading: Callable[..., Reading], spoiled: bytes
 ) -> None:
-    """It is a reading as soon as a limit is wider, and a replay asks for no key."""
+    """It becomes a valid reading when a limit is raised, and a replay needs no key."""
     token = await make(db, "ingest", devices=("vehicle:EV_1",))
     late = encode(make_reading("EV_1", now_minute() - timedelta(days=200)))
     async with api.client(token) as client:
@@ -296,7 +296,7 @@ async def test_too_many_requests_with_one_key_is_429(start_api: Callable[..., Ap
 
 
 def exchange(api: Api, sent: bytes) -> bytes:
-    """What the server says until it closes the connection."""
+    """The bytes that the server sends until it closes the connection."""
     with api.socket() as connection:
         connection.sendall(sent)
         return read_all(connection)
@@ -405,7 +405,7 @@ async def test_sql_in_ids_and_values_is_only_text(client: httpx.AsyncClient, db:
     assert await db.fetchval("SELECT count(*) FROM api_key") == 1
 
 
-async def test_bug_tells_a_stranger_nothing(client: httpx.AsyncClient, db: Connection, api: Api) -> None:
+async def test_internal_error_reveals_no_details(client: httpx.AsyncClient, db: Connection, api: Api) -> None:
     await db.execute("ALTER TABLE vehicle_live_status RENAME COLUMN soc TO charge")
     try:
         answer = await client.get("/v1/live/vehicles")
@@ -479,7 +479,7 @@ async def test_tls_from_certificate_and_key(start_api: Callable[..., Api], token
 
 
 def _certificate(directory: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that signs itself."""
+    """A self-signed certificate for 127.0.0.1."""
     private_key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
