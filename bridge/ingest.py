@@ -6,12 +6,12 @@ growing pauses; what has been offered meanwhile waits, up to `capacity`, and `fu
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import Callable, Sequence
 
 import structlog
 
+from bridge.backoff import Backoff
 from bridge.batch import Batch
 from bridge.delivery import Delivery, Item, Settlement, Store
 from bridge.errors import LeadershipLost, StoreUnavailable
@@ -144,7 +144,7 @@ class Ingest:
 
     async def _write(self, items: Sequence[Item]) -> Settlement:
         started = time.monotonic()
-        pause_s = _FIRST_PAUSE_S
+        backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         while True:
             try:
                 outcomes = await self._store.write(items)
@@ -158,8 +158,7 @@ class Ingest:
                     log.warning("batch given up", readings=len(items), error=str(error))
                     return error
                 log.warning("store unavailable", readings=len(items), waited_s=round(waited_s, 1), error=str(error))
-                await self._pause(pause_s)
-                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+                await self._pause(backoff.next())
             else:
                 self.retrying = False
                 rejected = self._metrics.written(outcomes, time.monotonic() - started)
@@ -172,9 +171,9 @@ class Ingest:
             log.error("many items are rejected", **self._reject_rate.figures)
 
     async def _pause(self, pause_s: float) -> None:
-        """A pause with jitter, so that many writers do not come back at the same moment; `stop` ends it."""
+        """Pause; `stop` ends it."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(pause_s * random.uniform(0.5, 1.0)):
+            async with asyncio.timeout(pause_s):
                 await self._stopping.wait()
 
     def _settle(self, deliveries: Sequence[Delivery], settlement: Settlement) -> None:

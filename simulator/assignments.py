@@ -1,12 +1,12 @@
 """Registers with the API which vehicle each meter feeds, and since when."""
 
 import asyncio
-import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import httpx
 
+from bridge.backoff import Backoff
 from bridge.reading import format_timestamp
 from simulator.endpoints import Api
 from simulator.fleet import Assignment, Device
@@ -15,6 +15,7 @@ from simulator.ledger import LedgerWriter
 from simulator.tally import Tally
 
 WORKERS = 32
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 2.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -45,9 +46,9 @@ class Registrar:
 
     async def _work(self) -> None:
         while True:
-            assignment = await self._queue.get()
+            assignment, backoff = await self._queue.get(), Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
             while not await self._put(assignment):  # noqa: ASYNC110 - the other side is a server, not a task
-                await asyncio.sleep(random.uniform(0.2, 1.0))
+                await asyncio.sleep(backoff.next())
             microseconds = (assignment.valid_from - _EPOCH) // timedelta(microseconds=1)
             self._ledger.assigned(assignment.meter, microseconds, assignment.vehicle)
             self._tally.assignments += 1

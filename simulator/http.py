@@ -1,12 +1,12 @@
 """An HTTP lane: sequential POSTs of NDJSON to /v1/ingest; the same body is repeated until it is answered."""
 
 import asyncio
-import random
 import time
 from collections.abc import Sequence
 
 import httpx
 
+from bridge.backoff import Backoff
 from simulator.endpoints import Api
 from simulator.lane import Waiting
 from simulator.ledger import ANSWERED, VIA_HTTP, LedgerWriter
@@ -76,10 +76,9 @@ class HttpLane:
 
     async def _post(self, first: int, items: Sequence[Item]) -> None:
         body = b"\n".join(item.payload for item in items)
-        started, pause_s = time.monotonic(), _FIRST_PAUSE_S
-        while not await self._answered(body, first, len(items), started):
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
-            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+        started, backoff = time.monotonic(), Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+        while not await self._answered(body, first, len(items), started):  # noqa: ASYNC110 - the other side is a server, not a task
+            await asyncio.sleep(backoff.next())
 
     async def _answered(self, body: bytes, first: int, count: int, started: float) -> bool:
         """Post once. False when the result is unknown and the same body must be sent again."""

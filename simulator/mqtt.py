@@ -6,12 +6,12 @@ before new ones (MQTT-4.4.0-1), so the broker receives each device's messages in
 
 import asyncio
 import json
-import random
 import struct
 import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from bridge.backoff import Backoff
 from bridge.contract import KIND_OF
 from bridge.mqtt.codec import (
     ConnAckReasonCode,
@@ -113,19 +113,19 @@ class MqttLane:
 
     async def run(self) -> None:
         """Connect, and reconnect with increasing, randomized pauses, until cancelled. Raises `Refused`."""
-        pause_s = _FIRST_PAUSE_S
+        backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         try:
             while True:
                 try:
                     transport = await self._connect()
-                    pause_s, self._tally.trouble = _FIRST_PAUSE_S, ""
+                    self._tally.trouble = ""
+                    backoff.reset()
                     await transport.closed
                 except (OSError, TimeoutError, ConnectionLost) as error:
                     self._tally.trouble = f"broker: {str(error) or type(error).__name__}"
-                    pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
                 self._ready = False
                 self._tally.reconnects += 1
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+                await asyncio.sleep(backoff.next())
         finally:
             if self._transport is not None:  # nothing is outstanding, so the session can end
                 self._session.disconnect(session_expiry_s=0)

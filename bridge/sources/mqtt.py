@@ -6,7 +6,6 @@ message is acknowledged only when it has been committed.
 
 import asyncio
 import contextlib
-import random
 import ssl
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import mqtt5
 import structlog
 from prometheus_client import CollectorRegistry
 
+from bridge.backoff import Backoff
 from bridge.connect_rate import ConnectRate
 from bridge.contract import KINDS
 from bridge.delivery import Settlement, delivery
@@ -91,20 +91,20 @@ class MqttSource:
 
     async def run(self) -> None:
         """Connect, and connect again with growing, jittered pauses, until cancelled."""
-        pause_s = _FIRST_PAUSE_S
+        backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         while not self._stopping:
             try:
                 transport = await self._connect()
-                pause_s = _FIRST_PAUSE_S
+                backoff.reset()
                 reason = await self._until_closed(transport)
             except (ConnectionLost, OSError, TimeoutError) as error:
                 reason = str(error) or type(error).__name__
             self._subscribed = False
             self._metrics.connected.set(0)
             if not self._stopping:
+                pause_s = backoff.next()
                 log.warning("broker connection lost", reason=reason, again_in_s=round(pause_s, 1))
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
-                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+                await asyncio.sleep(pause_s)
 
     async def _connect(self) -> Transport:
         # Each connection reads a little before it notices that there is no room: while the store is away, a link

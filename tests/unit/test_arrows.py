@@ -16,6 +16,7 @@ BRIDGE = {
     "version": "",
     "extras": "",
     "command_line": "version",
+    "backoff": "",
     "batch": "",
     "audit": "",
     "reject_rate": "",
@@ -51,7 +52,7 @@ BRIDGE = {
     "settings.local settings.mqtt settings.provisioning settings.simulator",
     "settings.names": "settings.programs",
     "metrics": "delivery errors reading version",
-    "ingest": "batch delivery errors metrics reject_rate",
+    "ingest": "backoff batch delivery errors metrics reject_rate",
     "store": "",
     "store.copy_format": "contract reading",
     "store.ratings": "contract reading",
@@ -73,7 +74,7 @@ BRIDGE = {
     "sources.port": "delivery settings.group",
     "sources.mqtt_arrival": "delivery",
     "sources.mqtt_metrics": "",
-    "sources.mqtt": "connect_rate contract delivery errors formats formats.port mqtt.codec mqtt.session "
+    "sources.mqtt": "backoff connect_rate contract delivery errors formats formats.port mqtt.codec mqtt.session "
     "mqtt.transport mqtt.url settings.mqtt sources.mqtt_arrival sources.mqtt_metrics sources.port",
     "sources": "errors sources.mqtt sources.port",
     "service": "errors health ingest metrics settings.bridge settings.group sources sources.port store.postgres",
@@ -92,7 +93,7 @@ OUTSIDE = {
     "local": {"bridge", "api", "simulator", "mosquitto"},
 }
 SIMULATOR_KNOWS = {
-    *(f"bridge.{name}" for name in ("command_line", "contract", "reading", "errors", "extras", "memory")),
+    *(f"bridge.{name}" for name in ("backoff", "command_line", "contract", "reading", "errors", "extras", "memory")),
     "bridge.startup",
     *(f"bridge.settings.{name}" for name in ("groups", "options", "simulator")),
     *(f"bridge.formats.{name}" for name in ("contract_json", "payload", "port")),
