@@ -7,9 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from bridge.errors import Misconfigured
+from bridge.private_file import write_private
 from bridge.settings.development import SuiteSettings
 from local.ports import free_port, is_open
-from local.private import write_private
 from local.process import Process, give_to_service
 from mosquitto import provisioning
 from mosquitto.directory import Directory, accounts

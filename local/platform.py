@@ -8,10 +8,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from bridge.private_file import write_private
 from local.mosquitto import Mosquitto
 from local.ports import Ports, free_ports
 from local.postgres import LOGINS, Postgres
-from local.private import write_private
 from local.process import Process
 from local.service import Service, program, run_once
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bridge.errors import Misconfigured
+from bridge.private_file import write_private
 from bridge.settings.development import SuiteSettings
 from local.ports import free_port
-from local.private import write_private
 from local.process import Process, confine, give_to_service
 
 _CHECKPOINT_TIMEOUT_S = 120.0

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+from bridge.private_file import write_private
 from local.postgres import LOGINS
 from mosquitto import provisioning
 from mosquitto.directory import Directory, accounts
@@ -44,8 +45,5 @@ def _database_url(directory: Path, login: str, password_file: str) -> str:
 def _made_once(path: Path, text: str) -> str:
     """The content of the file, which is created with `text` if missing, atomically."""
     if not path.exists():
-        new = path.with_name(f".{path.name}.new")
-        new.write_text(text)
-        new.chmod(0o644)
-        new.replace(path)
+        write_private(path, text, mode=0o644)
     return path.read_text()

@@ -15,12 +15,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bridge.errors import Misconfigured
+from bridge.private_file import write_private
 from bridge.settings.group import variable
 from bridge.settings.local import LocalSettings
 from local.live import LiveLine
 from local.platform import Platform
 from local.ports import Ports, pick
-from local.private import write_private
 from local.process import wait_for_orphans
 
 _READING = (

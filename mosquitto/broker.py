@@ -21,10 +21,11 @@ from bridge.formats import FORMATS
 from bridge.mqtt.codec import ConnAckReasonCode, ConnectPacket
 from bridge.mqtt.session import Ended, Session
 from bridge.mqtt.url import broker_of
+from bridge.private_file import write_private
 from mosquitto import password_line
 from mosquitto.authority import Authority, revocation_list
 from mosquitto.device import Device
-from mosquitto.directory import ACCOUNTS, Directory, accounts, replace
+from mosquitto.directory import ACCOUNTS, Directory, accounts
 from mosquitto.registry import passwords, revoked_certificates, revoked_since
 
 _DENIED_FOR = timedelta(days=1)
@@ -40,9 +41,9 @@ def write_files(directory: Directory, authority: Authority, db: sqlite3.Connecti
     internal = accounts(directory)
     lines = [password_line(name, internal[name]) for name in ACCOUNTS]
     lines += [f"{device}:{hash_}\n" for device, hash_ in passwords(db)]
-    replace(directory.broker / "passwords", "".join(lines).encode())
-    replace(directory.broker / "acl", _acl(revoked_since(db, datetime.now(UTC) - _DENIED_FOR)).encode())
-    replace(directory.broker / "crl.pem", revocation_list(authority, revoked_certificates(db)))
+    write_private(directory.broker / "passwords", "".join(lines))
+    write_private(directory.broker / "acl", _acl(revoked_since(db, datetime.now(UTC) - _DENIED_FOR)))
+    write_private(directory.broker / "crl.pem", revocation_list(authority, revoked_certificates(db)))
 
 
 def _acl(revoked: Iterable[Device]) -> str:

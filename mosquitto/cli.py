@@ -15,6 +15,7 @@ import typer
 
 from bridge.command_line import VersionOption
 from bridge.contract import KIND_OF
+from bridge.private_file import write_private
 from bridge.settings.groups import LogSettings
 from bridge.settings.options import option
 from bridge.settings.provisioning import ProvisioningSettings
@@ -22,7 +23,7 @@ from bridge.startup import configured
 from mosquitto import broker, provisioning, registry
 from mosquitto.broker import BrokerUnreachable
 from mosquitto.device import BadDevice, Device, device, read_csv
-from mosquitto.directory import Directory, replace
+from mosquitto.directory import Directory
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -83,7 +84,7 @@ def init(
     place = Directory(directory)
     made = provisioning.initialise(place, host or _HOSTS)
     if control:
-        replace(place.control_url, control.encode())
+        write_private(place.control_url, control)
     print(f"the CA {'was created' if made else 'exists already'}; the broker reads {place.broker}")
 
 

@@ -3,12 +3,12 @@
 The key of the CA and the devices' credentials are outside `broker/`.
 """
 
-import contextlib
 import json
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+
+from bridge.private_file import write_private
 
 ACCOUNTS = ("bridge", "gateway", "provisioner")
 """The accounts other than devices: the bridge, a gateway that publishes for many devices, and the provisioner."""
@@ -66,23 +66,5 @@ def accounts(directory: Directory) -> dict[str, str]:
     made = {name: kept.get(name) or secrets.token_urlsafe(18) for name in ACCOUNTS}
     made["bridge_client_id"] = kept.get("bridge_client_id") or f"fleet-bridge-{secrets.token_urlsafe(18)}"
     if made != kept:
-        replace(path, json.dumps(made).encode())
+        write_private(path, json.dumps(made))
     return made
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Write a file atomically. It keeps its owner and mode; a new one is private to its directory's owner."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    model = path if path.exists() else path.parent
-    mode = model.stat().st_mode & (0o777 if model is path else 0o600)
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    new.chmod(mode)
-    if os.geteuid() == 0:
-        with contextlib.suppress(PermissionError):
-            os.chown(new, model.stat().st_uid, model.stat().st_gid)
-    new.replace(path)

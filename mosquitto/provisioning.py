@@ -9,10 +9,11 @@ import secrets
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
+from bridge.private_file import write_private
 from mosquitto import authority, broker, password_hash, registry
 from mosquitto.authority import Authority, Issued
 from mosquitto.device import BadDevice, Device
-from mosquitto.directory import Directory, accounts, replace
+from mosquitto.directory import Directory, accounts
 from mosquitto.registry import Credential
 
 _SERVER_LIFE = timedelta(days=5 * 365)
@@ -28,12 +29,12 @@ def initialise(directory: Directory, hosts: Sequence[str]) -> bool:
     made = not (directory.ca_key.exists() and directory.ca_certificate.exists())
     if made:
         key, certificate = authority.create()
-        replace(directory.ca_certificate, certificate)
-        replace(directory.ca_key, key)
+        write_private(directory.ca_certificate, certificate)
+        write_private(directory.ca_key, key)
     if not (directory.broker / "server.crt").exists():
         renew_server(directory, hosts)
     if not directory.control_url.exists():
-        replace(directory.control_url, b"mqtt://127.0.0.1:1884")
+        write_private(directory.control_url, "mqtt://127.0.0.1:1884")
     accounts(directory)
     refresh(directory)
     return made
@@ -42,8 +43,8 @@ def initialise(directory: Directory, hosts: Sequence[str]) -> bool:
 def renew_server(directory: Directory, hosts: Sequence[str]) -> None:
     """Create a new key and certificate for the broker; after a reload it uses them for new connections."""
     issued = authority.issue_server(_authority(directory), hosts, _SERVER_LIFE)
-    replace(directory.broker / "server.key", issued.key)
-    replace(directory.broker / "server.crt", issued.certificate)
+    write_private(directory.broker / "server.key", issued.key)
+    write_private(directory.broker / "server.crt", issued.certificate)
 
 
 def refresh(directory: Directory) -> None:

@@ -19,6 +19,7 @@ BRIDGE = {
     "backoff": "",
     "batch": "",
     "audit": "",
+    "private_file": "",
     "reject_rate": "",
     "connect_rate": "",
     "schema": "",
