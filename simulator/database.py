@@ -57,6 +57,36 @@ async def stale_live(connection: Connection, kind: Kind, devices: Sequence[str])
     return [row["id"] for row in await connection.fetch(sql, devices)]
 
 
+async def impossible_live(connection: Connection, kind: Kind, devices: Sequence[str]) -> list[str]:
+    """Devices whose live row is not what their history makes of it in any order of storing.
+
+    Time and unknown fields are those of the newest row, and so is each measure that it has. A measure that it lacks
+    is that of any row, or none: with several writers nobody can say which of them was first.
+    """
+    device, history, live = kind.id_column, kind.history_table, kind.live_table
+    wrong = ["(newest.ts, newest.extra) IS DISTINCT FROM (live.ts, live.extra)"]
+    for column in (measure.column for measure in kind.measures):
+        wrong.append(f"live.{column} <> newest.{column} OR (live.{column} IS NULL AND newest.{column} IS NOT NULL)")
+        known = f"SELECT FROM {history} h WHERE h.{device} = sent.id AND h.{column} = live.{column}"
+        wrong.append(f"(live.{column} IS NOT NULL AND NOT EXISTS ({known}))")
+    sql = (
+        f"SELECT sent.id FROM unnest($1::text[]) sent(id) LEFT JOIN {live} live ON live.{device} = sent.id "  # noqa: S608
+        f"LEFT JOIN LATERAL (SELECT * FROM {history} h WHERE h.{device} = sent.id ORDER BY h.ts DESC LIMIT 1) newest "
+        f"ON true WHERE {' OR '.join(wrong)}"
+    )
+    return [row["id"] for row in await connection.fetch(sql, devices)]
+
+
+async def others(connection: Connection, kind: Kind, devices: Sequence[str], prefix: str) -> list[str]:
+    """Devices other than these whose ids begin with `prefix` and which have readings or a live row."""
+    tables = (
+        f"SELECT {kind.id_column} AS id FROM {table} "  # noqa: S608
+        for table in (kind.history_table, kind.live_table)
+    )
+    sql = f"SELECT id FROM ({' UNION '.join(tables)}) t WHERE starts_with(id, $2) AND id <> ALL($1)"  # noqa: S608
+    return [row["id"] for row in await connection.fetch(sql, devices, prefix)]
+
+
 async def consumed(connection: Connection, meters: Sequence[str], period: Period) -> dict[str, Decimal]:
     """Interval energy by vehicle in kWh, of these meters' readings while each was assigned to the vehicle."""
     assert METER.interval is not None
@@ -73,13 +103,24 @@ async def consumed(connection: Connection, meters: Sequence[str], period: Period
 
 
 _REJECTS = """
-SELECT source, topic, device, reason, payload, received_at FROM rejected_message WHERE device = ANY($1)
+SELECT device, received_at, source, reason, payload FROM rejected_message WHERE device = ANY($1)
 """
 
 
 async def rejects(connection: Connection, devices: Sequence[str]) -> list[Any]:
     """Rejected messages of these devices."""
     return await connection.fetch(_REJECTS, devices)
+
+
+_OTHER_REJECTS = """
+SELECT reason, payload FROM rejected_message WHERE (device IS NULL OR device <> ALL($1))
+AND (starts_with(device, $2) OR position(convert_to($2, 'UTF8') in payload) > 0)
+"""
+
+
+async def other_rejects(connection: Connection, devices: Sequence[str], prefix: str) -> list[Any]:
+    """Rejected messages of no device or of others than these, in whose device or payload `prefix` is."""
+    return await connection.fetch(_OTHER_REJECTS, devices, prefix)
 
 
 async def present(connection: Connection, kind: Kind, identities: Sequence[tuple[str, datetime]]) -> int:

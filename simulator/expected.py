@@ -1,19 +1,38 @@
 """Derives from a device's ledger entries what history and rejects must, may and must not contain."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from bridge.contract import KIND_OF, Kind
 from bridge.reading import DeviceId
 from simulator.database import Period
-from simulator.ledger import IN_ARRAY
-from simulator.ledger_reader import TOLD, Ledger
+from simulator.ledger import IN_ARRAY, VIA_HTTP
+from simulator.ledger_reader import CALLED_NEW, TOLD, Ledger, SentItem
+from simulator.message import READINGS
 from simulator.reject import kept_payload
 from simulator.stored import Values, stored, time_of
 
-Reject = tuple[str, bytes]
-"""Reason, and the payload as it is stored."""
+
+class Reject(NamedTuple):
+    """How a rejected item lies in the database."""
+
+    source: str
+    reason: str
+    payload: bytes
+
+
+class _Contender(NamedTuple):
+    """A contested item: what it is if it is stored, and the conflict that it is otherwise."""
+
+    at: datetime
+    values: Values
+    warnings: frozenset[str]
+    conflict: Reject
+    acks: int
+    told: frozenset[str]
 
 
 @dataclass
@@ -25,22 +44,53 @@ class Expected:
     values: dict[datetime, Values] = field(default_factory=dict)
     acks: dict[datetime, int] = field(default_factory=dict)
     rejects: dict[Reject, int] = field(default_factory=dict)
+    contenders: list[_Contender] = field(default_factory=list)
+    sources: set[str] = field(default_factory=set)
+    called_new: Counter[datetime] = field(default_factory=Counter)
+    """How many items of a device time a receipt or an answer called newly stored."""
     warnings: int = 0
     """Number of expected warnings in receipts and HTTP responses."""
     told_wrongly: list[str] = field(default_factory=list)
     """Readings whose receipt or HTTP response has unexpected or missing warnings."""
 
-    def add(self, payload: bytes, acks: int, told: frozenset[str]) -> None:
-        """Add a reading that should be stored. The first values that were sent for a device time stay."""
-        at, values, warnings = stored(self.kind, payload)
+    def add(self, item: SentItem, told: frozenset[str]) -> None:
+        """Take an item. The first values that were sent for a device time stay, unless they are contested."""
+        source = "http" if item.flags & VIA_HTTP else "mqtt"
+        self.sources.add(source)
+        if item.expect not in READINGS:
+            self._reject(_kept(item, source, item.expect), item.acks)
+            return
+        at, values, warnings = stored(self.kind, item.payload)
         self.values.setdefault(at, values)
-        self.acks[at] = self.acks.get(at, 0) | acks
+        self.acks[at] = self.acks.get(at, 0) | item.acks
+        if item.acks & CALLED_NEW:
+            self.called_new[at] += 1
+        if item.expect == "contested":
+            conflict = _kept(item, source, "conflict")
+            self.contenders.append(_Contender(at, values, warnings, conflict, item.acks, told))
+        else:
+            self._told(at, item.acks, told, warnings)
+
+    def decide(self, history: Mapping[datetime, Values]) -> None:
+        """Expect of contested values those that the history has, and the others as conflicts with them."""
+        for at, values, warnings, conflict, acks, told in self.contenders:
+            is_conflict = history.get(at, values) != values
+            self._told(at, acks, told, frozenset() if is_conflict else warnings)
+            if is_conflict:
+                self._reject(conflict, acks)
+            elif at in history:
+                self.values[at] = values
+
+    def _reject(self, reject: Reject, acks: int) -> None:
+        self.rejects[reject] = self.rejects.get(reject, 0) | acks
+
+    def _told(self, at: datetime, acks: int, told: frozenset[str], due: frozenset[str]) -> None:
         if not acks & TOLD:
             return
-        if told == warnings:
-            self.warnings += len(warnings)
+        if told == due:
+            self.warnings += len(due)
         else:
-            self.told_wrongly.append(f"{self.device} {at.isoformat()}: {sorted(told)}, expected {sorted(warnings)}")
+            self.told_wrongly.append(f"{self.device} {at.isoformat()}: {sorted(told)}, expected {sorted(due)}")
 
 
 def expected_of(ledger: Ledger, device: int, numbers: Iterable[int]) -> Expected:
@@ -48,22 +98,21 @@ def expected_of(ledger: Ledger, device: int, numbers: Iterable[int]) -> Expected
     kind, name = ledger.devices[device]
     expected = Expected(KIND_OF[kind], name)
     for number in numbers:
-        payload, expect, flags, acks = ledger.item(number)
-        if expect == "stored":
-            expected.add(payload, acks, frozenset(ledger.warnings.get(number, ())))
-        else:
-            reject = expect, kept_payload(payload, expect, in_array=bool(flags & IN_ARRAY))
-            expected.rejects[reject] = expected.rejects.get(reject, 0) | acks
+        expected.add(ledger.item(number), frozenset(ledger.warnings.get(number, ())))
     return expected
 
 
-def period_of(ledger: Ledger) -> Period | None:
+def _kept(item: SentItem, source: str, reason: str) -> Reject:
+    return Reject(source, reason, kept_payload(item.payload, reason, in_array=bool(item.flags & IN_ARRAY)))
+
+
+def period_of(ledger: Ledger, devices: Iterable[int]) -> Period | None:
     """From the first to the last device time that should be stored; None when there is none."""
     first = last = None
-    for device in range(len(ledger.devices)):
+    for device in devices:
         for number in ledger.numbers_of(device):
             item = ledger.item(number)
-            if item.expect == "stored":
+            if item.expect in READINGS:
                 at = time_of(item.payload)
                 first = at if first is None or at < first else first
                 last = at if last is None or at > last else last

@@ -94,11 +94,10 @@ class HttpLane:
             return False
         if response.status_code not in _COMMITTED:
             raise UnexpectedAnswer(f"{response.status_code} {response.text[:500]}")
-        self._ledger.acknowledged(ANSWERED, first, count)
-        self._tally.answered += count
         receipt = response.json()
+        self._tally.answered += count
         self._tally.rejected += len(receipt["rejected"])
-        self._tally.warnings += self._ledger.warned(first, receipt.get("warnings", ()))
+        self._tally.warnings += self._ledger.told(ANSWERED, first, count, receipt)
         self._ledger.flush()
         self._tally.answer_latency.add(time.monotonic() - started, count)
         return True

@@ -9,7 +9,9 @@ Records, little-endian, by their first byte:
     H length json                                  what made this ledger; the names of the expectations
     D kind length id                               a device; numbered from 0 in order of appearance
     S device expectation flags length payload      an item, before it is sent; numbered from 0
+    M seconds                                      the monotonic time of what follows, where the writer records it
     P|R|C|X first count                            items acknowledged: by PUBACK, receipt, HTTP answer; X: refused
+    N first count                                  items that a receipt or answer called newly stored
     W item length text                             what a receipt or answer warned of in an item, as `field: code`
     A meter valid_from_us vehicle                  an assignment that the API has taken (vehicle 2^32-1: nobody)
     T device micro_kwh consumed_micro_kwh          simulated truth at the end, of each device: interval energies
@@ -31,6 +33,7 @@ from simulator.message import EXPECTATIONS, Item
 MAGIC = b"fleet-ledger 1\n"
 BLOCK = struct.Struct("<II")
 SENT = struct.Struct("<cIBBI")
+MARK = struct.Struct("<cd")
 ACK = struct.Struct("<cII")
 DEVICE = struct.Struct("<cBB")
 ASSIGNED = struct.Struct("<cIqI")
@@ -41,7 +44,7 @@ HEADER = struct.Struct("<cI")
 NOBODY = 2**32 - 1
 
 VIA_HTTP, IN_ARRAY, RECEIPT_ASKED = 1, 2, 4
-PUBACK, RECEIPT, ANSWERED, REFUSED = b"P", b"R", b"C", b"X"
+PUBACK, RECEIPT, ANSWERED, REFUSED, NEW = b"P", b"R", b"C", b"X", b"N"
 KIND_NAMES = [kind.name for kind in KINDS]
 """A device's kind is an index into them."""
 
@@ -72,12 +75,20 @@ class LedgerWriter:
         self.items += len(items)
         return first
 
+    def mark(self, monotonic_s: float) -> None:
+        """Record the time of what is recorded next, for a reader that excuses what came before some moment."""
+        self._parts.append(MARK.pack(b"M", monotonic_s))
+
     def acknowledged(self, how: bytes, first: int, count: int) -> None:
         """Record how `count` items from `first` on were acknowledged."""
         self._parts.append(ACK.pack(how, first, count))
 
-    def warned(self, first: int, warnings: Sequence[Mapping[str, Any]]) -> int:
-        """Record the `warnings` of a receipt or answer; `first` is the item at its index 0. Returns how many."""
+    def told(self, how: bytes, first: int, count: int, receipt: Mapping[str, Any]) -> int:
+        """Record a receipt, or an answer like it, about `count` items from `first` on. Returns how many warnings."""
+        self.acknowledged(how, first, count)
+        if receipt["stored"] == count:
+            self.acknowledged(NEW, first, count)
+        warnings: Sequence[Mapping[str, Any]] = receipt.get("warnings", ())
         for warning in warnings:
             text = f"{warning['field']}: {warning['reason'].partition(':')[0]}".encode()[:255]
             self._parts += (WARNED.pack(b"W", first + warning["index"], len(text)), text)

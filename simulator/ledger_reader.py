@@ -7,16 +7,22 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bridge.reading import DeviceId, device_id
 from simulator import ledger as form
 
-ACK_BITS = {form.PUBACK: 1, form.RECEIPT: 2, form.ANSWERED: 4, form.REFUSED: 8}
+ACK_BITS = {form.PUBACK: 1, form.RECEIPT: 2, form.ANSWERED: 4, form.REFUSED: 8, form.NEW: 16}
 ACKNOWLEDGED = 1 | 2 | 4
 TOLD = 2 | 4
 """A receipt or an answer said what became of the item."""
+CALLED_NEW = 16
+FORGOTTEN = 32
+"""Acknowledged by a broker that was made to forget it: no promise."""
+_LATE_WORD_S = 0.3
+"""A PUBACK may reach its recorder so much later than the moment until which PUBACKs are no promise."""
 
 
 class DamagedLedger(Exception):
@@ -47,12 +53,17 @@ class Ledger:
     warnings: dict[int, set[str]] = field(default_factory=dict)
     """What receipts and answers warned of, as `field: code`, by item."""
     acks: bytearray = field(default_factory=bytearray)
+    forgotten_until: float = -inf
+    """PUBACKs before this monotonic time are no promise."""
     complete: bool = False
     torn_bytes: int = 0
     _offsets: "array[int]" = field(default_factory=lambda: array("Q"))
     _device_of: "array[int]" = field(default_factory=lambda: array("I"))
     _by_device: "array[int]" = field(default_factory=lambda: array("I"))
     _starts: list[int] = field(default_factory=list)
+    _now: float = inf
+    _sent_since: int | None = None
+    """The first item that was sent after `forgotten_until`."""
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -60,6 +71,17 @@ class Ledger:
     def numbers_of(self, device: int) -> Sequence[int]:
         """The numbers of this device's items, in the order in which they were sent."""
         return self._by_device[self._starts[device] : self._starts[device + 1]]
+
+    def devices_of(self, prefix: str) -> list[int]:
+        """The numbers of the devices whose ids begin so."""
+        return [number for number, (_, name) in enumerate(self.devices) if name.startswith(prefix)]
+
+    def forget(self, devices: Sequence[int]) -> None:
+        """Take the PUBACKs of these devices for no promise."""
+        for device in devices:
+            for number in self.numbers_of(device):
+                if self.acks[number] & ACK_BITS[form.PUBACK]:
+                    self.acks[number] ^= ACK_BITS[form.PUBACK] | FORGOTTEN
 
     def item(self, number: int) -> SentItem:
         """The item of this number."""
@@ -81,13 +103,16 @@ class Ledger:
             free[device] += 1
 
 
-def read_ledger(path: Path) -> Ledger:
-    """Read a ledger, also one whose writer was killed. Raises `DamagedLedger`."""
+def read_ledger(path: Path, forgotten_until: float = -inf) -> Ledger:
+    """Read a ledger, also one whose writer was killed. Raises `DamagedLedger`.
+
+    PUBACKs before the monotonic time `forgotten_until` are no promise: the broker that gave them was made to forget.
+    """
     with path.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
     if content[: len(form.MAGIC)] != form.MAGIC:
         raise DamagedLedger(f"{path} is no ledger of this version")
-    ledger = Ledger(content)
+    ledger = Ledger(content, forgotten_until=forgotten_until)
     offset = len(form.MAGIC)
     while (end := _block_end(content, offset)) is not None:
         _read_records(ledger, offset + form.BLOCK.size, end)
@@ -116,7 +141,7 @@ def _block_end(content: "mmap.mmap | bytes", offset: int) -> int | None:
 
 
 def _read_records(ledger: Ledger, offset: int, end: int) -> None:
-    content = ledger.file
+    content, forgets = ledger.file, ledger.forgotten_until > -inf
     while offset < end:
         kind = content[offset : offset + 1]
         if kind == b"S":
@@ -128,11 +153,19 @@ def _read_records(ledger: Ledger, offset: int, end: int) -> None:
         elif kind in ACK_BITS:
             _, first, count = form.ACK.unpack_from(content, offset)
             bit = ACK_BITS[kind]
+            if forgets and kind == form.PUBACK and _is_forgotten(ledger, first):
+                bit = FORGOTTEN
             for number in range(first, first + count):
                 ledger.acks[number] |= bit
             offset += form.ACK.size
         else:
             offset = _read_rare(ledger, kind, offset)
+
+
+def _is_forgotten(ledger: Ledger, number: int) -> bool:
+    """Whether a PUBACK that comes now, for this item, is no promise."""
+    was_sent_before = ledger._sent_since is None or number < ledger._sent_since
+    return was_sent_before and ledger._now <= ledger.forgotten_until + _LATE_WORD_S
 
 
 def _read_rare(ledger: Ledger, kind: bytes, offset: int) -> int:
@@ -148,6 +181,11 @@ def _read_rare(ledger: Ledger, kind: bytes, offset: int) -> int:
         warning, end = _text(ledger, offset + form.WARNED.size, length)
         ledger.warnings.setdefault(number, set()).add(warning)
         return end
+    if kind == b"M":
+        _, ledger._now = form.MARK.unpack_from(content, offset)
+        if ledger._sent_since is None and ledger._now > ledger.forgotten_until:
+            ledger._sent_since = len(ledger)
+        return offset + form.MARK.size
     if kind == b"H":
         _, length = form.HEADER.unpack_from(content, offset)
         text, end = _text(ledger, offset + form.HEADER.size, length)

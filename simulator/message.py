@@ -5,9 +5,15 @@ from typing import NamedTuple, get_args
 
 from bridge.errors import Reason
 
-EXPECTATIONS: tuple[str, ...] = ("stored", *get_args(Reason))
-"""The expected result of an item: `stored` in the history, or rejected with this reason."""
-STORED = 0
+EXPECTATIONS: tuple[str, ...] = ("stored", *get_args(Reason), "contested")
+"""The expected result of an item: `stored` in the history, or rejected with this reason.
+
+Of `contested` readings of the same device and time, one set of values is stored, whichever arrives first; the others
+are rejected as conflicts with it.
+"""
+READINGS = frozenset({"stored", "contested"})
+"""The expected results of valid readings."""
+STORED, CONTESTED = 0, len(EXPECTATIONS) - 1
 
 
 def expectation(reason: Reason) -> int:

@@ -228,11 +228,10 @@ class MqttLane:
         run_id, first, count = CORRELATION.unpack(packet.correlation_data)
         if run_id != self._run_id:
             return
-        self._ledger.acknowledged(RECEIPT, first, count)
-        self._tally.receipts += count
         receipt = json.loads(packet.payload)
+        self._tally.receipts += count
         self._tally.rejected += len(receipt["rejected"])
-        self._tally.warnings += self._ledger.warned(first, receipt.get("warnings", ()))
+        self._tally.warnings += self._ledger.told(RECEIPT, first, count, receipt)
         if (asked_at := self._awaited.pop(first, None)) is not None:
             self._tally.receipt_latency.add(now - asked_at, count)
 

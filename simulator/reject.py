@@ -2,10 +2,12 @@
 
 import json
 
+_AS_SENT = ("conflict", "unstorable", "not_json")
+
 
 def kept_payload(payload: bytes, expect: str, in_array: bool) -> bytes:
-    """A separate message and a line of a body are stored unchanged; an element of an array is encoded again.
+    """A separate message, a line of a body and what is not JSON are stored unchanged; an element is encoded again.
 
-    A conflict is a valid reading, stored in the contract's format, which is the format that the simulator sends.
+    A reading that could not be stored is kept in the contract's format, so it must have been sent in that format.
     """
-    return json.dumps(json.loads(payload)).encode() if in_array and expect != "conflict" else payload
+    return json.dumps(json.loads(payload)).encode() if in_array and expect not in _AS_SENT else payload

@@ -1,8 +1,9 @@
 """Compares a ledger with the database, a few devices at a time, so that memory does not grow with the ledger.
 
 What was acknowledged must be there exactly once with its values; what was not acknowledged may be there; nothing
-else may. Energies are compared with the simulated truth when the run ended in good order and nothing is
-indeterminate, else with what the ledger says was sent and is there.
+else may. Of values that contest a device time one set is in the history, the others are kept as conflicts. Energies
+are compared with the simulated truth when the run ended in good order and nothing is indeterminate, else with what
+the ledger says was sent and is there.
 """
 
 import asyncio
@@ -20,9 +21,10 @@ from bridge.contract import KIND_OF, KINDS, METER, VEHICLE, Kind
 from simulator import database
 from simulator.counters import counted_kwh
 from simulator.database import Connection, Period
-from simulator.expected import Expected, expected_of, feeds_of, period_of
+from simulator.expected import Expected, Reject, expected_of, feeds_of, period_of
 from simulator.findings import Findings
-from simulator.ledger_reader import ACKNOWLEDGED, Ledger
+from simulator.ledger_reader import ACKNOWLEDGED, FORGOTTEN, Ledger
+from simulator.message import READINGS
 from simulator.stored import Values, time_of
 
 _ITEMS_AT_ONCE = 50_000
@@ -31,17 +33,21 @@ _TOLERANCE_KWH = Decimal("1e-9")
 _MICRO = Decimal(1_000_000)
 _NONE = Decimal()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EVER: Period = (datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC))
 _ACK_NAMES = ((1, "missing after PUBACK"), (2, "missing after receipt"), (4, "missing after HTTP answer"))
 
 
-async def verify(ledger: Ledger, url: str, wait_s: float) -> Findings:
-    """Compare, at most `wait_s` seconds after what is missing could still come."""
+async def verify(ledger: Ledger, url: str, wait_s: float, prefix: str | None = None) -> Findings:
+    """Compare, at most `wait_s` seconds after what is missing could still come.
+
+    With `prefix` only the devices whose ids begin so, and of those the database may hold nothing else, of any time.
+    """
     deadline = asyncio.get_running_loop().time() + wait_s
     connection = await asyncpg.connect(url, server_settings={"timezone": "UTC", "jit": "off"})
     try:
-        await _settled(connection, ledger, deadline)
+        await _settled(connection, ledger, ledger.devices_of(prefix or ""), deadline)
         while True:
-            findings = await _Comparison(connection, ledger).findings()
+            findings = await _Comparison(connection, ledger, prefix).findings()
             if not findings.may_still_come or asyncio.get_running_loop().time() >= deadline:
                 return findings
             await asyncio.sleep(1)
@@ -49,13 +55,14 @@ async def verify(ledger: Ledger, url: str, wait_s: float) -> Findings:
         await connection.close()
 
 
-async def _settled(connection: Connection, ledger: Ledger, deadline: float) -> None:
+async def _settled(connection: Connection, ledger: Ledger, devices: Sequence[int], deadline: float) -> None:
     """Wait until each device's last acknowledged reading is there: lanes and bridge keep each device's order."""
     last: dict[Kind, list[tuple[str, datetime]]] = {kind: [] for kind in KINDS}
-    for device, (kind, name) in enumerate(ledger.devices):
+    for device in devices:
+        kind, name = ledger.devices[device]
         for number in reversed(ledger.numbers_of(device)):
             payload, expect, _, acks = ledger.item(number)
-            if expect == "stored" and acks & ACKNOWLEDGED:
+            if expect in READINGS and acks & ACKNOWLEDGED:
                 last[KIND_OF[kind]].append((name, time_of(payload)))
                 break
     for own_kind, identities in last.items():
@@ -73,11 +80,13 @@ class _Proof(NamedTuple):
 
 
 class _Comparison:
-    """One pass over all devices."""
+    """One pass over the devices; with a prefix over those whose ids begin so, and for any others in the database."""
 
-    def __init__(self, connection: Connection, ledger: Ledger) -> None:
+    def __init__(self, connection: Connection, ledger: Ledger, prefix: str | None) -> None:
         self._connection = connection
         self._ledger = ledger
+        self._prefix = prefix
+        self._devices = ledger.devices_of(prefix or "")
         self._findings = Findings()
         self._created = datetime.fromisoformat(ledger.info["created"])
         self._feeds = feeds_of(ledger)
@@ -87,12 +96,10 @@ class _Comparison:
         self._is_certain = ledger.complete
 
     async def findings(self) -> Findings:
-        period = period_of(self._ledger)
-        seen = self._findings.seen
-        seen["devices"], seen["items sent"] = len(self._ledger.devices), len(self._ledger)
-        for bits, name in ((1, "by PUBACK"), (2, "by receipt"), (4, "by HTTP answer")):
-            seen[f"acknowledged {name}"] = sum(count for acks, count in self._acks().items() if acks & bits)
-        seen["indeterminate"] = sum(count for acks, count in self._acks().items() if not acks & ACKNOWLEDGED)
+        self._count()
+        if self._prefix is not None:
+            await self._look_for_others(self._prefix)
+        period = period_of(self._ledger, self._devices) if self._prefix is None else _EVER
         if period is None:
             return self._findings
         for kind, devices in self._portions():
@@ -103,15 +110,28 @@ class _Comparison:
         self._compare_registers()
         return self._findings
 
-    def _acks(self) -> Counter[int]:
-        return Counter(self._ledger.acks)
+    def _count(self) -> None:
+        seen, ledger = self._findings.seen, self._ledger
+        counts = Counter(ledger.acks[number] for device in self._devices for number in ledger.numbers_of(device))
+        seen["devices"], seen["items sent"] = len(self._devices), counts.total()
+        for bits, name in ((1, "by PUBACK"), (2, "by receipt"), (4, "by HTTP answer")):
+            seen[f"acknowledged {name}"] = sum(count for acks, count in counts.items() if acks & bits)
+        seen["indeterminate"] = sum(count for acks, count in counts.items() if not acks & ACKNOWLEDGED)
+
+    async def _look_for_others(self, prefix: str) -> None:
+        names = [name for _, name in self._ledger.devices]
+        for kind in KINDS:
+            for other in await database.others(self._connection, kind, names, prefix):
+                self._findings.fault("invented", f"{kind.name} {other}")
+        for reason, payload in await database.other_rejects(self._connection, names, prefix):
+            self._findings.fault("reject unexpected", f"{reason} {payload[:80]!r}")
 
     def _portions(self) -> Iterator[tuple[Kind, list[int]]]:
         """Devices of one kind whose items fit into memory together."""
         for kind in KINDS:
             portion, items = list[int](), 0
-            for device, (which, _) in enumerate(self._ledger.devices):
-                if which != kind.name:
+            for device in self._devices:
+                if self._ledger.devices[device][0] != kind.name:
                     continue
                 portion.append(device)
                 items += len(self._ledger.numbers_of(device))
@@ -129,20 +149,27 @@ class _Comparison:
         for one in expected:
             self._compare_history(one, rows[one.device])
             self._compare_warnings(one)
-        for stale in await database.stale_live(self._connection, kind, names):
-            self._findings.fault("live differs", stale)
-        kept: dict[str, Counter[tuple[str, bytes]]] = defaultdict(Counter)
-        recent: set[tuple[str, str, bytes]] = set()
-        for row in await database.rejects(self._connection, names):
-            reject = row["reason"], row["payload"]
-            kept[row["device"]][reject] += 1
-            if row["received_at"] >= self._created:
-                recent.add((row["device"], *reject))
+        await self._compare_live(kind, expected)
+        kept: dict[str, Counter[Reject]] = defaultdict(Counter)
+        recent: dict[str, set[Reject]] = defaultdict(set)
+        for device, received_at, *reject in await database.rejects(self._connection, names):
+            kept[device][Reject(*reject)] += 1
+            if received_at >= self._created:
+                recent[device].add(Reject(*reject))
         for one in expected:
-            self._compare_rejects(one, kept[one.device], recent)
+            self._compare_rejects(one, kept[one.device], recent[one.device])
+
+    async def _compare_live(self, kind: Kind, expected: Sequence[Expected]) -> None:
+        """Of a device with several writers nobody can say which of them was first."""
+        several = {one.device for one in expected if len(one.sources) > 1}
+        stale = set(await database.stale_live(self._connection, kind, [one.device for one in expected]))
+        stale -= several - set(await database.impossible_live(self._connection, kind, sorted(stale & several)))
+        for device in sorted(stale):
+            self._findings.fault("live differs", device)
 
     def _compare_history(self, expected: Expected, rows: Sequence[tuple[datetime, Values]]) -> None:
         findings, found = self._findings, set[datetime]()
+        expected.decide(dict(rows))
         for at, values in rows:
             where = f"{expected.device} {at.isoformat()}"
             if at not in expected.values:
@@ -156,6 +183,9 @@ class _Comparison:
         for at, acks in expected.acks.items():
             if at not in found:
                 self._note_missing(acks, f"{expected.device} {at.isoformat()}")
+        for at, times in expected.called_new.items():
+            if times > 1:
+                findings.fault("stored twice", f"{expected.device} {at.isoformat()}")
         self._add_up(expected, found)
         self._prove(expected, rows, found)
 
@@ -165,7 +195,10 @@ class _Comparison:
                 self._findings.fault(name, where)
         if not acks & ACKNOWLEDGED:
             self._is_certain = False
-            self._findings.seen["indeterminate and not there"] += 1
+            self._note_uncertain(acks)
+
+    def _note_uncertain(self, acks: int) -> None:
+        self._findings.seen["forgotten by the broker" if acks & FORGOTTEN else "indeterminate and not there"] += 1
 
     def _add_up(self, expected: Expected, found: set[datetime]) -> None:
         """The energy of what must be or is there, as the ledger has it."""
@@ -200,25 +233,25 @@ class _Comparison:
         index = bisect_right(since, (at - _EPOCH) // timedelta(microseconds=1)) - 1
         return vehicles[index] if index >= 0 else None
 
-    def _compare_rejects(
-        self, expected: Expected, kept: Counter[tuple[str, bytes]], recent: set[tuple[str, str, bytes]]
-    ) -> None:
+    def _compare_rejects(self, expected: Expected, kept: Counter[Reject], recent: set[Reject]) -> None:
         findings = self._findings
         for reject, acks in expected.rejects.items():
-            where = f"{expected.device} {reject[0]} {reject[1][:80]!r}"
+            where = f"{expected.device} {reject.reason} {reject.payload[:80]!r}"
             if not kept[reject] and acks & ACKNOWLEDGED:
                 findings.fault("reject missing", where)
             elif kept[reject] > 1:
                 findings.fault("reject duplicated", where)
+            elif not kept[reject]:
+                self._note_uncertain(acks)
             findings.seen["rejects as expected"] += kept[reject] == 1
         for reject in kept:
-            if reject not in expected.rejects and (expected.device, *reject) in recent:
-                findings.fault("reject unexpected", f"{expected.device} {reject[0]} {reject[1][:80]!r}")
+            if reject not in expected.rejects and reject in recent:
+                findings.fault("reject unexpected", f"{expected.device} {reject.reason} {reject.payload[:80]!r}")
 
     async def _compare_energy(self, period: Period) -> None:
         names: dict[Kind, list[str]] = {kind: [] for kind in KINDS}
         delivered: dict[str, Decimal] = {}
-        for which, name in self._ledger.devices:
+        for which, name in (self._ledger.devices[device] for device in self._devices):
             names[KIND_OF[which]].append(name)
         for kind, some in names.items():
             delivered |= await database.energy(self._connection, kind, some, period)

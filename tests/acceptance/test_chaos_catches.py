@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from simulator.findings import Findings
 from tests.acceptance.chaos.fault import Fault
-from tests.acceptance.chaos.oracle import Verdict
 from tests.acceptance.chaos.processes import until
+from tests.acceptance.chaos.report import described, found
 from tests.acceptance.chaos.runner import Load, run_cycle
 from tests.acceptance.chaos.stack import Stack
 
@@ -16,7 +17,7 @@ _LOAD = Load(count=500, rate=500.0)
 Course = Callable[[Stack, random.Random], Iterator[None]]
 
 
-def cycle(directory: Path, course: Course, planted: tuple[str, int] | None = None) -> Verdict:
+def cycle(directory: Path, course: Course, planted: tuple[str, int] | None = None) -> Findings:
     """One cycle with a bug injected into the first bridge; its successors have no bug."""
     stack = Stack(directory, seed=1, first=planted)
     try:
@@ -58,8 +59,8 @@ def broker_forgets(stack: Stack, rng: random.Random) -> Iterator[None]:
 
 @pytest.mark.parametrize("course", [nothing, kill])
 def test_sound_bridge_passes(course: Course, tmp_path: Path) -> None:
-    verdict = cycle(tmp_path, course)
-    assert verdict.sound, verdict
+    findings = cycle(tmp_path, course)
+    assert findings.clean, described(findings)
 
 
 @pytest.mark.parametrize(
@@ -73,5 +74,5 @@ def test_sound_bridge_passes(course: Course, tmp_path: Path) -> None:
     ids=["ack-before-commit", "dropped-batch", "ack-on-a-stale-connection", "doubled-insert"],
 )
 def test_planted_bug_is_found(planted: tuple[str, int] | None, course: Course, finding: str, tmp_path: Path) -> None:
-    verdict = cycle(tmp_path, course, planted)
-    assert getattr(verdict, finding), verdict
+    findings = cycle(tmp_path, course, planted)
+    assert found(findings)[finding], described(findings)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from simulator.ledger import MAGIC, PUBACK
+from simulator.ledger_reader import ACK_BITS, read_ledger
 from tests.acceptance.chaos.processes import ROOT
 from tests.acceptance.waiting import until
 
@@ -72,7 +74,8 @@ def chaos(directory: Path, *options: str) -> Iterator[Run]:
 
 def acknowledged(directory: Path) -> bool:
     """Whether the broker has acknowledged something."""
-    return any(b'"puback"' in ledger.read_bytes() for ledger in directory.glob("chaos-*/ledger.jsonl"))
+    ledgers = [path for path in directory.glob("chaos-*/ledger") if path.stat().st_size > len(MAGIC)]
+    return any(acks & ACK_BITS[PUBACK] for path in ledgers for acks in read_ledger(path).acks)
 
 
 def test_run_asked_to_stop_finishes_its_cycle_and_reports(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """A ledger is read as it was written, also when its writer was killed during a write."""
 
 import json
+from math import inf
 from pathlib import Path
 
 import pytest
 
 from simulator.ledger import ANSWERED, IN_ARRAY, PUBACK, RECEIPT, REFUSED, VIA_HTTP, LedgerWriter
-from simulator.ledger_reader import ACK_BITS, DamagedLedger, read_ledger
+from simulator.ledger_reader import ACK_BITS, CALLED_NEW, FORGOTTEN, DamagedLedger, read_ledger
 from simulator.message import EXPECTATIONS, Item, expectation
 
 
@@ -32,8 +33,8 @@ def _written(path: Path, complete: bool = True) -> None:
         {"index": index, "field": name, "reason": reason}
         for index, (name, reason) in zip((0, 0, 1), warnings, strict=True)
     ]
-    assert ledger.warned(2, told) == 3
-    assert ledger.warned(2, told[:1]) == 1
+    assert ledger.told(RECEIPT, 2, 1, {"stored": 0, "warnings": told}) == 3
+    assert ledger.told(RECEIPT, 2, 1, {"stored": 0, "warnings": told[:1]}) == 1
     ledger.close(complete)
 
 
@@ -109,3 +110,44 @@ def test_fsynced_ledger_reads_the_same(tmp_path: Path) -> None:
     ledger.acknowledged(REFUSED, 0, 1)
     ledger.close(complete=True)
     assert read_ledger(tmp_path / "ledger").item(0).acks == ACK_BITS[REFUSED]
+
+
+@pytest.mark.parametrize(
+    ("forgotten_until", "forgotten"),
+    [(-inf, []), (0.5, []), (1.0, []), (1.5, ["early"]), (2.0, ["early", "both"]), (3.0, ["early", "both", "late"])],
+)
+def test_puback_of_a_broker_that_forgot_it_is_no_promise(
+    tmp_path: Path, forgotten_until: float, forgotten: list[str]
+) -> None:
+    """What was sent by then, and acknowledged by then or by a last word a moment later; a receipt remains one."""
+    names = ["early", "both", "late"]
+    ledger = LedgerWriter(tmp_path / "ledger", {})
+    for name in names:
+        ledger.device("meter", name)
+    for device, sent_at in enumerate([1.0, 1.0, 2.5]):
+        ledger.mark(sent_at)
+        ledger.sent(device, [Item(b"", 0)], 0)
+    for number, at in enumerate([1.4, 2.2, 2.6]):
+        ledger.mark(at)
+        ledger.acknowledged(PUBACK, number, 1)
+    ledger.close(complete=False)
+    read = read_ledger(tmp_path / "ledger", forgotten_until)
+    assert [name for number, name in enumerate(names) if read.acks[number] == FORGOTTEN] == forgotten
+    assert all(acks in (FORGOTTEN, ACK_BITS[PUBACK]) for acks in read.acks)
+
+
+def test_pubacks_of_some_devices_can_be_taken_for_no_promise(tmp_path: Path) -> None:
+    _written(tmp_path / "ledger")
+    ledger = read_ledger(tmp_path / "ledger")
+    ledger.forget(ledger.devices_of("METER"))
+    assert list(ledger.acks[:3]) == [ACK_BITS[PUBACK], *[FORGOTTEN | ACK_BITS[RECEIPT]] * 2]
+
+
+@pytest.mark.parametrize(("stored", "is_new"), [(2, True), (1, False), (0, False)])
+def test_items_are_called_new_when_all_of_their_message_are(tmp_path: Path, stored: int, is_new: bool) -> None:
+    ledger = LedgerWriter(tmp_path / "ledger", {})
+    ledger.device("meter", "M")
+    first = ledger.sent(0, [Item(b"{}", 0)] * 2, IN_ARRAY)
+    assert ledger.told(ANSWERED, first, 2, {"stored": stored, "duplicates": 2 - stored, "rejected": []}) == 0
+    ledger.close(complete=True)
+    assert [bool(acks & CALLED_NEW) for acks in read_ledger(tmp_path / "ledger").acks] == [is_new] * 2

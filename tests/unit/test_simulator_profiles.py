@@ -20,7 +20,7 @@ from simulator.counters import CounterTruth, counted_kwh
 from simulator.expected import Expected
 from simulator.faults import FaultRates, Faults
 from simulator.fleet import REGISTERS, Fleet
-from simulator.ledger_reader import ACK_BITS
+from simulator.ledger_reader import ACK_BITS, SentItem
 from simulator.options import shares_of
 from simulator.profiles import PLAIN, REAL, Shares
 from simulator.reporter import SENTINELS, split
@@ -266,7 +266,7 @@ def test_counter_as_interval_is_within_the_limit_and_implausible() -> None:
 def test_unexpected_and_missing_warnings_are_detected(told: set[str], acks: int, is_wrong: bool) -> None:
     expected = Expected(VEHICLE, device_id("EV_1"))
     payload = b'{"vehicleId":"EV_1","soc":65535,"kwhDeliveredDc":0.5,"timestamp":"2026-03-01T16:00:00Z"}'
-    expected.add(payload, acks, frozenset(told))
+    expected.add(SentItem(payload, "stored", 0, acks), frozenset(told))
     assert bool(expected.told_wrongly) == is_wrong
     extra, soc, kwh, *others = expected.values[START]
     assert (extra, soc, kwh, set(others)) == ({"refused": {"soc": 65535}}, None, 0.5, {None})

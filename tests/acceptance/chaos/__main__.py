@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.acceptance.chaos.fault import CannotHappenHere
 from tests.acceptance.chaos.nemesis import FAULTS, choose
 from tests.acceptance.chaos.processes import Stuck
-from tests.acceptance.chaos.report import Report
+from tests.acceptance.chaos.report import Report, described
 from tests.acceptance.chaos.runner import Load, examine_all, run_cycle
 from tests.acceptance.chaos.stack import Stack
 from tests.acceptance.chaos.stopping import Abandoned, Stopping
@@ -45,9 +45,9 @@ def _run(directory: Path, options: Namespace, report: Report, stopping: Stopping
         sound = _cycles(stack, options, report, stopping)
         everything = examine_all(stack, report.not_judged)
         report.close(everything, stack.kills, stack.most_memory, time.monotonic() - started)
-        if not everything.sound:
-            print(f"the whole run: {everything}")
-        return sound and everything.sound
+        if not everything.clean:
+            print(f"the whole run: {described(everything)}")
+        return sound and everything.clean
     except Stuck as stuck:
         print(f"stuck: {stuck}")
         report.not_judged = report.cycle
@@ -81,13 +81,15 @@ def _cycle(stack: Stack, options: Namespace, report: Report) -> bool:
     load = Load(round(options.messages * rng.uniform(0.5, 1.5)), options.rate * rng.choice([0.5, 1, 2]), options.hold)
     began = time.monotonic()
     try:
-        verdict = run_cycle(stack, report.cycle, faults, rng, load)
+        findings = run_cycle(stack, report.cycle, faults, rng, load)
     except CannotHappenHere as why:
         report.skipped[names[0]] = str(why)
         return True
-    report.add(names, verdict)
-    print(f"{report.cycle:4d} {' + '.join(names)}: {verdict} ({time.monotonic() - began:.1f} s)", flush=True)
-    return verdict.sound
+    report.add(names, findings)
+    print(
+        f"{report.cycle:4d} {' + '.join(names)}: {described(findings)} ({time.monotonic() - began:.1f} s)", flush=True
+    )
+    return findings.clean
 
 
 def _options() -> Namespace:

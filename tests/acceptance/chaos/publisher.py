@@ -1,4 +1,4 @@
-"""The fleet, in a process of its own: it publishes, and writes down what it is promised.
+"""The fleet, in a process of its own: it publishes, and records in the simulator's ledger what it is promised.
 
 Commands come on stdin, one a line: `publish CYCLE COUNT RATE`, `drain CYCLE`. It answers `published CYCLE` and
 `drained CYCLE`. It behaves as a device should: what is not acknowledged is sent again, and so is what asked for a
@@ -13,6 +13,7 @@ import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,27 +24,32 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from bridge.backoff import Backoff
+from simulator.ledger import ANSWERED, IN_ARRAY, PUBACK, RECEIPT, RECEIPT_ASKED, REFUSED, VIA_HTTP, LedgerWriter
 from tests.acceptance.chaos.http_door import HttpDoor
-from tests.acceptance.chaos.ledger import Ledger
-from tests.acceptance.chaos.workload import Message, Workload
+from tests.acceptance.chaos.workload import Door, Message, Workload
 
-_ANSWER_AGAIN_S = 0.5
-"""After this long without a receipt the same is sent again, and then each time after twice as long."""
+_ANSWER_AGAIN_S, _LONGEST_S = 1.0, 60.0
+"""After at most this long without a receipt the same is sent again, and then each time after twice as long."""
 _BURST_S = 0.02
+
+Sent = tuple[int, Message]
+"""A message over MQTT, and the number of its first item in the ledger."""
 
 
 class Publisher:
     """Sends through both doors and keeps the ledger. The clients' threads only leave word of what came."""
 
-    def __init__(self, url: str, api_url: str, api_key: str, ledger: Ledger, workload: Workload) -> None:
+    def __init__(self, url: str, api_url: str, api_key: str, ledger: LedgerWriter, workload: Workload) -> None:
         self._ledger = ledger
         self._workload = workload
-        self._flying: dict[int, Message] = {}
-        self._refused: list[Message] = []
-        self._unanswered: dict[int, Message] = {}
+        self._devices: dict[str, int] = {}
+        self._flying: dict[int, Sent] = {}
+        self._refused: list[Sent] = []
+        self._unanswered: dict[int, Sent] = {}
         self._posting: set[int] = set()
         self._came: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._http = HttpDoor(api_url, api_key, self._posted, self._not_posted)
+        self._http = HttpDoor(api_url, api_key, self._posted)
         parts = urlsplit(url)
         self._client = client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id="chaos-publisher", protocol=MQTTProtocolVersion.MQTTv5
@@ -64,16 +70,15 @@ class Publisher:
         burst = max(1, round(rate * _BURST_S))
         due = time.monotonic()
         while gathered := list(itertools.islice(messages, burst)):
-            for message in gathered:
-                for door in message.doors:
-                    self._ledger.sent(message, door)
-            self._ledger.sync()
-            for message in gathered:
-                if "mqtt" in message.doors:
-                    self._send(message)
-                if "http" in message.doors:
-                    self._posting.add(message.n)
-                    self._http.send(message)
+            self._ledger.mark(time.monotonic())
+            recorded = [(door, self._record(message, door), message) for message in gathered for door in message.doors]
+            self._ledger.flush()
+            for door, first, message in recorded:
+                if door == "mqtt":
+                    self._send((first, message))
+                else:
+                    self._posting.add(first)
+                    self._http.send(first, message)
             due += burst / rate
             self._collect(due)
 
@@ -81,46 +86,58 @@ class Publisher:
         """Return when all is acknowledged, every receipt is here, and so is that of a last message behind them."""
         self._settle()
         sentinel = self._workload.sentinel(cycle)
-        self._ledger.sent(sentinel, "mqtt")
-        self._ledger.sync()
-        self._send(sentinel)
+        self._ledger.mark(time.monotonic())
+        first = self._record(sentinel, "mqtt")
+        self._ledger.flush()
+        self._send((first, sentinel))
         self._settle()
 
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
-        self._ledger.sync()
+        self._ledger.close(complete=False)
+
+    def _record(self, message: Message, door: Door) -> int:
+        """Record that it will be sent as soon as the ledger is flushed; the number of its first item."""
+        if message.device not in self._devices:
+            self._devices[message.device] = len(self._devices)
+            self._ledger.device(message.kind, message.device)
+        flags = (IN_ARRAY if message.is_array else 0) | (VIA_HTTP if door == "http" else 0)
+        if message.wants_receipt and door == "mqtt":
+            flags |= RECEIPT_ASKED
+        return self._ledger.sent(self._devices[message.device], message.items, flags)
 
     def _settle(self) -> None:
-        patience_s = _ANSWER_AGAIN_S
-        ask_at = time.monotonic() + patience_s
+        backoff = Backoff(_ANSWER_AGAIN_S, _LONGEST_S)
+        ask_at = time.monotonic() + backoff.next()
         while self._flying or self._refused or self._unanswered or self._posting:
             self._collect(time.monotonic() + 0.02)
             again, self._refused = self._refused, []
             if time.monotonic() > ask_at and not self._flying:
                 again += self._unanswered.values()
-                patience_s *= 2
-                ask_at = time.monotonic() + patience_s
-            for message in again:
-                self._send(message)
-        self._ledger.sync()
+                ask_at = time.monotonic() + backoff.next()
+            for sent in again:
+                self._send(sent)
+        self._ledger.flush()
 
     def _collect(self, until: float) -> None:
-        """Write down what comes until then."""
+        """Record what comes until then."""
         while True:
             try:
                 self._came.get(timeout=max(0.0, until - time.monotonic()))()
             except queue.Empty:
                 return
 
-    def _send(self, message: Message) -> None:
+    def _send(self, sent: Sent) -> None:
+        first, message = sent
         asks = None
         if message.wants_receipt:
-            self._unanswered[message.n] = message
+            self._unanswered[first] = sent
             topic = message.topic.replace("telemetry", "receipt")
-            asks = properties(PacketTypes.PUBLISH, ResponseTopic=topic, CorrelationData=str(message.n).encode())
-        sent = self._client.publish(message.topic, message.payload, qos=1, properties=asks)
-        self._flying[sent.mid] = message
+            correlation = f"{first} {len(message.items)}".encode()
+            asks = properties(PacketTypes.PUBLISH, ResponseTopic=topic, CorrelationData=correlation)
+        published = self._client.publish(message.topic, message.payload, qos=1, properties=asks)
+        self._flying[published.mid] = sent
 
     def _connected(self, client: paho.Client, *_: Any) -> None:
         client.subscribe([("fleet/vehicle/+/receipt", 1), ("fleet/meter/+/receipt", 1)])
@@ -129,30 +146,25 @@ class Publisher:
         self._came.put(partial(self._note_puback, mid, reason.value, time.monotonic()))
 
     def _note_puback(self, mid: int, reason: int, at: float) -> None:
-        message = self._flying.pop(mid)
+        first, message = sent = self._flying.pop(mid)
+        self._ledger.mark(at)
         if reason == 0:
-            self._ledger.puback(message.n, at)
+            self._ledger.acknowledged(PUBACK, first, len(message.items))
         else:  # 0x10: nobody has subscribed, so the broker has not kept it
-            self._ledger.indeterminate(message.n, "mqtt", f"PUBACK {reason}")
-            self._refused.append(message)
+            self._ledger.acknowledged(REFUSED, first, len(message.items))
+            self._refused.append(sent)
 
     def _answered(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
-        n = int(message.properties.CorrelationData)  # type: ignore[union-attr]
-        self._came.put(partial(self._note_answer, n, json.loads(message.payload)))
+        first, count = map(int, message.properties.CorrelationData.split())  # type: ignore[union-attr]
+        self._came.put(partial(self._note_told, RECEIPT, first, count, json.loads(message.payload)))
 
-    def _note_answer(self, n: int, answer: dict[str, Any]) -> None:
-        self._unanswered.pop(n, None)
-        self._ledger.answer(n, "mqtt", answer)
+    def _posted(self, first: int, message: Message, answer: dict[str, Any]) -> None:
+        self._came.put(partial(self._note_told, ANSWERED, first, len(message.items), answer))
 
-    def _posted(self, message: Message, answer: dict[str, Any]) -> None:
-        self._came.put(partial(self._note_posted, message.n, answer))
-
-    def _note_posted(self, n: int, answer: dict[str, Any]) -> None:
-        self._posting.discard(n)
-        self._ledger.answer(n, "http", answer)
-
-    def _not_posted(self, message: Message, why: str) -> None:
-        self._came.put(partial(self._ledger.indeterminate, message.n, "http", why))
+    def _note_told(self, how: bytes, first: int, count: int, receipt: dict[str, Any]) -> None:
+        self._unanswered.pop(first, None)
+        self._posting.discard(first)
+        self._ledger.told(how, first, count, receipt)
 
 
 def properties(packet: int, **values: Any) -> Properties:
@@ -170,9 +182,8 @@ def main() -> None:
     parser.add_argument("--ledger", type=Path, required=True)
     parser.add_argument("--seed", type=int, required=True)
     options = parser.parse_args()
-    publisher = Publisher(
-        options.url, options.api, os.environ["FLEET_API_KEY"], Ledger(options.ledger), Workload(options.seed)
-    )
+    ledger = LedgerWriter(options.ledger, {"created": datetime.now(UTC).isoformat()}, fsync=True)
+    publisher = Publisher(options.url, options.api, os.environ["FLEET_API_KEY"], ledger, Workload(options.seed))
     say = partial(print, flush=True)
     say("ready")
     for line in sys.stdin:

@@ -5,7 +5,28 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.acceptance.chaos.oracle import Verdict
+from simulator.findings import FAULTS, Findings
+
+_MISSING = tuple(name for name in FAULTS if "missing" in name)
+_FOUND = {
+    "lost": _MISSING,
+    "doubled": ("duplicated", "reject duplicated", "stored twice"),
+    "never_sent": ("invented", "different", "reject unexpected"),
+}
+"""What the verifier's faults mean for a run; all others are called wrong."""
+
+
+def found(findings: Findings) -> dict[str, int]:
+    """How much of a run was lost, doubled, never sent, wrong."""
+    counts = {word: sum(findings.faults[name] for name in names) for word, names in _FOUND.items()}
+    return {**counts, "wrong": findings.faults.total() - sum(counts.values())}
+
+
+def described(findings: Findings) -> str:
+    """The verdict of a cycle or a run in a line, with an example of each fault."""
+    wrong = [f"{count} {name}, as {findings.examples[name][0]}" for name, count in findings.faults.items()]
+    kept = f"{findings.seen['readings in the history']} readings and {findings.seen['rejects as expected']} rejects"
+    return "; ".join(wrong) or f"{kept}, all once"
 
 
 @dataclass
@@ -18,7 +39,8 @@ class Report:
     cycles: int = 0
     """Finished and judged."""
     kills: int = 0
-    messages: int = 0
+    items: int = 0
+    """Readings, and what should be some, as often as they were sent: over MQTT, over HTTP, again."""
     readings: int = 0
     rejects: int = 0
     lost: int = 0
@@ -37,19 +59,19 @@ class Report:
     bridge_mib: int = 0
     """The most that a bridge has used, resident."""
 
-    def add(self, names: list[str], verdict: Verdict) -> None:
+    def add(self, names: list[str], findings: Findings) -> None:
         """One more cycle."""
         self.cycles += 1
         self.faults.update(names)
-        self.messages += verdict.messages
-        self.puback_only_lost += verdict.excused
+        self.items += findings.seen["items sent"]
+        self.puback_only_lost += findings.seen["forgotten by the broker"]
 
-    def close(self, everything: Verdict, kills: int, bridge_bytes: int, seconds: float) -> None:
+    def close(self, everything: Findings, kills: int, bridge_bytes: int, seconds: float) -> None:
         """The last reconciliation is that of the whole run."""
         self.reconciled = True
-        self.readings, self.rejects = everything.readings, everything.rejects
-        self.lost, self.doubled = len(everything.lost), len(everything.doubled)
-        self.never_sent, self.wrong = len(everything.foreign), len(everything.wrong)
+        self.readings = everything.seen["readings in the history"]
+        self.rejects = everything.seen["rejects as expected"]
+        self.lost, self.doubled, self.never_sent, self.wrong = found(everything).values()
         self.bridge_mib = bridge_bytes // 2**20
         self.kills, self.seconds = kills, round(seconds, 1)
 
@@ -60,10 +82,10 @@ class Report:
         unjudged = "" if self.not_judged is None else f"cycle {self.not_judged} was not judged\n"
         done = f"seed {self.seed}: {self.cycles} cycles, {sum(self.faults.values())} faults, "
         if not self.reconciled:
-            return f"{unjudged}{done}{self.messages} messages; the whole run was not reconciled"
+            return f"{unjudged}{done}{self.items} items; the whole run was not reconciled"
         return (
             f"{unjudged}{done}{self.kills} kills, "
-            f"{self.messages} messages, {self.readings} readings and {self.rejects} rejects kept in "
+            f"{self.items} items, {self.readings} readings and {self.rejects} rejects kept in "
             f"{self.seconds:.0f} s\nlost {self.lost}, doubled {self.doubled}, never sent {self.never_sent}, "
             f"wrong {self.wrong}; lost of what the broker alone had acknowledged: {self.puback_only_lost}; "
             f"the bridge used {self.bridge_mib} MiB at most"

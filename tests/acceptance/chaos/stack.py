@@ -52,7 +52,7 @@ class Stack:
         self.directory = directory
         self.first = first
         self.api_port = free_port()
-        self.ledger = directory / "ledger.jsonl"
+        self.ledger = directory / "ledger"
         self.kills = 0
         self.most_memory = 0
         """The largest resident set of any bridge, in bytes."""
@@ -120,7 +120,7 @@ class Stack:
 
     @property
     def database_url(self) -> str:
-        """For the oracle: past the link, as the superuser."""
+        """For the verifier: past the link, as the superuser."""
         return self.postgres.url("chaos")
 
     def sql(self, statement: str) -> str:
