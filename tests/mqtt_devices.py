@@ -3,8 +3,7 @@
 import contextlib
 import ssl
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+
+from tests.until import wait_until
 
 WAIT_S = 10.0
 
@@ -44,7 +45,7 @@ class DeviceClient:
         session.SessionExpiryInterval = 0 if self._clean else 3600
         self.paho.connect("localhost", port, clean_start=self._clean, properties=session)
         self.paho.loop_start()
-        until(lambda: self.connack is not None or self.ended.is_set())
+        wait_until(lambda: self.connack is not None or self.ended.is_set())
         if self.connack is None:
             raise ConnectionError("cut off before the CONNACK")
         return self.connack
@@ -52,14 +53,14 @@ class DeviceClient:
     def publish(self, topic: str, payload: bytes = b"x") -> str:
         """Publish with QoS 1 and return the PUBACK's reason."""
         mid = self.paho.publish(topic, payload, qos=1).mid
-        until(lambda: mid in self.acknowledged)
+        wait_until(lambda: mid in self.acknowledged)
         return self.acknowledged[mid]
 
     def subscribe(self, topic_filter: str) -> str:
         """Subscribe and return the SUBACK's reason."""
         count = len(self.granted)
         self.paho.subscribe(topic_filter, qos=1)
-        until(lambda: len(self.granted) > count)
+        wait_until(lambda: len(self.granted) > count)
         return self.granted[-1]
 
     def close(self) -> None:
@@ -95,11 +96,3 @@ def connected(client: DeviceClient, port: int) -> Iterator[DeviceClient]:
         yield client
     finally:
         client.close()
-
-
-def until(condition: Callable[[], bool], timeout_s: float = WAIT_S) -> None:
-    """Wait for a condition of another thread."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition was not met in time"
-        time.sleep(0.005)

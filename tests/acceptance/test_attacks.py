@@ -12,8 +12,8 @@ import pytest
 from local.platform import Platform
 from mosquitto import broker, provisioning
 from mosquitto.device import Device, device
-from tests.acceptance.waiting import until
 from tests.mqtt_devices import DeviceClient, connected, with_certificate
+from tests.until import wait_until
 
 ATTACKER, OTHER = device("vehicle", "ATTACKER"), device("vehicle", "OTHER")
 _PATIENCE_S = 10.0
@@ -56,7 +56,7 @@ def test_deep_nesting_does_not_block_others(platform: Platform, client: httpx.Cl
     good = json.loads(reading(ATTACKER, 10.0))
     with client_of(platform, ATTACKER) as attacker:
         attacker.publish("fleet/vehicle/ATTACKER/telemetry", json.dumps(good).encode())
-        until(partial(is_live, client, ATTACKER, 10.0), "the good reading is live")
+        wait_until(partial(is_live, client, ATTACKER, 10.0), "the good reading is live")
         later = (datetime.now(UTC) - timedelta(seconds=levels)).isoformat()
         for changes in (
             {"timestamp": "1970-01-01T00:00:00Z"},
@@ -71,7 +71,7 @@ def test_deep_nesting_does_not_block_others(platform: Platform, client: httpx.Cl
                 attacker.publish("fleet/vehicle/ATTACKER/telemetry", payload)
                 assert client.post("/v1/ingest", content=payload).status_code in (201, 400, 422)
         attacker.publish("fleet/vehicle/ATTACKER/telemetry", reading(ATTACKER, 12.0))
-        until(partial(is_live, client, ATTACKER, 12.0), "the reading after them is live")
+        wait_until(partial(is_live, client, ATTACKER, 12.0), "the reading after them is live")
     assert platform.dead() is None
     kept = platform.postgres.sql("SELECT count(*) FROM rejected_message WHERE source = 'mqtt'", platform.database)
     assert int(kept) >= 3  # the same reading, alone and in an array, is stored once
@@ -81,7 +81,7 @@ def test_payload_of_another_device_is_rejected(platform: Platform, client: httpx
     with client_of(platform, ATTACKER) as attacker:
         attacker.publish("fleet/vehicle/ATTACKER/telemetry", reading(OTHER, 1.0))
         attacker.publish("fleet/vehicle/ATTACKER/telemetry", reading(ATTACKER, 2.0))
-        until(partial(is_live, client, ATTACKER, 2.0), "the attacker's own reading is live")
+        wait_until(partial(is_live, client, ATTACKER, 2.0), "the attacker's own reading is live")
     assert soc_of(client, OTHER) is None
     shallow = "reason = 'device_mismatch' AND position('\"x\"'::bytea IN payload) = 0"  # not of the tests beside this
     rejected = f"SELECT topic, device, reason FROM rejected_message WHERE {shallow}"
@@ -105,7 +105,7 @@ def test_flood_from_one_device_leaves_the_others_in_time(
             attacker.paho.publish("fleet/vehicle/ATTACKER/telemetry", payload, qos=0)
         for soc in (10.0, 20.0, 30.0):
             assert other.publish("fleet/vehicle/OTHER/telemetry", reading(OTHER, soc)) == "Success"
-            until(partial(is_live, client, OTHER, soc), "a reading of another device is live", _PATIENCE_S)
+            wait_until(partial(is_live, client, OTHER, soc), "a reading of another device is live", _PATIENCE_S)
 
 
 @pytest.mark.parametrize("text", ["'; DROP TABLE vehicle_live_status; --", "$1", "%s", "\\'; SELECT pg_sleep(60) --"])
@@ -118,9 +118,11 @@ def test_sql_in_topics_and_values_is_only_text(platform: Platform, client: httpx
         topic = f"fleet/vehicle/{text}/telemetry"
         assert gateway.publish(topic, reading(device("vehicle", "SQL"), 1.0)) == "Success"
         assert other.publish("fleet/vehicle/OTHER/telemetry", json.dumps(note).encode()) == "Success"
-        until(lambda: _extra(client) == {"note": text, text: 1}, "the text is stored unchanged")
+        wait_until(lambda: _extra(client) == {"note": text, text: 1}, "the text is stored unchanged")
     found = f"SELECT count(*), min(reason), max(reason) FROM rejected_message WHERE topic = $text${topic}$text$"
-    until(lambda: platform.postgres.sql(found, platform.database) == "1|bad_topic|bad_topic", "the topic is rejected")
+    wait_until(
+        lambda: platform.postgres.sql(found, platform.database) == "1|bad_topic|bad_topic", "the topic is rejected"
+    )
 
 
 def _extra(client: httpx.Client) -> object:

@@ -8,10 +8,10 @@ import pytest
 
 from simulator.findings import Findings
 from tests.acceptance.chaos.fault import Fault
-from tests.acceptance.chaos.processes import until
 from tests.acceptance.chaos.report import described, found
 from tests.acceptance.chaos.runner import Load, run_cycle
 from tests.acceptance.chaos.stack import Stack
+from tests.until import wait_until
 
 _LOAD = Load(count=500, rate=500.0)
 Course = Callable[[Stack, random.Random], Iterator[None]]
@@ -42,7 +42,7 @@ def remove_key(stack: Stack, rng: random.Random) -> Iterator[None]:
     stack.kill_bridge()
     crashing = stack.start_bridge(("after-commit", 2))
     yield
-    until(lambda: crashing.process.exit_code is not None, "the crash")
+    wait_until(lambda: crashing.process.exit_code is not None, "the crash")
 
 
 def broker_forgets(stack: Stack, rng: random.Random) -> Iterator[None]:
@@ -54,7 +54,7 @@ def broker_forgets(stack: Stack, rng: random.Random) -> Iterator[None]:
     stack.broker.start()
     stack.forgive_broker()
     yield
-    until(lambda: slow.process.exit_code is not None, "stale acks, and the crash")
+    wait_until(lambda: slow.process.exit_code is not None, "stale acks, and the crash")
 
 
 @pytest.mark.parametrize("course", [nothing, kill])

@@ -14,7 +14,7 @@ import psutil
 from simulator.ledger import MAGIC, PUBACK
 from simulator.ledger_reader import ACK_BITS, read_ledger
 from tests.acceptance.chaos.processes import ROOT
-from tests.acceptance.waiting import until
+from tests.until import wait_until
 
 _STOPPED = 128 + signal.SIGINT
 _PATIENCE_S = 120.0
@@ -46,7 +46,7 @@ class Run:
 
     def says(self, words: str) -> None:
         """Wait until its output contains these words."""
-        until(lambda: words in self.output or self.process.poll() is not None, words, _PATIENCE_S)
+        wait_until(lambda: words in self.output or self.process.poll() is not None, words, _PATIENCE_S)
         assert words in self.output, self.output
 
     def interrupt(self) -> None:
@@ -57,7 +57,7 @@ class Run:
         """Wait for its end and return its output; check that none of its processes is left."""
         started = psutil.Process(self.process.pid).children(recursive=True)
         self.process.wait(_PATIENCE_S)
-        until(lambda: not any(process.is_running() for process in started), "every server is gone")
+        wait_until(lambda: not any(process.is_running() for process in started), "every server is gone")
         self.directory.rmdir()
         return self.output
 
@@ -91,7 +91,7 @@ def test_run_asked_to_stop_finishes_its_cycle_and_reports(tmp_path: Path) -> Non
 def test_cycle_that_is_abandoned_is_not_judged_and_nothing_undrained_is_called_lost(tmp_path: Path) -> None:
     # The bridge stays stopped, so the acknowledged messages cannot have been drained.
     with chaos(tmp_path, "--fault", "bridge-away", "--hold", "1000") as run:
-        until(lambda: acknowledged(run.directory), "the broker has acknowledged something", _PATIENCE_S)
+        wait_until(lambda: acknowledged(run.directory), "the broker has acknowledged something", _PATIENCE_S)
         run.interrupt()
         run.says("once more to abandon it")
         run.interrupt()

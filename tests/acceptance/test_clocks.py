@@ -8,9 +8,9 @@ import httpx
 from bridge.formats.contract_json import encode_many
 from bridge.reading import Reading
 from local.platform import Platform
-from tests.acceptance.waiting import until
 from tests.devices import publish_with_paho
 from tests.readings import meter, minutes, now_minute, vehicle
+from tests.until import wait_until
 
 _DAY = 1440
 _MOST = 1000
@@ -42,7 +42,7 @@ def test_day_of_readings_sent_again_is_all_duplicates(platform: Platform, client
     }
     for topic, readings in days.items():
         publish(platform, topic, readings)
-    until(lambda: question(platform, counts) == f"{_DAY}|{_DAY}", "both days are stored")
+    wait_until(lambda: question(platform, counts) == f"{_DAY}|{_DAY}", "both days are stored")
     before = question(platform, "SELECT * FROM vehicle_live_status")
     for topic, readings in days.items():
         assert post(client, readings) == {"stored": 0, "duplicates": _DAY, "rejected": []}
@@ -50,7 +50,7 @@ def test_day_of_readings_sent_again_is_all_duplicates(platform: Platform, client
     behind: list[Reading] = [vehicle("EV_BEHIND")]
     publish(platform, "fleet/vehicle/EV_BEHIND/telemetry", behind)
     live = "SELECT count(*) FROM vehicle_live_status WHERE vehicle_id = 'EV_BEHIND'"
-    until(lambda: question(platform, live) == "1", "the reading after the repeated days is stored")
+    wait_until(lambda: question(platform, live) == "1", "the reading after the repeated days is stored")
     assert question(platform, counts) == f"{_DAY + 1}|{_DAY}"
     assert question(platform, "SELECT * FROM vehicle_live_status WHERE vehicle_id = 'EV_DAY'") == before
     assert question(platform, "SELECT count(*) FROM rejected_message") == "0"
@@ -69,7 +69,7 @@ def test_clock_that_jumps_is_stored_where_it_may_be_and_the_newest_stays_live(
         assert (outcome["stored"], outcome["duplicates"]) == (int(at in taken), 0)
     publish(platform, "fleet/vehicle/EV_JUMP2/telemetry", [vehicle("EV_JUMP2", at) for at in jumps])
     stored = "SELECT count(*) FROM vehicle_telemetry_history WHERE vehicle_id = '{}'"
-    until(lambda: question(platform, stored.format("EV_JUMP2")) == str(len(taken)), "the backlog is stored")
+    wait_until(lambda: question(platform, stored.format("EV_JUMP2")) == str(len(taken)), "the backlog is stored")
     rejects = "SELECT count(*) FROM rejected_message WHERE device = '{}' AND reason = 'timestamp_out_of_range'"
     newest = "SELECT ts = '{}' FROM vehicle_live_status WHERE vehicle_id = '{}'"
     for device in ("EV_JUMP", "EV_JUMP2"):

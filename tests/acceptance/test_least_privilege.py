@@ -17,9 +17,9 @@ from bridge.formats.contract_json import encode
 from bridge.store.migrate import migrate
 from local.platform import Platform
 from local.postgres import Postgres
-from tests.acceptance.waiting import until
 from tests.mqtt_devices import DeviceClient, connected
 from tests.readings import vehicle
+from tests.until import wait_until
 
 HISTORY = ("vehicle_telemetry_history", "meter_telemetry_history")
 PROGRAMS = ("bridge", "api")
@@ -129,5 +129,5 @@ def test_data_of_an_earlier_version_start_with_the_new_logins(earlier: Path) -> 
         counted = "SELECT count(DISTINCT vehicle_id) FROM vehicle_telemetry_history"
         with connected(gateway, platform.broker.port):
             gateway.publish("fleet/vehicle/NEW/telemetry", encode(vehicle("NEW")))
-            until(lambda: platform.postgres.sql(counted, "fleet") == "2", "old and new readings are there")
+            wait_until(lambda: platform.postgres.sql(counted, "fleet") == "2", "old and new readings are there")
         assert {user for user, _ in who_is_connected(platform)} == set(PROGRAMS)

@@ -13,7 +13,7 @@ from local.ports import free_port
 from simulator.findings import FAULTS
 from simulator.ledger_reader import read_ledger
 from tests.acceptance.simulation import counts, simulator
-from tests.acceptance.waiting import until
+from tests.until import wait_until
 
 EVERY_FAULT = (
     "--all-faults",
@@ -243,7 +243,7 @@ def test_killed_simulator_leaves_a_ledger_that_can_be_verified(
     command += ["--ledger", str(ledger), "--name", f"killed-{profile}-", "--receipts", "0.5"]
     command += ["--profile", profile]
     running = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
-    until(lambda: ledger.exists() and ledger.stat().st_size > 3_000_000, "thousands of readings are on their way")
+    wait_until(lambda: ledger.exists() and ledger.stat().st_size > 3_000_000, "thousands of readings are on their way")
     running.send_signal(signal.SIGKILL)
     running.wait()
     content = read_ledger(ledger)
@@ -259,7 +259,7 @@ def test_ctrl_c_ends_a_run_in_good_order(platform: Platform, tmp_path: Path) -> 
     env = {**os.environ, **platform.addresses}
     command = [sys.executable, "-m", "simulator", "run", "--vehicles", "200", "--ledger", str(ledger)]
     running = subprocess.Popen([*command, "--name", "stopped-"], env=env, stdout=subprocess.DEVNULL)
-    until(lambda: ledger.exists() and ledger.stat().st_size > 9_000, "the first readings are on their way")
+    wait_until(lambda: ledger.exists() and ledger.stat().st_size > 9_000, "the first readings are on their way")
     running.send_signal(signal.SIGINT)
     assert running.wait(timeout=60) == 0
     assert read_ledger(ledger).complete
@@ -275,7 +275,7 @@ def test_run_survives_a_restart_of_what_it_talks_to(platform: Platform, tmp_path
     command = [sys.executable, "-m", "simulator", "run", "--vehicles", "100", "--minutes", "150", "--speed", "0"]
     command += ["--via", via, "--all-faults", "--name", f"restart-{part}-", "--ledger", str(ledger)]
     running = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
-    until(lambda: ledger.exists() and ledger.stat().st_size > 500_000, "thousands of readings are on their way")
+    wait_until(lambda: ledger.exists() and ledger.stat().st_size > 500_000, "thousands of readings are on their way")
     restarted = getattr(platform, part)
     restarted.stop()
     assert running.poll() is None, "the run was over before the restart"

@@ -22,8 +22,8 @@ import psutil
 import pytest
 
 from local.ports import Ports, free_port
-from tests.acceptance.waiting import until
 from tests.mqtt_devices import connected, with_certificate, with_password
+from tests.until import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 PORTS = tuple(f"FLEET_{field.name.upper()}_PORT" for field in dataclasses.fields(Ports))
@@ -49,13 +49,13 @@ class Up:
 
     def until_ready(self, timeout_s: float = 60.0) -> dict[str, str]:
         """Wait for its file of addresses, and return the content."""
-        until(lambda: self.env.exists() or not self.runs, "ready", timeout_s)
+        wait_until(lambda: self.env.exists() or not self.runs, "ready", timeout_s)
         assert self.env.exists(), self.output.read_text()
         return dict(word.split("=", 1) for word in shlex.split(self.env.read_text()))
 
     def introduction(self) -> str:
         """Its output when it is ready."""
-        until(lambda: "Ctrl-C stops the platform" in self.output.read_text(), "the introduction is complete")
+        wait_until(lambda: "Ctrl-C stops the platform" in self.output.read_text(), "the introduction is complete")
         return self.output.read_text()
 
     def port(self, name: str) -> str:
@@ -131,7 +131,7 @@ def test_seed_payloads_come_back_through_live_history_and_analytics(running: Up)
     assert json.loads(receipt) == {"stored": 1, "duplicates": 0, "rejected": []}
     headers = {"Authorization": f"Bearer {env['FLEET_API_KEY']}"}
     with httpx.Client(base_url=env["FLEET_API_URL"], headers=headers) as client:
-        until(lambda: client.get("/v1/live/vehicles/EV_002").status_code == 200, "the vehicle is live")
+        wait_until(lambda: client.get("/v1/live/vehicles/EV_002").status_code == 200, "the vehicle is live")
         live = client.get("/v1/live/vehicles/EV_002").json()
         assert vehicle.items() <= live.items()
         assert meter.items() <= client.get("/v1/live/meters/METER_001").json().items()
@@ -151,7 +151,7 @@ def test_commands_of_the_readme_send_readings_and_read_them_back(running: Up) ->
     assert load.lstrip().startswith("set -a; . .local/env; set +a;")
     shell(send_mqtt, running.env)
     assert json.loads(shell(send_http, running.env)) == {"stored": 1, "duplicates": 0, "rejected": []}
-    until(lambda: '"soc":72.5' in shell(read, running.env), "the vehicle's reading is live")
+    wait_until(lambda: '"soc":72.5' in shell(read, running.env), "the vehicle's reading is live")
     answers = shell(read, running.env)
     assert '"kwhConsumedAc":5.1' in answers
     assert '"totalKwhDeliveredDc":4.25' in answers
@@ -168,7 +168,7 @@ def assert_stops(up: Up, number: signal.Signals) -> None:
 def test_signal_while_it_starts_stops_what_has_started(up: Up) -> None:
     popen = up.run()
     log = up.directory / "logs" / "postgres.log"
-    until(lambda: log.exists() and "ready to accept" in log.read_text(), "PostgreSQL is up")
+    wait_until(lambda: log.exists() and "ready to accept" in log.read_text(), "PostgreSQL is up")
     servers = up.servers()
     popen.send_signal(signal.SIGINT)
     assert popen.wait(60) == 0, up.output.read_text()
@@ -202,7 +202,7 @@ def test_file_of_a_killed_run_is_gone_before_the_next_one_starts_a_server(up: Up
     up.directory.mkdir()
     up.env.write_text("FLEET_API_URL=http://127.0.0.1:1\n")
     popen = up.run()
-    until((up.directory / "logs").exists, "the first server starts")
+    wait_until((up.directory / "logs").exists, "the first server starts")
     assert not up.env.exists()
     popen.send_signal(signal.SIGTERM)
     assert popen.wait(60) == 0
@@ -284,5 +284,5 @@ def test_simulated_fleet_arrives_until_ctrl_c_stops_all(up: Up) -> None:
     headers = {"Authorization": f"Bearer {env['FLEET_API_KEY']}"}
     with httpx.Client(base_url=env["FLEET_API_URL"], headers=headers) as client:
         # Twenty vehicles, distributed over the minute: the first ones arrive within seconds.
-        until(lambda: len(client.get("/v1/live/vehicles").json()["items"]) >= 2, "vehicles are live", 60)
+        wait_until(lambda: len(client.get("/v1/live/vehicles").json()["items"]) >= 2, "vehicles are live", 60)
     assert_stops(up, signal.SIGINT)

@@ -27,7 +27,7 @@ import simulator.cli
 from bridge.settings.development import SuiteSettings
 from bridge.version import VERSION
 from local.ports import Ports, free_port
-from tests.acceptance.waiting import until
+from tests.until import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -197,7 +197,7 @@ def test_installed_platform_runs_in_a_directory_with_packages_of_our_names(insta
         )
     try:
         ready = installed.elsewhere / ".local" / "env"
-        until(lambda: ready.exists() or platform.poll() is not None, "ready", 90)
+        wait_until(lambda: ready.exists() or platform.poll() is not None, "ready", 90)
         assert ready.exists(), log.read_text()
     finally:
         platform.terminate()

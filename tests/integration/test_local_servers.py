@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import asyncpg
@@ -15,6 +14,7 @@ import pytest
 from local.mosquitto import Mosquitto
 from local.ports import is_open
 from local.postgres import Postgres
+from tests.until import wait_until
 
 _START_AND_HANG = """
 import sys, time
@@ -39,10 +39,7 @@ def test_servers_die_with_a_killed_parent(tmp_path: Path) -> None:
         pids = [int(pid) for pid in parent.stdout.readline().split()]
         assert len(pids) == 2
         os.kill(parent.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 30
-    while not all(map(_gone, pids)):
-        assert time.monotonic() < deadline, "a server outlived its parent"
-        time.sleep(0.05)
+    wait_until(lambda: all(map(_gone, pids)), "no server outlives its parent")
 
 
 def test_postgres_keeps_rows_over_a_restart(tmp_path: Path) -> None:

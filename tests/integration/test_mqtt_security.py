@@ -17,7 +17,8 @@ from local.mosquitto import Mosquitto
 from mosquitto import authority, broker, provisioning
 from mosquitto.device import Device, device
 from mosquitto.directory import Directory, accounts
-from tests.mqtt_devices import WAIT_S, DeviceClient, connected, until, with_certificate, with_password
+from tests.mqtt_devices import WAIT_S, DeviceClient, connected, with_certificate, with_password
+from tests.until import wait_until
 
 EV_1, EV_2, METER = device("vehicle", "EV_1"), device("vehicle", "EV_2"), device("meter", "EV_1")
 LIFE = timedelta(days=30)
@@ -91,10 +92,10 @@ def test_device_publishes_its_telemetry_and_hears_its_receipts(
         connected(meter(broker_server), broker_server.password_port) as other,
     ):
         assert one.publish(TELEMETRY) == other.publish("fleet/meter/EV_1/telemetry") == "Success"
-        until(lambda: len(listening.messages) == 2)
+        wait_until(lambda: len(listening.messages) == 2)
         one.subscribe("fleet/vehicle/EV_1/receipt")
         listening.publish("fleet/vehicle/EV_1/receipt", b"stored")
-        until(lambda: one.messages == [("fleet/vehicle/EV_1/receipt", b"stored")])
+        wait_until(lambda: one.messages == [("fleet/vehicle/EV_1/receipt", b"stored")])
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_user_name_is_that_of_the_certificate_for_any_connect(
         assert attacker.publish(TELEMETRY) == "Success"
         assert attacker.publish("fleet/vehicle/EV_2/telemetry") == "Not authorized"
         assert attacker.publish("fleet/bridge/main/status") == "Not authorized"
-    until(lambda: bool(listening.messages))
+    wait_until(lambda: bool(listening.messages))
     assert [topic for topic, _ in listening.messages] == [TELEMETRY]
 
 
@@ -168,9 +169,9 @@ def test_subscription_elsewhere_hears_nothing_and_takes_nothing(
         attacker.subscribe("fleet/vehicle/EV_1/end")
         for n in range(20):
             assert other.publish("fleet/vehicle/EV_2/telemetry", b"%d" % n) == "Success"
-        until(lambda: len(listening.messages) == 20)
+        wait_until(lambda: len(listening.messages) == 20)
         listening.publish("fleet/vehicle/EV_1/end")
-        until(lambda: ("fleet/vehicle/EV_1/end", b"x") in attacker.messages)
+        wait_until(lambda: ("fleet/vehicle/EV_1/end", b"x") in attacker.messages)
         assert {topic for topic, _ in attacker.messages} == {"fleet/vehicle/EV_1/end"}
 
 
@@ -197,10 +198,10 @@ def test_shared_subscription_of_a_device_takes_nothing_from_the_bridge(broker_se
                 present.subscribe(f"$share/{group}/{topic_filter}")
             for payload in expected[:20]:
                 assert other.publish("fleet/vehicle/EV_2/telemetry", payload) == "Success"
-            until(lambda: len(before.messages) == 20)
+            wait_until(lambda: len(before.messages) == 20)
         for payload in expected[20:30]:
             other.publish("fleet/vehicle/EV_2/telemetry", payload)
-        until(lambda: len(before.messages) == 30)
+        wait_until(lambda: len(before.messages) == 30)
         before.close()
         for payload in expected[30:]:
             other.publish("fleet/vehicle/EV_2/telemetry", payload)
@@ -208,11 +209,11 @@ def test_shared_subscription_of_a_device_takes_nothing_from_the_bridge(broker_se
             connected(bridge(), broker_server.bridge_port) as after,
             connected(attacker(), broker_server.tls_port) as again,
         ):
-            until(lambda: len(before.messages) + len(after.messages) >= 40)
+            wait_until(lambda: len(before.messages) + len(after.messages) >= 40)
             assert [payload for _, payload in before.messages + after.messages] == expected
             again.subscribe("fleet/vehicle/EV_1/end")
             after.publish("fleet/vehicle/EV_1/end")
-            until(lambda: bool(again.messages))
+            wait_until(lambda: bool(again.messages))
             assert present.messages == []
             assert set(again.messages) == {("fleet/vehicle/EV_1/end", b"x")}  # may arrive twice, by its group
 
@@ -222,14 +223,14 @@ def test_retained_message_and_will_elsewhere_are_refused(broker_server: Mosquitt
     attacker.paho.will_set("fleet/vehicle/EV_2/telemetry", b"will", qos=1, retain=True)
     with connected(attacker, broker_server.tls_port):
         mid = attacker.paho.publish("fleet/bridge/main/status", b"offline", qos=1, retain=True).mid
-        until(lambda: attacker.acknowledged.get(mid) == "Not authorized")
+        wait_until(lambda: attacker.acknowledged.get(mid) == "Not authorized")
         sock = attacker.paho.socket()
         assert isinstance(sock, socket.socket)
         sock.shutdown(socket.SHUT_RDWR)  # no DISCONNECT: the broker sends the will
-        until(attacker.ended.is_set)
+        wait_until(attacker.ended.is_set)
     with connected(vehicle(broker_server, EV_2), broker_server.tls_port) as other:
         other.publish("fleet/vehicle/EV_2/telemetry", b"own")
-    until(lambda: bool(listening.messages))
+    wait_until(lambda: bool(listening.messages))
     assert listening.messages == [("fleet/vehicle/EV_2/telemetry", b"own")]
 
 
@@ -244,7 +245,7 @@ def test_bridge_session_stays_with_the_bridge(broker_server: Mosquitto, clean: b
             connected(meter(broker_server, client_id=client_id, clean=clean), broker_server.password_port) as other,
         ):
             assert one.publish(TELEMETRY) == "Success"
-            until(lambda: len(bridge.messages) == 1)
+            wait_until(lambda: len(bridge.messages) == 1)
             assert other.messages == one.messages == []
         assert not bridge.ended.is_set()
 
@@ -363,7 +364,7 @@ def test_revoked_certificate_ends_the_connection_at_once(broker_server: Mosquitt
         assert refused(vehicle(broker_server), broker_server.tls_port)
         assert other.publish("fleet/vehicle/EV_2/telemetry") == "Success"
         assert not other.ended.is_set()
-    until(lambda: len(listening.messages) == 2)
+    wait_until(lambda: len(listening.messages) == 2)
 
 
 def test_revocation_of_a_vehicle_leaves_the_meter_of_its_id(broker_server: Mosquitto, listening: DeviceClient) -> None:
@@ -392,7 +393,7 @@ def test_handshake_before_the_revocation_gives_nothing_after_it(
             assert answer
     with connected(vehicle(broker_server, EV_2), broker_server.tls_port) as other:
         other.publish("fleet/vehicle/EV_2/telemetry", b"own")
-    until(lambda: bool(listening.messages))
+    wait_until(lambda: bool(listening.messages))
     assert listening.messages == [("fleet/vehicle/EV_2/telemetry", b"own")]
 
 
@@ -492,7 +493,7 @@ def test_broker_that_has_ended_is_not_told_and_not_waited_for(tmp_path: Path) ->
     server = Mosquitto(tmp_path / "mosquitto")
     server.start()
     server.process.send(signal.SIGKILL)  # its exit status is not collected, so it stays as a zombie
-    until(lambda: not broker.reload(server.provisioning))
+    wait_until(lambda: not broker.reload(server.provisioning))
     server.stop()
 
 
@@ -508,7 +509,7 @@ def test_reload_keeps_the_queue_of_a_bridge_that_is_away(broker_server: Mosquitt
         one.publish(TELEMETRY, b"after")
     again = account(broker_server, "bridge", client_id, clean=False)
     with connected(again, broker_server.bridge_port):
-        until(lambda: [payload for _, payload in again.messages] == [b"before", b"after"])
+        wait_until(lambda: [payload for _, payload in again.messages] == [b"before", b"after"])
 
 
 def test_oversize_packet_disconnects_its_sender_only(broker_server: Mosquitto, listening: DeviceClient) -> None:
@@ -519,7 +520,7 @@ def test_oversize_packet_disconnects_its_sender_only(broker_server: Mosquitto, l
         attacker.paho.publish(TELEMETRY, b"x" * (1 << 20), qos=1)
         assert attacker.ended.wait(WAIT_S)
         assert other.publish("fleet/vehicle/EV_2/telemetry") == "Success"
-        until(lambda: len(listening.messages) == 1)
+        wait_until(lambda: len(listening.messages) == 1)
         assert not other.ended.is_set()
 
 

@@ -16,6 +16,7 @@ from tests.acceptance.chaos.report import Report, described
 from tests.acceptance.chaos.runner import Load, examine_all, run_cycle
 from tests.acceptance.chaos.stack import Stack
 from tests.acceptance.chaos.stopping import Abandoned, Stopping
+from tests.until import NotInTime
 
 _STOPPED = 128 + signal.SIGINT
 """The exit code of a run that was stopped before its last cycle, with nothing wrong so far."""
@@ -48,7 +49,7 @@ def _run(directory: Path, options: Namespace, report: Report, stopping: Stopping
         if not everything.clean:
             print(f"the whole run: {described(everything)}")
         return sound and everything.clean
-    except Stuck as stuck:
+    except (Stuck, NotInTime) as stuck:
         print(f"stuck: {stuck}")
         report.not_judged = report.cycle
         return False

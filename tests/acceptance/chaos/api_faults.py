@@ -7,8 +7,9 @@ import socket
 from collections.abc import Iterator
 
 from tests.acceptance.chaos.fault import Course, fault, repeatedly
-from tests.acceptance.chaos.processes import Stuck, until
+from tests.acceptance.chaos.processes import Stuck
 from tests.acceptance.chaos.stack import Stack
+from tests.until import wait_until
 
 _HEAD = b"POST /v1/ingest HTTP/1.1\r\nHost: chaos\r\nContent-Type: application/json\r\nAuthorization: Bearer %s\r\n"
 _BODIES = (b"Content-Length: 100000\r\n\r\n[{", b"Transfer-Encoding: chunked\r\n\r\n5\r\n[{", b"\r\n", b"Content-Le")
@@ -25,7 +26,7 @@ def _crash_at(point: str) -> Course:
         stack.kill_api()
         crashing = stack.start_api((point, rng.randint(1, 3)))
         yield
-        until(lambda: crashing.exit_code == -signal.SIGKILL, f"the API's crash at {point}")
+        wait_until(lambda: crashing.exit_code == -signal.SIGKILL, f"the API's crash at {point}")
 
     return course
 

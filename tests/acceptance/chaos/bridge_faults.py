@@ -5,8 +5,9 @@ import signal
 from collections.abc import Iterator
 
 from tests.acceptance.chaos.fault import Course, fault
-from tests.acceptance.chaos.processes import Stuck, until
+from tests.acceptance.chaos.processes import Stuck
 from tests.acceptance.chaos.stack import Stack
+from tests.until import wait_until
 
 _MOST_MEMORY = 300 * 1024 * 1024
 
@@ -22,7 +23,7 @@ def _crash_at(point: str) -> Course:
         stack.kill_bridge()
         crashing = stack.start_bridge((point, 1))  # a busy machine may take all of a short load in one batch
         yield
-        until(lambda: crashing.process.exit_code == -signal.SIGKILL, f"the crash at {point}")
+        wait_until(lambda: crashing.process.exit_code == -signal.SIGKILL, f"the crash at {point}")
 
     return course
 
@@ -52,14 +53,14 @@ def sigstop(stack: Stack, rng: random.Random) -> Iterator[None]:
 @fault("bridge-two-of-one-name", alone=True)
 def two_bridges(stack: Stack, rng: random.Random) -> Iterator[None]:
     """The second stands by; when the first is killed it takes over within seconds."""
-    until(lambda: stack.bridge.metric("fleet_bridge_leader") == 1, "the first bridge works")
+    wait_until(lambda: stack.bridge.metric("fleet_bridge_leader") == 1, "the first bridge works")
     first, second = stack.bridge, stack.start_bridge()
-    until(lambda: second.metric("process_start_time_seconds") > 0, "the second bridge is up")
+    wait_until(lambda: second.metric("process_start_time_seconds") > 0, "the second bridge is up")
     if second.metric("fleet_bridge_leader") or not first.metric("fleet_bridge_leader"):
         raise Stuck("two bridges of one name work at once")
     first.process.kill()
     yield
-    until(lambda: second.metric("fleet_bridge_leader") == 1, "the second bridge takes over", 5)
+    wait_until(lambda: second.metric("fleet_bridge_leader") == 1, "the second bridge takes over", 5)
 
 
 @fault("bridge-away", hold_s=1.5)

@@ -22,7 +22,7 @@ class CannotHappenHere(Exception):
 
 @dataclass
 class Fault:
-    """`inject` begins it, `heal` ends it and raises `Stuck` when what had to follow has not."""
+    """`inject` begins it, `heal` ends it and raises `NotInTime` or `Stuck` when what had to follow has not."""
 
     name: str
     course: Course

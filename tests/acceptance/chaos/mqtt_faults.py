@@ -12,9 +12,9 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 
 from tests.acceptance.chaos.fault import fault, repeatedly
-from tests.acceptance.chaos.processes import until
 from tests.acceptance.chaos.publisher import properties
 from tests.acceptance.chaos.stack import SETTINGS, Stack
+from tests.until import wait_until
 
 _BEYOND_KEEP_ALIVE_S = 4.0
 
@@ -44,11 +44,11 @@ def keep_alive_expires(stack: Stack, rng: random.Random) -> Iterator[None]:
 @fault("mqtt-taken-over", alone=True)
 def taken_over(stack: Stack, rng: random.Random) -> Iterator[None]:
     """Another client with the bridge's client id, which takes messages and acknowledges none."""
-    until(stack.bridge.ready, "the bridge is subscribed")
+    wait_until(stack.bridge.ready, "the bridge is subscribed")
     _steal_session(stack)
     yield
     # Mosquitto 2.0.11 closes the old connection without the reason (0x8E) that raises fleet_mqtt_taken_over_total.
-    until(lambda: stack.bridge.metric("fleet_mqtt_connects_total") > 1, "the bridge has connected again")
+    wait_until(lambda: stack.bridge.metric("fleet_mqtt_connects_total") > 1, "the bridge has connected again")
 
 
 @fault("devices-cut-often", hold_s=1.5)
@@ -93,7 +93,7 @@ def broker_old_snapshot(stack: Stack, rng: random.Random) -> Iterator[None]:
     database = stack.broker.directory / "data" / "mosquitto.db"
     database.unlink(missing_ok=True)
     stack.broker.process.send(signal.SIGUSR1)
-    until(database.exists, "the broker saves its queue")
+    wait_until(database.exists, "the broker saves its queue")
     old = database.with_suffix(".old")
     shutil.copy2(database, old)
     yield
@@ -113,7 +113,7 @@ def broker_lost_database(stack: Stack, rng: random.Random) -> Iterator[None]:
     stack.broker.start()
     stack.forgive_broker()
     yield
-    until(lambda: stack.bridge.metric("fleet_mqtt_session_lost_total") > known, "the alarm: session lost")
+    wait_until(lambda: stack.bridge.metric("fleet_mqtt_session_lost_total") > known, "the alarm: session lost")
 
 
 @fault("broker-queue-full", hold_s=1.5, alone=True)
@@ -123,7 +123,7 @@ def broker_queue_full(stack: Stack, rng: random.Random) -> Iterator[None]:
     _restart_with_queue_of(stack, 100)
     yield
     stack.bridge.process.send(signal.SIGCONT)
-    until(lambda: stack.bridge.metric("fleet_broker_dropped_messages") > 0, "the alarm: dropped by the broker")
+    wait_until(lambda: stack.bridge.metric("fleet_broker_dropped_messages") > 0, "the alarm: dropped by the broker")
     _restart_with_queue_of(stack, 50_000_000)
     stack.forgive_broker()
 

@@ -9,8 +9,8 @@ import threading
 from collections.abc import Iterator
 
 from tests.acceptance.chaos.fault import CannotHappenHere, fault, repeatedly
-from tests.acceptance.chaos.processes import until
 from tests.acceptance.chaos.stack import Stack
+from tests.until import wait_until
 
 _OF_BRIDGE = "FROM pg_stat_activity WHERE application_name = 'fleet-bridge'"
 _CUT_SESSIONS = f"SELECT pg_terminate_backend(pid) {_OF_BRIDGE}"
@@ -20,7 +20,7 @@ _BEYOND_COMMAND_TIMEOUT_S = 2.0
 @fault("postgres-immediate-stop")
 def immediate_stop(stack: Stack, rng: random.Random) -> Iterator[None]:
     stack.postgres.process.send(signal.SIGQUIT)
-    until(lambda: not stack.postgres.process.running, "PostgreSQL stops")
+    wait_until(lambda: not stack.postgres.process.running, "PostgreSQL stops")
     yield
     stack.start_postgres()
 
@@ -34,7 +34,7 @@ def backend_kill(stack: Stack, rng: random.Random) -> Iterator[None]:
             os.kill(int(pid), signal.SIGKILL)
     stack.kills += len(pids)
     yield
-    until(stack.postgres.ready, "PostgreSQL has recovered")
+    wait_until(stack.postgres.ready, "PostgreSQL has recovered")
 
 
 @fault("postgres-postmaster-kill")

@@ -1,4 +1,4 @@
-"""The processes of the platform under test, as the harness sees them, and how it waits for them."""
+"""The processes of the platform under test, as the harness sees them."""
 
 import os
 import queue
@@ -6,10 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 from local.mosquitto import Mosquitto
@@ -20,16 +18,7 @@ ROOT = Path(__file__).parents[3]
 
 
 class Stuck(Exception):
-    """Something that had to happen has not happened in time."""
-
-
-def until(condition: Callable[[], object], what: str, timeout_s: float = 20.0) -> None:
-    """Wait for a condition. Raises `Stuck`, which says what did not happen."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise Stuck(f"not within {timeout_s:.0f} s: {what}")
-        time.sleep(0.01)
+    """A process did what it must not do; the text says what."""
 
 
 class Broker(Mosquitto):

@@ -11,8 +11,8 @@ from simulator.findings import Findings
 from simulator.ledger_reader import Ledger, read_ledger
 from simulator.verify import verify
 from tests.acceptance.chaos.fault import Fault
-from tests.acceptance.chaos.processes import until
 from tests.acceptance.chaos.stack import Stack
+from tests.until import wait_until
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Load:
 def run_cycle(stack: Stack, cycle: int, faults: list[Fault], rng: random.Random, load: Load) -> Findings:
     """Publish `load`, inject and heal the faults meanwhile, wait until all has drained, and examine the cycle.
 
-    Raises `Stuck` when something does not come back.
+    Raises `NotInTime` or `Stuck` when something does not come back.
     """
     stack.publisher.tell(f"publish {cycle} {load.count} {load.rate}")
     _hurt(stack, faults, rng, load)
@@ -49,7 +49,7 @@ def examine_all(stack: Stack, undrained: int | None = None) -> Findings:
     What a cycle that was cut off has not drained may lie in the broker still: there a PUBACK binds nobody yet. What
     we called stored holds there too.
     """
-    until(stack.postgres.ready, "PostgreSQL answers")
+    wait_until(stack.postgres.ready, "PostgreSQL answers")
     ledger = _ledger_of(stack)
     if undrained is not None:
         ledger.forget(ledger.devices_of(f"C{undrained}-"))
@@ -89,4 +89,4 @@ def _wait(stack: Stack, condition: Callable[[], bool], what: str, timeout_s: flo
         stack.supervise()
         return condition()
 
-    until(met, what, timeout_s)
+    wait_until(met, what, timeout_s)

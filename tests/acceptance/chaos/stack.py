@@ -18,8 +18,9 @@ from local.ports import free_port, is_open
 from local.postgres import Postgres
 from local.process import Process, give_to_service
 from tests.acceptance.chaos.link import Link
-from tests.acceptance.chaos.processes import ROOT, Bridge, Broker, Publisher, command, until
+from tests.acceptance.chaos.processes import ROOT, Bridge, Broker, Publisher, command
 from tests.acceptance.chaos.workload import UNSTORABLE_SOC
+from tests.until import wait_until
 
 _DISK = "384m"
 
@@ -89,13 +90,13 @@ class Stack:
     def _start_programs(self) -> None:
         self._opened.callback(self.kill_bridge)
         self.start_bridge(self.first)
-        until(self.bridge.ready, "the first bridge is ready")
+        wait_until(self.bridge.ready, "the first bridge is ready")
         create = [sys.executable, "-m", "api", "key", "create", "chaos"]
         made = subprocess.run(create, env=self._env, capture_output=True, text=True, check=True)
         self.api_key = made.stdout.strip()
         self.start_api()
         self._opened.callback(self.kill_api)
-        until(lambda: is_open(self.api_port), "the API listens")
+        wait_until(lambda: is_open(self.api_port), "the API listens")
 
     def _link(self, port: int) -> Link:
         link = Link(port)
@@ -187,7 +188,7 @@ class Stack:
                 return False
             return True
 
-        until(started, "PostgreSQL starts again", 60)
+        wait_until(started, "PostgreSQL starts again", 60)
 
     def forgive_broker(self) -> None:
         """From here on the broker has no excuse any more."""

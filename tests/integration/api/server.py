@@ -3,7 +3,6 @@
 import os
 import socket
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import httpx
 
 from local.ports import free_port
 from local.process import Process
+from tests.until import wait_until
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -45,15 +45,14 @@ class Api:
 
     def wait_until(self, path: str) -> None:
         """Wait until `path` answers with 200."""
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                if httpx.get(self.url + path, verify=False).status_code == 200:
-                    return
-            except httpx.TransportError:
-                assert self.process.running, self.log
-            assert time.monotonic() < deadline, self.log
-            time.sleep(0.02)
+        wait_until(lambda: self._answers(path), f"{path} answers with 200; the log is {self.process.log}")
+
+    def _answers(self, path: str) -> bool:
+        try:
+            return httpx.get(self.url + path, verify=False).status_code == 200
+        except httpx.TransportError:
+            assert self.process.running, self.log
+            return False
 
 
 def launch(database_url: str, log: Path, settings: Mapping[str, object], program: Sequence[str] = ("api",)) -> Api:

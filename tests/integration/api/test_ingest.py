@@ -35,9 +35,7 @@ def document(**changes: Any) -> dict[str, Any]:
 
 async def blocked(db: Connection) -> None:
     """Wait until a session waits for a lock."""
-    async with asyncio.timeout(20):
-        while not await db.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: db.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
 
 
 async def count(db: Connection, table: str = "vehicle_telemetry_history") -> int:

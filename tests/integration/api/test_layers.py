@@ -16,6 +16,7 @@ from api.routing import Endpoint, RouteTable
 from bridge.contract import VEHICLE
 from tests.integration.api.server import Api, Connection, assert_problem
 from tests.readings import now_minute
+from tests.until import until
 
 pytestmark = pytest.mark.anyio
 
@@ -171,9 +172,7 @@ async def test_download_may_take_longer_than_the_time_limit(impatient: Api, toke
 
 async def test_reader_of_a_download_that_takes_nothing_is_cut(impatient: Api, token: str) -> None:
     reader = SlowReader(impatient, token)
-    async with asyncio.timeout(20):
-        while "request timed out" not in impatient.log:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+    await until(lambda: "request timed out" in impatient.log)
     received = await asyncio.to_thread(reader.read, 0)
     assert not received.endswith(b"0\r\n\r\n")
 
