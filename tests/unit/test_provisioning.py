@@ -2,10 +2,12 @@
 
 import json
 import stat
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 from cryptography import x509
 from typer.testing import CliRunner
 
@@ -15,6 +17,13 @@ from mosquitto.device import BadDevice, device, read_csv
 from mosquitto.directory import Directory
 
 LIFE = timedelta(days=1)
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """The command line sends the logs to the stderr of its test, which is closed after it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
