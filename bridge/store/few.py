@@ -10,7 +10,8 @@ from typing import Any
 
 from bridge.contract import KINDS
 from bridge.errors import Rejected
-from bridge.store.projections import PROJECTIONS, Projection
+from bridge.store.projection import Projection
+from bridge.store.projections import PROJECTIONS
 from bridge.store.tables import TABLES, Table, columns_of, reject_columns, reject_sql, reject_types
 from bridge.store.verdict import Fresh, Identity, identity_of
 

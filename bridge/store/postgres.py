@@ -22,7 +22,8 @@ from bridge.store import few, singly
 from bridge.store.copy_format import copy_data, copy_tuples, measures_of
 from bridge.store.database_errors import FOREIGN, AlreadyThere, Unstorable, storing, survives
 from bridge.store.migrate import require_applied
-from bridge.store.projections import PROJECTIONS, Projection
+from bridge.store.projection import Projection
+from bridge.store.projections import PROJECTIONS
 from bridge.store.ratings import Ratings
 from bridge.store.tables import TABLES, Table, columns_of, identity, reject_columns, reject_sql
 from bridge.store.verdict import (

@@ -59,13 +59,15 @@ BRIDGE = {
     "store.ratings": "contract reading",
     "store.verdict": "contract delivery errors formats.contract_json reading store.ratings",
     "store.tables": "contract errors reading",
-    "store.projections": "contract reading store.tables",
-    "store.few": "contract errors store.projections store.tables store.verdict",
+    "store.projection": "contract reading store.tables",
+    "store.live_rows": "contract reading store.projection store.tables",
+    "store.projections": "store.live_rows store.projection",
+    "store.few": "contract errors store.projection store.projections store.tables store.verdict",
     "store.database_errors": "errors",
     "store.singly": "contract reading store.projections store.tables",
     "store.migrate": "errors store.database_errors",
     "store.postgres": "contract delivery errors reading store.copy_format store.database_errors store.few "
-    "store.migrate store.projections store.ratings store.singly store.tables store.verdict",
+    "store.migrate store.projection store.projections store.ratings store.singly store.tables store.verdict",
     "rejects": "audit delivery errors formats formats.port",
     "mqtt": "",
     "mqtt.url": "",
@@ -104,7 +106,8 @@ PURE = (
     *("bridge.formats", "bridge.batch", "bridge.contract", "bridge.reading", "bridge.delivery"),
     *(f"bridge.formats.{name}" for name in ("payload", "extra", "document", "elements", "element", "port")),
     *("bridge.formats.contract_json", "bridge.formats.ndjson"),
-    *(f"bridge.store.{name}" for name in ("ratings", "verdict", "tables", "projections", "few", "copy_format")),
+    *(f"bridge.store.{name}" for name in ("ratings", "verdict", "tables", "projection", "live_rows", "projections")),
+    *("bridge.store.few", "bridge.store.copy_format"),
     *("bridge.mqtt.codec", "bridge.mqtt.session", "bridge.sources.mqtt_arrival"),
 )
 IMPURE = {"asyncio", "socket", "ssl", "time", "asyncpg", "threading", "os", "random"}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bridge.contract import KINDS, VEHICLE, Kind
 from bridge.reading import Reading, reading
-from bridge.store.projections import LiveRows
+from bridge.store.live_rows import LiveRows
 from bridge.store.tables import identity
 from tests.readings import SEED_TIME
 

@@ -1,0 +1,61 @@
+"""The live tables: one row per device. Pure."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from bridge.contract import Measure
+from bridge.reading import Reading
+from bridge.store.projection import Picked
+from bridge.store.tables import Table
+
+
+class LiveRows:
+    """The latest state of each device: the last known value of each measure, as of its newest device time.
+
+    A row that is not newer than the live one changes nothing. One statement cannot touch a row twice, so a device
+    that sends different measures in turn takes several rounds, the oldest of its picked rows first.
+    """
+
+    name = "live"
+
+    def pick(self, readings: Sequence[Reading]) -> Picked:
+        """Of each device the newest reading, and the newest that has a measure which all after it lack."""
+        newest = {reading[0]: n for n, reading in enumerate(readings)}
+        if len(newest) == len(readings) or len({type(reading) for reading in readings}) <= 1:
+            return Picked(list(newest.values()), 1)
+        positions: list[int] = []
+        rounds = 1
+        for _, own in groupby(range(len(readings)), key=lambda n: readings[n][0]):
+            picked = _last_of_each_measure(readings, list(own))
+            positions += picked
+            rounds = max(rounds, len(picked))
+        return Picked(positions, rounds)
+
+    def sql(self, table: Table, staged: str, measures: Sequence[Measure], *, rounds: bool) -> str:
+        columns, device, live = ", ".join(table.columns_with(measures)), table.device_column, table.live
+        chosen = f"SELECT {columns}, now() FROM {staged} AS staged"  # noqa: S608  # they lie in the order of the key
+        if rounds:
+            chosen = (
+                f"SELECT DISTINCT ON ({device}) {columns}, now() FROM {staged} AS staged "  # noqa: S608
+                f"WHERE NOT EXISTS (SELECT FROM {live} l WHERE l.{device} = staged.{device} AND l.ts >= staged.ts) "
+                f"ORDER BY {device}, ts"
+            )
+        kept = [f"{c} = coalesce(excluded.{c}, live.{c})" for c in (measure.column for measure in measures)]
+        updated = ", ".join(["ts = excluded.ts", "received_at = excluded.received_at", *kept, "extra = excluded.extra"])
+        return (
+            f"INSERT INTO {live} AS live ({columns}, received_at) {chosen} "
+            f"ON CONFLICT ({device}) DO UPDATE SET {updated} WHERE excluded.ts > live.ts"
+        )
+
+
+def _last_of_each_measure(readings: Sequence[Reading], own: Sequence[int]) -> list[int]:
+    """Positions, in order, of the readings of a device that still say something when all of them are known."""
+    picked: list[int] = []
+    missing = set(readings[own[-1]].kind.measures)
+    for n in reversed(own):
+        if not picked or not missing.isdisjoint(readings[n].measures):
+            picked.append(n)
+            missing.difference_update(readings[n].measures)
+        if not missing:
+            break
+    return picked[::-1]
