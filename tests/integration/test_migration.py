@@ -36,6 +36,8 @@ RELEASED = {
     "0004_roles": "75566b89abc5083716b082aa78fecd024cf4027c8cbf5185d3079da16427bc11",
 }
 DEVICES, MINUTES = 20, 200
+FIRST = now_minute() - timedelta(days=2)
+"""The first minute of the rows; asked again, the clock may be a minute further."""
 SLACK_S = 3.0
 _numbers = itertools.count(1)
 _FILES = (
@@ -71,8 +73,7 @@ async def old(old_url: str) -> AsyncIterator[Connection]:
 
 def rows_between(start: int, end: int) -> dict[str, list[Row]]:
     """Rows of every device for these minutes: the first of them lie two days back, the later ones a few days on."""
-    first = now_minute() - timedelta(days=2)
-    times = [first + timedelta(minutes=17 * n) for n in range(start, end)]
+    times = [FIRST + timedelta(minutes=17 * n) for n in range(start, end)]
     vehicles = [
         (f"EV_{d:02}", at, float(n % 100), 1.5, 20.5, None) for d in range(DEVICES) for n, at in enumerate(times)
     ]
@@ -144,9 +145,8 @@ class Load:
         connection = await asyncpg.connect(
             self._reader_url, command_timeout=30, server_settings=version_before.READER_SESSION
         )
-        start = now_minute() - timedelta(days=2)
         while self._going:
-            answered = await version_before.ask(connection, "EV_00", "METER_00", start, start + timedelta(days=3))
+            answered = await version_before.ask(connection, "EV_00", "METER_00", FIRST, FIRST + timedelta(days=3))
             assert answered >= 2 * DEVICES + 2 * MINUTES + 1
             self.rounds["questions"] += 1
         await connection.close()
