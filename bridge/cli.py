@@ -40,7 +40,7 @@ def _finish(command: Coroutine[Any, Any, T]) -> T:
     try:
         return asyncio.run(translate())
     except (StoreUnavailable, Misconfigured) as error:
-        log.error("not done", reason=str(error))
+        log.error("command failed", reason=str(error))
         raise SystemExit(1) from None
 
 
@@ -62,7 +62,7 @@ def run() -> None:
         source_settings = read(sources.named(settings.source).settings)
         uvloop.run(serve())
     except Misconfigured as error:
-        log.error("cannot keep the promise", reason=str(error))
+        log.error("startup aborted: unsafe configuration", reason=str(error))
         raise SystemExit(2) from None
     log.info("stopped")
 
@@ -72,7 +72,7 @@ def migrate() -> None:
     """Bring the schema up to date. Safe to run again, and from several places at once."""
 
     applied = _finish(apply_migrations(configured(AdministrationSettings).database_url))
-    log.info("schema is up to date", applied=applied)
+    log.info("schema up to date", applied=applied)
 
 
 @rejected.command("list")

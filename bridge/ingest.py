@@ -140,7 +140,7 @@ class Ingest:
         except LeadershipLost:
             raise
         except StoreUnavailable as error:
-            log.warning("store unavailable", readings=0, error=str(error))
+            log.warning("database unavailable", readings=0, error=str(error))
 
     async def _write(self, items: Sequence[Item]) -> Settlement:
         started = time.monotonic()
@@ -155,9 +155,9 @@ class Ingest:
                 self._metrics.unavailable()
                 self.retrying = True
                 if self._stopping.is_set() or (self._give_up_after_s is not None and waited_s >= self._give_up_after_s):
-                    log.warning("batch given up", readings=len(items), error=str(error))
+                    log.warning("batch abandoned", readings=len(items), error=str(error))
                     return error
-                log.warning("store unavailable", readings=len(items), waited_s=round(waited_s, 1), error=str(error))
+                log.warning("database unavailable", readings=len(items), waited_s=round(waited_s, 1), error=str(error))
                 await self._pause(backoff.next())
             else:
                 self.retrying = False
@@ -168,7 +168,7 @@ class Ingest:
     def _watch_rejects(self, items: int, rejected: int) -> None:
         if self._reject_rate.alarms(items, rejected, time.monotonic()):
             self._metrics.reject_alarm()
-            log.error("many items are rejected", **self._reject_rate.figures)
+            log.error("high reject rate", **self._reject_rate.figures)
 
     async def _pause(self, pause_s: float) -> None:
         """Pause; `stop` ends it."""

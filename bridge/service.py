@@ -67,7 +67,7 @@ class Bridge:
             except StoreUnavailable as error:
                 if state != (state := str(error)):
                     standby = isinstance(error, LeadershipLost)
-                    log.info("standing by" if standby else "waiting for the store", reason=state)
+                    log.info("standing by" if standby else "waiting for the database", reason=state)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_STANDBY_PAUSE_S):
                         await stop.wait()
@@ -99,7 +99,7 @@ class Bridge:
             if receiving.done():
                 receiving.result()
         except LeadershipLost as error:
-            log.warning("another bridge took over", reason=str(error))
+            log.warning("leadership lost: another bridge took over", reason=str(error))
             source.abort("another bridge took over")
         finally:
             for task in (writing, receiving, stopping):
@@ -110,7 +110,7 @@ class Bridge:
 
     def _not_ready(self) -> str | None:
         if self._ingest is None or self._source is None:
-            return "standing by, or waiting for the store"
+            return "standing by, or waiting for the database"
         if (reason := self._source.not_ready) is not None:
             return reason
         if self._ingest.stalled_s > self._settings.stall_timeout_s:

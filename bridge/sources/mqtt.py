@@ -127,10 +127,10 @@ class MqttSource:
         self._metrics.connects.inc()
         if self._connect_rate.alarms(time.monotonic()):
             self._metrics.connect_alarms.inc()
-            log.error("many connections within a minute: another client may use this bridge's client id")
+            log.error("connection rate high: another client may use this client id")
         if self._session.connack is None or not self._session.connack.session_present:
             self._metrics.session_lost.inc()
-            log.warning("the broker has no session for this bridge: nothing was queued while it was away")
+            log.warning("broker session lost: no messages queued while disconnected")
 
     async def _subscribe(self, transport: Transport) -> None:
         """Subscribe, always: a session that exists may lack a filter of this version.
@@ -166,7 +166,7 @@ class MqttSource:
                 self._messages_received(event, self._window.at(datetime.now(UTC)))
             elif isinstance(event, Ended) and event.code == mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER:
                 self._metrics.taken_over.inc()
-                log.error("another client has connected with this bridge's client id")
+                log.error("session taken over by another client")
 
     def _messages_received(self, messages: Messages, times: AcceptedTimes) -> None:
         if self._stopping:
@@ -197,7 +197,7 @@ class MqttSource:
         with contextlib.suppress(ValueError):
             count = int(payload)
             if count > self._broker_dropped:
-                log.error("the broker has dropped messages", dropped=count)
+                log.error("broker dropped messages", dropped=count)
             self._broker_dropped = count
             self._metrics.broker_dropped.set(count)
         return Arrival(arrival.first + 1)
@@ -222,7 +222,7 @@ class MqttSource:
         try:
             self._session.publish(request.topic, receipt, correlation_data=request.correlation)
         except PacketTooLarge:
-            log.error("receipt is larger than the broker takes", topic=request.topic, size=len(receipt))
+            log.error("receipt exceeds the broker's maximum packet size", topic=request.topic, size=len(receipt))
         else:
             self._metrics.receipts.inc()
 

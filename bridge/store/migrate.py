@@ -48,7 +48,7 @@ async def migrate(database_url: str) -> list[str]:
             except LOCKED as error:
                 if attempt == _ATTEMPTS - 1:
                     raise StoreUnavailable(f"a table stays locked by others: {error}") from error
-                log.info("waiting for a lock that others hold", reason=str(error))
+                log.info("migration waiting for a lock", reason=str(error))
                 await asyncio.sleep(_PAUSE_S * random.uniform(0.5, 1.5))
         raise AssertionError("unreachable")
     finally:
@@ -103,7 +103,7 @@ async def require_applied(connection: Connection) -> None:
     if state.changed:
         raise Misconfigured(_changed(state))
     if state.unknown:
-        log.warning("the database is newer than this program", unknown=state.unknown)
+        log.warning("database schema newer than this program", unknown=state.unknown)
 
 
 class _State(NamedTuple):
@@ -131,8 +131,8 @@ def _changed(state: _State) -> str:
 async def _grant(connection: Connection) -> None:
     """Give the group roles their rights. Those that are not there, and that we may not make, are asked for."""
     if missing := await connection.fetchval("SELECT grant_roles()"):
-        remedy = "; ".join(f"CREATE ROLE {role} NOLOGIN" for role in missing)
-        log.warning("roles are missing: as a superuser run the remedy, then migrate again", remedy=remedy)
+        create = "; ".join(f"CREATE ROLE {role} NOLOGIN" for role in missing)
+        log.warning("roles missing", remedy=f"as a superuser run `{create}`, then migrate again")
 
 
 def migrations() -> dict[str, str]:

@@ -200,7 +200,7 @@ async def test_migration_that_waits_for_a_long_reader_blocks_others_for_its_time
 
 
 def waited(logs: list[Any]) -> int:
-    return sum(entry["event"] == "waiting for a lock that others hold" for entry in logs)
+    return sum(entry["event"] == "migration waiting for a lock" for entry in logs)
 
 
 async def test_migrated_database_takes_partial_readings_beside_the_version_before(

@@ -158,7 +158,7 @@ async def test_programs_run_with_a_newer_database_and_say_so(
 
 
 def assert_warned(log: Path) -> None:
-    warnings = [line for line in log.read_text().splitlines() if "newer than this program" in line]
+    warnings = [line for line in log.read_text().splitlines() if "schema newer than this program" in line]
     assert len(warnings) == 1
     assert "9999_future" in warnings[0]
 
