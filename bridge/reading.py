@@ -24,6 +24,10 @@ from bridge.contract import Kind, Measure
 DeviceId = NewType("DeviceId", str)
 """A device's name: `[A-Za-z0-9_-]{1,64}`, so that it is one MQTT topic level and one URL segment."""
 
+NOT_UNICODE = "not valid Unicode"
+"""The reason for a text with a lone surrogate or with bytes that are not UTF-8."""
+_NO_SUCH_TIME = "Input should be an existing date and time, year 0001 to 9999 in UTC, without a leap second"
+
 DEVICE_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 _DEVICE_ID = re.compile(DEVICE_ID_PATTERN[1:-1]).fullmatch
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d{1,12})?([Zz]|[+-]\d\d:\d\d)", re.ASCII).fullmatch
@@ -54,8 +58,8 @@ def parse_rfc3339(text: str) -> datetime:
     try:
         parsed = datetime.fromisoformat(text.upper())
         return parsed if parsed.tzinfo is UTC else parsed.astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise PydanticCustomError("timestamp", "{reason}", {"reason": str(error)}) from None
+    except (ValueError, OverflowError):
+        raise PydanticCustomError("timestamp", _NO_SUCH_TIME) from None
 
 
 def format_timestamp(value: datetime) -> str:
@@ -92,8 +96,13 @@ def jsonb_text(fields: dict[str, Any]) -> str:
 
     Raises `ValueError` for what it cannot hold: NaN, infinities, lone surrogates and NUL.
     """
-    text = _as_json(fields)
-    text.encode()
+    try:
+        text = _as_json(fields)
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(NOT_UNICODE) from None
+    except ValueError:
+        raise ValueError("a number that is not finite cannot be stored") from None
     if "\\u0000" in text and _ESCAPED_NUL(text):
         raise ValueError("NUL cannot be stored")
     return text

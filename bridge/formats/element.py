@@ -4,6 +4,7 @@ This is the part that every format shares: a format takes its bytes apart and ma
 names; here the element becomes a reading, or the rejection that names the field and the reason.
 """
 
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -15,9 +16,19 @@ from bridge.formats import extra as unknown
 from bridge.formats.document import dump
 from bridge.formats.payload import PAYLOADS, Payload
 from bridge.formats.port import AcceptedTimes
-from bridge.reading import FieldWarning, Flagged, Reading, format_timestamp, is_device_id
+from bridge.reading import (
+    DEVICE_ID_PATTERN,
+    NOT_UNICODE,
+    FieldWarning,
+    Flagged,
+    Reading,
+    format_timestamp,
+    is_device_id,
+)
 
 _MAX_DETAIL = 500
+_REASONS = {"string_pattern_mismatch": f"must match {DEVICE_ID_PATTERN[1:-1]}", "string_unicode": NOT_UNICODE}
+"""Instead of pydantic's messages; the device id is the only field with a pattern."""
 _EVERY_ID_FIELD = frozenset(kind.id_field for kind in KINDS)
 _ID_FIELDS = " or ".join(kind.id_field for kind in KINDS)
 _ONE_ID_FIELD = f"{_ID_FIELDS}: only one of them is allowed"
@@ -37,7 +48,7 @@ class Origin(NamedTuple):
 
     def empty(self, payload: bytes) -> Rejected:
         """The rejection of a message without any element."""
-        return self.reject("not_a_reading", "there is no reading in it", payload)
+        return self.reject("not_a_reading", "the message contains no reading", payload)
 
     def too_many(self, payload: bytes, most: int) -> Rejected:
         """The rejection of a message with more than `most` elements."""
@@ -56,7 +67,7 @@ def origin_of(format_name: str, topic: str | None) -> Origin | None:
 
 def bad_topic(format_name: str, topic: str | None, payload: bytes) -> Rejected:
     """The rejection of a message whose topic names no device."""
-    return Origin(format_name, topic).reject("bad_topic", "no device can be read from the topic", payload)
+    return Origin(format_name, topic).reject("bad_topic", "the topic does not name a device", payload)
 
 
 def decode_element(origin: Origin, element: Any, times: AcceptedTimes, came_as: bytes | None = None) -> Item:
@@ -65,7 +76,7 @@ def decode_element(origin: Origin, element: Any, times: AcceptedTimes, came_as: 
     `came_as` are the element's own bytes, stored with a rejection; without them the element is written as JSON.
     """
     if not isinstance(element, dict):
-        return origin.reject("not_a_reading", "a reading is a JSON object", came_as or dump(element))
+        return origin.reject("not_a_reading", "a reading must be a JSON object", came_as or dump(element))
     contract = origin.contract or _contract_of(element)
     if contract is None:
         detail = f"either {_ID_FIELDS} is required" if _EVERY_ID_FIELD.isdisjoint(element) else _ONE_ID_FIELD
@@ -134,7 +145,10 @@ def flagged(item: Reading | Flagged, warnings: tuple[FieldWarning, ...]) -> Flag
 def refusal(origin: Origin, reading: Reading, times: AcceptedTimes) -> tuple[Reason, str] | None:
     """Why a reading within the contract's limits is rejected: the topic's device, the kind, or the time."""
     if origin.device is not None and reading.device != origin.device:
-        return "device_mismatch", f"{reading.kind.id_field}: {reading.device} is not the topic's {origin.device}"
+        return (
+            "device_mismatch",
+            f"{reading.kind.id_field}: {reading.device} is not {origin.device}, the device of the topic",
+        )
     if reading.extra and not _EVERY_ID_FIELD.isdisjoint(reading.extra):
         return "not_a_reading", _ONE_ID_FIELD
     if not times.earliest <= reading.timestamp <= times.latest:
@@ -145,8 +159,8 @@ def refusal(origin: Origin, reading: Reading, times: AcceptedTimes) -> tuple[Rea
 def _time_detail(reading: Reading, times: AcceptedTimes) -> str:
     at = format_timestamp(reading.timestamp)
     if reading.timestamp > times.now:
-        return f"timestamp: {at} is more than {times.latest - times.now} in the future"
-    return f"timestamp: {at} is more than {times.now - times.earliest} in the past"
+        return f"timestamp: {at} is more than {(times.latest - times.now).total_seconds():.10g} s in the future"
+    return f"timestamp: {at} is more than {(times.now - times.earliest) / timedelta(days=1):.10g} days in the past"
 
 
 def _claimed_device(element: dict[str, Any], kind: Kind) -> str | None:
@@ -156,4 +170,4 @@ def _claimed_device(element: dict[str, Any], kind: Kind) -> str | None:
 
 def _detail(error: ValidationError) -> str:
     errors = error.errors(include_url=False, include_context=False, include_input=False)
-    return "; ".join(": ".join([*map(str, e["loc"]), e["msg"]]) for e in errors[:8])
+    return "; ".join(": ".join([*map(str, e["loc"]), _REASONS.get(e["type"], e["msg"])]) for e in errors[:8])

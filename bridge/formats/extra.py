@@ -33,7 +33,7 @@ def bounded(extra: dict[str, Any]) -> tuple[Extra, list[FieldWarning]]:
     warnings = [FieldWarning("extra", ascii(name)[1:-1][:100], reason) for name, reason in dropped.items()]
     if len(warnings) > _MOST_WARNINGS:
         more = len(warnings) - _MOST_WARNINGS
-        warnings[_MOST_WARNINGS:] = [FieldWarning("extra", "extra", f"{more} more fields cannot be kept")]
+        warnings[_MOST_WARNINGS:] = [FieldWarning("extra", "extra", f"{more} more fields cannot be stored")]
     if (reason := _excess(own if len(own) > MAX_FIELDS else kept)) is not None:
         warnings.append(FieldWarning("extra", "extra", reason))
         kept = {}
@@ -80,11 +80,11 @@ def _unstorable(name: str, value: Any) -> str | None:
 def _excess(extra: dict[str, Any]) -> str | None:
     """Why these fields are too many or too large together, or None."""
     if len(extra) > MAX_FIELDS:
-        return f"{len(extra)} unknown fields; at most {MAX_FIELDS} are kept"
+        return f"{len(extra)} unknown fields; at most {MAX_FIELDS} are stored"
     if not extra:
         return None
     size = len(jsonb_text(extra).encode())
-    return f"{size} bytes of unknown fields; at most {MAX_BYTES} are kept" if size > MAX_BYTES else None
+    return f"{size} bytes of unknown fields; at most {MAX_BYTES} are stored" if size > MAX_BYTES else None
 
 
 def _originals(refused: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _originals(refused: dict[str, Any]) -> dict[str, Any]:
 def _original(name: str, value: Any) -> Any:
     """A gauge's value as it came where that is short and can be stored, else the begin of its text."""
     if deeper_than(MAX_DEPTH, value):
-        return "nested too deep"
+        return "nested too deeply"
     if isinstance(value, str) and _unstorable(name, value) is None:
         return value[:_LONGEST_ORIGINAL]
     text = json.dumps(value)

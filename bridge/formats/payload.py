@@ -12,7 +12,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import TypedDict
 
 from bridge.contract import KINDS, Kind, Measure
-from bridge.reading import FieldWarning, Flagged, Id, Reading, Timestamp, format_timestamp, shapes_of
+from bridge.reading import NOT_UNICODE, FieldWarning, Flagged, Id, Reading, Timestamp, format_timestamp, shapes_of
 
 _MOST_REMEMBERED = 1_000  # sets of names: a fleet has a few, a hostile device as many as it likes
 _CONFIG = ConfigDict(extra="allow", hide_input_in_errors=True)
@@ -102,9 +102,7 @@ class Payload:
         measure is left.
         """
         fields = {name: value for name, value in fields.items() if value is not None or name not in self._measures}
-        dropped = tuple(
-            FieldWarning("extra", ascii(n)[1:-1][:100], "not Unicode") for n in fields if not _is_unicode(n)
-        )
+        dropped = tuple(FieldWarning("extra", ascii(n)[1:-1][:100], NOT_UNICODE) for n in fields if not _is_unicode(n))
         if dropped:
             fields = {name: value for name, value in fields.items() if _is_unicode(name)}
         try:
@@ -122,7 +120,7 @@ class Payload:
 
     def _without_measure(self) -> ValidationError:
         names = ", ".join(self._names[2:])
-        error = PydanticCustomError("no_measure", "a reading has at least one of {names}", {"names": names})
+        error = PydanticCustomError("no_measure", "a reading must have at least one of {names}", {"names": names})
         return ValidationError.from_exception_data("reading", [InitErrorDetails(type=error, input=None)])
 
     def fields(self, reading: Reading) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from bridge.store.ratings import Ratings
 
 HTTP = "http"
 """The source of readings that came without a topic."""
-CONFLICT = "timestamp: the device already has a reading of this time, with other values"
+CONFLICT = "timestamp: a reading of the device with this timestamp and other values is already stored"
 
 Known = dict[int, bool]
 """Index of an item whose identity is in the history: whether all its values are the same there."""

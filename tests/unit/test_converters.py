@@ -75,7 +75,7 @@ def test_canonical_csv_is_put_in_the_order_of_time(tmp_path: Path) -> None:
         ("M_1,2026-02-10T10:15:00,5.1,231.5", "recording:2: timestamp: Input should be RFC 3339 with an offset"),
         ("M_1,2026-02-10T10:15:00Z,5.1,2315", "recording:2: voltage: Input should be less than or equal to 1000"),
         ("M_1,2026-02-10T10:15:00Z,5.1", "recording:2: voltage: the field is missing"),
-        ("M_1,2026-02-10T10:15:00Z,,", "recording:2: a reading has at least one of"),
+        ("M_1,2026-02-10T10:15:00Z,,", "recording:2: a reading must have at least one of"),
         ("M_1,2026-02-10T10:15:00Z,5.1,231.5,1", "recording:2: the row has more fields than the header"),
     ],
 )
@@ -110,8 +110,14 @@ def test_canonical_ndjson_is_read_in_the_order_of_time(tmp_path: Path) -> None:
         ("{}", "recording:2: either"),
         ("[]", "recording:2: a reading must be a JSON object"),
         (SEED_METER.decode().replace("5.1", '"5.1"'), "recording:2: kwhConsumedAc: Input should be a valid number"),
-        ('{"meterId":"M_1","kwh":1,"timestamp":"2026-02-10T10:15:00Z"}', "recording:2: a reading has at least one of"),
-        ('{"meterId":"M_1","voltage":null,"timestamp":"2026-02-10T10:15:00Z"}', "recording:2: a reading has at least"),
+        (
+            '{"meterId":"M_1","kwh":1,"timestamp":"2026-02-10T10:15:00Z"}',
+            "recording:2: a reading must have at least one of",
+        ),
+        (
+            '{"meterId":"M_1","voltage":null,"timestamp":"2026-02-10T10:15:00Z"}',
+            "recording:2: a reading must have at least",
+        ),
         (SEED_METER.decode().replace("}", ',"x":NaN}'), "recording:2: extra fields: "),
     ],
 )

@@ -97,7 +97,7 @@ def test_name_that_is_not_unicode_is_dropped_with_any_other_error() -> None:
     fields = {**KINDS[0].example, "\ud800": 1}
     reading, warnings = PAYLOADS["vehicle"].leniently(fields)
     assert reading.extra is None
-    assert warnings == (FieldWarning("extra", "\\ud800", "not Unicode"),)
+    assert warnings == (FieldWarning("extra", "\\ud800", "not valid Unicode"),)
     reading, warnings = PAYLOADS["vehicle"].leniently({**fields, "soc": 101})
     assert [warning.field for warning in warnings] == ["\\ud800", "soc"]
 
