@@ -1,4 +1,4 @@
-"""`fleet-bridge` and `python -m bridge`: its commands are in `cli`."""
+"""`fleet-bridge` and `python -m bridge`: the commands are in `cli`."""
 
 from bridge.memory import nothing_to_collect
 

@@ -1,4 +1,4 @@
-"""Who changed what: one row for each administrative act, in the transaction of the act itself."""
+"""The audit log: one row for each administrative action, in the same transaction as the action."""
 
 import getpass
 import json
@@ -25,7 +25,7 @@ _RECORD = "INSERT INTO audit_log (actor, action, subject, detail) VALUES ($1, $2
 
 
 def operator() -> str:
-    """The actor of a command line: whoever the system says is typing."""
+    """The actor of a command line: the name of the operating system's user."""
     try:
         return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):  # a container's user id without a name
@@ -35,5 +35,5 @@ def operator() -> str:
 async def record(
     connection: "asyncpg.Connection[asyncpg.Record]", actor: str, action: Action, subject: str, **detail: Any
 ) -> None:
-    """Write the act down on `connection`, so that it commits or fails with what it tells of."""
+    """Record the action on `connection`, so that the record commits or fails with the action."""
     await connection.execute(_RECORD, actor, action, subject, json.dumps(detail, default=str))

@@ -1,4 +1,4 @@
-"""When to write: as soon as enough has gathered, or when the oldest has waited long enough. Pure policy."""
+"""When to write: a batch is due when it is full or when its oldest item has waited long enough. No I/O, no clock."""
 
 from collections import deque
 from typing import Generic, TypeVar
@@ -7,7 +7,7 @@ T = TypeVar("T")
 
 
 class Batch(Generic[T]):
-    """Gathers weighted items until `size` is reached or the oldest is `age_s` old; the clock is the caller's."""
+    """Collects weighted items until `size` is reached or the oldest is `age_s` old; the caller passes the time."""
 
     def __init__(self, size: int, age_s: float) -> None:
         self.weight = 0
@@ -28,7 +28,7 @@ class Batch(Generic[T]):
         return self.weight >= self._size
 
     def due_in(self, now: float) -> float | None:
-        """Seconds until a batch is due (0: now), or None while it is empty."""
+        """Return the seconds until a batch is due (0: now), or None while it is empty."""
         if not self._items:
             return None
         if self.weight >= self._size:
@@ -36,7 +36,7 @@ class Batch(Generic[T]):
         return max(0.0, self._since + self._age_s - now)
 
     def take(self) -> list[T]:
-        """The oldest items, up to `size` of weight but at least one; the rest is due at once."""
+        """Remove and return the oldest items, up to a weight of `size` but at least one; the rest is due at once."""
         taken: list[T] = []
         weight = 0
         while self._items and (not taken or weight + self._items[0][1] <= self._size):

@@ -23,15 +23,15 @@ from bridge.store.postgres import PostgresStore
 
 T = TypeVar("T")
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="The path of a reading, MQTT to PostgreSQL.")
-rejected = typer.Typer(no_args_is_help=True, help="Messages that could not be readings.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Ingest readings from MQTT into PostgreSQL.")
+rejected = typer.Typer(no_args_is_help=True, help="Inspect and replay rejected messages.")
 app.add_typer(rejected, name="rejected")
 with_version(app)
 log = structlog.get_logger("bridge")
 
 
 def _finish(command: Coroutine[Any, Any, T]) -> T:
-    """The command's result. A database that is not there, or too new, ends it with 1 and a line that says so."""
+    """Return the command's result. Exit with 1 and log the reason when the database is unavailable or too new."""
 
     async def translate() -> T:
         with asking():
@@ -46,8 +46,8 @@ def _finish(command: Coroutine[Any, Any, T]) -> T:
 
 @app.command()
 def run() -> None:
-    """Serve until SIGTERM or SIGINT; then finish the batch, commit, acknowledge, disconnect and exit with 0."""
-    from bridge import sources  # here, because the other commands start faster without it
+    """Serve until SIGTERM or SIGINT; then commit and acknowledge the current batch, disconnect and exit with 0."""
+    from bridge import sources  # imported here, because the other commands start faster without it
     from bridge.service import Bridge
 
     async def serve() -> None:
@@ -69,7 +69,7 @@ def run() -> None:
 
 @app.command()
 def migrate() -> None:
-    """Bring the schema up to date. Safe to run again, and from several places at once."""
+    """Bring the schema up to date. May run repeatedly and concurrently."""
 
     applied = _finish(apply_migrations(configured(AdministrationSettings).database_url))
     log.info("schema up to date", applied=applied)
@@ -77,18 +77,18 @@ def migrate() -> None:
 
 @rejected.command("list")
 def list_(
-    reason: Annotated[str | None, typer.Option(help="Only this reason.")] = None,
-    device: Annotated[str | None, typer.Option(help="Only this device.")] = None,
-    limit: Annotated[int, typer.Option(min=1)] = 50,
+    reason: Annotated[str | None, typer.Option(help="List only rejects with this reason.")] = None,
+    device: Annotated[str | None, typer.Option(help="List only rejects of this device.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of messages.")] = 50,
 ) -> None:
-    """The newest rejected messages, one JSON object a line."""
+    """List the newest rejected messages, one JSON object per line."""
     for row in _finish(rejects.list_rejected(configured(AdministrationSettings).database_url, reason, device, limit)):
         print(rejects.as_json(row))
 
 
 @rejected.command()
 def show(id_: Annotated[UUID, typer.Argument(metavar="ID")]) -> None:
-    """One rejected message, with its payload, as JSON."""
+    """Print one rejected message, with its payload, as JSON."""
     row = _finish(rejects.show_rejected(configured(AdministrationSettings).database_url, id_))
     if row is None:
         print(f"there is no rejected message {id_}", file=sys.stderr)
@@ -99,12 +99,12 @@ def show(id_: Annotated[UUID, typer.Argument(metavar="ID")]) -> None:
 @rejected.command()
 def replay(
     ids: Annotated[list[UUID] | None, typer.Argument(metavar="[ID]...")] = None,
-    reason: Annotated[str | None, typer.Option(help="Every message rejected for this reason.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Replay every message that was rejected for this reason.")] = None,
     even_forbidden: Annotated[
-        bool, typer.Option("--even-forbidden", help="Those too whose sender had no right to report the device.")
+        bool, typer.Option("--even-forbidden", help="Include messages whose sender was not allowed to report it.")
     ] = False,
 ) -> None:
-    """Decode and store rejected messages again, for instance after widening a limit. Exits with 1 if any stays."""
+    """Decode and store rejected messages again, for instance after raising a limit. Exits with 1 if any remains."""
 
     async def again() -> dict[UUID, str]:
         url, window = settings.database_url, settings.accepted_window
@@ -122,7 +122,7 @@ def replay(
                 await store.close()
 
     if not ids and reason is None:
-        raise typer.BadParameter("give an ID, or --reason")
+        raise typer.BadParameter("specify at least one ID, or --reason")
     settings = configured(ReplaySettings)
     results = _finish(again())
     for id_, result in results.items():

@@ -1,4 +1,4 @@
-"""What the command lines of all programs have in common: `--version`."""
+"""The option `--version` of all command lines."""
 
 from typing import Annotated
 
@@ -19,7 +19,7 @@ VersionOption = Annotated[
 
 
 def with_version(app: typer.Typer) -> None:
-    """Give a program whose commands are all subcommands the option `--version`."""
+    """Add the option `--version` to a program that has only subcommands."""
 
     @app.callback()
     def program(_version: VersionOption = False) -> None:

@@ -1,7 +1,7 @@
-"""When connections follow each other too fast: two clients fight for one session, or the link breaks all the time.
+"""Detects too many connections in a short time: two clients use one client id, or the link is unstable.
 
-A broker that sends a reason (0x8E) tells of a session taken over; Mosquitto 2.0.11 just closes. But whoever fights
-for a client id makes the other one connect again and again, and that can be counted anywhere. Pure policy.
+Some brokers report a session that was taken over (reason code 0x8E); Mosquitto 2.0.11 only closes the connection. Two
+clients with one client id disconnect each other repeatedly, which can be counted with any broker. No I/O, no clock.
 """
 
 from collections import deque
@@ -11,14 +11,14 @@ MOST = 10
 
 
 class ConnectRate:
-    """The times of the last connections; alarms once a window while they are too many."""
+    """The times of the last connections. Raises an alarm at most once per window while there are too many."""
 
     def __init__(self) -> None:
         self._times: deque[float] = deque(maxlen=MOST)
         self._quiet_until = 0.0
 
     def alarms(self, now: float) -> bool:
-        """Add a connection; True when it is the `MOST`-th within `WINDOW_S` and nothing was said in this window."""
+        """Add a connection; True when it is the `MOST`-th within `WINDOW_S` and the last alarm is as long ago."""
         self._times.append(now)
         if now < self._quiet_until or len(self._times) < MOST or now - self._times[0] > WINDOW_S:
             return False

@@ -1,8 +1,8 @@
-"""The contract: which kinds of device there are, and what each of them measures.
+"""The contract: the kinds of device, and the measures of each kind.
 
-A measure is declared here and nowhere else. JSON validation, reading types, the binary COPY, SQL, the answers and
-CSV of the API, the OpenAPI document, topics, the broker's access list and the table of docs/devices.md are made from
-these declarations (DESIGN, "Contract of a reading"). A new measure is one line here and one migration.
+A measure is declared only here. JSON validation, reading types, the binary COPY, SQL, the JSON and CSV responses of the
+API, the OpenAPI document, topics, the broker's access list and the table of docs/devices.md are derived from these
+declarations. A new measure needs one line here and one migration.
 """
 
 import re
@@ -18,53 +18,53 @@ _WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def snake_case(name: str) -> str:
-    """A name of the JSON contract as a column's: `kwhDeliveredDc` is `kwh_delivered_dc`."""
+    """The column name for a name of the JSON contract: `kwhDeliveredDc` becomes `kwh_delivered_dc`."""
     return _WORD_BOUNDARY.sub("_", name).lower()
 
 
 class Measure(NamedTuple):
-    """One quantity that a device of some kind reports; every reading may lack it."""
+    """One quantity that a device of some kind reports; it is optional in every reading."""
 
     name: str
-    """In JSON, CSV and query parameters."""
+    """The name in JSON, CSV and query parameters."""
     sort: Sort
     unit: str
     least: float
     most: float
     meaning: str
     example: float | None = None
-    """The value in the example of the documentation; without one the example lacks the measure."""
+    """The value in the example of the documentation; None leaves the measure out of the example."""
 
     @property
     def column(self) -> str:
-        """In SQL."""
+        """The column name in SQL."""
         return snake_case(self.name)
 
     @property
     def description(self) -> str:
-        """The meaning with the unit, for documents: `State of charge, %.`"""
+        """The meaning with the unit, for the documentation: `State of charge, %.`"""
         return f"{self.meaning}, {self.unit}."
 
 
 @dataclass(frozen=True, eq=False)
 class Kind:
-    """A kind of device. Two kinds are equal only when they are the same object."""
+    """A kind of device. Kinds are compared by identity."""
 
     name: str
-    """In topics, URLs, table names and `{name}Id`."""
+    """The name in topics, URLs, table names and `{name}Id`."""
     measures: tuple[Measure, ...]
     rated_kw: float
-    """A device that declares no rated power is taken for one of this power, kW."""
+    """The rated power, in kW, of a device that declares none."""
     example_id: str
 
     @cached_property
     def plural(self) -> str:
-        """In URLs: `/v1/live/{plural}`."""
+        """The name in URLs: `/v1/live/{plural}`."""
         return f"{self.name}s"
 
     @cached_property
     def id_field(self) -> str:
-        """In JSON; its presence says that a reading is of this kind."""
+        """The field of the device id in JSON; its presence determines the kind of a reading."""
         return f"{self.name}Id"
 
     @cached_property
@@ -81,25 +81,25 @@ class Kind:
 
     @cached_property
     def topic_filter(self) -> str:
-        """What the bridge subscribes to."""
+        """The topic filter that the bridge subscribes to."""
         return self.topic("+")
 
     def topic(self, device: str) -> str:
-        """Where a device publishes its readings."""
+        """The topic to which a device publishes its readings."""
         return f"fleet/{self.name}/{device}/telemetry"
 
     def of_sort(self, sort: Sort) -> tuple[Measure, ...]:
-        """The measures of one sort, in order."""
+        """The measures of one sort, in the order of the contract."""
         return tuple(measure for measure in self.measures if measure.sort == sort)
 
     @cached_property
     def interval(self) -> Measure | None:
-        """The energy of the interval since the reading before, if devices of this kind report it."""
+        """The measure of the energy since the previous reading, if devices of this kind report it."""
         return next(iter(self.of_sort("interval")), None)
 
     @property
     def example(self) -> dict[str, str | float]:
-        """A reading as JSON, for documents."""
+        """A reading as JSON, for the documentation."""
         values = {m.name: m.example for m in self.measures if m.example is not None}
         return {self.id_field: self.example_id, **values, "timestamp": EXAMPLE_TIME}
 

@@ -1,7 +1,7 @@
-"""A delivery is what came in together, and the function that settles it once its fate is known.
+"""A delivery: items that were received together, and the function that settles them once their outcome is known.
 
 `settle` is called exactly once, in the order in which deliveries were offered, with one outcome per item, after
-the commit. Called with `StoreUnavailable` it means: not stored as far as we know; do not acknowledge.
+the commit. A call with `StoreUnavailable` means that the commit is not confirmed: do not acknowledge.
 """
 
 import json
@@ -13,38 +13,38 @@ from bridge.errors import Rejected, StoreUnavailable
 from bridge.reading import FieldWarning, Flagged, Reading
 
 Item = Reading | Flagged | Rejected
-"""One reading as it was decoded, or why it is none."""
+"""One decoded reading, or its rejection."""
 
 
 class Kept(Enum):
-    """A reading that is in the history: from now on, or it was there before."""
+    """How a reading came to be in the history: stored by this write, or already there."""
 
     STORED = "stored"
     DUPLICATE = "duplicate"
 
 
 class KeptWithWarnings(NamedTuple):
-    """The same for a reading of which its sender should know something."""
+    """The same for a reading with warnings to its sender."""
 
     kept: Kept
     warnings: tuple[FieldWarning, ...]
 
 
 Outcome = Kept | KeptWithWarnings | Rejected
-"""What became of one item. `Rejected` is committed too, in `rejected_message`."""
+"""The outcome of one item. `Rejected` is committed too, in `rejected_message`."""
 
 Settlement = Sequence[Outcome] | StoreUnavailable
 
 BYTES_PER_WEIGHT = 1024
 MOST_WARNINGS = 1_000
-"""In a receipt, which a broker and a device must be able to take; one more says how many were left out."""
+"""Maximum in a receipt, whose size brokers and devices limit; one more warning has the number of omitted ones."""
 
 
 class Delivery(NamedTuple):
     """Items that share one acknowledgement.
 
-    `weight` counts against the batch and the capacity: one a reading, or one for each KiB where that is more,
-    so that memory stays bounded whatever devices put into their messages.
+    `weight` counts towards the batch size and the buffer capacity: one per reading, or one per KiB where that is more,
+    so that memory stays bounded for any content of the messages.
     """
 
     items: Sequence[Item]
@@ -53,22 +53,22 @@ class Delivery(NamedTuple):
 
 
 def delivery(items: Sequence[Item], settle: Callable[[Settlement], None], size_bytes: int) -> Delivery:
-    """A delivery of a message of `size_bytes`."""
+    """Make a delivery of a message of `size_bytes`."""
     return Delivery(items, settle, max(len(items), size_bytes // BYTES_PER_WEIGHT, 1))
 
 
 class Receipt(NamedTuple):
-    """What became of a message, told to its sender after the commit: the answer over HTTP and over MQTT."""
+    """The outcome of a message, sent to its sender after the commit: the HTTP response and the MQTT receipt."""
 
     stored: int
     duplicates: int
     rejected: list[dict[str, int | str]]
     warnings: list[dict[str, int | str]]
-    """Of readings that are kept: index in the message, field, reason."""
+    """Warnings about stored readings: index in the message, field, reason."""
 
     @classmethod
     def of(cls, outcomes: Sequence[Outcome]) -> "Receipt":
-        """Count the outcomes; each rejection and warning keeps its index in the message and says its reason."""
+        """Count the outcomes; each rejection and warning has its index in the message and its reason."""
         if outcomes.count(Kept.STORED) == len(outcomes):
             return cls(len(outcomes), 0, [], [])
         rejected: list[dict[str, int | str]] = [
@@ -90,29 +90,29 @@ class Receipt(NamedTuple):
         return cls(stored, len(outcomes) - stored - len(rejected), rejected, warnings)
 
     def members(self) -> dict[str, Any]:
-        """The contract's JSON object; `warnings` is there only when there are any."""
+        """The contract's JSON object; it has `warnings` only when there are any."""
         members = self._asdict()
         if not self.warnings:
             del members["warnings"]
         return members
 
     def encode(self) -> bytes:
-        """The object as JSON."""
+        """The object as JSON text."""
         return json.dumps(self.members(), separators=(",", ":")).encode()
 
 
 def kept_as(outcome: Outcome) -> Kept | None:
-    """How a reading was kept, with or without warnings; None when it was rejected."""
+    """Whether a reading was stored or is a duplicate, regardless of warnings; None when it was rejected."""
     if isinstance(outcome, KeptWithWarnings):
         return outcome.kept
     return None if isinstance(outcome, Rejected) else outcome
 
 
 class Store(Protocol):
-    """Where readings are kept."""
+    """The database to which readings are written."""
 
     async def write(self, items: Sequence[Item]) -> list[Outcome]:
-        """Keep every item, all of them or none, and say what became of each, in order.
+        """Write all items in one transaction, and return the outcome of each, in order.
 
         When it returns, the items are committed. Idempotent: writing the same items again stores nothing twice.
         Raises `StoreUnavailable` when the outcome is not certain.

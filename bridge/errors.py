@@ -1,29 +1,29 @@
-"""Whose fault it is decides everything else.
+"""Errors by cause: the cause determines whether a message is acknowledged.
 
-`Rejected` is the device's fault: kept with its reason, and acknowledged. `StoreUnavailable` is ours: nothing is
-acknowledged, so the sender still has the reading.
+`Rejected` is caused by the device: the message is stored with its reason, and acknowledged. `StoreUnavailable` is
+caused by the system: nothing is acknowledged, so the sender still has the reading.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 Reason = Literal[
-    "bad_topic",  # no device can be read from the topic
+    "bad_topic",  # the topic does not name a device
     "not_json",
-    "not_a_reading",  # JSON, but no object, or an object of neither or both kinds
+    "not_a_reading",  # JSON, but not an object, or an object with the id field of no kind or of several kinds
     "invalid_field",
-    "device_mismatch",  # the payload's device is not the topic's
-    "timestamp_out_of_range",  # further in the past or future than we take
+    "device_mismatch",  # the payload names another device than the topic
+    "timestamp_out_of_range",  # further in the past or future than is accepted
     "too_many_readings",
-    "conflict",  # this identity is already in the history with other values
-    "unstorable",  # only the database refused it
-    "forbidden",  # its sender may not report this device
+    "conflict",  # a reading with this identity and other values is already stored
+    "unstorable",  # valid by the contract, but refused by the database
+    "forbidden",  # the sender is not allowed to report this device
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A message, or one element of an array, that cannot be a reading; stored as it came."""
+    """A message, or one element of an array, that is not a valid reading; stored unchanged."""
 
     kind: ClassVar[None] = None
 
@@ -33,22 +33,22 @@ class Rejected:
     topic: str | None = None
     device: str | None = None
     format: str = "json"
-    """The format that decodes the payload in the same way again (`bridge.formats`)."""
+    """Name of the format (`bridge.formats`), so that a replay decodes the payload in the same way."""
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
 class StoreUnavailable(Exception):
-    """The outcome of a write is unknown or it did not happen: try again, acknowledge nothing."""
+    """A write failed, or its outcome is unknown: retry, and acknowledge nothing."""
 
 
 class LeadershipLost(StoreUnavailable):
-    """Another bridge of the same name holds the lock: stand by."""
+    """Another bridge of the same name holds the advisory lock: stand by."""
 
 
 class NotJson(ValueError):
-    """An HTTP body that is not JSON at all."""
+    """An HTTP body that is not JSON."""
 
 
 class TooManyReadings(ValueError):
@@ -56,4 +56,4 @@ class TooManyReadings(ValueError):
 
 
 class Misconfigured(Exception):
-    """A setting, or the database's, breaks the promise; the text says which and what to do."""
+    """A setting of the program or of the database makes the guarantee impossible; the text names it and the remedy."""

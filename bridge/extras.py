@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Import here what the extra `name` installs. Without it, the program ends with 2 and says what to install."""
+    """Import modules of the extra `name` in this context. If one is missing, print what to install and exit with 2."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The bridge's own small HTTP port: /healthz (the process lives), /readyz (readings move), /metrics."""
+"""The bridge's HTTP port: /healthz (the process runs), /readyz (readings are received and committed), /metrics."""
 
 import contextlib
 import socket
@@ -14,11 +14,11 @@ from starlette.routing import Route
 from bridge.errors import Misconfigured
 
 NotReady = Callable[[], str | None]
-"""Why the bridge is not ready, or None."""
+"""Returns why the bridge is not ready, or None."""
 
 
 class HealthServer(uvicorn.Server):
-    """Serves until `should_exit`; leaves the signals to the process."""
+    """Serves until `should_exit`; does not handle signals."""
 
     def __init__(self, registry: CollectorRegistry, not_ready: NotReady) -> None:
         super().__init__(uvicorn.Config(_application(registry, not_ready), log_config=None, lifespan="off"))
@@ -29,7 +29,7 @@ class HealthServer(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there. Raises `Misconfigured` when that is not possible."""
+    """Open a listening socket. Raises `Misconfigured` when that is not possible."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)

@@ -1,7 +1,7 @@
-"""The loop that keeps the promise: gather deliveries, write them in one transaction, then settle them in order.
+"""The write loop: collect deliveries, write them in one transaction, then settle them in order.
 
-Nothing is settled as stored before its commit. While the store is unavailable the same batch is tried again with
-growing pauses; what has been offered meanwhile waits, up to `capacity`, and `full` tells the doors to stop taking.
+Nothing is settled as stored before its commit. While the database is unavailable, the same batch is retried with
+back-off; deliveries that are offered meanwhile wait, and `full` (back-pressure) makes sources stop reading.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ _CHECK_EVERY_S = 5.0
 
 
 class Ingest:
-    """One writer's loop. Doors call `offer` and mind `full`; `run` does the rest.
+    """The loop of one writer. Sources call `offer` and stop reading while it is `full`; `run` writes and settles.
 
-    `give_up_after_s` is for doors whose clients wait for an answer: after that long without success a batch is
-    settled with `StoreUnavailable` instead of being tried for ever.
+    `give_up_after_s` is for clients that wait for a response: a batch that has not been written after this time is
+    settled with `StoreUnavailable`. Without it, a batch is retried without limit.
     """
 
     def __init__(
@@ -55,27 +55,27 @@ class Ingest:
         self._stopping = asyncio.Event()
         self._moved_at = time.monotonic()
         self.retrying = False
-        """The store is unavailable, we know it, and the same batch is tried again."""
+        """The database is unavailable, and the same batch is being retried."""
         self.on_room: Callable[[], None] = lambda: None
-        """Called when there is room again after `full`."""
+        """Called when there is capacity again after `full`."""
 
     @property
     def outstanding(self) -> int:
-        """Weight that was offered and is not settled yet."""
+        """Weight of the deliveries that were offered and are not settled yet."""
         return self._batch.weight + self._writing_weight
 
     @property
     def full(self) -> bool:
-        """Whether the doors should stop taking; a single delivery may still overshoot the capacity."""
+        """Whether sources should stop reading; a single delivery may exceed the capacity."""
         return self.outstanding >= self._capacity
 
     @property
     def stalled_s(self) -> float:
-        """For how long something has been outstanding without any batch being settled, in seconds."""
+        """Seconds for which deliveries have been outstanding without any batch being settled."""
         return time.monotonic() - self._moved_at if self.outstanding else 0.0
 
     def offer(self, delivery: Delivery) -> None:
-        """Take a delivery. It will be settled exactly once."""
+        """Accept a delivery. It will be settled exactly once."""
         now = time.monotonic()
         outstanding = self._batch.weight + self._writing_weight
         if not outstanding:
@@ -91,17 +91,17 @@ class Ingest:
         await self._room.wait()
 
     def stop(self) -> None:
-        """Write what is here, then let `run` return. While the store is unavailable, give up instead of waiting."""
+        """Let `run` write the outstanding deliveries and return. If the database is unavailable, do not wait for it."""
         self._stopping.set()
         self._wake.set()
 
     def discard(self) -> None:
-        """Settle all that waits as not stored."""
+        """Settle all waiting deliveries as not stored."""
         while waiting := self._batch.take():
             self._settle(waiting, StoreUnavailable("not written"))
 
     async def run(self) -> None:
-        """Write batches until stopped. Raises `LeadershipLost` when another bridge took over; the rest stays."""
+        """Write batches until stopped. Raises `LeadershipLost` when another bridge took over, and leaves the rest."""
         while await self._due():
             deliveries = self._batch.take()
             if not deliveries:
@@ -115,10 +115,10 @@ class Ingest:
                 raise
             self._settle(deliveries, settlement)
             if self._stopping.is_set() and isinstance(settlement, StoreUnavailable):
-                self.discard()  # each further try may take a time-out, and the process was asked to go
+                self.discard()  # each further attempt may wait for a timeout, and the process must stop
 
     async def _due(self) -> bool:
-        """Wait until a batch, or in idle times a check, is due (True) or all is written after `stop` (False)."""
+        """Wait until a batch or, when idle, a check is due (True), or all is written after `stop` (False)."""
         while True:
             wait_s = self._batch.due_in(time.monotonic())
             if wait_s == 0.0 or (self._stopping.is_set() and wait_s is not None):
@@ -134,7 +134,7 @@ class Ingest:
                     return True
 
     async def _check(self) -> None:
-        """Write nothing: it proves that store and lock are still ours, and makes the next day's partitions."""
+        """Write an empty batch: it verifies the connection and the lock, and creates the next day's partitions."""
         try:
             await self._store.write([])
         except LeadershipLost:

@@ -1,4 +1,4 @@
-"""Structured logs: readable on a terminal, JSON elsewhere; always to stderr."""
+"""Structured logs on stderr: readable on a terminal, JSON elsewhere."""
 
 import logging
 import sys
@@ -8,7 +8,7 @@ import structlog
 
 
 def configure(level: str, form: Literal["auto", "json", "console"]) -> None:
-    """Set up logging for this process. `auto` looks whether stderr is a terminal."""
+    """Configure the logs of this process. `auto` selects console format if stderr is a terminal."""
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     renderer: Any = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
     structlog.configure(

@@ -1,4 +1,4 @@
-"""Counters and gauges for Prometheus. Updated once a batch, never once a reading."""
+"""Counters and gauges for Prometheus. Updated once per batch, not per reading, which would cost too much."""
 
 from collections import Counter as Tally
 from collections.abc import Sequence
@@ -21,34 +21,32 @@ from bridge.version import VERSION
 
 
 def process_registry() -> CollectorRegistry:
-    """A registry with what each process tells about itself: Python's own collectors and the version that runs."""
+    """Make a registry with the metrics of every process: Python's collectors and the running version."""
     registry = CollectorRegistry()
     for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR):
         registry.register(collector)
-    Info("fleet_build", "The version that runs.", registry=registry).info({"version": VERSION})
+    Info("fleet_build", "The running version.", registry=registry).info({"version": VERSION})
     return registry
 
 
 class IngestMetrics:
-    """What a writer did; one object for each `Ingest`, in the registry of its process."""
+    """Metrics of a writer; one object for each `Ingest`, in the registry of its process."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        self._readings = Counter(
-            "fleet_readings", "Items committed, by what became of them.", ["outcome"], registry=registry
-        )
+        self._readings = Counter("fleet_readings", "Items committed, by outcome.", ["outcome"], registry=registry)
         self._rejected = Counter(
             "fleet_rejected", "Rejected items committed, by reason.", ["reason"], registry=registry
         )
         self._seconds = Histogram(
             "fleet_batch_write_seconds",
-            "From the first attempt to the commit of a batch.",
+            "Time from the first attempt to the commit of a batch.",
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
             registry=registry,
         )
         self._sizes = Histogram(
             "fleet_batch_readings",
-            "Items of a committed batch.",
+            "Number of items in a committed batch.",
             buckets=(1, 10, 100, 500, 1000, 2500, 5000, 10000, 20000),
             registry=registry,
         )
@@ -56,10 +54,12 @@ class IngestMetrics:
             "fleet_warnings", "Warnings about stored readings, by code.", ["code"], registry=registry
         )
         self._unavailable = Counter(
-            "fleet_store_unavailable", "Attempts to write that failed through no fault of the data.", registry=registry
+            "fleet_store_unavailable",
+            "Attempts to write that failed for another reason than the data.",
+            registry=registry,
         )
         self._reject_alarms = Counter(
-            "fleet_reject_alarms", "Minutes in which too large a share of the items was rejected.", registry=registry
+            "fleet_reject_alarms", "Minutes in which the share of rejected items was too high.", registry=registry
         )
         for outcome in ("stored", "duplicate", "rejected"):
             self._readings.labels(outcome)
@@ -67,7 +67,7 @@ class IngestMetrics:
             self._warnings.labels(code)
 
     def written(self, outcomes: Sequence[Outcome], seconds: float) -> int:
-        """A batch was committed. Returns how many of its items were rejected."""
+        """Count a committed batch. Returns how many of its items were rejected."""
         self._seconds.observe(seconds)
         self._sizes.observe(len(outcomes))
         stored = outcomes.count(Kept.STORED)
@@ -90,9 +90,9 @@ class IngestMetrics:
             self._warnings.labels(code).inc(count)
 
     def reject_alarm(self) -> None:
-        """More of what comes is rejected than a sound fleet sends."""
+        """Count an alarm: the share of rejected items is too high."""
         self._reject_alarms.inc()
 
     def unavailable(self) -> None:
-        """An attempt to write failed; it will be repeated or given up."""
+        """Count a failed attempt to write."""
         self._unavailable.inc()

@@ -1,4 +1,4 @@
-"""Files with secrets, written whole or not at all, however we are killed and whenever the power fails."""
+"""Atomic, durable writes of files with secrets: a kill or a power failure never leaves a partial file."""
 
 import contextlib
 import os
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def write_private(path: Path, content: str | bytes, mode: int = 0o600) -> None:
-    """Write a file durably: afterwards it has this content, before that its old one.
+    """Write a file durably and atomically.
 
-    It keeps its owner and its mode; a new one has `mode` and the owner of its directory, which is made when needed.
+    Its owner and mode do not change; a new file has `mode` and the owner of its directory, which is created if missing.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     model = path if path.exists() else path.parent
@@ -28,7 +28,7 @@ def write_private(path: Path, content: str | bytes, mode: int = 0o600) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Until then a power failure can undo the renaming."""
+    """Make the renaming durable: until then a power failure can undo it."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

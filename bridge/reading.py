@@ -1,9 +1,9 @@
-"""A reading: who measured, when, and the measures it has.
+"""A reading: the device, the time, and the values of its measures.
 
-One device sends one reading a minute or so. Its identity is (device, timestamp), the same over MQTT and HTTP.
-A reading is a tuple of its device, its time, the values it has and its unknown fields; its class says of which kind
-it is and which measures it has. A fleet needs a handful of such classes, and a reading that lacks a measure spends
-nothing on it (docs/decisions/0012-readings-are-tuples.md, 0014-one-contract.md).
+A device sends about one reading per minute. The identity of a reading is (device, timestamp), over MQTT and HTTP alike.
+A reading is a tuple of device, time, the present values and the unknown fields; its class determines its kind and its
+measures. A fleet needs a few such classes, and an absent measure needs no memory
+(docs/decisions/0012-readings-are-tuples.md, 0014-one-contract.md).
 """
 
 import json
@@ -22,7 +22,7 @@ from pydantic_core.core_schema import no_info_after_validator_function, str_sche
 from bridge.contract import Kind, Measure
 
 DeviceId = NewType("DeviceId", str)
-"""A device's name: `[A-Za-z0-9_-]{1,64}`, so that it is one MQTT topic level and one URL segment."""
+"""A device id: `[A-Za-z0-9_-]{1,64}`, so that it is valid as an MQTT topic level and as a URL segment."""
 
 NOT_UNICODE = "not valid Unicode"
 """The reason for a text with a lone surrogate or with bytes that are not UTF-8."""
@@ -32,14 +32,14 @@ DEVICE_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 _DEVICE_ID = re.compile(DEVICE_ID_PATTERN[1:-1]).fullmatch
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d{1,12})?([Zz]|[+-]\d\d:\d\d)", re.ASCII).fullmatch
 _as_json = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
-# A backslash that is itself escaped does not begin an escape: only an odd run of them before u0000 is a NUL.
+# An escaped backslash does not begin an escape: only an odd number of backslashes before u0000 is a NUL.
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000").search
 
 
 def parse_timestamp(value: object) -> datetime:
-    """Read an RFC 3339 timestamp with an offset; the result is UTC, to the microsecond.
+    """Parse an RFC 3339 timestamp with an offset; the result is in UTC, truncated to microseconds.
 
-    An aware `datetime` is taken as it is. Raises a pydantic error with the reason otherwise.
+    An aware `datetime` is accepted too. Raises a pydantic error with the reason for other values.
     """
     if type(value) is str:
         return parse_rfc3339(value)
@@ -50,9 +50,9 @@ def parse_timestamp(value: object) -> datetime:
     raise PydanticCustomError("timestamp", "Input should be an RFC 3339 string")
 
 
-@lru_cache(maxsize=8192)  # a fleet reports in step: most texts were seen a moment ago
+@lru_cache(maxsize=8192)  # devices report at the same times: most texts were parsed shortly before
 def parse_rfc3339(text: str) -> datetime:
-    """The same for a text: UTC, to the microsecond. Raises a pydantic error with the reason."""
+    """The same for a string."""
     if _RFC3339(text) is None:
         raise PydanticCustomError("timestamp", "Input should be RFC 3339 with an offset, as in 2026-02-10T10:15:00Z")
     try:
@@ -63,11 +63,11 @@ def parse_rfc3339(text: str) -> datetime:
 
 
 def format_timestamp(value: datetime) -> str:
-    """The RFC 3339 form in UTC with `Z`; fractions of a second only where there are any."""
+    """Format as RFC 3339 in UTC with `Z`; without a fraction of a second when it is zero."""
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-# On the path of every reading: after pydantic's own check for a string, which costs less than a call of Python's.
+# Runs for every reading: pydantic checks for a string first, which costs less than a call of Python.
 Timestamp = Annotated[
     datetime,
     GetPydanticSchema(lambda *_: no_info_after_validator_function(parse_rfc3339, str_schema(strict=True))),
@@ -76,25 +76,25 @@ Id = Annotated[DeviceId, Field(pattern=DEVICE_ID_PATTERN, strict=True)]
 
 
 def is_device_id(text: str) -> bool:
-    """Whether `text` can be a device's name."""
+    """Whether `text` is a valid device id."""
     return _DEVICE_ID(text) is not None
 
 
 def device_id(text: str) -> DeviceId:
-    """`text` as a device's name. Raises `ValueError` when it cannot be one."""
+    """`text` as a device id. Raises `ValueError` when it is not valid."""
     if not is_device_id(text):
-        raise ValueError(f"a device id has the form {DEVICE_ID_PATTERN[1:-1]}")
+        raise ValueError(f"a device id must match {DEVICE_ID_PATTERN[1:-1]}")
     return cast(DeviceId, text)
 
 
 Extra = dict[str, Any] | None
-"""Fields that the contract does not name, kept so that a newer firmware loses nothing."""
+"""Fields that the contract does not define; they are stored so that data of newer firmware is not lost."""
 
 
 def jsonb_text(fields: dict[str, Any]) -> str:
-    """Fields as JSON that PostgreSQL's jsonb takes.
+    """Serialize fields as JSON that PostgreSQL's jsonb accepts.
 
-    Raises `ValueError` for what it cannot hold: NaN, infinities, lone surrogates and NUL.
+    Raises `ValueError` for values that jsonb cannot store: NaN, infinities, lone surrogates and NUL.
     """
     try:
         text = _as_json(fields)
@@ -111,8 +111,8 @@ def jsonb_text(fields: dict[str, Any]) -> str:
 class Reading(tuple[Any, ...]):
     """Device, timestamp, the values of `measures` in their order, and the unknown fields or None.
 
-    The limits of the values are held where they are read (bridge/formats/payload.py), not here. Each measure is also an
-    attribute under its column's name; a measure that the reading lacks is None.
+    The limits of the values are checked when they are decoded (bridge/formats/payload.py), not here. Each measure is
+    also an attribute with the name of its column; an absent measure is None.
     """
 
     __slots__ = ()
@@ -128,16 +128,16 @@ class Reading(tuple[Any, ...]):
         def __getattr__(self, column: str) -> Any: ...
 
     def values(self) -> dict[str, float]:
-        """The values it has, by the names of the contract."""
+        """The present values, by the names of the contract."""
         return {measure.name: value for measure, value in zip(self.measures, self[2:-1], strict=True)}
 
     def changed(self, at: datetime | None = None, **values: float | None) -> "Reading":
-        """The same reading with other values by column, or at another time; None takes a value away."""
+        """A copy with other values by column, or with another time; None removes a value."""
         known = dict(zip((m.column for m in self.measures), self[2:-1], strict=True)) | values
         return reading(self.kind, self.device, at or self.timestamp, known, self.extra)
 
     def with_extra(self, extra: Extra) -> "Reading":
-        """The same reading with other unknown fields."""
+        """A copy with other unknown fields."""
         return tuple.__new__(type(self), (*self[:-1], extra))
 
     def __repr__(self) -> str:
@@ -145,12 +145,12 @@ class Reading(tuple[Any, ...]):
 
 
 def shapes_of(kind: Kind) -> "Shapes":
-    """The reading classes of a kind, each made when it is first needed."""
+    """The reading classes of a kind, each created on first use."""
     return _SHAPES.get(kind) or _SHAPES.setdefault(kind, Shapes(kind))
 
 
 class Shapes(dict[tuple[str, ...], type[Reading]]):
-    """A class for each set of measures, by their names in the order of the contract."""
+    """The class for each set of measures; the key is their names in the order of the contract."""
 
     def __init__(self, kind: Kind) -> None:
         super().__init__()
@@ -172,9 +172,9 @@ _SHAPES: dict[Kind, Shapes] = {}
 
 
 def reading(kind: Kind, device: str, at: datetime, values: Mapping[str, float | None], extra: Extra = None) -> Reading:
-    """A reading made in code. `values` are by column; those that are None are absent. Checks nothing but names.
+    """Make a reading from `values` by column; None means absent. Checks only the names.
 
-    Raises `ValueError` for a column that the kind does not have.
+    Raises `ValueError` for a column that the kind does not define.
     """
     if unknown := values.keys() - {measure.column for measure in kind.measures}:
         raise ValueError(f"a {kind.name} does not measure {', '.join(sorted(unknown))}")
@@ -184,7 +184,7 @@ def reading(kind: Kind, device: str, at: datetime, values: Mapping[str, float | 
 
 
 def same_values(one: Reading, other: Reading) -> bool:
-    """Whether two readings of one identity say the same, as PostgreSQL's jsonb compares: `true` is not `1`, 1.0 is."""
+    """Whether two readings of one identity are equal by the rules of jsonb: 1.0 equals 1, `true` does not."""
     return type(one) is type(other) and one[:-1] == other[:-1] and _same_json(one[-1], other[-1])
 
 
@@ -194,18 +194,18 @@ def _same_json(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_same_json, one, other))
     if type(one) in (int, float) and type(other) in (int, float):
-        # As written: the database has decimal numbers. 1e23 is not 10**23 for Python, and 2.0**60 is 2**60.
+        # The database compares decimal numbers as written. Unlike in Python, 1e23 is 10**23, and 2.0**60 is not 2**60.
         return Decimal(repr(one)) == Decimal(repr(other))
     return type(one) is type(other) and bool(one == other)
 
 
 WarningCode = Literal["refused", "extra", "implausible", "truncated"]
-"""*refused*: a gauge's value is no value of it. *extra*: unknown fields are beyond their bounds. *implausible*: an
-interval of more energy than the device's rated power allows. *truncated*: the array ended behind this element."""
+"""*refused*: the value of a gauge is not valid. *extra*: unknown fields exceed their limits. *implausible*: the energy
+of an interval exceeds the device's rated power. *truncated*: the array was cut off after this element."""
 
 
 class FieldWarning(NamedTuple):
-    """What a device should know about a reading that is stored all the same."""
+    """A warning to the device about a reading that is stored nevertheless."""
 
     code: WarningCode
     field: str
@@ -213,12 +213,12 @@ class FieldWarning(NamedTuple):
 
 
 class Flagged(NamedTuple):
-    """A reading with what was noticed when it was decoded."""
+    """A reading with the warnings of its decoding."""
 
     reading: Reading
     warnings: tuple[FieldWarning, ...]
 
     @property
     def kind(self) -> None:
-        """As of what is rejected: it is not simply a reading of some kind."""
+        """None, as for rejects: code that selects plain readings by kind skips it."""
         return

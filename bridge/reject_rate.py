@@ -1,6 +1,6 @@
-"""When rejects are too many to be a device's slip: a firmware or a gateway has gone wrong. Pure policy.
+"""Detects a high share of rejects, which indicates a faulty firmware or gateway. No I/O, no clock.
 
-Rejects are acknowledged and kept, so nothing else would say that readings fail to arrive.
+Rejects are acknowledged and stored, so without this alarm an operator would not notice that readings are missing.
 """
 
 WINDOW_S = 60.0
@@ -9,7 +9,7 @@ LARGEST_SHARE = 0.05
 
 
 class RejectRate:
-    """Counts over windows of a minute and alarms once in each."""
+    """Counts items in windows of a minute. Raises an alarm at most once per window."""
 
     def __init__(self) -> None:
         self._items = self._rejected = 0
@@ -18,11 +18,11 @@ class RejectRate:
 
     @property
     def figures(self) -> dict[str, int]:
-        """What this window has so far."""
+        """The counts of the current window, for the log."""
         return {"items": self._items, "rejected": self._rejected}
 
     def alarms(self, items: int, rejected: int, now: float) -> bool:
-        """Add a batch; True when it takes the window over the limit: `FEWEST` rejects and `LARGEST_SHARE` of all."""
+        """Add a batch; True when the window first reaches `FEWEST` rejects and exceeds `LARGEST_SHARE` of all items."""
         if now >= self._until:
             self._items = self._rejected = 0
             self._until, self._alarmed = now + WINDOW_S, False

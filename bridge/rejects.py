@@ -1,4 +1,4 @@
-"""The messages that could not be readings: look at them, and replay them after a limit or a bug was changed."""
+"""Inspect rejected messages, and replay them after a limit was changed or a bug was fixed."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -41,7 +41,7 @@ async def list_rejected(url: str, reason: str | None, device: str | None, limit:
 
 
 async def show_rejected(url: str, id_: UUID) -> dict[str, Any] | None:
-    """One rejected message with its payload; None when there is none of this id."""
+    """One rejected message with its payload; None when the id is unknown."""
     connection = await asyncpg.connect(url)
     try:
         row = await connection.fetchrow(_SHOW, id_)
@@ -59,27 +59,27 @@ async def replay_rejected(
     *,
     even_forbidden: bool = False,
 ) -> dict[UUID, str]:
-    """Decode and write the messages again. Returns what became of each: `stored`, or why it still is not.
+    """Decode and write the messages again. Returns the outcome of each: `stored`, or the reason why it is not stored.
 
-    `store_of` gives the store of a source, so that what is rejected again keeps its source. A message counts as
-    replayed when everything in it is in the history, or kept as a rejected message of its own. One that was forbidden
-    is a good reading and would be stored as if its sender had the right to it: it is left alone unless
+    `store_of` returns the store for a source, so that an item that is rejected again keeps its source. A message counts
+    as replayed when each of its elements is in the history or stored as a separate reject. A forbidden message is a
+    valid reading and would be stored although its sender was not allowed to report it: it is skipped unless
     `even_forbidden`.
     """
     connection = await asyncpg.connect(url)
     try:
         known = {row["id"] for row in await connection.fetch(_KNOWN, list(ids))}
-        results = {id_: "there is no such rejected message" for id_ in ids if id_ not in known}
+        results = {id_: "there is no rejected message with this id" for id_ in ids if id_ not in known}
         for row in await connection.fetch(_PENDING, list(ids), reason):
             if row["reason"] == "forbidden" and not even_forbidden:
-                results[row["id"]] = f"forbidden: {row['detail']}; --even-forbidden stores it all the same"
+                results[row["id"]] = f"forbidden: {row['detail']}; use --even-forbidden to store it"
                 continue
             items = _decode(row, window)
             outcomes = [o for part in _parts(items) for o in await store_of(row["source"]).write(part)]
             refused = [f"{n}: {o}" for n, o in enumerate(outcomes) if isinstance(o, Rejected)]
             results[row["id"]] = result = _result(len(outcomes), refused)
             async with connection.transaction():
-                if not refused or len(outcomes) > 1:  # elements that are refused again are kept by themselves
+                if not refused or len(outcomes) > 1:  # elements that are rejected again are stored as separate rejects
                     await connection.execute(_DONE, row["id"])
                 subject, was = f"rejected:{row['id']}", row["reason"]
                 await audit.record(connection, audit.operator(), "rejected.replay", subject, reason=was, result=result)
@@ -89,7 +89,7 @@ async def replay_rejected(
 
 
 def _result(items: int, refused: Sequence[str]) -> str:
-    """What became of a message in words; `stored` when all of it is in the history."""
+    """The outcome of a message as text; `stored` when all of its readings are in the history."""
     reasons = "; ".join(refused[:_MOST_SHOWN])
     if not refused or items == 1:
         return reasons or "stored"
@@ -97,7 +97,7 @@ def _result(items: int, refused: Sequence[str]) -> str:
 
 
 def _decode(row: asyncpg.Record, window: AcceptedWindow) -> Sequence[Item]:
-    """The items of a rejected payload, in the format in which it came; there may be more than a message may have."""
+    """Decode a rejected payload in its original format, without the limit on the number of readings."""
     times, payload = window.at(datetime.now(UTC)), row["payload"]
     format_ = named(row["format"])
     if format_ is None:
@@ -107,13 +107,13 @@ def _decode(row: asyncpg.Record, window: AcceptedWindow) -> Sequence[Item]:
 
 
 def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    """What was too long for one message, in the lengths that are taken."""
+    """Split items of a message that was too long into parts of the accepted length."""
     for start in range(0, len(items), MAX_READINGS_PER_MESSAGE):
         yield items[start : start + MAX_READINGS_PER_MESSAGE]
 
 
 def as_json(row: dict[str, Any]) -> str:
-    """A row for people and for `jq`; a payload that is text is shown as text, other bytes in hex."""
+    """A row as JSON; a payload in UTF-8 is shown as text, other bytes in hex."""
     shown = {key: _shown(value) for key, value in row.items()}
     return json.dumps(shown, ensure_ascii=False)
 

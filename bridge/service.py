@@ -1,7 +1,7 @@
-"""The bridge as a process: stand by until the lock is ours, serve, hand over cleanly.
+"""The bridge process: stand by until it holds the lock, serve, stop without losing acknowledgements.
 
-Of several bridges with one name exactly one works: it holds the lock on the connection that it writes with. The
-others wait for the lock; the broker's queue is theirs as soon as they have it.
+Of several bridges with one name exactly one is active: it holds an advisory lock on the database connection that it
+writes with. The others wait for the lock; the one that obtains it connects to the broker and receives its queue.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ class Bridge:
         registry = process_registry()
         self._registry = registry
         self._ingest_metrics = IngestMetrics(registry)
-        self._leader = Gauge("fleet_bridge_leader", "1 for the bridge that works, 0 in standby.", registry=registry)
+        self._leader = Gauge("fleet_bridge_leader", "1 if this bridge is active, 0 in standby.", registry=registry)
         self._open = sources.named(settings.source).open(source_settings, registry)
         self._store = PostgresStore(
             settings.database_url,
@@ -48,9 +48,9 @@ class Bridge:
         self._source: Source | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set; then finish the batch, commit, acknowledge and disconnect.
+        """Serve until `stop` is set; then commit and acknowledge the current batch, and disconnect.
 
-        Raises `Misconfigured` when the promise cannot be kept with this configuration.
+        Raises `Misconfigured` when the guarantee cannot be given with this configuration.
         """
         async with self._health():
             while not stop.is_set():
@@ -59,7 +59,7 @@ class Bridge:
             await self._store.close()
 
     async def _lead(self, stop: asyncio.Event) -> bool:
-        """Wait for the store and its lock; False when stopped before that."""
+        """Wait for the database and the lock; False when stopped before."""
         state = ""
         while not stop.is_set():
             try:
@@ -76,7 +76,7 @@ class Bridge:
         return False
 
     async def _serve(self, stop: asyncio.Event) -> None:
-        """Work until stopped or until another bridge has the lock."""
+        """Ingest until stopped or until another bridge has the lock."""
         settings = self._settings
         self._ingest = ingest = Ingest(
             self._store,

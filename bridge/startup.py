@@ -1,4 +1,4 @@
-"""How every program of ours starts: its settings, logs as they say, and warnings of variables that are not used."""
+"""The start of every program: reads its settings, configures logs, and warns of unused variables."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 
 def configured(kind: type[S]) -> S:
-    """The settings from the environment, and the logs as they say. Ends the program with 2, a line for each problem.
+    """Read the settings from the environment and configure the logs. If invalid, print each problem and exit with 2.
 
     Warns of variables that were renamed and of those that no program reads.
     """
@@ -30,7 +30,7 @@ def configured(kind: type[S]) -> S:
 
 
 def read(kind: type[G]) -> G:
-    """The settings of a part of the program. Ends the program like `configured`."""
+    """Read the settings of a part of the program. Exits like `configured`."""
     try:
         return kind.read(os.environ)
     except ValidationError as error:

@@ -1,3 +1,3 @@
-"""The project's version. It is written here and nowhere else: the package's metadata are made from it."""
+"""The project's version. This is its only definition: the package metadata are derived from it."""
 
 VERSION = "0.2.0"

@@ -1,7 +1,7 @@
-"""Bytes to readings and rejects. Pure: no clock, no socket, no await.
+"""Decodes bytes to readings and rejects. Pure: no clock, no socket, no await.
 
-A format is one module with a `FORMAT`, and one line in `FORMATS`. Every byte string decodes to at least one item: a
-reading, or the rejection that names the field and the reason.
+A format is a module with a `FORMAT`, listed in `FORMATS`. Every byte string decodes to at least one item: a reading,
+or a rejection that names the field and the reason.
 """
 
 import re
@@ -24,7 +24,7 @@ _BY_MEDIA_TYPE = {media_type: format_ for format_ in FORMATS for media_type in f
 
 
 def _matcher(filters: Iterable[str]) -> re.Pattern[str]:
-    """Topics that match one of the MQTT topic filters."""
+    """A pattern for the topics that match one of the MQTT topic filters."""
     signs = {"+": "[^/]*", "#": ".*"}
     levels = ([signs.get(level) or re.escape(level) for level in filter_.split("/")] for filter_ in filters)
     return re.compile("|".join("/".join(words).replace("/.*", "(?:/.*)?") for words in levels))
@@ -34,13 +34,13 @@ _BY_TOPIC = [(_matcher(format_.topics).fullmatch, format_) for format_ in FORMAT
 
 
 def named(name: str) -> Format | None:
-    """The format of this name; None when this version has none."""
+    """The format of this name; None when this version does not have it."""
     return _BY_NAME.get(name)
 
 
-@lru_cache(maxsize=64)  # a fleet sends the same few
+@lru_cache(maxsize=64)  # a fleet uses few content types
 def of_content_type(content_type: str) -> Format | None:
-    """The format of a content type, the contract's JSON for an empty one; None when there is none in UTF-8."""
+    """The format of a content type, JSON for an empty one; None when it is unknown or not in UTF-8."""
     media_type, _, parameters = content_type.partition(";")
     charset = parameters.replace(" ", "").replace('"', "").lower()
     if charset not in ("", "charset=utf-8"):
@@ -49,7 +49,7 @@ def of_content_type(content_type: str) -> Format | None:
 
 
 def of_message(topic: str, content_type: str | None) -> Format:
-    """The format of an MQTT message: that of its content type if there is one, else of its topic, else JSON."""
+    """The format of an MQTT message: that of a known content type, else of the topic, else JSON."""
     if content_type and (format_ := of_content_type(content_type)) is not None:
         return format_
     return next((format_ for matches, format_ in _BY_TOPIC if matches(topic)), _DEFAULT)
@@ -81,9 +81,9 @@ def decode_body(
 ) -> list[Item]:
     """The items of an HTTP body; never empty.
 
-    Raises `NotJson` when a JSON body is neither JSON nor the beginning of an array (a broken element, or line, is a
-    rejected item), and `TooManyReadings` before any reading is decoded: eight megabytes of commas must not cost
-    millions of rejections.
+    Raises `NotJson` when a JSON body is neither JSON nor the beginning of an array (an invalid element or line is a
+    rejected item), and `TooManyReadings` before any reading is decoded: eight megabytes of commas must not become
+    millions of rejects.
     """
     items = decode(format_, body, None, times, most)
     if len(items) == 1 and isinstance(items[0], Rejected):

@@ -1,7 +1,6 @@
-"""The contract's own format: one JSON object, or an array of them. Pure.
+"""The default format: one JSON object, or an array of objects (docs/devices.md, docs/api.md). Pure.
 
-In an array each element stands for itself, even where the array is not JSON as a whole. DESIGN "Contract of a
-reading" (docs/devices.md, docs/api.md).
+The elements of an array are decoded independently, even if the array is not valid JSON as a whole.
 """
 
 from collections.abc import Iterable
@@ -19,33 +18,33 @@ from bridge.formats.payload import PAYLOADS, Payload
 from bridge.formats.port import AcceptedTimes, Format
 from bridge.reading import FieldWarning, Reading
 
-_HEAD_BYTES = 200  # where an array's first element names its device
+_HEAD_BYTES = 200  # contain the id field of an array's first element
 _TRUNCATED = FieldWarning("truncated", "", "the array was cut off after this element")
 
 
 def _distinct_length(names: list[str]) -> int:
-    """So many first characters tell the names apart."""
+    """The number of first characters that distinguish the names."""
     return next(n for n in range(1, 100) if len({name[:n] for name in names}) == len(names))
 
 
 _PREFIX = _distinct_length([kind.topic("") for kind in KINDS])
 _OF_TOPIC: dict[str, Payload] = {kind.topic("")[:_PREFIX]: PAYLOADS[kind.name] for kind in KINDS}
-"""A guess by how the topic begins; the whole topic is compared when the reading is known."""
+"""Guess of the kind by the beginning of the topic; the whole topic is compared after decoding."""
 _BY_ID_FIELD = [(f'"{kind.id_field}"'.encode(), PAYLOADS[kind.name]) for kind in KINDS]
 
 
 def topic_of(reading: Reading) -> str:
-    """The topic that a reading of this device is published to."""
+    """The topic to which the device publishes the reading."""
     return reading.kind.topic(reading.device)
 
 
 def encode(reading: Reading) -> bytes:
-    """One reading as the contract's JSON object."""
+    """Encode one reading as a JSON object."""
     return to_json(PAYLOADS[reading.kind.name].fields(reading))
 
 
 def encode_many(readings: Iterable[Reading]) -> bytes:
-    """Readings as one JSON array: a device's backlog."""
+    """Encode readings as one JSON array, as in a device's backlog."""
     return b"[" + b",".join(encode(reading) for reading in readings) + b"]"
 
 
@@ -73,7 +72,7 @@ FORMAT = Format("json", decode, ("application/json",), "A reading, or an array o
 
 
 def _decode_document(origin: Origin, payload: bytes, times: AcceptedTimes, most: int) -> list[Item]:
-    """A message or body: an object, an array, or neither."""
+    """Decode a message or body: an object, an array, or neither."""
     if payload[:1] == b"{":
         return [decode_text(origin, payload, times)]
     if payload[:1] == b"[" and (items := _decode_whole(origin, payload, times, most)) is not None:
@@ -92,7 +91,7 @@ def _decode_document(origin: Origin, payload: bytes, times: AcceptedTimes, most:
 
 
 def _decode_whole(origin: Origin, payload: bytes, times: AcceptedTimes, most: int) -> list[Item] | None:
-    """An array of plain readings of one kind; None for any other array."""
+    """Decode an array of plain readings of one kind; None for any other array."""
     contract = origin.contract or _contract_in(payload[:_HEAD_BYTES])
     try:
         readings = [] if contract is None else contract.all_from_json(payload)
@@ -106,7 +105,7 @@ def _decode_whole(origin: Origin, payload: bytes, times: AcceptedTimes, most: in
 
 
 def _decode_cut(origin: Origin, payload: bytes, times: AcceptedTimes, most: int) -> list[Item]:
-    """An array that is not JSON as a whole: each of its elements is decoded from its own bytes."""
+    """Decode an array that is not valid JSON as a whole: each element is decoded from its own bytes."""
     elements = cut(payload, most)
     if len(elements.texts) > most:
         return [origin.too_many(payload, most)]
@@ -117,14 +116,14 @@ def _decode_cut(origin: Origin, payload: bytes, times: AcceptedTimes, most: int)
 
 
 def decode_text(origin: Origin, text: bytes, times: AcceptedTimes) -> Item:
-    """One element from its own bytes."""
+    """Decode one element from its own bytes."""
     contract = origin.contract or _contract_in(text)
     try:
         reading = None if contract is None else contract.from_json(text)
     except ValidationError:
         reading = None
     if reading is not None:
-        # As in `decode_element`: most readings are plain.
+        # As in `decode_element`: most readings have no unknown fields.
         if reading[-1] is None and origin.device is None and times.earliest <= reading[1] <= times.latest:
             return reading
         return judge(origin, reading, (), times, text)
@@ -136,7 +135,7 @@ def decode_text(origin: Origin, text: bytes, times: AcceptedTimes) -> Item:
 
 
 def _contract_in(text: bytes) -> Payload | None:
-    """A guess: that of the one kind whose id field the text mentions. None when there is none, or more than one."""
+    """Guess of the kind by the id field in the text. None when there is none, or more than one."""
     found = None
     for name, contract in _BY_ID_FIELD:
         if name in text:

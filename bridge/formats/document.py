@@ -1,4 +1,4 @@
-"""JSON from strangers: parsed so that one hostile value does not take its neighbours with it. Pure."""
+"""Parses untrusted JSON so that one invalid value does not invalidate the other elements. Pure."""
 
 import json
 from collections.abc import Iterable
@@ -6,19 +6,19 @@ from typing import Any
 
 from pydantic_core import from_json
 
-_MAX_DOCUMENT_DEPTH = 500  # what json can still write down again
+_MAX_DOCUMENT_DEPTH = 500  # what the json module can serialize again
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 BLANK = b" \t\r\n\0"
-"""White space, and the NUL that ends a string in C and was sent with it."""
+"""White space, and the NUL that terminates a string in C and that some devices send."""
 
 
 def without_marks(payload: bytes) -> bytes:
-    """The payload without a byte order mark before it, and without NULs and white space around it."""
+    """The payload without a leading byte order mark, and without surrounding NULs and white space."""
     return payload.removeprefix(_BYTE_ORDER_MARK).strip(BLANK)
 
 
 def deeper_than(levels: int, value: Any) -> bool:
-    """Whether lists and objects stand in each other more than so many levels deep; without recursion."""
+    """Whether lists and objects are nested more than `levels` deep; without recursion."""
     inside = [value]
     for _ in range(levels + 1):
         inside = [inner for outer in inside for inner in _elements(outer)]
@@ -34,10 +34,10 @@ def _elements(value: Any) -> Iterable[Any]:
 
 
 def loads(payload: bytes) -> Any:
-    """Parse JSON so that one hostile value does not take its neighbours with it.
+    """Parse JSON so that one invalid value does not invalidate the other elements.
 
-    The fast parser refuses a whole document for a number out of range, a lone surrogate or a byte that is not
-    UTF-8; the slow one lets them through, and the element that holds them is rejected alone.
+    The fast parser refuses a whole document because of a number out of range, a lone surrogate or a byte that is not
+    UTF-8; the slow parser accepts these, and only the element that contains them is rejected.
     Raises `ValueError` when the document is not JSON.
     """
     try:
@@ -58,5 +58,5 @@ def _parse_int(digits: str) -> int | float:
 
 
 def dump(element: Any) -> bytes:
-    """A parsed value as JSON again."""
+    """Serialize a parsed value as JSON."""
     return json.dumps(element).encode()

@@ -1,7 +1,7 @@
-"""One reading from its parsed fields: which kind it is of, its limits, its time, and the device of its topic. Pure.
+"""Decodes one reading from parsed fields: determines its kind, checks limits, time and the device of the topic. Pure.
 
-This is the part that every format shares: a format takes its bytes apart and maps each element to the contract's
-names; here the element becomes a reading, or the rejection that names the field and the reason.
+All formats share this module: a format splits its bytes into elements and maps each to the names of the contract; here
+the element becomes a reading, or a rejection that names the field and the reason.
 """
 
 from datetime import timedelta
@@ -35,7 +35,7 @@ _ONE_ID_FIELD = f"{_ID_FIELDS}: only one of them is allowed"
 
 
 class Origin(NamedTuple):
-    """The format and topic of a message, and the device that its readings must be of where the topic names one."""
+    """The format and topic of a message and, if the topic names a device, the device that its readings must have."""
 
     format: str
     topic: str | None = None
@@ -43,15 +43,15 @@ class Origin(NamedTuple):
     contract: Payload | None = None
 
     def reject(self, reason: Reason, detail: str, payload: bytes, device: str | None = None) -> Rejected:
-        """The payload, or one element of it, as a rejection."""
+        """Reject the payload, or one element of it."""
         return Rejected(reason, detail[:_MAX_DETAIL], payload, self.topic, self.device or device, self.format)
 
     def empty(self, payload: bytes) -> Rejected:
-        """The rejection of a message without any element."""
+        """Reject a message without any element."""
         return self.reject("not_a_reading", "the message contains no reading", payload)
 
     def too_many(self, payload: bytes, most: int) -> Rejected:
-        """The rejection of a message with more than `most` elements."""
+        """Reject a message with more than `most` elements."""
         return self.reject("too_many_readings", f"more than {most} readings in a message", payload)
 
 
@@ -66,14 +66,14 @@ def origin_of(format_name: str, topic: str | None) -> Origin | None:
 
 
 def bad_topic(format_name: str, topic: str | None, payload: bytes) -> Rejected:
-    """The rejection of a message whose topic names no device."""
+    """Reject a message whose topic does not name a device."""
     return Origin(format_name, topic).reject("bad_topic", "the topic does not name a device", payload)
 
 
 def decode_element(origin: Origin, element: Any, times: AcceptedTimes, came_as: bytes | None = None) -> Item:
-    """A mapping of the contract's names to values as a reading; without a topic its id field says of which kind.
+    """Decode a mapping of the contract's names to values; without a topic the id field determines the kind.
 
-    `came_as` are the element's own bytes, stored with a rejection; without them the element is written as JSON.
+    `came_as` are the element's original bytes, stored with a rejection; without them the element is serialized as JSON.
     """
     if not isinstance(element, dict):
         return origin.reject("not_a_reading", "a reading must be a JSON object", came_as or dump(element))
@@ -85,14 +85,14 @@ def decode_element(origin: Origin, element: Any, times: AcceptedTimes, came_as: 
         reading = contract.from_fields(element)
     except ValidationError:
         return _decode_leniently(origin, contract, element, times, came_as)
-    # Most readings are plain, and a call of `judge` for each would cost an array a tenth of its time.
+    # Most readings have no unknown fields, and a call of `judge` for each would take a tenth of an array's time.
     if reading[-1] is None and origin.device is None and times.earliest <= reading[1] <= times.latest:
         return reading
     return judge(origin, reading, (), times, came_as or element)
 
 
 def _contract_of(element: dict[str, Any]) -> Payload | None:
-    """That of the one kind whose id is in the object; None when there is none, or more than one."""
+    """The payload type of the kind whose id field is in the object; None when there is none, or more than one."""
     found = None
     for kind in KINDS:
         if kind.id_field in element:
@@ -105,7 +105,7 @@ def _contract_of(element: dict[str, Any]) -> Payload | None:
 def _decode_leniently(
     origin: Origin, contract: Payload, element: dict[str, Any], times: AcceptedTimes, came_as: bytes | None
 ) -> Item:
-    """An object that breaks the contract: without its nulls and its bad gauges it may be a reading."""
+    """Decode an object that violates the contract: without nulls and invalid gauges it may be a valid reading."""
     try:
         flagged = contract.leniently(element)
     except ValidationError as error:
@@ -121,7 +121,7 @@ def judge(
     times: AcceptedTimes,
     came_as: bytes | dict[str, Any],
 ) -> Item:
-    """What the contract's limits alone cannot say: the topic's device, the time, and whether all can be kept."""
+    """Check what the limits of the contract do not cover: the device of the topic, the time, and the unknown fields."""
     in_time = times.earliest <= reading[1] <= times.latest
     if in_time and reading[-1] is None and not warnings and (origin.device is None or origin.device == reading[0]):
         return reading
@@ -143,7 +143,7 @@ def flagged(item: Reading | Flagged, warnings: tuple[FieldWarning, ...]) -> Flag
 
 
 def refusal(origin: Origin, reading: Reading, times: AcceptedTimes) -> tuple[Reason, str] | None:
-    """Why a reading within the contract's limits is rejected: the topic's device, the kind, or the time."""
+    """Why a reading within the limits is rejected (device of the topic, kind, or time), or None."""
     if origin.device is not None and reading.device != origin.device:
         return (
             "device_mismatch",

@@ -1,7 +1,7 @@
-"""The elements of a JSON array that is no JSON as a whole, each as its own bytes. Pure.
+"""Splits a JSON array that is not valid JSON as a whole into the bytes of its elements. Pure.
 
-A sensor that writes `nan`, a decimal comma or half an array spoils one element; the others are as good as they were.
-The scanner knows strings and brackets and nothing else of JSON: what an element is worth, its own decoding says.
+A device that writes `nan`, a decimal comma or half an array invalidates one element; the others are still valid.
+The scanner recognizes only strings and brackets: whether an element is valid is determined when it is decoded.
 """
 
 import re
@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from bridge.formats.document import BLANK, without_marks
 
-# A string to its end (or to the end of the payload when it has none), opening brackets, a closing one, or a comma.
-# Possessive: a string without an end is read once.
+# A string to its end (or to the end of the payload if it is not terminated), opening brackets, a closing one, a comma.
+# Possessive, so that a string that is not terminated is scanned only once.
 _tokens = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]++|[\]},]', re.DOTALL).finditer
 
 
 class Elements(NamedTuple):
-    """The elements in their order, without the blanks around them."""
+    """The elements in their order, without surrounding white space."""
 
     texts: list[bytes]
     is_closed: bool
@@ -24,15 +24,15 @@ class Elements(NamedTuple):
 
 
 def begins_as_array(payload: bytes) -> bool:
-    """Whether the first thing in it opens an array."""
+    """Whether its first character opens an array."""
     return without_marks(payload)[:1] == b"["
 
 
 def cut(payload: bytes, most: int) -> Elements:
-    """The top-level elements of a payload that begins as an array; it stops after `most` + 1 of them.
+    """Split a payload that begins as an array into its top-level elements, at most `most` + 1 of them.
 
-    A comma before the closing bracket adds no element; between two commas there is an empty one. What follows the
-    closing bracket is one element more.
+    A comma before the closing bracket adds no element; between two commas there is an empty one. Bytes after the
+    closing bracket are another element.
     """
     text = without_marks(payload)
     texts: list[bytes] = []
@@ -51,10 +51,10 @@ def cut(payload: bytes, most: int) -> Elements:
 
 
 def _ends(text: bytes) -> Iterator[int]:
-    """Where the array's elements end: the commas at its top level, then its closing bracket if there is one.
+    """The ends of the array's elements: the commas at its top level, then its closing bracket if there is one.
 
-    A closing bracket closes what stands open inside it too, and one that closes nothing is passed over, so a bracket
-    that is missing or too many harms its own element as far as that can be told.
+    A closing bracket also closes the brackets that are open inside it, and one without an opening bracket is ignored:
+    a missing or superfluous bracket invalidates only its own element as far as possible.
     """
     stack = bytearray()
     opened = {ord("["): 0, ord("{"): 0}

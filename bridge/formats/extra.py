@@ -1,4 +1,4 @@
-"""The fields that the contract does not name: kept as they are, within bounds, or dropped with a warning. Pure."""
+"""Fields that the contract does not define: stored unchanged within limits, or dropped with a warning. Pure."""
 
 import json
 from typing import Any
@@ -8,22 +8,22 @@ from bridge.formats.payload import REFUSED
 from bridge.reading import Extra, FieldWarning, jsonb_text
 
 MAX_BYTES = 16 * 1024
-"""Of all unknown fields of a reading together, as UTF-8 JSON."""
+"""Limit of all unknown fields of a reading together, as UTF-8 JSON."""
 MAX_ORIGINALS_BYTES = 4 * 1024
-"""Of all originals of refused gauges; what a device itself sends under that name may be longer, and is dropped."""
+"""Limit of all original values of refused gauges; a device may itself send more under that name, which is dropped."""
 MAX_FIELDS = 128
 MAX_DEPTH = 100
-"""Levels of lists and objects in an unknown field: far from where any parser or database gives up."""
+"""Levels of lists and objects in an unknown field, far below the limits of the parsers and the database."""
 _LONGEST_ORIGINAL = 200
 _MOST_WARNINGS = 3
-"""About single fields of a reading; how many more there are, one more says."""
+"""Limit of warnings about single fields of a reading; one more warning has the number of the others."""
 
 
 def bounded(extra: dict[str, Any]) -> tuple[Extra, list[FieldWarning]]:
-    """What can be kept of the unknown fields, and warnings about those that cannot.
+    """Return the unknown fields that can be stored, and warnings about the others.
 
-    A field that PostgreSQL's jsonb cannot hold is dropped alone. Fields that are too many or too large together are
-    all dropped. The originals of refused gauges have bounds of their own: they are short.
+    A field that PostgreSQL's jsonb cannot store is dropped alone. If there are too many fields, or they are too large
+    together, all are dropped. The original values of refused gauges have separate limits.
     """
     if len(extra) <= MAX_FIELDS and _fits(extra):
         return extra, []
@@ -43,7 +43,7 @@ def bounded(extra: dict[str, Any]) -> tuple[Extra, list[FieldWarning]]:
 
 
 def _storable(extra: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The fields that can be kept by themselves, and why the others cannot."""
+    """The fields that can each be stored, and the reasons why the others cannot."""
     reasons = {name: _unstorable(name, value) for name, value in extra.items()}
     kept = {name: value for name, value in extra.items() if reasons[name] is None}
     return kept, {name: reason for name, reason in reasons.items() if reason is not None}
@@ -67,7 +67,7 @@ def _fits(extra: dict[str, Any]) -> bool:
 
 
 def _unstorable(name: str, value: Any) -> str | None:
-    """Why this field cannot be kept, or None."""
+    """Why this field cannot be stored, or None."""
     if deeper_than(MAX_DEPTH, value):
         return f"nested more than {MAX_DEPTH} levels deep"
     try:
@@ -88,12 +88,12 @@ def _excess(extra: dict[str, Any]) -> str | None:
 
 
 def _originals(refused: dict[str, Any]) -> dict[str, Any]:
-    """The originals of refused gauges, shortened. A name that jsonb cannot hold is none of ours."""
+    """The original values of refused gauges, shortened. A name that jsonb cannot store is not that of a gauge."""
     return {name: _original(name, value) for name, value in refused.items() if _unstorable(name, None) is None}
 
 
 def _original(name: str, value: Any) -> Any:
-    """A gauge's value as it came where that is short and can be stored, else the begin of its text."""
+    """The original value of a gauge if it is short and can be stored, else the beginning of its JSON text."""
     if deeper_than(MAX_DEPTH, value):
         return "nested too deeply"
     if isinstance(value, str) and _unstorable(name, value) is None:

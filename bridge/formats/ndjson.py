@@ -1,4 +1,4 @@
-"""NDJSON: one JSON object per line. Pure."""
+"""The format NDJSON: one JSON object per line. Pure."""
 
 import re
 from itertools import islice

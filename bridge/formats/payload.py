@@ -1,7 +1,7 @@
-"""One reading as the contract's JSON object, and back. Pure.
+"""Converts between a reading and its JSON object. Pure.
 
-pydantic holds the limits that the contract declares. It gives known fields in the contract's order and unknown ones
-after them, so the names of what it returns say at once which class of reading it is.
+pydantic checks the limits that the contract declares. It returns known fields in the contract's order and unknown
+ones after them, so the names determine the class of the reading with one look-up.
 """
 
 from collections.abc import Callable
@@ -14,65 +14,65 @@ from typing_extensions import TypedDict
 from bridge.contract import KINDS, Kind, Measure
 from bridge.reading import NOT_UNICODE, FieldWarning, Flagged, Id, Reading, Timestamp, format_timestamp, shapes_of
 
-_MOST_REMEMBERED = 1_000  # sets of names: a fleet has a few, a hostile device as many as it likes
+_MOST_REMEMBERED = 1_000  # sets of names: a fleet has a few, but a hostile device could send any number
 _CONFIG = ConfigDict(extra="allow", hide_input_in_errors=True)
 REFUSED = "refused"
-"""In `extra`: the original values of gauges that could not be taken, by their names."""
+"""The field of `extra` that contains the original values of refused gauges, by their names."""
 
 
 class Payload:
-    """How the readings of one kind look as JSON objects."""
+    """The JSON objects of the readings of one kind."""
 
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.topic = kind.topic("").removesuffix("/telemetry")
-        """How the topics of its devices begin."""
+        """The prefix of the topics of its devices."""
         self._names = (kind.id_field, "timestamp", *(measure.name for measure in kind.measures))
         self._known = frozenset(self._names)
         self._measures = frozenset(measure.name for measure in kind.measures)
         self._gauges = {measure.name for measure in kind.of_sort("gauge")}
         self._shapes = shapes_of(kind)
         self._plain: dict[tuple[str, ...], type[Reading]] = {}
-        """Classes of readings by the names of an object that has no unknown field."""
+        """Classes of readings by the names of an object without unknown fields."""
         self._with_unknown: dict[tuple[str, ...], tuple[type[Reading], int]] = {}
-        """The same for objects that have unknown fields, and how many of their names are known."""
+        """The same for objects with unknown fields, with the number of known names."""
         fields: dict[str, Any] = {kind.id_field: Id, "timestamp": Timestamp}
         fields |= {measure.name: NotRequired[_value(measure)] for measure in kind.measures}
         contract = with_config(_CONFIG)(TypedDict(f"{kind.name.capitalize()}Payload", fields))  # type: ignore[operator]
         validator = TypeAdapter(contract).validator
         self.from_json: Callable[[bytes], Reading] = self._reader(validator.validate_json)
-        """An object's text as a reading. Raises pydantic's `ValidationError`, which names the field and the reason."""
+        """Decode an object's JSON text. Raises pydantic's `ValidationError`, which names the field and the reason."""
         self.from_fields: Callable[[dict[str, Any]], Reading] = self._reader(validator.validate_python)
-        """The same for an object that has been parsed already."""
+        """The same for a parsed object."""
         several = Annotated[list[contract], Field(fail_fast=True)]  # type: ignore[valid-type]
         self._several = TypeAdapter(several).validator.validate_json
 
     def _reader(self, validate: Callable[[Any], dict[str, Any]]) -> Callable[[Any], Reading]:
-        plain, odd = self._plain.get, self._odd
+        plain, other = self._plain.get, self._other
 
         def read(given: Any) -> Reading:
             fields = validate(given)
             shape = plain(tuple(fields))
             if shape is None:
-                return odd(fields)
+                return other(fields)
             return shape((*fields.values(), None))
 
         return read
 
     def all_from_json(self, text: bytes) -> list[Reading]:
-        """An array's text as readings, when each element is one of this kind; a third less than one by one costs.
+        """Decode the JSON text of an array of readings of this kind; costs a third less than one by one.
 
-        Raises `ValidationError` at the first that is none.
+        Raises `ValidationError` at the first element that is not such a reading.
         """
-        plain, odd = self._plain.get, self._odd
+        plain, other = self._plain.get, self._other
         objects: list[dict[str, Any]] = self._several(text)
         return [
-            odd(fields) if (shape := plain(tuple(fields))) is None else shape((*fields.values(), None))
+            other(fields) if (shape := plain(tuple(fields))) is None else shape((*fields.values(), None))
             for fields in objects
         ]
 
-    def _odd(self, fields: dict[str, Any]) -> Reading:
-        """The reading of valid fields when some are unknown, or when they are the first of their names."""
+    def _other(self, fields: dict[str, Any]) -> Reading:
+        """The reading of valid fields if some are unknown, or if this set of names occurs for the first time."""
         names, values = tuple(fields), tuple(fields.values())
         shape, known = self._with_unknown.get(names) or self._remembered(names)
         if not shape.measures:
@@ -81,7 +81,7 @@ class Payload:
         return shape((*values[:known], extra or None))
 
     def _remembered(self, names: tuple[str, ...]) -> tuple[type[Reading], int]:
-        """The class for these names, of which the contract's come first, and how many those are."""
+        """The class for these names, of which the known ones come first, and the number of known ones."""
         known = sum(name in self._known for name in names)
         shape = self._shape(names[:known])
         if known < len(names) and len(self._with_unknown) < _MOST_REMEMBERED:
@@ -95,11 +95,11 @@ class Payload:
         return shape
 
     def leniently(self, fields: dict[str, Any]) -> Flagged:
-        """A parsed object as a reading without the measures that are null and the gauges that are wrong.
+        """Decode a parsed object without the measures that are null and the gauges that are invalid.
 
-        A bad gauge does not cost the minute's energy: its original goes to `extra.refused`. An unknown field whose name
-        is not Unicode (a lone surrogate) is dropped. Raises `ValidationError` when something else is wrong, or when no
-        measure is left.
+        An invalid gauge must not lose the energy of the interval: its original value is stored in `extra.refused`. An
+        unknown field whose name is not valid Unicode is dropped. Raises `ValidationError` when another field is
+        invalid, or when no measure is left.
         """
         fields = {name: value for name, value in fields.items() if value is not None or name not in self._measures}
         dropped = tuple(FieldWarning("extra", ascii(n)[1:-1][:100], NOT_UNICODE) for n in fields if not _is_unicode(n))
@@ -113,7 +113,7 @@ class Payload:
             if not problems.keys() <= self._gauges or self._measures.isdisjoint(kept):
                 raise
         refused = {name: fields[name] for name in problems}
-        if REFUSED in kept:  # the name is ours now
+        if REFUSED in kept:  # the device's own field of this name is one of the originals
             refused[REFUSED] = kept[REFUSED]
         warnings = (FieldWarning("refused", name, message) for name, message in problems.items())
         return Flagged(self.from_fields({**kept, REFUSED: refused}), (*dropped, *warnings))
@@ -124,7 +124,7 @@ class Payload:
         return ValidationError.from_exception_data("reading", [InitErrorDetails(type=error, input=None)])
 
     def fields(self, reading: Reading) -> dict[str, Any]:
-        """The object: id, the values that the reading has, timestamp, and what the contract does not name."""
+        """The JSON object: id, the present values, timestamp, and the unknown fields."""
         at = format_timestamp(reading.timestamp)
         return {self.kind.id_field: reading.device, **reading.values(), "timestamp": at, **(reading.extra or {})}
 

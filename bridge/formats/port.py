@@ -1,4 +1,4 @@
-"""What a format is: a pure function that turns bytes into readings and rejects, and how a message names it."""
+"""The interface of a format: a pure function from bytes to readings and rejects, and how a message selects it."""
 
 from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
@@ -10,7 +10,7 @@ MAX_READINGS_PER_BODY = 10_000
 
 
 class AcceptedTimes(NamedTuple):
-    """The device times that are accepted at one moment."""
+    """The range of accepted device times at one moment."""
 
     now: datetime
     earliest: datetime
@@ -18,13 +18,13 @@ class AcceptedTimes(NamedTuple):
 
 
 class AcceptedWindow(NamedTuple):
-    """How far a device's clock may be from ours. Outside, one reading could freeze a live row for ever."""
+    """How far a device's time may differ from the current one. A reading in the far future would block its live row."""
 
     past: timedelta
     future: timedelta
 
     def at(self, now: datetime) -> AcceptedTimes:
-        """What it means now."""
+        """The accepted times at `now`."""
         return AcceptedTimes(now, now - self.past, now + self.future)
 
 
@@ -34,22 +34,22 @@ class Decode(Protocol):
     def __call__(self, payload: bytes, topic: str | None, times: AcceptedTimes, most: int, /) -> list[Item]:
         """The items of one message, or of one HTTP body (`topic` is None), in order; never empty.
 
-        What cannot be a reading is a `Rejected` with the format's name, so that a replay decodes it the same way; a
-        message of more than `most` readings is one `Rejected` with the reason `too_many_readings`. `element.Origin`
-        makes both, and turns a mapping of the contract's names into a reading.
+        An invalid element is a `Rejected` with the format's name, so that a replay decodes it the same way; a message
+        of more than `most` readings is one `Rejected` with the reason `too_many_readings`. `element.Origin` makes both;
+        `element.decode_element` decodes a mapping of the contract's names.
         """
         ...
 
 
 class Format(NamedTuple):
-    """One format. It is chosen by the content type (of an HTTP body or an MQTT 5 message), else by the topic."""
+    """One format. It is selected by the content type (of an HTTP body or an MQTT 5 message), else by the topic."""
 
     name: str
     """Stored with a rejected message."""
     decode: Decode
     content_types: tuple[str, ...]
-    """Media types in lower case, without parameters; the first one stands in the documentation."""
+    """Media types in lower case, without parameters; the first one is used in the documentation."""
     description: str
-    """What a payload is, for the documentation."""
+    """The contents of a payload, for the documentation."""
     topics: tuple[str, ...] = ()
-    """MQTT topic filters of messages in this format, which the bridge subscribes to beside the contract's own."""
+    """MQTT topic filters of messages in this format; the bridge subscribes to them and to those of the contract."""

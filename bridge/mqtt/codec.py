@@ -1,6 +1,6 @@
-"""The `mqtt5` codec: a decoder for a stream of packets, and the names that other packages need.
+"""A stream decoder on the `mqtt5` codec, and the names of the codec that other packages use.
 
-Nothing outside `bridge.mqtt` imports the codec: its API may change with the minor version.
+Other packages import these names from here, because the API of the codec may change with a minor version.
 """
 
 from collections.abc import Iterable
@@ -21,20 +21,20 @@ _FIRST_FAILURE = 0x80  # of every reason code (section 2.4)
 
 
 class Malformed(NamedTuple):
-    """Bytes that are no MQTT 5 packet. Where the next packet begins is unknown, so the connection must end."""
+    """Bytes that are not an MQTT 5 packet. The begin of the next packet is unknown, so the connection must end."""
 
     reason: str
 
 
 class Decoder:
-    """Splits a byte stream into packets, wherever the network cut it."""
+    """Splits a byte stream into packets, independent of how the network divides it."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._malformed = False
 
     def feed(self, data: bytes) -> list[mqtt5.Packet | Malformed]:
-        """The packets that `data` completes, in order; after a `Malformed` nothing more."""
+        """Return the packets that `data` completes, in order; after a `Malformed` none."""
         packets: list[mqtt5.Packet | Malformed] = []
         if self._malformed:
             return packets

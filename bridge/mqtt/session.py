@@ -1,12 +1,12 @@
-"""A client's MQTT 5 session without I/O: bytes and times in, events and bytes out. QoS 0 and 1.
+"""The client's side of an MQTT 5 session without I/O: bytes and times in, events and bytes out. QoS 0 and 1.
 
 The session outlives its connections; between `connect` and `connection_lost` it has one. Section numbers are those of
 the OASIS standard, version 5.0.
 
-Received messages are numbered in the order of receipt, over all connections. Its receiver settles a message by its
-number, at any time and in any order. PUBACKs leave in the order of receipt (MQTT-4.6.0-2), each once. A number belongs
-to one connection, and nothing is acknowledged on another: packet ids begin again with each connection, so a late
-PUBACK could release a different message.
+Received messages are numbered in the order of receipt, over all connections. The caller settles a message by its
+number, at any time and in any order. PUBACKs are sent in the order of receipt (MQTT-4.6.0-2), each once. A number
+belongs to one connection, and its message is not acknowledged on another: packet ids are assigned per connection, so a
+late PUBACK could acknowledge a different message.
 """
 
 import struct
@@ -27,22 +27,22 @@ _PUBACK_HEADER = 0x4002
 
 
 class Messages(NamedTuple):
-    """PUBLISH packets that arrived one after the other; each is owed a `settle`, independent of its QoS."""
+    """Consecutive PUBLISH packets; each must be settled, independent of its QoS."""
 
     packets: list[mqtt5.PublishPacket]
     first: int
-    """The number of the first; the others follow it."""
+    """The number of the first packet; the others have the following numbers."""
 
 
 class Ended(NamedTuple):
-    """The protocol is over on this connection, which must be cut; no event follows."""
+    """The connection must be closed; no event follows."""
 
     code: mqtt5.DisconnectReasonCode
     detail: str
 
     @property
     def reason(self) -> str:
-        """For a log."""
+        """The reason as text, for a log."""
         return f"{self.code.name}: {self.detail}" if self.detail else self.code.name
 
 
@@ -50,15 +50,15 @@ Event = Messages | mqtt5.ConnAckPacket | mqtt5.SubAckPacket | mqtt5.PubAckPacket
 
 
 class PacketTooLarge(ValueError):
-    """The broker would cut the connection (MQTT-3.2.2-15)."""
+    """A packet exceeds the broker's maximum packet size; it would close the connection (MQTT-3.2.2-15)."""
 
 
 class WindowFull(ValueError):
-    """As many messages as the broker's Receive Maximum are not acknowledged yet (MQTT-3.3.4-7)."""
+    """The number of unacknowledged messages has reached the broker's Receive Maximum (MQTT-3.3.4-7)."""
 
 
 class Session:
-    """The state of one client. `greeting` is the CONNECT of every connection."""
+    """The session state of one client. `greeting` is the CONNECT of every connection."""
 
     def __init__(self, greeting: mqtt5.ConnectPacket) -> None:
         self._greeting = greeting
@@ -86,7 +86,7 @@ class Session:
         self._ping_at = now + self._keep_alive_s / 2
 
     def connection_lost(self) -> None:
-        """The network connection is gone, and with it the right to acknowledge what came on it."""
+        """The network connection is closed; messages received on it can no longer be acknowledged."""
         self._open = False
         self._out.clear()
         self._settled.clear()
@@ -94,12 +94,12 @@ class Session:
         self._unacked.clear()
 
     def disconnect(self, session_expiry_s: int | None = None) -> None:
-        """Send DISCONNECT (section 3.14): the will is not published. Nothing may follow it."""
+        """Send DISCONNECT (section 3.14), so that the will is not published. No packet may follow it."""
         self._send(mqtt5.DisconnectPacket(session_expiry_interval=session_expiry_s).write())
         self._open = False
 
     def data_to_send(self) -> bytes:
-        """What is to be written to the connection; each byte is given once."""
+        """Return the bytes to write to the connection; each byte is returned once."""
         data = b"".join(self._out)
         self._out.clear()
         return data
@@ -107,7 +107,7 @@ class Session:
     # -- receiving
 
     def receive_data(self, data: bytes, now: float) -> list[Event]:
-        """Take what the connection brought. Messages that follow each other share one event."""
+        """Process received bytes. Consecutive messages share one event."""
         self._heard_at = now
         events: list[Event] = []
         for kind, packets in groupby(self._decoder.feed(data) if self._open else (), type):
@@ -126,7 +126,7 @@ class Session:
         if not self._open or isinstance(packet, mqtt5.PingRespPacket):
             return None
         if isinstance(packet, mqtt5.DisconnectPacket):
-            return self._end(packet.reason_code, packet.reason_str or "said by the broker")
+            return self._end(packet.reason_code, packet.reason_str or "sent by the broker")
         if isinstance(packet, Malformed):
             return self._end(mqtt5.DisconnectReasonCode.MALFORMED_PACKET, packet.reason)
         if isinstance(packet, mqtt5.ConnAckPacket) and self.connack is None:
@@ -143,19 +143,19 @@ class Session:
         return Ended(code, detail)
 
     def is_stale(self, number: int) -> bool:
-        """Whether a message can no longer be acknowledged, as its connection is over."""
+        """Whether a message can no longer be acknowledged, because its connection is closed."""
         return not self._open or number < self._connection_first
 
     def settle(self, first: int, count: int) -> int:
-        """The fate of `count` messages from number `first` on is certain. Returns how many PUBACKs that releases.
+        """Settle `count` messages, starting with number `first`. Returns how many PUBACKs this releases.
 
-        A PUBACK waits until all older messages are settled. For stale messages nothing happens. Raises `ValueError`
-        when the messages were not received, or are settled already.
+        A PUBACK waits until all older messages are settled. Stale messages are ignored. Raises `ValueError` when the
+        messages were not received, or are settled already.
         """
         if self.is_stale(first):
             return 0
         waiting = range(self._oldest, self._oldest + len(self._unacked))
-        # Settled ranges wait here only while an older message does not have its fate: mostly there are none.
+        # Settled ranges wait here only while an older message is not settled: mostly there are none.
         overlaps = any(start < first + count and first < start + settled for start, settled in self._settled.items())
         if count < 1 or first not in waiting or first + count > waiting.stop or overlaps:
             raise ValueError(f"{count} messages from number {first} on do not wait to be settled")
@@ -172,16 +172,16 @@ class Session:
 
     @property
     def send_maximum(self) -> int:
-        """How many messages may be unacknowledged by the broker at a time (section 3.2.2.3.3)."""
+        """Maximum number of messages that the broker has not acknowledged (section 3.2.2.3.3)."""
         return self.connack.receive_max if self.connack is not None else 0
 
     @property
     def _packet_limit(self) -> int:
-        """In bytes (section 3.2.2.3.6)."""
+        """The broker's maximum packet size in bytes (section 3.2.2.3.6)."""
         return (self.connack and self.connack.max_packet_size) or _LARGEST_PACKET
 
     def subscribe(self, filters: Sequence[mqtt5.TopicFilter]) -> None:
-        """Send SUBSCRIBE (section 3.8); a SUBACK answers."""
+        """Send SUBSCRIBE (section 3.8); the broker answers with SUBACK."""
         self._send(mqtt5.SubscribePacket(self._free_id(), list(filters)).write())
 
     def publish(
@@ -194,7 +194,7 @@ class Session:
         response_topic: str | None = None,
         correlation_data: bytes | None = None,
     ) -> int | None:
-        """Send PUBLISH (section 3.3). Returns the packet id, None with QoS 0. Raises `PacketTooLarge`, `WindowFull`."""
+        """Send PUBLISH (section 3.3). Returns the packet id (QoS 0: None). Raises `PacketTooLarge`, `WindowFull`."""
         packet_id = None
         if qos != mqtt5.QoS.AT_MOST_ONCE:
             if len(self._in_flight) >= self.send_maximum:
@@ -217,9 +217,9 @@ class Session:
         return packet_id
 
     def resend(self) -> int:
-        """Send again, in order, what earlier connections left unacknowledged (MQTT-4.4.0-1). Returns how much that is.
+        """Send unacknowledged messages of earlier connections again, in order (MQTT-4.4.0-1). Returns their number.
 
-        A broker that has lost the session gets the messages as new ones, without the DUP flag.
+        A broker that has lost the session receives them as new messages, without the DUP flag.
         """
         dup = _DUP if self.connack is not None and self.connack.session_present else 0
         for packet in self._in_flight.values():
@@ -240,19 +240,19 @@ class Session:
 
     @property
     def _keep_alive_s(self) -> int:
-        """The broker's choice wins (section 3.2.2.3.14); 0 is none."""
+        """The broker's value overrides the client's (section 3.2.2.3.14); 0 disables it."""
         return (self.connack and self.connack.server_keep_alive) or self._greeting.keep_alive
 
     def next_deadline(self) -> float | None:
-        """When `handle_deadline` is due, on the clock of `connect`; None for never. CONNACK may bring it forward."""
+        """When `handle_deadline` is due, on the clock of `connect`; None means never. A CONNACK may make it earlier."""
         if not self._open or not self._keep_alive_s:
             return None
         return self._ping_at
 
     def handle_deadline(self, now: float, *, listening: bool) -> list[Event]:
-        """Ping twice a keep-alive (section 3.1.2.10); end a connection that was silent for one and a half.
+        """Ping twice per keep-alive interval (section 3.1.2.10); end a connection without data for 1.5 intervals.
 
-        While nobody is `listening`, as reading is paused, silence proves nothing.
+        While reading is paused (not `listening`), the absence of data is not counted.
         """
         deadline = self.next_deadline()
         if deadline is None or now < deadline:
@@ -261,7 +261,7 @@ class Session:
             self._heard_at = now
         silent_s = now - self._heard_at
         if silent_s > self._keep_alive_s * 1.5:
-            return [self._end(mqtt5.DisconnectReasonCode.KEEP_ALIVE_TIMEOUT, f"nothing heard for {silent_s:.0f} s")]
+            return [self._end(mqtt5.DisconnectReasonCode.KEEP_ALIVE_TIMEOUT, f"no data received for {silent_s:.0f} s")]
         self._send(mqtt5.PingReqPacket().write())
         self._ping_at = now + self._keep_alive_s / 2
         return []

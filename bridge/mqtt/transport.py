@@ -1,4 +1,4 @@
-"""One network connection that carries a session: the only module of MQTT with a socket and a clock."""
+"""One network connection of a session: the only module of this package with a socket and a clock."""
 
 import asyncio
 import time
@@ -13,16 +13,16 @@ from bridge.mqtt.url import Broker
 T = TypeVar("T")
 
 _GATHER_S = 0.002
-_BUSY_BYTES, _GATHER_BUSY_S = 6_000, 0.010  # where 2 ms bring so much, each wake-up costs more than the wait
+_BUSY_BYTES, _GATHER_BUSY_S = 6_000, 0.010  # at this rate a wake-up every 2 ms costs more than the longer delay
 _UNSENT_BYTES = 1 << 20
 
 
 class ConnectionLost(Exception):
-    """This connection is over; the session goes on with the next one."""
+    """The connection is closed; the session continues with the next one."""
 
 
 class ConnectionRefused(ConnectionLost):
-    """The broker answered CONNECT with a failure."""
+    """The broker refused CONNECT."""
 
     def __init__(self, code: mqtt5.ConnAckReasonCode) -> None:
         super().__init__(f"the broker refused the connection: {code.name}")
@@ -30,10 +30,10 @@ class ConnectionRefused(ConnectionLost):
 
 
 class Transport(asyncio.Protocol):
-    """Gives each read's events to `receive` at once, so that their answers can leave together.
+    """Passes the events of each read to `receive` in one call, so that their responses are sent in one write.
 
-    With `gathers`, reading pauses for some ms after each read: a broker writes each message by itself, and a read for
-    each would cost more than the message. `receive` is also called, without events, when writing may go on.
+    With `gathers`, reading pauses for some ms after each read: a broker writes each message separately, and a read per
+    message would cost more than the message. `receive` is also called, without events, when writing may continue.
     """
 
     def __init__(self, session: Session, receive: Callable[[Sequence[Event]], None], *, gathers: bool) -> None:
@@ -44,9 +44,9 @@ class Transport(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._paused = self._flush_due = False
         self.writable = False
-        """Less than a MiB waits to be sent."""
+        """Whether less than 1 MiB is waiting to be sent."""
         self.closed: asyncio.Future[str] = self._loop.create_future()
-        """Done, with the reason, when the connection is over."""
+        """Done, with the reason, when the connection is closed."""
 
     async def open(self, broker: Broker, timeout_s: float) -> None:
         """Connect and wait for the CONNACK. Raises `ConnectionRefused`, `ConnectionLost`, `OSError`, `TimeoutError`."""
@@ -64,7 +64,7 @@ class Transport(asyncio.Protocol):
         self._arm()  # the broker may have shortened the keep-alive
 
     async def subscribe(self, filters: Sequence[mqtt5.TopicFilter]) -> mqtt5.SubAckPacket:
-        """Subscribe and wait for the answer, which comes behind a backlog. Raises `ConnectionLost`."""
+        """Subscribe and wait for the SUBACK, which the broker sends after a backlog. Raises `ConnectionLost`."""
         self._session.subscribe(filters)
         self.flush()
         return await self._answer(mqtt5.SubAckPacket)
@@ -80,7 +80,7 @@ class Transport(asyncio.Protocol):
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's class does not inherit from it
         self._transport.set_write_buffer_limits(high=_UNSENT_BYTES)
         self.writable = True
         self._session.connect(time.monotonic())
@@ -117,7 +117,7 @@ class Transport(asyncio.Protocol):
         self.flush()
 
     def _arm(self) -> None:
-        """Wake up at the session's next deadline."""
+        """Schedule the timer for the session's next deadline."""
         if self._timer is not None:
             self._timer.cancel()
         deadline = self._session.next_deadline()
@@ -131,19 +131,19 @@ class Transport(asyncio.Protocol):
     # -- writing
 
     def flush(self) -> None:
-        """Write what the session has to send, in one go."""
+        """Write all pending bytes of the session at once."""
         self._flush_due = False
         if self._transport is not None and (data := self._session.data_to_send()):
             self._transport.write(data)
 
     def flush_soon(self) -> None:
-        """Flush after this turn of the event loop, so that what it still adds leaves in the same write."""
+        """Flush after this iteration of the event loop, so that further packets are sent in the same write."""
         if not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self.flush)
 
     def write(self, packets: bytes) -> None:
-        """Write packets that the session does not know of."""
+        """Write packets of a caller that does not use the session for them."""
         if self._transport is not None:
             self._transport.write(packets)
 
@@ -159,13 +159,13 @@ class Transport(asyncio.Protocol):
             self._transport.resume_reading()
 
     def pause(self) -> None:
-        """Read nothing until `resume`; what was read already still arrives."""
+        """Stop reading until `resume`; bytes that were read already are still processed."""
         if self._transport is not None and not self._paused:
             self._paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        """Read on."""
+        """Continue reading after `pause`."""
         if self._paused:
             self._paused = False
             self._gathered()
@@ -173,13 +173,13 @@ class Transport(asyncio.Protocol):
     # -- end
 
     def close(self) -> None:
-        """Close when all is written."""
+        """Close the connection after all pending bytes are written."""
         self.flush()
         if self._transport is not None:
             self._transport.close()
 
     def abort(self, reason: str) -> None:
-        """Cut the connection at once; what is not acknowledged will be delivered again."""
+        """Close the connection at once; the broker will redeliver unacknowledged messages."""
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.abort()

@@ -1,4 +1,4 @@
-"""A broker's URL."""
+"""The URL of a broker."""
 
 import ssl
 from collections.abc import Callable
@@ -19,7 +19,7 @@ class Broker(NamedTuple):
 
 
 def broker_of(url: str, tls: Callable[[], ssl.SSLContext] = ssl.create_default_context) -> Broker:
-    """The broker of `mqtt[s]://[user:password@]host[:port]`; `tls` makes the context for mqtts.
+    """Parse `mqtt[s]://[user:password@]host[:port]`; `tls` makes the context for mqtts.
 
     User and password may be percent-encoded. Raises `ValueError` for anything else.
     """

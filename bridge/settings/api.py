@@ -1,4 +1,4 @@
-"""What `python -m api run` reads."""
+"""The settings of `python -m api run`."""
 
 import ssl
 from pathlib import Path
@@ -12,7 +12,7 @@ from bridge.settings.values import Port
 
 
 class ApiPortSettings(Group):
-    """The port of the API, which others need to know too."""
+    """The port of the API, which other programs need too."""
 
     title: ClassVar[str] = "HTTP"
 
@@ -57,7 +57,7 @@ class HttpSettings(ApiPortSettings):
 
 
 class QuerySettings(Group):
-    """What is read from the database for an answer."""
+    """Database queries of the API."""
 
     title: ClassVar[str] = "Queries"
 
@@ -81,7 +81,7 @@ class TlsSettings(Group):
     @model_validator(mode="after")
     def _key_with_certificate(self) -> Self:
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("FLEET_TLS_CERT_FILE and FLEET_TLS_KEY_FILE belong together")
+            raise ValueError("FLEET_TLS_CERT_FILE and FLEET_TLS_KEY_FILE must be set together")
         return self
 
     @model_validator(mode="after")
@@ -90,12 +90,14 @@ class TlsSettings(Group):
             for name, path in (("CERT", self.tls_cert_file), ("KEY", self.tls_key_file)):
                 _refuse_unreadable(f"FLEET_TLS_{name}_FILE", path)
             try:
-                # The empty password: OpenSSL would ask the terminal for that of an encrypted key.
+                # With a password argument OpenSSL does not ask the terminal for that of an encrypted key.
                 ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.tls_cert_file, self.tls_key_file, "")
             except ssl.SSLError as error:
                 given = f"{self.tls_cert_file} and {self.tls_key_file}"
-                reason = error.reason or "no certificate, or no key that is not encrypted"
-                message = f"FLEET_TLS_CERT_FILE, FLEET_TLS_KEY_FILE: {given} are no certificate and its key ({reason})"
+                reason = error.reason or "not a certificate, or an encrypted key"
+                message = (
+                    f"FLEET_TLS_CERT_FILE, FLEET_TLS_KEY_FILE: {given} are not a certificate and its key ({reason})"
+                )
                 raise ValueError(message) from None
         return self
 
@@ -116,7 +118,7 @@ class HttpBatchSettings(BatchSettings):
 class ApiSettings(
     TlsSettings, HttpSettings, QuerySettings, WindowSettings, HttpBatchSettings, WriterSettings, LogSettings
 ):
-    """Of `api run`."""
+    """All settings of `api run`."""
 
 
 def _refuse_unreadable(setting: str, path: Path) -> None:

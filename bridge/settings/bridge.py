@@ -1,4 +1,4 @@
-"""What `python -m bridge run` and `python -m bridge rejected replay` read; the settings of a source are its own."""
+"""The settings of `python -m bridge run` and `python -m bridge rejected replay`, without those of the sources."""
 
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ from bridge.settings.values import Port
 
 
 class InstanceSettings(Group):
-    """What the bridge and its source both need to know of the bridge."""
+    """Settings that the bridge and its source share."""
 
     title: ClassVar[str] = "Bridge"
 
@@ -28,7 +28,7 @@ class InstanceSettings(Group):
 
 
 class SourceSettings(Group):
-    """Where the bridge reads from."""
+    """The source of the bridge."""
 
     title: ClassVar[str] = "Bridge"
 
@@ -36,7 +36,7 @@ class SourceSettings(Group):
 
 
 class HealthPortSettings(Group):
-    """The port of the bridge's health and metrics, which others need to know too."""
+    """The port of the bridge's health and metrics, which other programs need too."""
 
     title: ClassVar[str] = "Bridge"
 
@@ -44,7 +44,7 @@ class HealthPortSettings(Group):
 
 
 class HealthSettings(HealthPortSettings):
-    """Where the bridge serves health and metrics."""
+    """The address on which the bridge serves health and metrics."""
 
     bridge_http_host: str = Field(
         default="127.0.0.1", description="Address on which the bridge serves health and metrics."
@@ -62,8 +62,8 @@ class BridgeBatchSettings(BatchSettings):
 class BridgeSettings(
     HealthSettings, SourceSettings, InstanceSettings, BridgeBatchSettings, WriterSettings, LogSettings
 ):
-    """Of `bridge run`, without those of its source."""
+    """All settings of `bridge run`, without those of its source."""
 
 
 class ReplaySettings(AdministrationSettings, WindowSettings):
-    """Of `bridge rejected replay`."""
+    """All settings of `bridge rejected replay`."""

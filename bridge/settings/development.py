@@ -1,4 +1,4 @@
-"""What the project's tests read."""
+"""The settings of the project's tests."""
 
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -9,7 +9,7 @@ from bridge.settings.group import Group
 
 
 class SuiteSettings(Group):
-    """Of the tests."""
+    """Settings of the tests."""
 
     title: ClassVar[str] = "Tests"
 

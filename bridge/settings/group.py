@@ -24,7 +24,7 @@ RENAMED = {
     "session_expiry_s": "mqtt_session_expiry_s",
     "stall_s": "stall_timeout_s",
 }
-"""Old names that version 0.1 still reads, and what they are now."""
+"""Names of version 0.1 that are still read, and their new names."""
 
 
 class Group(BaseModel):
@@ -37,7 +37,7 @@ class Group(BaseModel):
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
-        """The settings from these variables; others are ignored. Raises `ValidationError`."""
+        """Read the settings from variables; other variables are ignored. Raises `ValidationError`."""
         given = settings_in(environ)
         renamed = {new: given[old] for old, new in RENAMED.items() if old in given}
         return cls.model_validate(renamed | given)
@@ -55,7 +55,7 @@ def settings_in(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def problems(error: ValidationError, environ: Mapping[str, str]) -> str:
-    """What is wrong, a line each: the variable as it is spelled in `environ`, and the reason."""
+    """The validation errors, one per line: the variable as it is spelled in `environ`, and the reason."""
     given = settings_in(environ)
     spelled = {new: old for old, new in RENAMED.items() if old in given and new not in given}
     lines = []

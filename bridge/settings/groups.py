@@ -1,4 +1,4 @@
-"""The groups that several programs read."""
+"""Groups of settings that several programs read."""
 
 from datetime import timedelta
 from typing import ClassVar, Literal
@@ -11,7 +11,7 @@ from bridge.settings.values import DatabaseUrl
 
 
 class LogSettings(Group):
-    """Logs, always on stderr."""
+    """Settings of the logs, which are written to stderr."""
 
     title: ClassVar[str] = "Logs"
 
@@ -24,7 +24,7 @@ class LogSettings(Group):
 
 
 class DatabaseSettings(Group):
-    """Where PostgreSQL is."""
+    """The address of PostgreSQL."""
 
     title: ClassVar[str] = "Database"
 
@@ -34,11 +34,11 @@ class DatabaseSettings(Group):
 
 
 class AdministrationSettings(LogSettings, DatabaseSettings):
-    """Of a command that asks or changes the database and ends."""
+    """Settings of commands that read or change the database."""
 
 
 class WindowSettings(Group):
-    """Which device times are accepted."""
+    """The range of accepted device times."""
 
     title: ClassVar[str] = "Accepted times"
 
@@ -54,7 +54,7 @@ class WindowSettings(Group):
 
 
 class WriterSettings(DatabaseSettings):
-    """How readings are written."""
+    """Settings of the writer."""
 
     title: ClassVar[str] = "Writer"
 

@@ -1,4 +1,4 @@
-"""What `make up` and docker-compose.yml read."""
+"""The settings of `make up` and docker-compose.yml."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -12,7 +12,7 @@ from bridge.settings.values import Port
 
 
 class PlatformPortSettings(ApiPortSettings, HealthPortSettings):
-    """The ports on the loopback interface of the whole platform."""
+    """The ports of the whole platform on the loopback interface."""
 
     title: ClassVar[str] = "The platform on one machine"
 
@@ -23,7 +23,7 @@ class PlatformPortSettings(ApiPortSettings, HealthPortSettings):
 
 
 class LocalSettings(PlatformPortSettings, LogSettings):
-    """Of `make up`. A port that is left to its default gives way to a free one when it is taken."""
+    """All settings of `make up`. A port that is not set is replaced by a free one if its default is in use."""
 
     local_dir: Path = Field(default=Path(".local"), description="Private directory: data, logs, secrets.")
     sim_vehicles: int = Field(
@@ -32,7 +32,7 @@ class LocalSettings(PlatformPortSettings, LogSettings):
 
 
 class ComposeSettings(PlatformPortSettings):
-    """Of docker-compose.yml."""
+    """All settings of docker-compose.yml."""
 
     postgres_shared_buffers: str = Field(
         default="512MB", description="`shared_buffers` of PostgreSQL; a quarter of the memory is usual."

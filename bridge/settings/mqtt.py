@@ -1,4 +1,4 @@
-"""What the MQTT source reads."""
+"""The settings of the MQTT source."""
 
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ from bridge.settings.values import CaFile, MqttUrl
 
 
 class BrokerCaSettings(Group):
-    """The CA of a client of the broker."""
+    """The CA with which a client verifies the broker."""
 
     title: ClassVar[str] = "MQTT"
 
@@ -21,7 +21,7 @@ class BrokerCaSettings(Group):
 
 
 class MqttSettings(InstanceSettings, WindowSettings, BrokerCaSettings):
-    """Of the bridge's MQTT source."""
+    """All settings of the bridge's MQTT source."""
 
     title: ClassVar[str] = "MQTT"
 
@@ -51,10 +51,10 @@ class MqttSettings(InstanceSettings, WindowSettings, BrokerCaSettings):
 
     @property
     def client_id(self) -> str:
-        """The MQTT client id: one for each bridge name, so that the session outlives the process."""
+        """The MQTT client id: fixed for each bridge name, so that the session outlives the process."""
         return self.bridge_client_id or f"fleet-bridge-{self.bridge_name}"
 
     @property
     def status_topic(self) -> str:
-        """Where the bridge's own state is retained."""
+        """The topic of the bridge's retained status."""
         return f"fleet/bridge/{self.bridge_name}/status"

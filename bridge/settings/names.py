@@ -1,4 +1,4 @@
-"""The names that some program of ours reads."""
+"""The names of all settings."""
 
 import difflib
 
@@ -6,10 +6,10 @@ from bridge.settings.programs import PROGRAMS, Programs
 
 
 def known(programs: Programs = PROGRAMS) -> frozenset[str]:
-    """Every field of every program."""
+    """The fields of all programs."""
     return frozenset(name for kinds in programs.values() for kind in kinds for name in kind.model_fields)
 
 
 def nearest(name: str) -> str | None:
-    """The known name that is most similar, if any is."""
+    """The most similar known name, or None."""
     return next(iter(difflib.get_close_matches(name, sorted(known()), n=1)), None)

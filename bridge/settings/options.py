@@ -1,4 +1,4 @@
-"""Settings that are options of a command line as well."""
+"""Settings that are also command-line options."""
 
 from typing import Any
 
@@ -8,5 +8,5 @@ from bridge.settings.group import Group, variable
 
 
 def option(kind: type[Group], name: str, *declarations: str) -> Any:
-    """An option for one setting: without it the variable counts, and without that the parameter's default."""
+    """An option for one setting; its default is the variable or, if that is not set, the parameter's default."""
     return typer.Option(*declarations, envvar=variable(name), help=kind.model_fields[name].description)

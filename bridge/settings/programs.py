@@ -1,4 +1,4 @@
-"""Which program reads which settings."""
+"""The settings that each program reads."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What `python -m mosquitto` reads."""
+"""The settings of `python -m mosquitto`."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -9,7 +9,7 @@ from bridge.settings.groups import LogSettings
 
 
 class ProvisioningSettings(LogSettings):
-    """Of `mosquitto device`."""
+    """All settings of `mosquitto device`."""
 
     title: ClassVar[str] = "Provisioning"
 

@@ -1,4 +1,4 @@
-"""What `python -m simulator` reads; options of the same names override it."""
+"""The settings of `python -m simulator`; options of the same names override them."""
 
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ from bridge.settings.mqtt import BrokerCaSettings
 
 
 class SimulatorSettings(LogSettings, BrokerCaSettings):
-    """Of `simulator run` and `simulator replay`."""
+    """All settings of `simulator run` and `simulator replay`."""
 
     title: ClassVar[str] = "Simulator and clients"
 
@@ -24,4 +24,4 @@ class SimulatorSettings(LogSettings, BrokerCaSettings):
 
 
 class VerifySettings(AdministrationSettings):
-    """Of `simulator verify`."""
+    """All settings of `simulator verify`."""

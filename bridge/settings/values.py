@@ -1,4 +1,4 @@
-"""Types of settings: URLs, files and ports that are checked when they are read."""
+"""Types of settings that are validated when they are read: URLs, files and ports."""
 
 import ssl
 from pathlib import Path
@@ -11,16 +11,16 @@ from pydantic import AfterValidator, Field
 def _mqtt_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.port == 0:
-        raise ValueError("has the form mqtt[s]://[user:password@]host[:port]")
+        raise ValueError("must have the form mqtt[s]://[user:password@]host[:port]")
     return url
 
 
 def _database_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("postgresql", "postgres"):
-        raise ValueError("has the form postgresql://[user:password@]host[:port][,...]/database")
+        raise ValueError("must have the form postgresql://[user:password@]host[:port][,...]/database")
     for host in parts.netloc.rpartition("@")[2].split(","):
-        _ = urlsplit(f"//{host}").port  # raises when it is no port
+        _ = urlsplit(f"//{host}").port  # raises when the port is invalid
     for ca_file in parse_qs(parts.query).get("sslrootcert", []):
         _ca_file(Path(ca_file))
     return url
@@ -30,7 +30,7 @@ def _ca_file(path: Path) -> Path:
     try:
         ssl.create_default_context(cafile=path)
     except ssl.SSLError:
-        raise ValueError(f"{path} holds no certificate (PEM)") from None
+        raise ValueError(f"{path} contains no certificate (PEM)") from None
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     return path

@@ -1,4 +1,4 @@
-"""Where deliveries come from. A source is one module with a `SOURCE`, and one line in `SOURCES`."""
+"""Sources of deliveries. A source is a module with a `SOURCE`, listed in `SOURCES`."""
 
 from typing import Any
 

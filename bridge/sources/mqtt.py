@@ -1,7 +1,7 @@
 """The bridge's durable MQTT session: it outlives connections and processes.
 
-A fixed client id, no clean start and a long expiry make the broker keep what arrives while the bridge is away. A
-message is acknowledged only when it has been committed.
+A fixed client id, no clean start and a long expiry make the broker queue messages while the bridge is disconnected. A
+message is acknowledged only after its commit.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from bridge.sources.port import Intake, Open, SourceKind
 
 log = structlog.get_logger(__name__)
 
-_MOST_ITEMS = 1_000  # of one delivery, roughly: much smaller than a batch, much larger than a message
+_MOST_ITEMS = 1_000  # approximate maximum of one delivery: much smaller than a batch, much larger than a message
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
 _ANSWER_TIMEOUT_S = 10.0
 _BROKER_DROPPED = "$SYS/broker/publish/messages/dropped"
@@ -50,7 +50,7 @@ _FILTERS = [*_TELEMETRY, mqtt5.TopicFilter(_BROKER_DROPPED, max_qos=mqtt5.QoS.AT
 
 
 def _greeting(settings: MqttSettings, broker: Broker) -> mqtt5.ConnectPacket:
-    """Ask for the durable session, with a window for messages that wait for their commit."""
+    """The CONNECT for the durable session, with a receive window for messages that wait for their commit."""
     return mqtt5.ConnectPacket(
         settings.client_id,
         username=broker.username,
@@ -64,7 +64,7 @@ def _greeting(settings: MqttSettings, broker: Broker) -> mqtt5.ConnectPacket:
 
 
 class MqttSource:
-    """Keeps one connection to the broker, hands what arrives to the ingest and acknowledges what it has settled."""
+    """Keeps one connection to the broker, offers received messages to the ingest, and acknowledges settled ones."""
 
     def __init__(self, settings: MqttSettings, intake: Intake, metrics: MqttMetrics) -> None:
         self._settings = settings
@@ -90,7 +90,7 @@ class MqttSource:
     # -- connections
 
     async def run(self) -> None:
-        """Connect, and connect again with growing, jittered pauses, until cancelled."""
+        """Connect, and reconnect with back-off and jitter, until cancelled."""
         backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         while not self._stopping:
             try:
@@ -107,8 +107,8 @@ class MqttSource:
                 await asyncio.sleep(pause_s)
 
     async def _connect(self) -> Transport:
-        # Each connection reads a little before it notices that there is no room: while the store is away, a link
-        # that breaks again and again would fill the memory.
+        # Each connection reads some messages before the back-pressure stops it: while the database is unavailable, an
+        # unstable link would otherwise fill the memory.
         await self._intake.room()
         self._transport = transport = Transport(self._session, self._received, gathers=True)
         await transport.open(self._broker, _ANSWER_TIMEOUT_S)
@@ -116,7 +116,7 @@ class MqttSource:
         try:
             await self._subscribe(transport)
         except BaseException:
-            transport.abort("could not open the session")
+            transport.abort("session not opened")
             raise
         self._subscribed = True
         self._metrics.connected.set(1)
@@ -133,20 +133,20 @@ class MqttSource:
             log.warning("broker session lost: no messages queued while disconnected")
 
     async def _subscribe(self, transport: Transport) -> None:
-        """Subscribe, always: a session that exists may lack a filter of this version.
+        """Subscribe on each connection: an existing session may lack a filter of this version.
 
-        Without a time limit: the answer comes behind a backlog that we may be too full to read. The keep-alive notices
-        a broker that is gone.
+        There is no timeout: the broker sends the SUBACK after a backlog, which back-pressure may delay. The keep-alive
+        detects a broker that does not respond.
         """
         suback = await transport.subscribe(_FILTERS)
         if names := refused(suback.reason_codes[: len(_TELEMETRY)]):
             raise ConnectionLost(f"the broker refused the subscription: {', '.join(names)}")
-        if not self._session.resend():  # else the same status, which no connection lived long enough to deliver
+        if not self._session.resend():  # otherwise the same status, left unacknowledged, was sent again
             self._publish_status(b"online")
         transport.flush()
 
     async def _until_closed(self, transport: Transport) -> str:
-        """Watch the connection to its end, and cut it when messages wait that no commit moves."""
+        """Wait until the connection is closed; close it when messages wait without a commit for too long."""
         while not transport.closed.done():
             await asyncio.wait({transport.closed}, timeout=self._settings.stall_timeout_s / 4)
             if self._intake.stalled_s > self._settings.stall_timeout_s and not self._intake.retrying:
@@ -154,8 +154,8 @@ class MqttSource:
         return transport.closed.result()
 
     def _publish_status(self, status: bytes) -> None:
-        """Retain the bridge's state for its observers."""
-        with contextlib.suppress(WindowFull):  # of one message: what was published before is not acknowledged yet
+        """Publish the bridge's status as a retained message."""
+        with contextlib.suppress(WindowFull):  # with a window of one message, while an earlier one is not acknowledged
             self._session.publish(self._settings.status_topic, status, qos=mqtt5.QoS.AT_LEAST_ONCE, retain=True)
 
     # -- messages
@@ -170,10 +170,10 @@ class MqttSource:
 
     def _messages_received(self, messages: Messages, times: AcceptedTimes) -> None:
         if self._stopping:
-            return  # never acknowledged, so they come again
+            return  # never acknowledged, so the broker redelivers them
         arrival = Arrival(messages.first)
         for packet in messages.packets:
-            topic, payload = packet.topic, packet.payload  # the codec makes each again whenever it is asked
+            topic, payload = packet.topic, packet.payload  # the codec creates a new object on each access
             if topic == _BROKER_DROPPED:
                 arrival = self._note_dropped(self._hand_over(arrival), payload)
                 continue
@@ -183,7 +183,7 @@ class MqttSource:
         self._hand_over(arrival)
 
     def _hand_over(self, arrival: Arrival) -> Arrival:
-        """What has arrived so far becomes a delivery; the next arrival begins behind it."""
+        """Offer the messages so far as a delivery; return the arrival that follows."""
         if arrival.items:
             self._metrics.messages.inc(arrival.messages)
             self._intake.offer(delivery(arrival.items, partial(self._settle, arrival), arrival.size_bytes))
@@ -192,7 +192,7 @@ class MqttSource:
         return Arrival(arrival.first + arrival.messages)
 
     def _note_dropped(self, arrival: Arrival, payload: bytes) -> Arrival:
-        """Take the broker's count of what it dropped, the message at which `arrival` begins; the next begins behind."""
+        """Settle the first message of `arrival`, the broker's count of drops; return the arrival that follows."""
         self._session.settle(arrival.first, 1)
         with contextlib.suppress(ValueError):
             count = int(payload)
@@ -203,17 +203,17 @@ class MqttSource:
         return Arrival(arrival.first + 1)
 
     def _settle(self, arrival: Arrival, settlement: Settlement) -> None:
-        """After the commit, on the connection of the messages alone: PUBACKs, and the receipts that were asked for."""
+        """After the commit, send PUBACKs and requested receipts, only on the connection that received the messages."""
         assert self._transport is not None
         stale = self._session.is_stale(arrival.first)
         if isinstance(settlement, StoreUnavailable):
             if not stale:
-                self._transport.abort("not stored")  # the broker delivers again
+                self._transport.abort("not stored")  # so that the broker redelivers the messages
         elif stale:
             self._metrics.stale_acks.inc(arrival.messages)
         else:
             self._metrics.acks.inc(self._session.settle(arrival.first, arrival.messages))
-            # After the acks: should the broker refuse a receipt, then at least not again after every redelivery.
+            # After the PUBACKs: a broker that disconnects because of a receipt does not redeliver the messages.
             for request, receipt in arrival.receipts(settlement):
                 self._publish_receipt(request, receipt)
             self._transport.flush_soon()
@@ -233,16 +233,16 @@ class MqttSource:
             self._transport.resume()
 
     def stop_reading(self) -> None:
-        """Take nothing more. What was taken is still acknowledged when it is committed."""
+        """Accept no further messages. Accepted ones are still acknowledged after their commit."""
         self._stopping = True
         if self._transport is not None:
             self._transport.pause()
 
     async def close(self) -> None:
-        """Send the last acks and DISCONNECT: the will is not published, the broker keeps the session.
+        """Send the last PUBACKs and DISCONNECT: the will is not published, and the broker keeps the session.
 
-        The broker closes when it has read that. Closing here, with something unread in the socket, would reset the
-        connection, and the broker might never read the last acks.
+        The broker closes the connection after reading them. Closing it here, with unread data in the socket, would
+        reset it, and the broker might not read the last PUBACKs.
         """
         if self._transport is not None and not self._transport.closed.done():
             self._publish_status(b"offline")
@@ -250,11 +250,11 @@ class MqttSource:
             self._transport.flush()
             self._transport.resume()
             await asyncio.wait({self._transport.closed}, timeout=_ANSWER_TIMEOUT_S)
-            self._transport.abort("the broker does not close the connection")
+            self._transport.abort("the broker did not close the connection")
         self._metrics.connected.set(0)
 
     def abort(self, reason: str) -> None:
-        """Cut the connection: another bridge serves this session now."""
+        """Close the connection: another bridge uses this session now."""
         self._stopping = True
         self._metrics.connected.set(0)
         if self._transport is not None:

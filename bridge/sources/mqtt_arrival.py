@@ -1,7 +1,7 @@
-"""What one network read brought: its messages as one delivery, and what each of them is owed after the commit.
+"""The messages of one network read: they become one delivery, and some of them get a receipt after the commit.
 
-The path of a reading is short enough that an object for each message would be a third of its cost, so messages that
-came together are written and settled together.
+An object for each message would be a third of the CPU time of a reading, so messages that were received together are
+written and settled together.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,11 +11,11 @@ import mqtt5
 
 from bridge.delivery import Item, Outcome, Receipt
 
-_MOST_LEVELS = 100  # of a response topic; Mosquitto cuts the connection of whoever publishes to more than 200
+_MOST_LEVELS = 100  # of a response topic; Mosquitto disconnects a client that publishes to a topic with more than 200
 
 
 class Request(NamedTuple):
-    """One message's wish for a receipt: where to, and which of the arrival's items are its own."""
+    """A message's request for a receipt: the response topic, and the range of its items in the arrival."""
 
     topic: str
     correlation: bytes | None
@@ -24,7 +24,7 @@ class Request(NamedTuple):
 
 
 class Arrival:
-    """Messages in the order of receipt. `items` is flat; only a message that wants a receipt has its bounds kept."""
+    """Messages in the order of receipt. `items` is flat; only requests for a receipt store a range of it."""
 
     __slots__ = ("first", "items", "messages", "requests", "size_bytes")
 
@@ -37,7 +37,7 @@ class Arrival:
         self.size_bytes = 0
 
     def add(self, packet: mqtt5.PublishPacket, topic: str, size_bytes: int, items: Sequence[Item]) -> None:
-        """Take a message whose payload, of that size, was decoded to `items`."""
+        """Add a message whose payload of `size_bytes` was decoded to `items`."""
         response_topic = packet.response_topic
         if response_topic is not None and _own_response_topic(topic, response_topic):
             start = len(self.items)
@@ -47,14 +47,14 @@ class Arrival:
         self.size_bytes += size_bytes
 
     def receipts(self, outcomes: Sequence[Outcome]) -> Iterator[tuple[Request, bytes]]:
-        """The receipts that were asked for, given one outcome per item."""
+        """Yield the requested receipts, given one outcome per item."""
         for request in self.requests:
             yield request, Receipt.of(outcomes[request.start : request.stop]).encode()
 
 
 def _own_response_topic(topic: str, response_topic: str) -> bool:
-    """Whether receipts may go there: a topic, no filter, below the device's own prefix, and not its telemetry."""
+    """Whether receipts may be sent to it: a valid topic below the device's prefix, not its telemetry topic."""
     prefix = topic.removesuffix("telemetry")
     below = response_topic.startswith(prefix) and len(response_topic) > len(prefix)
-    sound = response_topic.count("/") < _MOST_LEVELS and not any(sign in response_topic for sign in "+#\0")
-    return below and sound and response_topic != topic
+    valid = response_topic.count("/") < _MOST_LEVELS and not any(sign in response_topic for sign in "+#\0")
+    return below and valid and response_topic != topic

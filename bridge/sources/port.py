@@ -1,8 +1,8 @@
-"""What a source is: it connects, delivers with backpressure, settles what is committed, and closes.
+"""The interface of a source: it connects, delivers with back-pressure, acknowledges after the commit, and closes.
 
-The bridge hands every source an `Intake`. A source calls `offer` with what arrived together and the function that
-settles it; the bridge calls that function once, in order, after the commit. Shape: Bento's input, which returns a
-batch with its acknowledgement function.
+The bridge passes an `Intake` to every source. A source calls `offer` with items that were received together and the
+function that settles them; the bridge calls that function once, in order, after the commit. The model is Bento's
+input, which returns a batch with its acknowledgement function.
 """
 
 from collections.abc import Callable
@@ -15,25 +15,25 @@ from bridge.settings.group import Group
 
 
 class Intake(Protocol):
-    """Where a source delivers to. While it is `full`, a source stops reading, so that its peer holds what comes."""
+    """The receiver of deliveries. While it is `full`, a source stops reading, so that its peer queues the messages."""
 
     on_room: Callable[[], None]
-    """Set by the source; called when there is room again after `full`."""
+    """Set by the source; called when there is capacity again after `full`."""
     retrying: bool
-    """The store is unavailable, and the same batch is tried again."""
+    """The database is unavailable, and the same batch is being retried."""
 
     @property
     def full(self) -> bool:
-        """Whether to stop reading; a single delivery may overshoot the capacity."""
+        """Whether to stop reading; a single delivery may exceed the capacity."""
         ...
 
     @property
     def stalled_s(self) -> float:
-        """For how long something has been outstanding without a batch being settled, in seconds."""
+        """Seconds for which deliveries have been outstanding without any batch being settled."""
         ...
 
     def offer(self, delivery: Delivery) -> None:
-        """Accept a delivery. Its `settle` is called exactly once."""
+        """Accept a delivery. Its `settle` will be called exactly once."""
         ...
 
     async def room(self) -> None:
@@ -42,27 +42,27 @@ class Intake(Protocol):
 
 
 class Source(Protocol):
-    """One connection to whatever holds the messages until they are settled."""
+    """A connection to a peer that stores the messages until they are acknowledged."""
 
     @property
     def not_ready(self) -> str | None:
-        """Why nothing can arrive at the moment; None while it can."""
+        """Why no messages can be received at the moment, or None."""
         ...
 
     async def run(self) -> None:
-        """Deliver until `stop_reading`, and reconnect by itself; cancelled at the end."""
+        """Deliver until `stop_reading`, and reconnect as needed; cancelled at the end."""
         ...
 
     def stop_reading(self) -> None:
-        """Deliver nothing more. What was delivered is still settled."""
+        """Stop delivering. Earlier deliveries are still settled."""
         ...
 
     async def close(self) -> None:
-        """Send the acknowledgements of what was settled, and end in such a way that the rest is kept for later."""
+        """Send the acknowledgements of settled messages, and close so that the peer keeps the others."""
         ...
 
     def abort(self, reason: str) -> None:
-        """End at once and acknowledge nothing more: another bridge has taken over."""
+        """Close at once without further acknowledgements: another bridge has taken over."""
         ...
 
 
@@ -74,6 +74,6 @@ class SourceKind(NamedTuple, Generic[S]):
     """One kind of source, as `SOURCES` lists it."""
 
     settings: type[S]
-    """What it reads from the environment."""
+    """The settings that it reads from the environment."""
     open: Callable[[S, CollectorRegistry], Open]
-    """Called once per process, where the metrics are made; what it returns, once for each time this bridge leads."""
+    """Called once per process, registers the metrics; its result is called each time this bridge becomes active."""

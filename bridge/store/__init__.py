@@ -1,1 +1,1 @@
-"""The transaction that keeps a batch: history, its projections and rejects."""
+"""Writes a batch to PostgreSQL in one transaction: history, its projections and rejects."""

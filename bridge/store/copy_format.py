@@ -1,7 +1,7 @@
-"""Rows as PostgreSQL's binary COPY wants them (https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format").
+"""Encodes rows for PostgreSQL's binary COPY (https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format").
 
-asyncpg can do this for any type; for readings one `struct` call each costs a quarter of that, and the live row of a
-reading is the same bytes a second time.
+asyncpg can encode any type; one `struct` call per reading costs a quarter of that, and the live row of a reading uses
+the same bytes again.
 """
 
 from collections.abc import Callable, Iterable
@@ -26,20 +26,20 @@ Packer = Callable[[Reading], bytes]
 
 @cache
 def measures_of(shapes: frozenset[type[Reading]]) -> tuple[Measure, ...]:
-    """The measures that any reading of these classes, all of one kind, has; in the order of the contract."""
+    """The measures that occur in these classes, all of one kind, in the order of the contract."""
     present = {measure for shape in shapes for measure in shape.measures}
     kind = next(iter(shapes)).kind
     return tuple(measure for measure in kind.measures if measure in present)
 
 
 def copy_tuples(readings: Iterable[Reading], measures: tuple[Measure, ...]) -> list[bytes]:
-    """Each reading as one tuple of the format: id, ts, the given measures (NULL where it has none), extra."""
+    """Encode each reading as a tuple: id, ts, the given measures (NULL where absent), extra."""
     packers = _packers(measures)
     return [packers[type(reading)](reading) for reading in readings]
 
 
 class _Packers(dict[type[Reading], Packer]):
-    """The packer of each class of readings, made when it is first asked for."""
+    """The packer of each class of readings, created on first use."""
 
     def __init__(self, measures: tuple[Measure, ...]) -> None:
         super().__init__()
@@ -54,25 +54,25 @@ _packers = cache(_Packers)
 
 
 def copy_data(tuples: Iterable[bytes]) -> memoryview:
-    """A whole COPY: header, tuples, trailer."""
+    """The complete data of a COPY: header, tuples, trailer."""
     return memoryview(b"".join([_SIGNATURE, *tuples, _TRAILER]))
 
 
-@lru_cache(maxsize=8192)  # a fleet reports in step
+@lru_cache(maxsize=8192)  # devices report at the same times
 def _microseconds(ts: datetime) -> int:
     return (ts - _EPOCH) // _MICROSECOND
 
 
 def _jsonb(extra: dict[str, Any]) -> tuple[int, bytes]:
-    """Length and bytes of the `extra` column."""
+    """Length and bytes of the value of the `extra` column."""
     data = _JSONB_VERSION + jsonb_text(extra).encode()
     return len(data), data
 
 
 def _new_packer(shape: type[Reading], columns: tuple[Measure, ...]) -> Packer:
-    """The function that packs readings of this class for a COPY with these measures.
+    """Make the function that packs readings of this class for a COPY with these measures.
 
-    It is compiled from its text, as those of `namedtuple` are: a loop over the columns costs three times as much.
+    It is compiled from source text, as `namedtuple` does: a loop over the columns costs three times as much.
     """
     has = [measure in shape.measures for measure in columns]
     fields = "".join("id" if present else "i" for present in has)
@@ -89,6 +89,6 @@ def _new_packer(shape: type[Reading], columns: tuple[Measure, ...]) -> Packer:
         f"    return packs[length]({len(has) + 3}, length, name, 8, microseconds(ts), {arguments}, size) + data\n"
     )
     names = {"packs": packs, "jsonb": _jsonb, "absent": _ABSENT, "microseconds": _microseconds}
-    exec(source, names)  # noqa: S102  # the text is made of numbers only
+    exec(source, names)  # noqa: S102  # the text is generated from numbers only
     packer: Packer = names["pack"]  # type: ignore[assignment]
     return packer

@@ -1,7 +1,7 @@
-"""The database's errors as ours, in one place. No other module of the bridge names asyncpg's.
+"""Translates errors of asyncpg into those of `bridge.errors`. No other module of the bridge names asyncpg's errors.
 
-Whose fault an error is decides what happens: the data's fault concerns one reading, an outage passes, and a statement
-that the database does not understand or does not allow is ours: it must stop the program, not be retried endlessly.
+The cause of an error determines the reaction: invalid values concern one reading, an outage is retried, and a statement
+that the database does not understand or does not allow (SQLSTATE class 42) stops the program, as no retry can succeed.
 """
 
 import contextlib
@@ -12,19 +12,19 @@ import asyncpg
 from bridge.errors import Misconfigured, StoreUnavailable
 
 FOREIGN = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
-# Classes 22, 23 and 54 (too complex, too large): the values are at fault, and trying again would not help.
+# Classes 22, 23 and 54 (too complex, too large): caused by the values, so a retry would not succeed.
 _REFUSED = (
     asyncpg.exceptions.DataError,
     asyncpg.IntegrityConstraintViolationError,
     asyncpg.ProgramLimitExceededError,
 )
 LOCKED = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
-"""A lock could not be had in time; the same again may succeed."""
-_REMEDY = "compare the schema and the rights of this program's role: `python -m bridge migrate` brings both up to date"
+"""A lock was not obtained in time; a retry may succeed."""
+_REMEDY = "compare the schema and the rights of this program's role; `python -m bridge migrate` updates both"
 
 
 class Unstorable(Exception):
-    """The database refuses these values (SQLSTATE class 22, 23 or 54), or they cannot even be sent."""
+    """The database refuses these values (SQLSTATE class 22, 23 or 54), or they cannot be encoded."""
 
 
 class AlreadyThere(Exception):
@@ -33,8 +33,8 @@ class AlreadyThere(Exception):
 
 @contextlib.contextmanager
 def storing() -> Iterator[None]:
-    """For what writes readings. Raises `AlreadyThere`, `Unstorable`, `Misconfigured` for class 42, which is ours, and
-    `StoreUnavailable` for all that is neither the data's fault nor ours.
+    """For writing readings. Raises `AlreadyThere`, `Unstorable`, `Misconfigured` for SQLSTATE class 42, and
+    `StoreUnavailable` for all other errors.
     """
     try:
         yield
@@ -54,9 +54,9 @@ def storing() -> Iterator[None]:
 
 @contextlib.contextmanager
 def asking() -> Iterator[None]:
-    """For what reads, and for command lines. Raises `Misconfigured` for class 42, and `StoreUnavailable` for outages.
+    """For queries and command lines. Raises `Misconfigured` for SQLSTATE class 42, and `StoreUnavailable` for outages.
 
-    Errors of values are left as they are: in a question they are a mistake of ours.
+    Errors of values are not translated: in a query they are a bug of the program.
     """
     try:
         yield
@@ -76,6 +76,6 @@ def _unavailable(error: Exception) -> StoreUnavailable | Misconfigured:
 
 
 def survives(error: StoreUnavailable) -> bool:
-    """Whether a session goes on after the error: the server rolled a transaction back, or had no room."""
+    """Whether the session can be used after the error: the server rolled back a transaction or lacked resources."""
     cause = error.__cause__
     return isinstance(cause, asyncpg.PostgresError) and (cause.sqlstate or "")[:2] in ("40", "53", "55")

@@ -1,8 +1,8 @@
-"""A few readings in one round trip: a function in the session's own schema that does what the transaction would.
+"""Stores a few readings in one round trip, with a function in the session's temporary schema. Pure.
 
-It is made from the contract when a connection opens, so a new measure or kind needs no other. Its statements run one
-after the other, in the order in which every writer takes the tables, and their plans are kept. A row that is in the
-history already is passed over and named, so a repetition leaves no error in the server's log and no dead row. Pure.
+The function is generated from the contract when a connection opens, so a new measure or kind needs no other code. Its
+statements run sequentially, in the order in which every writer locks the tables, and their plans are cached. A row that
+is already in the history is skipped and returned, so a duplicate causes no error in the server's log and no dead row.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ from bridge.store.tables import TABLES, Table, columns_of, reject_columns, rejec
 from bridge.store.verdict import Fresh, Identity, identity_of
 
 _OF_PROJECTION = ("bool[]", "int")
-"""Which rows it picked (empty: all), and its rounds."""
+"""Parameter types: which rows the projection picked (empty: all), and the number of rounds."""
 
 
 def _parameter_types() -> list[str]:
@@ -28,7 +28,7 @@ def _parameter_types() -> list[str]:
 
 
 def _table_sql(table: Table, first: int) -> str:
-    """What is done for one kind, whose parameters begin at `first`."""
+    """The statements for one kind, whose parameters begin at `first`."""
     columns, beyond = ", ".join(table.columns), first + len(table.columns)
     given = table.given(", ".join(f"${n}" for n in range(first, beyond)))
     times = f"${first + 1}"
@@ -88,12 +88,12 @@ END $$
 
 MAKE_SQL = _make_sql()
 CALL_SQL = f"SELECT * FROM pg_temp.store_few({', '.join(f'${n}' for n in range(1, len(_parameter_types()) + 1))})"  # noqa: S608
-"""Of each reading whose identity was in the history already: its kind, its position (from 1) among those of its kind,
-and whether all its values are the same there."""
+"""Returns, for each reading whose identity was already in the history: its kind, its position (from 1) among those of
+its kind, and whether all its values equal the stored ones."""
 
 
 def parameters(fresh: Fresh, rejects: Sequence[Rejected], source: str) -> list[Any]:
-    """What the call takes: readings of each kind in the order of the key, each identity once, and rejected messages."""
+    """The parameters of the call: readings of each kind in the order of the key, each identity once, and rejects."""
     parameters: list[Any] = []
     for table in TABLES:
         readings = fresh[table.kind]
@@ -105,7 +105,7 @@ def parameters(fresh: Fresh, rejects: Sequence[Rejected], source: str) -> list[A
 
 
 def _flags(positions: Sequence[int], count: int) -> Sequence[bool]:
-    """Which of `count` rows stand at these positions; empty for all."""
+    """A flag for each of `count` rows, true at these positions; empty for all."""
     if len(positions) == count:
         return ()
     picked = set(positions)
@@ -113,6 +113,6 @@ def _flags(positions: Sequence[int], count: int) -> Sequence[bool]:
 
 
 def repeated(fresh: Fresh, found: Iterable[tuple[Any, ...]]) -> dict[Identity, bool]:
-    """What the call found in the history: the identities, and whether the values are the same there."""
+    """The result of the call: identities that were in the history, and whether their values are equal."""
     kinds = {kind.name: kind for kind in KINDS}
     return {identity_of(fresh[kinds[name]][position - 1]): same for name, position, same in found}

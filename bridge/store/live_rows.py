@@ -12,14 +12,14 @@ from bridge.store.tables import Table
 class LiveRows:
     """The latest state of each device: the last known value of each measure, as of its newest device time.
 
-    A row that is not newer than the live one changes nothing. One statement cannot touch a row twice, so a device
-    that sends different measures in turn takes several rounds, the oldest of its picked rows first.
+    A row that is not newer than the live one has no effect. One statement cannot update a row twice, so a device
+    that alternates between sets of measures needs several rounds, beginning with the oldest of its picked rows.
     """
 
     name = "live"
 
     def pick(self, readings: Sequence[Reading]) -> Picked:
-        """Of each device the newest reading, and the newest that has a measure which all after it lack."""
+        """Pick of each device the newest reading, and the newest ones with a measure that all later readings lack."""
         newest = {reading[0]: n for n, reading in enumerate(readings)}
         if len(newest) == len(readings) or len({type(reading) for reading in readings}) <= 1:
             return Picked(list(newest.values()), 1)
@@ -33,7 +33,7 @@ class LiveRows:
 
     def sql(self, table: Table, staged: str, measures: Sequence[Measure], *, rounds: bool) -> str:
         columns, device, live = ", ".join(table.columns_with(measures)), table.device_column, table.live
-        chosen = f"SELECT {columns}, now() FROM {staged} AS staged"  # noqa: S608  # they lie in the order of the key
+        chosen = f"SELECT {columns}, now() FROM {staged} AS staged"  # noqa: S608  # the rows are in the order of the key
         if rounds:
             chosen = (
                 f"SELECT DISTINCT ON ({device}) {columns}, now() FROM {staged} AS staged "  # noqa: S608
@@ -49,7 +49,7 @@ class LiveRows:
 
 
 def _last_of_each_measure(readings: Sequence[Reading], own: Sequence[int]) -> list[int]:
-    """Positions, in order, of the readings of a device that still say something when all of them are known."""
+    """Positions, in order, of the readings of a device that contain the last value of some measure."""
     picked: list[int] = []
     missing = set(readings[own[-1]].kind.measures)
     for n in reversed(own):

@@ -1,4 +1,4 @@
-"""Bring the schema up to date: each SQL file once, in order, in one transaction, whoever else tries too."""
+"""Migrates the schema: applies each SQL file once, in order, in one transaction, also with concurrent migrations."""
 
 import asyncio
 import random
@@ -18,8 +18,8 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 _LOCK = 0x666C656574  # "fleet"
 _LOCK_TIMEOUT_MS = 1_500
-"""A session that waits for a lock holds up all that come behind it. It is longer than PostgreSQL's deadlock_timeout
-(1 s), because only a session that waits for so long makes the server cancel an autovacuum that is in its way.
+"""A session that waits for a lock blocks all later requests for it. It is longer than PostgreSQL's deadlock_timeout
+(1 s), because only after that time the server cancels an autovacuum that blocks the session.
 """
 _ATTEMPTS = 60
 _PAUSE_S = 0.5
@@ -34,11 +34,11 @@ _NOTE_CHECKSUMS = (
 
 
 async def migrate(database_url: str) -> list[str]:
-    """Apply what is missing and return the names applied.
+    """Apply missing migrations and return their names.
 
-    Safe when several processes start at once, and while others write: a migration waits for the locks that it needs
-    only shortly, so that it holds up nobody behind it, and tries again. Raises `Misconfigured` when the database has
-    a migration that this version does not know, or has one of ours with another content.
+    May run concurrently and while other programs write: a migration waits for its locks only for a short time, so that
+    it does not block other sessions, and then retries. Raises `Misconfigured` when the database has a migration that
+    this version does not know, or one with another checksum.
     """
     connection = await asyncpg.connect(database_url, server_settings={"lock_timeout": f"{_LOCK_TIMEOUT_MS}"})
     try:
@@ -47,7 +47,7 @@ async def migrate(database_url: str) -> list[str]:
                 return await _migrate(connection)
             except LOCKED as error:
                 if attempt == _ATTEMPTS - 1:
-                    raise StoreUnavailable(f"a table stays locked by others: {error}") from error
+                    raise StoreUnavailable(f"a table is locked by other sessions: {error}") from error
                 log.info("migration waiting for a lock", reason=str(error))
                 await asyncio.sleep(_PAUSE_S * random.uniform(0.5, 1.5))
         raise AssertionError("unreachable")
@@ -80,7 +80,7 @@ async def _apply_missing(connection: Connection) -> list[str]:
     for name in state.missing:
         await connection.execute(known[name])
         await connection.execute("INSERT INTO schema_migration (name) VALUES ($1)", name)
-    # A database of a version that kept no checksums gets them now.
+    # Add checksums to a database of a version without them.
     sums = {name: checksum(sql) for name, sql in known.items()}
     await connection.execute(_NOTE_CHECKSUMS, list(sums), list(sums.values()))
     return state.missing
@@ -89,9 +89,9 @@ async def _apply_missing(connection: Connection) -> list[str]:
 async def require_applied(connection: Connection) -> None:
     """Compare the database's migrations with this program's.
 
-    Raises `Misconfigured` when one is missing or has another content, and says what to do; `StoreUnavailable` for an
-    empty database, which somebody is about to migrate. Migrations that this version does not know are newer: they are
-    made so that the version before goes on, so they are only logged.
+    Raises `Misconfigured`, with the remedy, when one is missing or has another checksum; `StoreUnavailable` for an
+    empty database, which may be migrated soon. Migrations that this version does not know are newer; they are
+    compatible with the previous version, so they are only logged.
     """
     if not await connection.fetchval("SELECT to_regclass('schema_migration') IS NOT NULL"):
         raise StoreUnavailable("the database has no tables yet: run `python -m bridge migrate`")
@@ -107,7 +107,7 @@ async def require_applied(connection: Connection) -> None:
 
 
 class _State(NamedTuple):
-    """Migrations by how the database and this program differ."""
+    """The differences between the migrations of the database and those of this program."""
 
     missing: list[str]
     changed: list[str]
@@ -129,7 +129,7 @@ def _changed(state: _State) -> str:
 
 
 async def _grant(connection: Connection) -> None:
-    """Give the group roles their rights. Those that are not there, and that we may not make, are asked for."""
+    """Grant the group roles their rights. Log those that are missing and that this role may not create."""
     if missing := await connection.fetchval("SELECT grant_roles()"):
         create = "; ".join(f"CREATE ROLE {role} NOLOGIN" for role in missing)
         log.warning("roles missing", remedy=f"as a superuser run `{create}`, then migrate again")
@@ -142,5 +142,5 @@ def migrations() -> dict[str, str]:
 
 
 def checksum(sql: str) -> str:
-    """Of a migration's text, as the database keeps it."""
+    """The checksum of a migration's text, as the database stores it."""
     return sha256(sql.encode()).hexdigest()

@@ -1,9 +1,9 @@
-"""PostgreSQL: history, its projections and rejects in one transaction.
+"""Writes history, its projections and rejects to PostgreSQL in one transaction.
 
-Exactly once rests on the key (device, ts): what is written again after a crash, a lost connection or an unknown
-COMMIT meets its own identity. Fresh batches go straight into the history, large ones by COPY; only when a row turns
-out to be there already, or to be twice in the batch, is the batch looked up first and the rest stored. A few readings
-go by one call, which passes over what is there already.
+The primary key (device, ts) deduplicates readings that are written again after a crash, a lost connection or an unknown
+outcome of COMMIT. A large batch is presumed new and copied into the history with COPY; only if a row is already there,
+or twice in the batch, are the identities looked up first and the new rows stored. A few readings are stored by one
+call, which skips rows that are already there.
 """
 
 from collections.abc import Sequence
@@ -46,8 +46,8 @@ SESSION = {
     "application_name": "fleet-bridge",
     "jit": "off",
     "timezone": "UTC",
-    # The writer looks rows up by key and nothing else: a plan that scans the history is always wrong here, and
-    # the planner cannot know how many elements an array will have.
+    # The writer looks rows up only by key: a plan that scans the history is always wrong here, and the planner does
+    # not know how many elements an array will have.
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
@@ -59,7 +59,7 @@ SESSION = {
 _LOCK_SPACE = 0x666C
 _ATTEMPTS = 5
 FEW = 256
-"""So many readings, or fewer, are stored by one call; more go by COPY, which costs less for each."""
+"""Up to this number, readings are stored by one call; more are stored by COPY, which costs less per reading."""
 _DECLARED_CHANNEL = "fleet_device"
 _DECLARED = "SELECT kind, id, interval_s, rated_kw FROM device WHERE interval_s IS NOT NULL OR rated_kw IS NOT NULL"
 _REJECT = reject_sql()
@@ -67,10 +67,10 @@ _device = itemgetter(0)
 
 
 class PostgresStore:
-    """One connection, used by one writer. Connects when it is first needed and again after every failure.
+    """One connection, used by one writer. It is opened on first use and again after a failure.
 
-    With a `lock_name` the connection also holds the lock of that name, so that only one bridge of a name writes:
-    losing the connection is losing the lock, and `LeadershipLost` says that somebody else has it.
+    With a `lock_name` the connection also holds the advisory lock of that name, so that only one bridge of a name
+    writes. A lost connection releases the lock; `LeadershipLost` means that another bridge holds it.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class PostgresStore:
                 self._url,
                 timeout=self._timeout_s,
                 command_timeout=self._timeout_s,
-                # The server gives up when we do: a statement that waits for a lock must not outlive its writer.
+                # The same timeout on the server: a statement that waits for a lock must not outlive its writer.
                 server_settings={**SESSION, "statement_timeout": f"{self._timeout_s * 1000:.0f}"},
                 target_session_attrs=SessionAttribute.read_write,
             )
@@ -113,7 +113,7 @@ class PostgresStore:
                 await _require_durability(connection)
                 await require_applied(connection)
                 await _require_columns(connection)
-                await connection.add_listener(_DECLARED_CHANNEL, self._declared_anew)
+                await connection.add_listener(_DECLARED_CHANNEL, self._declarations_changed)
                 await connection.execute(_STAGE_SQL)
                 await connection.execute(few.MAKE_SQL)
                 await self._take_lock(connection)
@@ -125,7 +125,7 @@ class PostgresStore:
         self._prepared_for = None
         self._ratings_are_stale = True
 
-    def _declared_anew(self, *_: object) -> None:
+    def _declarations_changed(self, *_: object) -> None:
         self._ratings_are_stale = True
 
     async def _take_lock(self, connection: Connection) -> None:
@@ -136,7 +136,7 @@ class PostgresStore:
             raise LeadershipLost(f"another bridge is {self._lock_name}")
 
     async def close(self) -> None:
-        """Close the connection, and with it give up the lock."""
+        """Close the connection, which releases the lock."""
         connection, self._connection = self._connection, None
         if connection is not None:
             try:
@@ -145,20 +145,20 @@ class PostgresStore:
                 connection.terminate()
 
     async def write(self, items: Sequence[Item]) -> list[Outcome]:
-        """See `delivery.Store`. What only the database refuses is kept as `unstorable`, and the rest is stored.
+        """See `delivery.Store`. A reading that only the database refuses becomes an `unstorable` reject.
 
-        To find it, each reading is tried by itself in a transaction that is rolled back; then all is written at once.
+        To find it, each reading is stored alone in a transaction that is rolled back; then the batch is written.
         """
         for _ in range(_ATTEMPTS):
             try:
                 return await self._write(items)
             except Unstorable as error:
                 items = await self._without_refused(items, error)
-        raise StoreUnavailable("the database refuses readings that it took one by one")
+        raise StoreUnavailable("the database refuses a batch whose readings it accepted one by one")
 
     async def _without_refused(self, items: Sequence[Item], error: Unstorable) -> list[Item]:
-        """The items with what the database refuses turned into rejections. Raises `StoreUnavailable` when it refuses
-        none by itself: then it is a rejected message that cannot be kept.
+        """Replace the readings that the database refuses by rejections. Raises `StoreUnavailable` when it refuses no
+        single reading: then it is a rejected message that cannot be stored.
         """
         await self.connect()
         assert self._connection is not None
@@ -167,7 +167,7 @@ class PostgresStore:
             with storing():
                 reasons = await singly.refused(self._connection, readings)
         except StoreUnavailable as unavailable:
-            self._drop_unless_sound(unavailable)
+            self._drop_unless_usable(unavailable)
             raise
         if not reasons:
             raise StoreUnavailable(f"the batch is refused as a whole: {error}") from error
@@ -177,7 +177,7 @@ class PostgresStore:
         ]
 
     async def _write(self, items: Sequence[Item]) -> list[Outcome]:
-        """One transaction, again with a look first when a row turns out to be there."""
+        """Write in one transaction; if a row is already there, retry with a look-up first."""
         for _ in range(_ATTEMPTS):
             await self.connect()
             assert self._connection is not None
@@ -187,12 +187,12 @@ class PostgresStore:
             except AlreadyThere:
                 self._look_first = True
             except StoreUnavailable as error:
-                self._drop_unless_sound(error)
+                self._drop_unless_usable(error)
                 raise
         raise StoreUnavailable("another writer keeps storing the same readings")
 
-    def _drop_unless_sound(self, error: StoreUnavailable) -> None:
-        """Keep the connection, and the lock, only after errors that the server survives with the session."""
+    def _drop_unless_usable(self, error: StoreUnavailable) -> None:
+        """Drop the connection, and with it the lock, unless the session can still be used after the error."""
         connection = self._connection
         if connection is not None and not (survives(error) and not connection.is_closed()):
             connection.terminate()
@@ -207,10 +207,10 @@ class PostgresStore:
         if 0 < len(items) <= FEW:
             outcomes = await self._store_few(connection, items)
         elif self._look_first:
-            # What is in the history stays there, so this needs no lock; what comes in meanwhile the key refuses.
+            # Rows of the history are permanent, so this needs no lock; the key refuses rows that were stored meanwhile.
             outcomes, fresh = sort_out(items, await _look_up(connection, items), self._source)
             await self._store_many(connection, outcomes, fresh)
-            # Repetitions come in runs (a redelivered backlog, a replay): look first until a batch has none.
+            # Duplicates occur in sequences (a redelivered backlog, a replay): look up first until a batch has none.
             self._look_first = any_repeated(outcomes)
         else:
             outcomes = presumed
@@ -218,10 +218,10 @@ class PostgresStore:
         return with_warnings(items, outcomes, readings, self._ratings)
 
     async def _store_few(self, connection: Connection, items: Sequence[Item]) -> list[Outcome]:
-        """One call for all; what it found to be there already is looked up.
+        """Store the batch in one call, and look up the readings that were already there.
 
-        Conflicts are kept by another call, because only now it is known who was first. Should we die in between, the
-        same batch comes again and meets the same conflicts.
+        Conflicts are stored by a second call, because they are known only after the first. If the process dies in
+        between, the batch is redelivered and has the same conflicts.
         """
         outcomes, fresh = sort_out(items, {}, self._source)
         _sort(fresh)
@@ -238,9 +238,9 @@ class PostgresStore:
     async def _judge_again(
         self, connection: Connection, items: Sequence[Item], outcomes: list[Outcome], repeated: dict[Identity, bool]
     ) -> None:
-        """Put the outcomes right of the items whose identity was in the history: the batch's first was not the first.
+        """Correct the outcomes of items whose identity was in the history, where the batch's first was not the first.
 
-        Where the history has the same values, all others of that identity were compared with the right ones.
+        Where the history has the same values, the other items of that identity were compared with the right values.
         """
         seen: set[Identity] = set()
         unclear: list[int] = []
@@ -280,15 +280,15 @@ class PostgresStore:
 
 
 def _sort(fresh: Fresh) -> None:
-    """Each kind's readings in the order of the key, in which every writer takes its locks."""
+    """Sort each kind's readings in the order of the key, in which every writer acquires its locks."""
     for readings in fresh.values():
         devices = set(map(_device, readings))
-        # Where each device is there once its name alone is the order, which is found in half the time.
+        # If each device occurs once, its id alone determines the order, which takes half the time.
         readings.sort(key=_device if len(devices) == len(readings) else identity)
 
 
 async def _require_durability(connection: Connection) -> None:
-    """Refuse a server that may forget what it has confirmed. Raises `Misconfigured`."""
+    """Refuse a server that may lose committed transactions. Raises `Misconfigured`."""
     for name in ("fsync", "full_page_writes", "synchronous_commit"):
         value = await connection.fetchval("SELECT current_setting($1)", name)
         if value in ("off", "local"):
@@ -308,7 +308,7 @@ _COLUMNS = "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass(
 
 
 async def _look_up(connection: Connection, items: Sequence[Item]) -> Known:
-    """Which items have their identity in the history: their index, and whether all their values are equal."""
+    """Look up which items have their identity in the history: their index, and whether all their values are equal."""
     known: Known = {}
     readings = [(n, reading) for n, item in enumerate(items) if (reading := reading_of(item)) is not None]
     for table in TABLES:
@@ -322,11 +322,11 @@ async def _look_up(connection: Connection, items: Sequence[Item]) -> Known:
 
 
 def _staged(projection: Projection, kind: Kind) -> str:
-    """The connection's own table, empty outside of a transaction, through which a projection's rows go."""
+    """The temporary table through which a projection's rows are written; it is empty outside of a transaction."""
     return f"staged_{projection.name}_{kind.name}"
 
 
-# COPY into a table costs the sender a third of what arrays for `unnest` do.
+# COPY into a table costs the client a third of the CPU time of arrays for `unnest`.
 _STAGE_SQL = "; ".join(
     f"CREATE TEMPORARY TABLE IF NOT EXISTS {_staged(projection, table.kind)} ON COMMIT DELETE ROWS AS "  # noqa: S608
     f"SELECT {', '.join(table.columns)} FROM {table.live} WITH NO DATA"
@@ -336,9 +336,9 @@ _STAGE_SQL = "; ".join(
 
 
 async def _copy_fresh(connection: Connection, table: Table, readings: list[Reading]) -> None:
-    """History and projections, in the order of the key: two writers then wait for each other in one order.
+    """Write history and projections in the order of the key, so that two writers cannot deadlock.
 
-    Only the columns that some reading has are sent; the others are null, or stay as they are.
+    Only columns that occur in the readings are sent; in the history the others are null, in projections unchanged.
     """
     if not readings:
         return
@@ -354,7 +354,7 @@ async def _copy_fresh(connection: Connection, table: Table, readings: list[Readi
 
 
 async def _copy(connection: Connection, into: str, columns: list[str], tuples: list[bytes]) -> None:
-    source: Any = copy_data(tuples)  # asyncpg takes a buffer; its annotations do not know that
+    source: Any = copy_data(tuples)  # asyncpg accepts a buffer, but its annotations do not
     await connection.copy_to_table(into, source=source, columns=columns, format="binary")
 
 

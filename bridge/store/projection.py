@@ -1,8 +1,8 @@
-"""What a projection is: something that a transaction writes beside the history, from its new rows.
+"""The interface of a projection: a table that a transaction updates from its new rows of the history. Pure.
 
-A projection picks the readings that concern it and gives the SQL that applies them. Both ways of storing a batch
-(COPY, and the one call for a few readings) hand it exactly the rows that it picked, as a FROM item with the table's
-columns, after the history has them and in the same transaction. Pure.
+A projection picks the readings that concern it, and has an SQL statement that writes them. Both ways of storing a batch
+(COPY, and one call for a few readings) pass it exactly the rows that it picked, as a FROM item with the table's
+columns, after they were stored in the history and in the same transaction.
 """
 
 from collections.abc import Sequence
@@ -14,26 +14,26 @@ from bridge.store.tables import Table
 
 
 class Picked(NamedTuple):
-    """Which readings concern a projection, by their positions, and how many times its statement runs over them."""
+    """The positions of the readings that concern a projection, and how many times its statement runs over them."""
 
     positions: list[int]
     rounds: int
 
 
 class Projection(Protocol):
-    """One thing that is written beside the history."""
+    """A table of each kind that is derived from the history."""
 
     name: str
-    """Part of the name of the temporary table through which its rows go."""
+    """Part of the name of the temporary table through which its rows are written."""
 
     def pick(self, readings: Sequence[Reading]) -> Picked:
-        """What concerns it of readings that are of one kind, in the order of device and time."""
+        """Pick from readings of one kind, which are in the order of device and time."""
         ...
 
     def sql(self, table: Table, staged: str, measures: Sequence[Measure], *, rounds: bool) -> str:
-        """The statement that takes the picked rows from the FROM item `staged`. Locks rows in the order of the key.
+        """The statement that writes the picked rows of the FROM item `staged`. It locks rows in the order of the key.
 
-        None of the rows has another measure than these. With `rounds` it is run several times over the same rows and
-        takes of each device the next one each time.
+        The rows have no other measures than these. With `rounds` it runs several times over the same rows and writes
+        the next row of each device each time.
         """
         ...

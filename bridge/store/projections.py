@@ -1,4 +1,4 @@
-"""The projections that every transaction writes. A projection is one module and one line here. Pure."""
+"""The projections that every transaction updates. A projection is a module, listed in `PROJECTIONS`. Pure."""
 
 from bridge.store.live_rows import LiveRows
 from bridge.store.projection import Projection

@@ -1,6 +1,6 @@
-"""The most energy that a device can move in one of its intervals: more is kept, but called implausible.
+"""The maximum energy of a device in one interval: more is stored, with the warning `implausible`. Pure.
 
-The commonest mistake of a new device is a counter sent as an interval: 4,711 kWh in a minute. Pure.
+The most common mistake of a new device is to send a counter as an interval: 4,711 kWh in a minute.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from bridge.reading import FieldWarning, Reading
 
 
 class Ratings:
-    """Rated power and interval of every device: what the device register declares, else the defaults."""
+    """Rated power and interval of every device: declared in the device register, else the defaults."""
 
     def __init__(self, default_interval_s: float) -> None:
         self._default_interval_s = default_interval_s
@@ -19,7 +19,7 @@ class Ratings:
         self._limits: dict[str, dict[str, float]] = {}
 
     def declare(self, devices: Iterable[tuple[Any, ...]]) -> None:
-        """Replace what is declared: kind, id, interval in seconds and rated power in kW, where they are declared."""
+        """Replace the declarations: kind, id, interval in seconds or None, and rated power in kW or None."""
         default_kw = {kind.name: kind.rated_kw for kind in KINDS}
         self._declared = {name: {} for name in default_kw}
         for kind, id_, interval_s, rated_kw in devices:
@@ -31,7 +31,7 @@ class Ratings:
         }
 
     def implausible(self, kind: Kind, readings: Sequence[Reading]) -> list[Reading]:
-        """Those of the kind's readings whose interval holds more energy than the device can move in it."""
+        """The readings of the kind whose interval has more energy than the device's rated power allows."""
         if kind.interval is None:
             return []
         found: list[Reading] = []
@@ -43,7 +43,7 @@ class Ratings:
         return found
 
     def _implausible(self, kind: Kind, at: int, readings: Sequence[Reading]) -> list[Reading]:
-        """The same for readings of one class, whose energy is their element `at`."""
+        """The same for readings of one class, whose energy is at index `at`."""
         limit = _kwh(kind.rated_kw, self._default_interval_s)
         limits = self._limits.get(kind.name)
         if not limits:
@@ -51,7 +51,7 @@ class Ratings:
         return [r for r in readings if abs(r[at]) > limits.get(r[0], limit)]
 
     def warning(self, reading: Reading) -> FieldWarning:
-        """What to tell the sender of an implausible reading."""
+        """The warning about an implausible reading."""
         interval = reading.kind.interval
         assert interval is not None
         kwh = getattr(reading, interval.column)
@@ -59,7 +59,7 @@ class Ratings:
         rated_kw, interval_s = rating or (reading.kind.rated_kw, self._default_interval_s)
         detail = (
             f"{kwh:g} kWh in {interval_s:g} s is {abs(kwh) * 3600 / interval_s:,.6g} kW, more than the rated "
-            f"{rated_kw:g} kW; is it a counter? Send those as {_registers(reading.kind)}"
+            f"{rated_kw:g} kW; send a counter as {_registers(reading.kind)}"
         )
         return FieldWarning("implausible", interval.name, detail)
 

@@ -1,4 +1,4 @@
-"""What only the database refuses, found by trying each reading by itself, in one round trip for each kind."""
+"""Finds readings that only the database refuses, by storing each alone, in one round trip for each kind."""
 
 from collections.abc import Mapping
 from typing import TypeAlias
@@ -14,7 +14,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
 async def refused(connection: Connection, readings: Mapping[int, Reading]) -> dict[int, str]:
-    """The numbers of the readings that cannot be stored, and why. Changes nothing: all is rolled back."""
+    """The numbers of the readings that cannot be stored, with the reasons. All changes are rolled back."""
     reasons: dict[int, str] = {}
     for kind in KINDS:
         own = [(number, reading) for number, reading in readings.items() if reading.kind is kind]
@@ -24,7 +24,7 @@ async def refused(connection: Connection, readings: Mapping[int, Reading]) -> di
             try:
                 rows.append(row_of(reading))
                 sendable.append(number)
-            except ValueError as error:  # what jsonb cannot hold
+            except ValueError as error:  # not valid in jsonb
                 reasons[number] = str(error)
         if rows:
             found = await _try_each(connection, TABLE_OF[kind], list(zip(*rows, strict=True)))
@@ -45,9 +45,9 @@ async def _try_each(connection: Connection, table: Table, columns: list[tuple[ob
 
 
 def _make_sql(table: Table) -> str:
-    """A function that stores row after row, each in a transaction within the transaction, and tells which failed.
+    """A function that stores each row in a subtransaction, and returns which rows failed.
 
-    `extra` is text here: what jsonb does not take would fail the whole call. The cast is part of the trial.
+    `extra` is text here: a value that jsonb refuses would fail the whole call. The cast is in the subtransaction.
     """
     columns, types = table.columns, [*table.types[:-1], "text"]
     arrays = ", ".join(f"{name}[]" for name in types)

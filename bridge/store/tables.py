@@ -1,4 +1,4 @@
-"""How readings lie in the database: the tables of each kind, and the SQL that looks rows up. Made from the contract."""
+"""The tables of each kind and the SQL that looks rows up, derived from the contract."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -30,12 +30,12 @@ class Table:
         return self.columns_with(self.kind.measures)
 
     def columns_with(self, measures: Iterable[Measure]) -> list[str]:
-        """The columns of rows that have no other measure than these."""
+        """The columns of rows with these measures only."""
         return [self.kind.id_column, "ts", *(measure.column for measure in measures), "extra"]
 
     @cached_property
     def types(self) -> list[str]:
-        """Of the columns."""
+        """The types of the columns."""
         return ["text", "timestamptz", *["float8"] * len(self.measure_columns), "jsonb"]
 
     @property
@@ -55,11 +55,11 @@ class Table:
         return ", ".join(f"${n}::{name}[]" for n, name in enumerate(self.types, start=first_parameter))
 
     def look_up_sql(self, given: str, least_ts: str, greatest_ts: str) -> str:
-        """Which of the given rows have their identity in the history: position (from 1), and whether all is equal.
+        """Select the given rows whose identity is in the history: position (from 1), and whether all values are equal.
 
         `given` is a FROM item with the table's columns and `position`. The least and greatest ts let the planner prune
-        the partitions. OFFSET 0 keeps it from turning the join round: statistics that are older than the rows promise
-        that there is none so late, and then it would compare every row of that time with every given one.
+        partitions. OFFSET 0 prevents the planner from reversing the join: by outdated statistics it estimates that the
+        history has no rows so late, and it would then compare every row of that time with every given row.
         """
         same = " AND ".join(f"h.{c} IS NOT DISTINCT FROM g.{c}" for c in self.columns[2:])
         return (
@@ -71,7 +71,7 @@ class Table:
 
     @cached_property
     def look_up_arrays_sql(self) -> str:
-        """`look_up_sql` of arrays; the last two parameters are the least and greatest ts."""
+        """`look_up_sql` for arrays; the last two parameters are the least and greatest ts."""
         last = len(self.columns)
         return self.look_up_sql(self.given(self.arrays()), f"${last + 1}", f"${last + 2}")
 
@@ -81,7 +81,7 @@ class Table:
 
 
 TABLES = tuple(map(Table, KINDS))
-"""In the order in which every writer takes them, so that two writers cannot deadlock."""
+"""In the order in which every writer locks them, so that two writers cannot deadlock."""
 TABLE_OF = {table.kind: table for table in TABLES}
 
 identity = itemgetter(0, 1)
@@ -96,9 +96,9 @@ def row_of(reading: Reading) -> Row:
 
 
 def columns_of(table: Table, readings: Sequence[Reading]) -> list[Sequence[Any]]:
-    """Readings turned into the arrays that `unnest` takes; a column that none of them has is an empty array.
+    """Transpose readings into arrays for `unnest`; a column that none of them has is an empty array.
 
-    `unnest` fills the shorter of its arrays up with nulls.
+    `unnest` pads shorter arrays with nulls.
     """
     shapes = {type(reading) for reading in readings}
     if len(shapes) != 1:
@@ -118,7 +118,7 @@ reject_types = ("uuid", "text", "text", "text", "text", "text", "bytea", "text")
 
 
 def reject_sql(first_parameter: int = 1) -> str:
-    """Keep rejected messages, each once. Takes an array for each of `REJECT_COLUMNS`."""
+    """Insert rejected messages, each once. The parameters are an array for each of `REJECT_COLUMNS`."""
     columns = ", ".join(REJECT_COLUMNS)
     arrays = ", ".join(f"${n}::{name}[]" for n, name in enumerate(reject_types, start=first_parameter))
     return (
@@ -128,13 +128,13 @@ def reject_sql(first_parameter: int = 1) -> str:
 
 
 def reject_columns(rejects: Sequence[Rejected], source: str) -> list[Sequence[Any]]:
-    """Rejected messages of one source as the arrays that `reject_sql` takes."""
+    """Rejected messages of one source as the parameters of `reject_sql`."""
     rows = [reject_row(rejected, source) for rejected in rejects]
     return list(zip(*rows, strict=True)) if rows else [()] * len(REJECT_COLUMNS)
 
 
 def reject_row(rejected: Rejected, source: str) -> Row:
-    """Values of `REJECT_COLUMNS`."""
+    """The values of `REJECT_COLUMNS`."""
     topic = None if rejected.topic is None else _storable(rejected.topic)
     return (
         reject_id(rejected, source),
@@ -149,7 +149,7 @@ def reject_row(rejected: Rejected, source: str) -> Row:
 
 
 def reject_id(rejected: Rejected, source: str) -> UUID:
-    """The same for the same rejected message, so that a redelivery is kept once."""
+    """An id derived from the rejected message, so that a redelivered message is stored once."""
     parts = (source, rejected.topic or "", rejected.reason, rejected.device or "")
     digest = blake2b(rejected.payload, digest_size=16, salt=b"rejected")
     for part in parts:
@@ -158,5 +158,5 @@ def reject_id(rejected: Rejected, source: str) -> UUID:
 
 
 def _storable(text: str) -> str:
-    """Text without what PostgreSQL's text type refuses."""
+    """Replace the characters that PostgreSQL's text type refuses."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

@@ -1,7 +1,7 @@
-"""What becomes of each item of a batch, given what the history holds already. Pure.
+"""Determines the outcome of each item of a batch, given the identities in the history. Pure.
 
-The identity of a reading is (device, timestamp). The first with an identity stays, whether it lies in the history
-or stands earlier in the batch; an equal one after it is a duplicate, another one a conflict.
+The identity of a reading is (device, timestamp). The first reading with an identity, in the history or earlier in the
+batch, is stored; a later one with equal values is a duplicate, one with other values a conflict.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,19 +15,19 @@ from bridge.reading import Flagged, Reading, same_values
 from bridge.store.ratings import Ratings
 
 HTTP = "http"
-"""The source of readings that came without a topic."""
+"""The source of readings without a topic."""
 CONFLICT = "timestamp: a reading of the device with this timestamp and other values is already stored"
 
 Known = dict[int, bool]
-"""Index of an item whose identity is in the history: whether all its values are the same there."""
+"""By index of an item whose identity is in the history: whether all its values equal the stored ones."""
 Fresh = dict[Kind, list[Reading]]
-"""The readings to store."""
+"""The readings to store, by kind."""
 Identity = tuple[Kind, str, datetime]
 NOTHING_FRESH: Fresh = {kind: [] for kind in KINDS}
 
 
 def presume_new(items: Sequence[Item]) -> tuple[list[Outcome], Fresh]:
-    """The same as `sort_out` when every reading is new, for a fraction of its cost. The key refuses the rest."""
+    """The result of `sort_out` if every reading is new, at lower cost. The primary key detects the other case."""
     fresh = {kind: [item for item in items if item.kind is kind] for kind in KINDS}
     outcomes: list[Outcome] = [Kept.STORED] * len(items)
     if sum(map(len, fresh.values())) < len(items):
@@ -39,7 +39,7 @@ def presume_new(items: Sequence[Item]) -> tuple[list[Outcome], Fresh]:
 
 
 def sort_out(items: Sequence[Item], known: Mapping[int, bool], source: str) -> tuple[list[Outcome], Fresh]:
-    """One outcome per item, in order, and the readings to store, by kind."""
+    """Return one outcome per item, in order, and the readings to store."""
     first: dict[Identity, Reading] = {}
     outcomes: list[Outcome] = []
     for index, item in enumerate(items):
@@ -78,14 +78,14 @@ def _repeated(winner: Reading, reading: Reading, source: str) -> Outcome:
 
 
 def any_repeated(outcomes: Sequence[Outcome]) -> bool:
-    """Whether the batch met an identity that was there before it or twice in it."""
+    """Whether an identity of the batch was already in the history or occurs twice in the batch."""
     return any(o is Kept.DUPLICATE or (isinstance(o, Rejected) and o.reason == "conflict") for o in outcomes)
 
 
 def with_warnings(items: Sequence[Item], outcomes: list[Outcome], readings: Fresh, ratings: Ratings) -> list[Outcome]:
-    """The outcomes with what decoding noticed and what is implausible, of all that is kept.
+    """Add the warnings of decoding and of implausible energy to the outcomes of stored readings and duplicates.
 
-    `readings` are all that the items are or hold, by kind.
+    `readings` are the readings of all items, by kind.
     """
     implausible = [reading for kind, own in readings.items() for reading in ratings.implausible(kind, own)]
     if not implausible and not any(type(item) is Flagged for item in items if item.kind is None):
@@ -109,6 +109,6 @@ def _warned(item: Item, outcome: Outcome, suspects: set[int], ratings: Ratings) 
 
 
 def refuse(reading: Reading, reason: Reason, detail: str, source: str) -> Rejected:
-    """A reading that decodes but cannot be stored: its identity is taken, or only the database refuses it."""
+    """Reject a decoded reading that cannot be stored: its identity is in use, or only the database refuses it."""
     topic = None if source == HTTP else topic_of(reading)
     return Rejected(reason, detail[:500], encode(reading), topic, reading.device)

@@ -129,10 +129,7 @@ async def test_readings_of_a_third_kind_are_stored_and_answered(
     assert (receipt["stored"], receipt["duplicates"]) == (2, 0)
     assert [(r["index"], r["reason"].split(":")[0]) for r in receipt["rejected"]] == [(2, "invalid_field")]
     assert [(w["index"], w["field"]) for w in receipt["warnings"]] == [(0, "currentA"), (1, "kwhDispensed")]
-    assert (
-        "more than the rated 350 kW; is it a counter? Send those as kwhTotalRegister"
-        in receipt["warnings"][1]["reason"]
-    )
+    assert "more than the rated 350 kW; send a counter as kwhTotalRegister" in receipt["warnings"][1]["reason"]
 
     asked = {"from": first}
     items = (await client.get("/v1/history/chargers/CH_1", params=asked)).json()["items"]
