@@ -67,8 +67,8 @@ def test_ca_file_of_the_database_is_named(files: Path, arguments: tuple[str, ...
     [
         ("missing", "good.key", "FLEET_TLS_CERT_FILE", MISSING),
         ("good.crt", "missing", "FLEET_TLS_KEY_FILE", MISSING),
-        ("text", "good.key", "FLEET_TLS_CERT_FILE", NO_CERTIFICATE),
-        ("good.crt", "text", "FLEET_TLS_KEY_FILE", NO_CERTIFICATE),
+        ("text", "good.key", "FLEET_TLS_CERT_FILE", "not a certificate"),
+        ("good.crt", "text", "FLEET_TLS_KEY_FILE", "not a certificate"),
         ("good.crt", "other.key", "FLEET_TLS_KEY_FILE", "KEY_VALUES_MISMATCH"),
     ],
 )
