@@ -23,7 +23,7 @@ from bridge.store.database_errors import asking
 log = structlog.get_logger(__name__)
 
 _SESSION = {"application_name": "fleet-api-keys"}
-_REMEMBER_S = 1.0
+REMEMBERED_S = 1.0
 _RELISTEN_S = 1.0
 _WRITE_USED_S = 5.0
 _MOST = 100_000
@@ -64,7 +64,7 @@ class Keyring:
         if key is not None and self._listening and changes == self._changes:
             if len(self._known) >= _MOST:
                 self._known.clear()
-            self._known[id_] = key, asked_at + _REMEMBER_S
+            self._known[id_] = key, asked_at + REMEMBERED_S
         return key
 
     @contextlib.asynccontextmanager

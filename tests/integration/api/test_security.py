@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import ssl
+import statistics
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from starlette.responses import Response
 
-from api import keys
+from api import keyring, keys
 from api.app import application
 from api.auth import Scope, new_token
 from api.routing import RouteTable
@@ -174,15 +175,18 @@ async def test_key_that_makes_no_sense_is_refused(api: Api, db: Connection, argu
 
 
 async def test_revocation_is_heard_of_sooner_than_the_key_is_forgotten(api: Api, db: Connection) -> None:
+    heard_after_s: list[float] = []
     for _ in range(20):
         token = await make(db, "read")
         async with api.client(token) as client:
             assert (await client.get("/v1/live/vehicles")).status_code == 200
             await keys.revoke(db, id_of(token))
-            async with asyncio.timeout(0.5):
-                while (await client.get("/v1/live/vehicles")).status_code == 200:
-                    pass
+            began = time.monotonic()
+            while (await client.get("/v1/live/vehicles")).status_code == 200:
+                assert time.monotonic() - began < 20
+            heard_after_s.append(time.monotonic() - began)
             assert_problem(await client.get("/v1/live/vehicles"), 401, "revoked")
+    assert statistics.median(heard_after_s) < keyring.REMEMBERED_S / 2  # one of them may meet a busy machine
 
 
 async def test_no_key_is_cached_without_a_listening_connection(
@@ -255,7 +259,7 @@ async def test_foreign_reading_is_replayed_only_when_asked_for_by_name(
         left = await asyncio.to_thread(replay, database_url, *arguments)
         assert left.returncode == 1
         said = (
-            f"{reject} forbidden: key {id_of(token)} is not allowed to send readings of vehicle EV_2; --even-forbidden "
+            f"{reject} forbidden: key {id_of(token)} is not allowed to send readings of vehicle EV_2; use --even-forbidden "
         )
         assert left.stdout.startswith(said)
     assert await db.fetchval("SELECT count(*) FROM vehicle_telemetry_history") == 0
