@@ -1,8 +1,9 @@
-"""The bridge's HTTP port: /healthz (the process runs), /readyz (readings are received and committed), /metrics."""
+"""The HTTP port of a process for /healthz (it runs), /readyz (it does its work) and /metrics."""
 
+import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -14,29 +15,38 @@ from starlette.routing import Route
 from bridge.errors import Misconfigured
 
 NotReady = Callable[[], str | None]
-"""Returns why the bridge is not ready, or None."""
+"""Returns why the process is not ready, or None."""
 
 
-class HealthServer(uvicorn.Server):
+@contextlib.asynccontextmanager
+async def serving(
+    host: str, port: int, setting: str, registry: CollectorRegistry, not_ready: NotReady
+) -> AsyncIterator[None]:
+    """Serve them on that address. Raises `Misconfigured`, which names the port's setting, when that is not possible."""
+    listening = _listen(host, port, setting)
+    server = _Server(uvicorn.Config(_application(registry, not_ready), log_config=None, lifespan="off"))
+    running = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await running
+
+
+class _Server(uvicorn.Server):
     """Serves until `should_exit`; does not handle signals."""
-
-    def __init__(self, registry: CollectorRegistry, not_ready: NotReady) -> None:
-        super().__init__(uvicorn.Config(_application(registry, not_ready), log_config=None, lifespan="off"))
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Open a listening socket. Raises `Misconfigured` when that is not possible."""
+def _listen(host: str, port: int, setting: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        raise Misconfigured(
-            f"FLEET_BRIDGE_HTTP_PORT: cannot listen on {host}, port {port}: {error.strerror}"
-        ) from error
+        raise Misconfigured(f"{setting}: cannot listen on {host}, port {port}: {error.strerror}") from error
 
 
 def _application(registry: CollectorRegistry, not_ready: NotReady) -> Starlette:

@@ -6,14 +6,12 @@ writes with. The others wait for the lock; the one that obtains it connects to t
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 
 import structlog
 from prometheus_client import Gauge
 
-from bridge import sources
+from bridge import health, sources
 from bridge.errors import LeadershipLost, StoreUnavailable
-from bridge.health import HealthServer, listen
 from bridge.ingest import Ingest
 from bridge.metrics import IngestMetrics, process_registry
 from bridge.settings.bridge import BridgeSettings
@@ -52,7 +50,8 @@ class Bridge:
 
         Raises `Misconfigured` when the guarantee cannot be given with this configuration.
         """
-        async with self._health():
+        host, port = self._settings.bridge_http_host, self._settings.bridge_http_port
+        async with health.serving(host, port, "FLEET_BRIDGE_HTTP_PORT", self._registry, self._not_ready):
             while not stop.is_set():
                 if await self._lead(stop):
                     await self._serve(stop)
@@ -116,15 +115,3 @@ class Bridge:
         if self._ingest.stalled_s > self._settings.stall_timeout_s:
             return f"messages are outstanding and no commit has moved for {self._ingest.stalled_s:.0f} s"
         return None
-
-    @contextlib.asynccontextmanager
-    async def _health(self) -> AsyncIterator[None]:
-        settings = self._settings
-        listening = listen(settings.bridge_http_host, settings.bridge_http_port)
-        server = HealthServer(self._registry, self._not_ready)
-        serving = asyncio.create_task(server.serve(sockets=[listening]))
-        try:
-            yield
-        finally:
-            server.should_exit = True
-            await serving

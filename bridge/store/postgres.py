@@ -9,14 +9,11 @@ call, which skips rows that are already there.
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from operator import itemgetter
-from typing import Any, TypeAlias
-
-import asyncpg
-from asyncpg.connect_utils import SessionAttribute
+from typing import Any
 
 from bridge.contract import KINDS, Kind
 from bridge.delivery import Item, Kept, Outcome
-from bridge.errors import LeadershipLost, Misconfigured, Rejected, StoreUnavailable
+from bridge.errors import Misconfigured, Rejected, StoreUnavailable
 from bridge.reading import Reading
 from bridge.store import few, singly
 from bridge.store.copy_format import copy_data, copy_tuples, measures_of
@@ -25,6 +22,7 @@ from bridge.store.migrate import require_applied
 from bridge.store.projection import Projection
 from bridge.store.projections import PROJECTIONS
 from bridge.store.ratings import Ratings
+from bridge.store.session import Connection, open_session, take_lock
 from bridge.store.tables import TABLES, Table, columns_of, identity, reject_columns, reject_sql
 from bridge.store.verdict import (
     NOTHING_FRESH,
@@ -40,21 +38,14 @@ from bridge.store.verdict import (
     with_warnings,
 )
 
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
-
 SESSION = {
     "application_name": "fleet-bridge",
-    "jit": "off",
-    "timezone": "UTC",
     # The writer looks rows up only by key: a plan that scans the history is always wrong here, and the planner does
     # not know how many elements an array will have.
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "plan_cache_mode": "force_custom_plan",
-    "tcp_keepalives_idle": "10",
-    "tcp_keepalives_interval": "5",
-    "tcp_keepalives_count": "3",
 }
 _LOCK_SPACE = 0x666C
 _ATTEMPTS = 5
@@ -100,14 +91,7 @@ class PostgresStore:
         if self._connection is not None and not self._connection.is_closed():
             return
         with storing():
-            connection = await asyncpg.connect(
-                self._url,
-                timeout=self._timeout_s,
-                command_timeout=self._timeout_s,
-                # The same timeout on the server: a statement that waits for a lock must not outlive its writer.
-                server_settings={**SESSION, "statement_timeout": f"{self._timeout_s * 1000:.0f}"},
-                target_session_attrs=SessionAttribute.read_write,
-            )
+            connection = await open_session(self._url, self._timeout_s, SESSION)
         try:
             with storing():
                 await _require_durability(connection)
@@ -116,7 +100,8 @@ class PostgresStore:
                 await connection.add_listener(_DECLARED_CHANNEL, self._declarations_changed)
                 await connection.execute(_STAGE_SQL)
                 await connection.execute(few.MAKE_SQL)
-                await self._take_lock(connection)
+                if self._lock_name is not None:
+                    await take_lock(connection, _LOCK_SPACE, self._lock_name, f"another bridge is {self._lock_name}")
         except BaseException:
             connection.terminate()
             raise
@@ -127,13 +112,6 @@ class PostgresStore:
 
     def _declarations_changed(self, *_: object) -> None:
         self._ratings_are_stale = True
-
-    async def _take_lock(self, connection: Connection) -> None:
-        if self._lock_name is None:
-            return
-        taken = await connection.fetchval("SELECT pg_try_advisory_lock($1, hashtext($2))", _LOCK_SPACE, self._lock_name)
-        if not taken:
-            raise LeadershipLost(f"another bridge is {self._lock_name}")
 
     async def close(self) -> None:
         """Close the connection, which releases the lock."""

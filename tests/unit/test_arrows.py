@@ -66,8 +66,10 @@ BRIDGE = {
     "store.database_errors": "errors",
     "store.singly": "contract reading store.projections store.tables",
     "store.migrate": "errors store.database_errors",
+    "store.session": "errors",
     "store.postgres": "contract delivery errors reading store.copy_format store.database_errors store.few "
-    "store.migrate store.projection store.projections store.ratings store.singly store.tables store.verdict",
+    "store.migrate store.projection store.projections store.ratings store.session store.singly store.tables "
+    "store.verdict",
     "rejects": "audit delivery errors formats formats.port",
     "mqtt": "",
     "mqtt.url": "",
