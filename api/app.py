@@ -134,7 +134,6 @@ def _store(settings: ApiSettings) -> PostgresStore:
         settings.database_url,
         source="http",
         command_timeout_s=settings.write_timeout_s,
-        partitions_ahead_days=settings.partitions_ahead_days,
         interval_s=settings.reading_interval_s,
     )
 

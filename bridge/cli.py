@@ -1,9 +1,9 @@
-"""Command line of the bridge: `python -m bridge run | migrate | rejected list|show|replay`."""
+"""Command line of the bridge: `python -m bridge run | keep | migrate | rejected list|show|replay`."""
 
 import asyncio
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from bridge.command_line import with_version
 from bridge.errors import Misconfigured, StoreUnavailable
 from bridge.settings.bridge import BridgeSettings, ReplaySettings
 from bridge.settings.groups import AdministrationSettings
+from bridge.settings.keeper import KeeperSettings
 from bridge.startup import configured, read
 from bridge.store.database_errors import asking
 from bridge.store.migrate import migrate as apply_migrations
@@ -44,27 +45,42 @@ def _finish(command: Coroutine[Any, Any, T]) -> T:
         raise SystemExit(1) from None
 
 
+def _serve(program: Callable[[], Callable[[asyncio.Event], Coroutine[Any, Any, None]]]) -> None:
+    """Run what `program` returns until SIGTERM or SIGINT. `Misconfigured` ends it with 2 and a line that says why."""
+
+    async def until_signalled(run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await run(stop)
+
+    memory.calm_collector()
+    try:
+        uvloop.run(until_signalled(program()))
+    except Misconfigured as error:
+        log.error("startup aborted: unsafe configuration", reason=str(error))
+        raise SystemExit(2) from None
+    log.info("stopped")
+
+
 @app.command()
 def run() -> None:
     """Serve until SIGTERM or SIGINT; then commit and acknowledge the current batch, disconnect and exit with 0."""
     from bridge import sources  # imported here, because the other commands start faster without it
     from bridge.service import Bridge
 
-    async def serve() -> None:
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await Bridge(settings, source_settings).run(stop)
-
     settings = configured(BridgeSettings)
-    memory.calm_collector()
-    try:
-        source_settings = read(sources.named(settings.source).settings)
-        uvloop.run(serve())
-    except Misconfigured as error:
-        log.error("startup aborted: unsafe configuration", reason=str(error))
-        raise SystemExit(2) from None
-    log.info("stopped")
+    _serve(lambda: Bridge(settings, read(sources.named(settings.source).settings)).run)
+
+
+@app.command()
+def keep() -> None:
+    """Do what has to be done in time, such as creating the partitions of the next days, until SIGTERM or SIGINT."""
+    from bridge.keeper.duties import duties
+    from bridge.keeper.service import Keeper
+
+    settings = configured(KeeperSettings)
+    _serve(lambda: Keeper(settings, duties(settings)).run)
 
 
 @app.command()

@@ -39,7 +39,6 @@ class Bridge:
             source=settings.source,
             lock_name=settings.bridge_name,
             command_timeout_s=settings.write_timeout_s,
-            partitions_ahead_days=settings.partitions_ahead_days,
             interval_s=settings.reading_interval_s,
         )
         self._ingest: Ingest | None = None

@@ -75,17 +75,15 @@ async def serving(mqtt_url: str, database_url: str, **others: object) -> AsyncIt
         await running
 
 
-class BridgeProcess(Health):
-    """A bridge as a separate process, `python -m bridge run`, that can be killed and restarted."""
+class ServingProcess(Health):
+    """A program as a separate process that can be killed and restarted; `http_port` is the setting of its port."""
 
-    program: ClassVar[Sequence[str]] = ("bridge",)
-    """The module, with its arguments, that ends up in the bridge."""
-
-    def __init__(self, directory: Path, mqtt_url: str, database_url: str, **others: object) -> None:
-        super().__init__(free_port())
-        fields = {"bridge_mqtt_url": mqtt_url, "database_url": database_url, "bridge_http_port": self.port, **others}
-        log = directory / f"bridge-{self.port}.log"
-        self.process = Process("bridge", [sys.executable, "-m", *self.program, "run"], log, env=environment(**fields))
+    def __init__(
+        self, name: str, argv: Sequence[str], directory: Path, http_port: str, port: int, **fields: object
+    ) -> None:
+        super().__init__(port)
+        env = environment(**{http_port: port, **fields})
+        self.process = Process(name, [sys.executable, "-m", *argv], directory / f"{name}-{port}.log", env=env)
 
     async def start(self) -> None:
         """Start it and wait until it is ready."""
@@ -94,15 +92,27 @@ class BridgeProcess(Health):
 
     def _ended(self) -> bool:
         if not self.process.running:
-            raise AssertionError(f"the bridge ended with {self.process.exit_code}:\n{self.process.log_tail()}")
+            ended = f"the {self.process.name} ended with {self.process.exit_code}"
+            raise AssertionError(f"{ended}:\n{self.process.log_tail()}")
         return False
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal, wait for the end, and return the exit code."""
+        """Send a signal and wait for the end; the exit code."""
         self.process.send(number)
         await until(lambda: not self.process.running)
         assert self.process.exit_code is not None
         return self.process.exit_code
+
+
+class BridgeProcess(ServingProcess):
+    """A bridge, `python -m bridge run`."""
+
+    program: ClassVar[Sequence[str]] = ("bridge",)
+    """The module, with its arguments, that ends up in the bridge."""
+
+    def __init__(self, directory: Path, mqtt_url: str, database_url: str, **others: object) -> None:
+        fields = {"bridge_mqtt_url": mqtt_url, "database_url": database_url, **others}
+        super().__init__("bridge", [*self.program, "run"], directory, "bridge_http_port", free_port(), **fields)
 
 
 @contextlib.asynccontextmanager

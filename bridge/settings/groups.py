@@ -61,9 +61,6 @@ class WriterSettings(DatabaseSettings):
     write_timeout_s: float = Field(
         default=30.0, gt=0, description="Maximum time of one database command of the writer; then the write has failed."
     )
-    partitions_ahead_days: int = Field(
-        default=3, ge=0, description="Days before its first reading that a daily partition is created."
-    )
     reading_interval_s: float = Field(
         default=60.0,
         gt=0,

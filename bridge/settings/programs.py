@@ -7,6 +7,7 @@ from bridge.settings.bridge import BridgeSettings, ReplaySettings
 from bridge.settings.development import SuiteSettings
 from bridge.settings.group import Group
 from bridge.settings.groups import AdministrationSettings, LogSettings
+from bridge.settings.keeper import KeeperSettings
 from bridge.settings.local import ComposeSettings, LocalSettings
 from bridge.settings.mqtt import MqttSettings
 from bridge.settings.provisioning import ProvisioningSettings
@@ -16,6 +17,7 @@ Programs = Mapping[str, tuple[type[Group], ...]]
 
 PROGRAMS: Programs = {
     "bridge run": (BridgeSettings, MqttSettings),
+    "bridge keep": (KeeperSettings,),
     "bridge rejected replay": (ReplaySettings,),
     "bridge migrate": (AdministrationSettings,),
     "bridge rejected list": (AdministrationSettings,),

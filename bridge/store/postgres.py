@@ -7,11 +7,11 @@ call, which skips rows that are already there.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from operator import itemgetter
 from typing import Any
 
-from bridge.contract import KINDS, Kind
+from bridge.contract import Kind
 from bridge.delivery import Item, Kept, Outcome
 from bridge.errors import Misconfigured, Rejected, StoreUnavailable
 from bridge.reading import Reading
@@ -71,17 +71,14 @@ class PostgresStore:
         source: str = "mqtt",
         lock_name: str | None = None,
         command_timeout_s: float = 30.0,
-        partitions_ahead_days: int = 3,
         interval_s: float = 60.0,
     ) -> None:
         self._url = url
         self._source = source
         self._lock_name = lock_name
         self._timeout_s = command_timeout_s
-        self._ahead_days = partitions_ahead_days
         self._connection: Connection | None = None
         self._partitions: set[tuple[str, int]] = set()
-        self._prepared_for: date | None = None
         self._look_first = False
         self._ratings = Ratings(interval_s)
         self._ratings_are_stale = True
@@ -107,7 +104,6 @@ class PostgresStore:
             raise
         self._connection = connection
         self._partitions.clear()
-        self._prepared_for = None
         self._ratings_are_stale = True
 
     def _declarations_changed(self, *_: object) -> None:
@@ -245,12 +241,8 @@ class PostgresStore:
             await _store_rejects(connection, [o for o in outcomes if isinstance(o, Rejected)], self._source)
 
     async def _ensure_partitions(self, connection: Connection, fresh: Fresh) -> None:
+        """Create what these readings need and no more: creating waits for locks that readings do not wait for."""
         days = {(kind.name, day) for kind, own in fresh.items() for day in {r[1].toordinal() for r in own}}
-        today = datetime.now(UTC).date()
-        if self._prepared_for != today:
-            ahead = range(today.toordinal(), today.toordinal() + self._ahead_days + 1)
-            days |= {(kind.name, day) for kind in KINDS for day in ahead}
-            self._prepared_for = today
         for kind, day in sorted(days - self._partitions):
             history = next(table.history for table in TABLES if table.kind.name == kind)
             await connection.fetchval("SELECT ensure_partition($1::text::regclass, $2)", history, date.fromordinal(day))

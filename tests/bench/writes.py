@@ -49,10 +49,8 @@ async def copy_rate(machine: Machine) -> float:
     """Rows/s of binary COPY into the partitioned table with its covering key: one transaction a batch, nothing else."""
     copies = _copies()
     with machine.database() as url:
-        db: Db = await asyncpg.connect(url)
+        db = await _prepared(url)
         try:
-            for day in {batch[n][1].date() for batch in copies for n in (0, -1)}:
-                await db.execute("SELECT ensure_partition($1::text::regclass, $2)", VEHICLE.history_table, day)
             return await _rate(
                 copies,
                 lambda rows: db.copy_records_to_table(VEHICLE.history_table, records=rows, columns=HISTORY_COLUMNS),
@@ -65,12 +63,21 @@ async def store_rate(machine: Machine) -> float:
     """Readings/s of the store's own transaction: history, live rows and all that makes it idempotent."""
     _copies()
     with machine.database() as url:
+        await (await _prepared(url)).close()
         store = PostgresStore(url)
-        await store.write([])  # connects, and makes the partitions ahead
+        await store.write([])  # connects
         try:
             return await _rate(_batches(), store.write)
         finally:
             await store.close()
+
+
+async def _prepared(url: str) -> Db:
+    """A connection to the database, which has the partitions of the batches, as a keeper would have created them."""
+    db: Db = await asyncpg.connect(url)
+    for day in {batch[n][1].date() for batch in _copies() for n in (0, -1)}:
+        await db.execute("SELECT ensure_partition($1::text::regclass, $2)", VEHICLE.history_table, day)
+    return db
 
 
 async def _rate(batches: list[list[T]], write: Callable[[list[T]], Awaitable[object]]) -> float:

@@ -45,12 +45,13 @@ BRIDGE = {
     "settings.bridge": "settings.group settings.groups settings.values",
     "settings.mqtt": "settings.bridge settings.group settings.groups settings.values",
     "settings.api": "settings.group settings.groups settings.values",
+    "settings.keeper": "settings.group settings.groups settings.values",
     "settings.simulator": "settings.groups settings.mqtt",
     "settings.provisioning": "settings.groups",
     "settings.local": "settings.api settings.bridge settings.groups settings.values",
     "settings.development": "settings.group",
     "settings.programs": "settings.api settings.bridge settings.development settings.group settings.groups "
-    "settings.local settings.mqtt settings.provisioning settings.simulator",
+    "settings.keeper settings.local settings.mqtt settings.provisioning settings.simulator",
     "settings.names": "settings.programs",
     "metrics": "delivery errors reading version",
     "ingest": "backoff batch delivery errors metrics reject_rate",
@@ -83,12 +84,21 @@ BRIDGE = {
     "mqtt.transport mqtt.url settings.mqtt sources.mqtt_arrival sources.mqtt_metrics sources.port",
     "sources": "errors sources.mqtt sources.port",
     "service": "errors health ingest metrics settings.bridge settings.group sources sources.port store.postgres",
+    "keeper": "",
+    "keeper.port": "store.session",
+    "keeper.schedule": "backoff keeper.port",
+    "keeper.partitions": "errors keeper.port store.database_errors store.session store.tables",
+    "keeper.duties": "keeper.partitions keeper.port settings.keeper",
+    "keeper.metrics": "keeper.port",
+    "keeper.leader": "settings.keeper store.database_errors store.migrate store.session",
+    "keeper.service": "backoff errors health keeper.leader keeper.metrics keeper.port keeper.schedule metrics "
+    "settings.keeper store.database_errors store.session",
     "startup": "logs settings.group settings.groups settings.names",
-    "cli": "command_line errors memory rejects service settings.bridge settings.groups sources startup "
-    "store.database_errors store.migrate store.postgres",
+    "cli": "command_line errors keeper.duties keeper.service memory rejects service settings.bridge settings.groups "
+    "settings.keeper sources startup store.database_errors store.migrate store.postgres",
     "__main__": "cli memory",
 }
-"""What each module imports of the bridge. `store` and `sources` never import each other."""
+"""What each module imports of the bridge. `store` and `sources` never import each other; nobody needs the keeper."""
 
 OUTSIDE = {
     "bridge": set[str](),
@@ -110,6 +120,7 @@ PURE = (
     *("bridge.formats.contract_json", "bridge.formats.ndjson"),
     *(f"bridge.store.{name}" for name in ("ratings", "verdict", "tables", "projection", "live_rows", "projections")),
     *("bridge.store.few", "bridge.store.copy_format"),
+    *("bridge.keeper.port", "bridge.keeper.schedule"),
     *("bridge.mqtt.codec", "bridge.mqtt.session", "bridge.sources.mqtt_arrival"),
 )
 IMPURE = {"asyncio", "socket", "ssl", "time", "asyncpg", "threading", "os", "random"}

@@ -1,0 +1,10 @@
+"""Every duty of the keeper: a new one is its module and a line here."""
+
+from bridge.keeper.partitions import partitions
+from bridge.keeper.port import Duty
+from bridge.settings.keeper import KeeperSettings
+
+
+def duties(settings: KeeperSettings) -> tuple[Duty, ...]:
+    """The duties, as the settings have them."""
+    return (partitions(settings.partitions_ahead_days),)

@@ -1,0 +1,39 @@
+"""The leader's session. Of several keepers of a database one has the lock, for as long as its session lives.
+
+Duties run on this session only, so a keeper that has lost the lock can do nothing, whether it knows or not.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from bridge.settings.keeper import KeeperSettings
+from bridge.store.database_errors import asking
+from bridge.store.migrate import require_applied
+from bridge.store.session import Connection, milliseconds, open_session, take_lock
+
+_LOCK_SPACE = 0x6B70
+
+
+@contextlib.asynccontextmanager
+async def leading(settings: KeeperSettings) -> AsyncIterator[Connection]:
+    """The session with the lock, which ends with the block.
+
+    Raises `LeadershipLost` when another keeper has the lock, `StoreUnavailable`, or `Misconfigured`.
+    """
+    silence = milliseconds(settings.keeper_timeout_s)
+    session = {
+        "application_name": "fleet-keeper",
+        "lock_timeout": f"{settings.keeper_lock_timeout_ms}",
+        # A keeper that is frozen must neither keep the lock nor hold those of an open transaction.
+        "idle_session_timeout": silence,
+        "idle_in_transaction_session_timeout": silence,
+    }
+    with asking():
+        connection = await open_session(settings.database_url, settings.keeper_timeout_s, session)
+    try:
+        with asking():
+            await require_applied(connection)
+            await take_lock(connection, _LOCK_SPACE, "keeper", "another keeper leads")
+        yield connection
+    finally:
+        connection.terminate()

@@ -1,0 +1,36 @@
+"""The duty that creates the daily partitions before their first reading comes.
+
+A partition is created under a lock of the history that ANALYZE takes too. Whoever writes readings would wait for it,
+and today's readings with it: therefore this is done here, and without waiting longer than the session's lock timeout.
+"""
+
+from bridge.errors import StoreUnavailable
+from bridge.keeper.port import Duty
+from bridge.store.database_errors import asking, survives
+from bridge.store.session import Connection
+from bridge.store.tables import TABLES
+
+EVERY_S = 60.0
+# The database's clock, which is one for all programs.
+_SQL = "SELECT ensure_partition($1::text::regclass, (now() AT TIME ZONE 'UTC')::date + $2::int)"
+
+
+def partitions(ahead_days: int) -> Duty:
+    """The duty to have the partitions of today and of `ahead_days` further days."""
+
+    async def run(connection: Connection) -> None:
+        """Raises `StoreUnavailable` when a history is locked, after those of the others are made."""
+        locked: StoreUnavailable | None = None
+        for table in TABLES:
+            try:
+                with asking():
+                    for day in range(ahead_days + 1):
+                        await connection.fetchval(_SQL, table.history, day)  # a transaction of its own
+            except StoreUnavailable as error:
+                if not survives(error):
+                    raise
+                locked = error
+        if locked is not None:
+            raise locked
+
+    return Duty("partitions", EVERY_S, run)

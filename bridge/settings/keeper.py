@@ -1,0 +1,39 @@
+"""What `python -m bridge keep` reads."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from bridge.settings.group import Group
+from bridge.settings.groups import DatabaseSettings, LogSettings
+from bridge.settings.values import Port
+
+
+class KeeperPortSettings(Group):
+    """The port of the keeper's health and metrics, which others need to know too."""
+
+    title: ClassVar[str] = "Keeper"
+
+    keeper_http_port: Port = Field(default=9101, description="Port of the keeper's health and metrics.")
+
+
+class KeeperSettings(KeeperPortSettings, DatabaseSettings, LogSettings):
+    """Of `bridge keep`."""
+
+    keeper_http_host: str = Field(
+        default="127.0.0.1", description="Address on which the keeper serves health and metrics."
+    )
+    keeper_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="Maximum time of one database command of the keeper, and of silence between two; then the database "
+        "ends its session and a standby takes over.",
+    )
+    keeper_lock_timeout_ms: int = Field(
+        default=100,
+        ge=1,
+        description="Maximum time that a command of the keeper waits for a lock; then the duty is tried again later.",
+    )
+    partitions_ahead_days: int = Field(
+        default=3, ge=0, description="Days before its first reading that the keeper creates a daily partition."
+    )

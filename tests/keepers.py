@@ -1,0 +1,48 @@
+"""A keeper to test: as a separate process, or in the test's event loop."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from bridge.keeper.duties import duties
+from bridge.keeper.port import Duty
+from bridge.keeper.service import Keeper
+from bridge.settings.keeper import KeeperSettings
+from local.ports import free_port
+from tests.bridges import Health, ServingProcess
+
+
+@contextlib.asynccontextmanager
+async def keeping(database_url: str, own: Sequence[Duty] | None = None, **others: object) -> AsyncIterator[Health]:
+    """A keeper in this event loop with all duties, or with `own`; stopped on exit as by SIGTERM."""
+    fields = {"database_url": database_url, "keeper_http_port": free_port(), **others}
+    settings, stop = KeeperSettings.model_validate(fields), asyncio.Event()
+    running = asyncio.create_task(Keeper(settings, own or duties(settings)).run(stop))
+    try:
+        yield Health(settings.keeper_http_port)
+    finally:
+        stop.set()
+        await running
+
+
+class KeeperProcess(ServingProcess):
+    """A keeper, `python -m bridge keep`."""
+
+    def __init__(self, directory: Path, database_url: str, **others: object) -> None:
+        fields = {"database_url": database_url, **others}
+        super().__init__("keeper", ["bridge", "keep"], directory, "keeper_http_port", free_port(), **fields)
+
+
+@contextlib.asynccontextmanager
+async def keeper_processes(
+    directory: Path, database_url: str, count: int, **others: object
+) -> AsyncIterator[list[KeeperProcess]]:
+    """So many keeper processes, not started yet; killed on exit if they still run."""
+    keepers = [KeeperProcess(directory, database_url, **others) for _ in range(count)]
+    try:
+        yield keepers
+    finally:
+        for keeper in keepers:
+            if keeper.process.running:
+                keeper.process.kill()
