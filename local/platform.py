@@ -4,6 +4,7 @@ The bridge's session exists before any device can connect, because a broker with
 and discards it.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -28,7 +29,7 @@ class Part(Protocol):
 
 
 class Platform:
-    """PostgreSQL, Mosquitto, the bridge and the API in one private directory, on loopback only, each with its login.
+    """PostgreSQL, Mosquitto, bridge, keeper and API in one private directory, on loopback only, with their logins.
 
     Each part can be stopped, killed (`part.process.kill()`) and restarted separately. Use it as a context manager:
     all started parts are stopped on exit.
@@ -47,8 +48,9 @@ class Platform:
             tls_port=self.ports.mqtt_tls,
             password_port=self.ports.mqtt_password,
         )
-        self.bridge = self._service("bridge", self.ports.bridge_http, self._bridge_settings)
-        self.api = self._service("api", self.ports.http, self._api_settings)
+        self.bridge = self._service("bridge", ["bridge", "run"], self.ports.bridge_http, self._bridge_settings)
+        self.keeper = self._service("keeper", ["bridge", "keep"], self.ports.keeper_http, self._keeper_settings)
+        self.api = self._service("api", ["api", "run"], self.ports.http, self._api_settings)
         self.started: list[Part] = []
         """The started parts, in the order of their start."""
 
@@ -61,6 +63,7 @@ class Platform:
         self._start(self.broker)
         run_once(["bridge", "migrate"], {"FLEET_DATABASE_URL": self.database_url})
         self._start(self.bridge)
+        self._start(self.keeper)
         self._start(self.api)
         _ = self.api_key
         if self._sim_vehicles:
@@ -124,6 +127,14 @@ class Platform:
         }
 
     @property
+    def _keeper_settings(self) -> dict[str, str]:
+        return {
+            "FLEET_DATABASE_URL": self.postgres.url(self.database, "bridge"),
+            "FLEET_KEEPER_HTTP_HOST": "127.0.0.1",
+            "FLEET_KEEPER_HTTP_PORT": str(self.ports.keeper_http),
+        }
+
+    @property
     def _api_settings(self) -> dict[str, str]:
         return {
             "FLEET_DATABASE_URL": self.postgres.url(self.database, "api"),
@@ -131,8 +142,8 @@ class Platform:
             "FLEET_HTTP_PORT": str(self.ports.http),
         }
 
-    def _service(self, module: str, port: int, settings: dict[str, str]) -> Service:
-        return Service(f"the {module}", [module, "run"], self._logs / f"{module}.log", settings, port)
+    def _service(self, name: str, argv: Sequence[str], port: int, settings: dict[str, str]) -> Service:
+        return Service(f"the {name}", argv, self._logs / f"{name}.log", settings, port)
 
 
 class Simulator:

@@ -19,6 +19,7 @@ class Ports:
 
     http: int
     bridge_http: int
+    keeper_http: int
     mqtt: int
     mqtt_tls: int
     mqtt_password: int

@@ -122,6 +122,7 @@ The platform is ready.
   devices      {tls} with a certificate, {password} with a password
   PostgreSQL   postgresql://127.0.0.1:{platform.ports.postgres}/{platform.database}
   bridge       {platform.bridge.url}/metrics
+  keeper       {platform.keeper.url}/metrics
   API key      in {platform.api_key_file}; addresses with passwords, as shell assignments, in {env}
 
 Try it in another terminal:

@@ -8,10 +8,11 @@ from pydantic import Field
 from bridge.settings.api import ApiPortSettings
 from bridge.settings.bridge import HealthPortSettings
 from bridge.settings.groups import LogSettings
+from bridge.settings.keeper import KeeperPortSettings
 from bridge.settings.values import Port
 
 
-class PlatformPortSettings(ApiPortSettings, HealthPortSettings):
+class PlatformPortSettings(ApiPortSettings, HealthPortSettings, KeeperPortSettings):
     """The ports of the whole platform on the loopback interface."""
 
     title: ClassVar[str] = "The platform on one machine"

@@ -10,7 +10,7 @@ from local.platform import Platform
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """PostgreSQL, Mosquitto, the bridge and the API on free ports. A test that stops a part must restart it."""
+    """PostgreSQL, Mosquitto, bridge, keeper and API on free ports. A test that stops a part must restart it."""
     with Platform(tmp_path_factory.mktemp("platform")) as running:
         running.start()
         yield running

@@ -35,9 +35,9 @@ def ports_of(process: psutil.Process) -> set[str]:
     return {str(connection.laddr.port) for connection in process.net_connections() if connection.raddr}
 
 
-def test_bridge_and_api_are_connected_with_their_own_logins(platform: Platform, client: httpx.Client) -> None:
+def test_programs_are_connected_with_their_logins(platform: Platform, client: httpx.Client) -> None:
     assert client.get("/v1/live/vehicles").status_code == 200
-    for part, login in ((platform.bridge, "bridge"), (platform.api, "api")):
+    for part, login in ((platform.bridge, "bridge"), (platform.keeper, "bridge"), (platform.api, "api")):
         ports = ports_of(psutil.Process(part.process.pid))
         assert {user for user, port in who_is_connected(platform) if port in ports} == {login}
     assert {user for user, _ in who_is_connected(platform)} == set(PROGRAMS)
@@ -60,11 +60,13 @@ def test_login_cannot_change_history(platform: Platform, login: str, change: str
 
 def test_no_program_is_told_another_one_s_secrets(platform: Platform) -> None:
     """The environment that a compromised program can read."""
-    environments = {name: psutil.Process(getattr(platform, name).process.pid).environ() for name in PROGRAMS}
+    environments = {
+        name: psutil.Process(getattr(platform, name).process.pid).environ() for name in (*PROGRAMS, "keeper")
+    }
     owner = platform.database_url
     assert all(owner not in environment.values() for environment in environments.values())
-    assert "FLEET_BRIDGE_MQTT_URL" not in environments["api"]
-    assert "FLEET_BRIDGE_CLIENT_ID" not in environments["api"]
+    of_bridge = {"FLEET_BRIDGE_MQTT_URL", "FLEET_BRIDGE_CLIENT_ID"}
+    assert [name for name in environments if of_bridge & environments[name].keys()] == ["bridge"]
 
 
 def test_no_password_is_among_the_arguments_of_a_process(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:

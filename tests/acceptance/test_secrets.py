@@ -51,7 +51,8 @@ def test_every_listener_is_on_loopback(platform: Platform) -> None:
     servers = {server.pid for server in psutil.Process(os.getpid()).children(recursive=True)}
     sockets = [c for c in psutil.net_connections("inet") if c.pid in servers]
     listening = [c.laddr for c in sockets if c.status == psutil.CONN_LISTEN and c.laddr]
-    ports = {platform.ports.http, platform.ports.bridge_http, platform.ports.mqtt, platform.ports.postgres}
+    ports = {platform.ports.http, platform.ports.bridge_http, platform.ports.keeper_http}
+    ports |= {platform.ports.mqtt, platform.ports.postgres}
     ports |= {platform.broker.tls_port, platform.broker.password_port, platform.broker.bridge_port}
     assert ports <= {address.port for address in listening}
     assert {address.ip for address in listening} == {"127.0.0.1"}
@@ -78,7 +79,7 @@ def test_private_key_is_private(platform: Platform, secrets: dict[str, str]) -> 
 def test_no_log_holds_a_secret(platform: Platform, secrets: dict[str, str]) -> None:
     """The broker's log contains client ids (useless without an account), and is private."""
     logs = [(path.name, text) for path, text in files(platform) if path.suffix == ".log"]
-    assert {name for name, _ in logs} == {"api.log", "bridge.log", "mosquitto.log", "postgres.log"}
+    assert {name for name, _ in logs} == {"api.log", "bridge.log", "keeper.log", "mosquitto.log", "postgres.log"}
     assert all(text for name, text in logs if name != "api.log")  # it has no secret
     leaked = {(log, name) for log, text in logs for name, secret in secrets.items() if secret.encode() in text}
     assert leaked == {("mosquitto.log", "bridge_client_id")}

@@ -48,7 +48,7 @@ BRIDGE = {
     "settings.keeper": "settings.group settings.groups settings.values",
     "settings.simulator": "settings.groups settings.mqtt",
     "settings.provisioning": "settings.groups",
-    "settings.local": "settings.api settings.bridge settings.groups settings.values",
+    "settings.local": "settings.api settings.bridge settings.groups settings.keeper settings.values",
     "settings.development": "settings.group",
     "settings.programs": "settings.api settings.bridge settings.development settings.group settings.groups "
     "settings.keeper settings.local settings.mqtt settings.provisioning settings.simulator",

@@ -88,7 +88,7 @@ def test_variables_and_their_defaults_are_the_settings() -> None:
 
 
 def test_published_ports_are_those_on_which_the_programs_listen() -> None:
-    for service, setting in (("api", "http_port"), ("bridge", "bridge_http_port")):
+    for service, setting in (("api", "http_port"), ("bridge", "bridge_http_port"), ("keeper", "keeper_http_port")):
         default = ComposeSettings.model_fields[setting].default
         assert SERVICES[service]["ports"] == [f"127.0.0.1:${{{variable(setting)}:-{default}}}:{default}"]
 
@@ -125,8 +125,10 @@ def test_secrets_command_adds_what_an_earlier_version_did_not_make(tmp_path: Pat
     }
 
 
-@pytest.mark.parametrize(("service", "login"), [("migrate", "fleet"), ("bridge", "bridge"), ("api", "api")])
-def test_each_program_has_its_own_login(tmp_path: Path, service: str, login: str) -> None:
+@pytest.mark.parametrize(
+    ("service", "login"), [("migrate", "fleet"), ("bridge", "bridge"), ("keeper", "bridge"), ("api", "api")]
+)
+def test_each_program_has_its_login(tmp_path: Path, service: str, login: str) -> None:
     directory = secrets.make(tmp_path)
     url = (directory / secrets_of(service)["fleet_database_url"]).read_text()
     password = (directory / ("postgres_password" if login == "fleet" else f"postgres_password_{login}")).read_text()
@@ -141,7 +143,7 @@ def test_owner_and_superuser_are_for_migrations_and_logins_only() -> None:
 def test_logins_are_there_before_the_migration_and_that_before_the_programs() -> None:
     done = "service_completed_successfully"
     assert SERVICES["migrate"]["depends_on"] == {"logins": {"condition": done}}
-    assert all(SERVICES[name]["depends_on"]["migrate"] == {"condition": done} for name in ("bridge", "api"))
+    assert all(SERVICES[name]["depends_on"]["migrate"] == {"condition": done} for name in ("bridge", "keeper", "api"))
     mounts = [str(volume).split(":")[0] for volume in SERVICES["logins"]["volumes"]]
     assert all((ROOT / mount).is_file() for mount in mounts)
     script, directory = SERVICES["logins"]["command"][1:]
