@@ -2,12 +2,12 @@
 
 import random
 
-from tests.acceptance.chaos import api_faults, bridge_faults, mqtt_faults, postgres_faults
+from tests.acceptance.chaos import api_faults, bridge_faults, keeper_faults, mqtt_faults, postgres_faults
 from tests.acceptance.chaos.fault import FAULTS, Fault
 
 __all__ = ["FAULTS", "choose"]
 
-COURSES = (bridge_faults, postgres_faults, mqtt_faults, api_faults)
+COURSES = (bridge_faults, postgres_faults, mqtt_faults, api_faults, keeper_faults)
 """Imported for their faults, in the order of docs/reliability.md."""
 
 _OFTEN_TWO = 0.4

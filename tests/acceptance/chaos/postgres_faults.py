@@ -5,15 +5,14 @@ import errno
 import os
 import random
 import signal
-import threading
 from collections.abc import Iterator
 
 from tests.acceptance.chaos.fault import CannotHappenHere, fault, repeatedly
 from tests.acceptance.chaos.stack import Stack
 from tests.until import wait_until
 
-_OF_BRIDGE = "FROM pg_stat_activity WHERE application_name = 'fleet-bridge'"
-_CUT_SESSIONS = f"SELECT pg_terminate_backend(pid) {_OF_BRIDGE}"
+_OF_PROGRAMS = "FROM pg_stat_activity WHERE application_name IN ('fleet-bridge', 'fleet-keeper')"
+_CUT_SESSIONS = f"SELECT pg_terminate_backend(pid) {_OF_PROGRAMS}"
 _BEYOND_COMMAND_TIMEOUT_S = 2.0
 
 
@@ -28,7 +27,7 @@ def immediate_stop(stack: Stack, rng: random.Random) -> Iterator[None]:
 @fault("postgres-backend-kill")
 def backend_kill(stack: Stack, rng: random.Random) -> Iterator[None]:
     """The server cuts every session and recovers from its log."""
-    pids = stack.sql(f"SELECT pid {_OF_BRIDGE}").split()
+    pids = stack.sql(f"SELECT pid {_OF_PROGRAMS}").split()
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)
@@ -64,16 +63,8 @@ def read_only(stack: Stack, rng: random.Random) -> Iterator[None]:
 @fault("postgres-locked-table", hold_s=_BEYOND_COMMAND_TIMEOUT_S)
 def locked_table(stack: Stack, rng: random.Random) -> Iterator[None]:
     table = rng.choice(["vehicle_telemetry_history", "meter_live_status", "rejected_message"])
-
-    def lock() -> None:
-        with contextlib.suppress(RuntimeError):  # it is ended from outside
-            stack.sql(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(3600)")
-
-    holding = threading.Thread(target=lock)
-    holding.start()
-    yield
-    stack.postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LOCK TABLE %'")
-    holding.join()
+    with stack.locked(table, "ACCESS EXCLUSIVE"):
+        yield
 
 
 @fault("postgres-disk-full", hold_s=1.5)

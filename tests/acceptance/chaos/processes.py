@@ -40,20 +40,20 @@ def command(program: str, wrap: tuple[str, int] | None) -> list[object]:
     return [sys.executable, "-m", *crashing, program, "run"]
 
 
-class Bridge:
-    """A bridge process, plain or wrapped by `crashing_bridge`."""
+class _Serving:
+    """A process with health and metrics on a port of its own."""
 
-    def __init__(self, name: str, logs: Path, env: dict[str, str], wrap: tuple[str, int] | None) -> None:
+    def __init__(self, name: str, argv: list[object], logs: Path, env: dict[str, str], setting: str) -> None:
         self.port = free_port()
-        log, env = logs / f"bridge-{self.port}.log", {**env, "FLEET_BRIDGE_HTTP_PORT": str(self.port)}
-        self.process = Process(name, command("bridge", wrap), log, env=env)
+        log, env = logs / f"{name.split()[0]}-{self.port}.log", {**env, setting: str(self.port)}
+        self.process = Process(name, argv, log, env=env)
         self.process.start()
 
     def ready(self) -> bool:
         return self._get("/readyz")[0] == 200
 
     def metric(self, name: str) -> float:
-        """A sample without labels; 0 when nobody answers."""
+        """A sample by its name and labels, as it is written; 0 when nobody answers."""
         for line in self._get("/metrics")[1].splitlines():
             if line.startswith(f"{name} "):
                 return float(line.split()[1])
@@ -68,6 +68,20 @@ class Bridge:
                 return error.code, ""
         except OSError:
             return 0, ""
+
+
+class Bridge(_Serving):
+    """A bridge process, plain or wrapped by `crashing_bridge`."""
+
+    def __init__(self, name: str, logs: Path, env: dict[str, str], wrap: tuple[str, int] | None) -> None:
+        super().__init__(name, command("bridge", wrap), logs, env, "FLEET_BRIDGE_HTTP_PORT")
+
+
+class Keeper(_Serving):
+    """The keeper's process."""
+
+    def __init__(self, logs: Path, env: dict[str, str]) -> None:
+        super().__init__("keeper", [sys.executable, "-m", "bridge", "keep"], logs, env, "FLEET_KEEPER_HTTP_PORT")
 
 
 class Publisher:

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,7 +20,7 @@ from local.ports import free_port, is_open
 from local.postgres import Postgres
 from local.process import Process, give_to_service
 from tests.acceptance.chaos.link import Link
-from tests.acceptance.chaos.processes import ROOT, Bridge, Broker, Publisher, command
+from tests.acceptance.chaos.processes import ROOT, Bridge, Broker, Keeper, Publisher, command
 from tests.acceptance.chaos.workload import UNSTORABLE_SOC
 from tests.until import wait_until
 
@@ -35,6 +37,7 @@ SETTINGS = {
     "FLEET_STALL_TIMEOUT_S": "3",
     "FLEET_WRITE_TIMEOUT_S": "1",
     "FLEET_COMMIT_TIMEOUT_S": "2",
+    "FLEET_KEEPER_TIMEOUT_S": "1",
     "FLEET_LOG_FORMAT": "json",
 }
 
@@ -91,6 +94,9 @@ class Stack:
         self._opened.callback(self.kill_bridge)
         self.start_bridge(self.first)
         wait_until(self.bridge.ready, "the first bridge is ready")
+        self.keeper = Keeper(self.directory / "logs", self._env)
+        self._opened.callback(self.kill_keeper)
+        wait_until(self.keeper.ready, "the keeper is ready")
         create = [sys.executable, "-m", "api", "key", "create", "chaos"]
         made = subprocess.run(create, env=self._env, capture_output=True, text=True, check=True)
         self.api_key = made.stdout.strip()
@@ -108,10 +114,11 @@ class Stack:
         self._opened.close()
 
     def end_programs(self) -> None:
-        """Publisher, API and bridges go, so that the database stands still."""
+        """Publisher, API, keeper and bridges go, so that the database stands still."""
         self.supervised = False
         self.publisher.close()
         self.kill_api()
+        self.kill_keeper()
         self.kill_bridge()
 
     @property
@@ -143,6 +150,10 @@ class Stack:
         self.api.kill()
         self.kills += 1
 
+    def kill_keeper(self) -> None:
+        self.keeper.process.kill()
+        self.kills += 1
+
     @property
     def _api_url(self) -> str:
         return f"http://127.0.0.1:{self.api_port}"
@@ -166,9 +177,11 @@ class Stack:
         self.bridges.clear()
 
     def supervise(self) -> None:
-        """What systemd does: a bridge or an API that has ended is started again."""
+        """What systemd does: a bridge, an API or a keeper that has ended is started again."""
         if not self.api.running:
             self.start_api()
+        if not self.keeper.process.running:
+            self.keeper.process.start()
         for bridge in self.bridges:
             with contextlib.suppress(psutil.Error):
                 self.most_memory = max(self.most_memory, psutil.Process(bridge.process.pid).memory_info().rss)
@@ -177,6 +190,22 @@ class Stack:
         self.kills += sum(bridge.process.exit_code == -signal.SIGKILL for bridge in ended)
         if not self.bridges and self.supervised:
             self.start_bridge()
+
+    @contextlib.contextmanager
+    def locked(self, table: str, mode: str) -> Iterator[None]:
+        """A session asks for a lock of the table and keeps it until the end of the block."""
+
+        def lock() -> None:
+            with contextlib.suppress(RuntimeError):  # it is ended from outside
+                self.sql(f"LOCK TABLE {table} IN {mode} MODE; SELECT pg_sleep(3600)")
+
+        holding = threading.Thread(target=lock)
+        holding.start()
+        try:
+            yield
+        finally:
+            self.postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LOCK TABLE %'")
+            holding.join()
 
     def start_postgres(self) -> None:
         """Start the server; after a kill -9 its orphans have to go first."""
