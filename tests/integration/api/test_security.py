@@ -259,7 +259,8 @@ async def test_foreign_reading_is_replayed_only_when_asked_for_by_name(
         left = await asyncio.to_thread(replay, database_url, *arguments)
         assert left.returncode == 1
         said = (
-            f"{reject} forbidden: key {id_of(token)} is not allowed to send readings of vehicle EV_2; use --even-forbidden "
+            f"{reject} forbidden: key {id_of(token)} is not allowed to send readings of vehicle EV_2; "
+            "use --even-forbidden "
         )
         assert left.stdout.startswith(said)
     assert await db.fetchval("SELECT count(*) FROM vehicle_telemetry_history") == 0
