@@ -1,82 +1,50 @@
-"""GET /v1/analytics/performance/{vehicleId}: AC and DC energy of a vehicle, its efficiency, and the coverage of both.
+"""GET /v1/analytics/performance/{vehicleId}: a vehicle's AC and DC energy, and what these figures rest on.
 
-The query reads only the keys (they include the summed columns), in the partitions of the period.
-
-- Energies are summed as integers in 1e-12 kWh: values with up to twelve decimals are summed exactly, independent of
-  the order of the rows.
-- The mean temperature is time-weighted: the linear interpolation between consecutive readings, integrated and divided
-  by the time between the first and the last.
-- Coverage is readings present / expected at `reading_interval_s`, at most 1. Expected is the elapsed part of the
-  period; time before a device's first reading counts as not covered, because its energy was not measured.
-- AC is the energy of the meters while they were assigned to the vehicle, each in half-open periods.
+The rules are those of `api.energy` (DESIGN 5).
 """
 
-from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from heapq import nlargest
 from itertools import groupby
-from operator import add, mul, sub
-from struct import unpack
-from typing import NamedTuple
 
 import asyncpg
 from fastapi import APIRouter
 
+from api import models
 from api.database import Connection, connection
+from api.energy.assignments import Assignment
+from api.energy.coverage import ratio
+from api.energy.performance import Feed, Performance
+from api.energy.spans import Span, intersection
+from api.energy.units import kwh_of
 from api.live import NEVER_SEEN, never_seen
-from api.models import MeterPeriod, MeterShare, Performance
+from api.measured import Question, measured, with_neighbours
 from api.period import AskedPeriod, DeviceId, Period
 from api.routing import needs
 from api.services import WithServices
-from bridge.contract import VEHICLE
+from bridge.contract import METER, VEHICLE
 
 router = APIRouter(prefix="/v1/analytics", tags=["analytics"])
 
-# 1000 kWh are 1e15 units, which a float8 still holds exactly; sums of int8 are exact and as cheap as those of floats.
-UNITS_PER_KWH = 10**12
-_SQL = """
-SELECT NULL AS meter_id, NULL::timestamptz AS period_from, NULL::timestamptz AS period_to, count(*) AS readings,
-       sum((kwh_delivered_dc * 1e12)::int8) AS units,
-       string_agg(point_send(point(tstzrange_subdiff(ts, $2), battery_temp)), NULL) AS points
-FROM (SELECT vehicle_id, ts, kwh_delivered_dc, battery_temp FROM vehicle_telemetry_history
-      WHERE vehicle_id = $1 AND ts >= $2 AND ts < $3 AND {days} ORDER BY vehicle_id, ts) AS reading
-UNION ALL
-SELECT assigned.meter_id, assigned.period_from, assigned.period_to, measured.readings, measured.units, NULL
-FROM (SELECT a.meter_id, greatest(a.valid_from, $2) AS period_from,
-             least($3, (SELECT min(n.valid_from) FROM meter_assignment n
-                        WHERE n.meter_id = a.meter_id AND n.valid_from > a.valid_from)) AS period_to
-      FROM meter_assignment a WHERE a.vehicle_id = $1 AND a.valid_from < $3 OFFSET 0) AS assigned
-CROSS JOIN LATERAL (
-    SELECT count(*) AS readings, sum((kwh_consumed_ac * 1e12)::int8) AS units
-    FROM (SELECT meter_id, ts, kwh_consumed_ac FROM meter_telemetry_history
-          WHERE meter_id = assigned.meter_id AND ts >= assigned.period_from AND ts < assigned.period_to
-            AND ts >= $2 AND ts < $3 AND {days} ORDER BY meter_id, ts) AS reading) AS measured
-WHERE assigned.period_from < assigned.period_to
-ORDER BY meter_id NULLS FIRST, period_from
+_US = timedelta(microseconds=1)
+_MOST_GAPS = 1_000
+_BATTERY_TEMP = next(measure for measure in VEHICLE.measures if measure.name == "batteryTemp")
+# Of the meters that feed the vehicle at some time of the period, all assignments: an interval is divided among them.
+_ASSIGNED = """
+WITH assigned AS (
+    SELECT a.meter_id, a.vehicle_id, a.valid_from,
+           (SELECT min(n.valid_from) FROM meter_assignment n
+            WHERE n.meter_id = a.meter_id AND n.valid_from > a.valid_from) AS valid_to
+    FROM meter_assignment a
+    WHERE a.meter_id IN (SELECT m.meter_id FROM meter_assignment m WHERE m.vehicle_id = $1 AND m.valid_from < $3)
+)
+SELECT meter_id, vehicle_id, greatest(valid_from, $4) AS valid_from, least(valid_to, $5) AS valid_to
+FROM assigned
+WHERE vehicle_id IS NOT NULL AND valid_from < $5 AND coalesce(valid_to, $5) > $4
+  AND meter_id IN (SELECT o.meter_id FROM assigned o
+                   WHERE o.vehicle_id = $1 AND o.valid_from < $3 AND coalesce(o.valid_to, $3) > $2)
+ORDER BY meter_id, valid_from
 """
-_SEEN = "SELECT EXISTS (SELECT FROM vehicle_live_status WHERE vehicle_id = $1)"
-
-
-def analytics_sql(period: Period) -> str:
-    """The vehicle's own row, then one for each assignment of a meter. $1 is the vehicle, $2 and $3 are the period.
-
-    The values for the mean are packed as points (seconds since $2, by the function of PostgreSQL's tstzrange; degC), in
-    the order of the key: a window function costs more than the rest of the query. The inner SELECTs list the columns
-    in the order of the key, and ORDER BY prevents the planner from dropping one, so that scans pass their entries on
-    unchanged. OFFSET 0 prevents it from expanding the assignment's SELECT three times.
-    """
-    return _SQL.format(days=period.days_sql())
-
-
-class Expectation(NamedTuple):
-    """How many readings a device should have sent by now."""
-
-    now: datetime
-    interval_s: float
-
-    def coverage(self, readings: int, periods: Iterable[Period]) -> float | None:
-        """Readings present / expected, at most 1; None while nothing is expected."""
-        expected = sum(period.elapsed_s(self.now) for period in periods) / self.interval_s
-        return min(1.0, readings / expected) if expected > 0 else None
 
 
 @router.get(
@@ -85,95 +53,100 @@ class Expectation(NamedTuple):
     openapi_extra=needs("read"),
     responses=NEVER_SEEN,
 )
-async def performance(services: WithServices, period: AskedPeriod, vehicleId: DeviceId) -> Performance:  # noqa: N803
+async def performance(
+    services: WithServices,
+    period: AskedPeriod,
+    vehicleId: DeviceId,  # noqa: N803
+) -> models.Performance:
     """A vehicle's AC and DC energy, their ratio and its mean battery temperature over a period."""
     async with connection(services.pool) as c:
-        vehicle, assigned = await ask(c, vehicleId, period)
-    expectation = Expectation(datetime.now(UTC), services.settings.reading_interval_s)
-    dc, ac = _kwh([vehicle]), _kwh(assigned)
-    efficiency, reason = _efficiency(ac, dc, bool(assigned))
-    return Performance(
-        vehicle_id=vehicleId,
-        start=period.start,
-        end=period.end,
-        total_kwh_consumed_ac=ac,
-        total_kwh_delivered_dc=dc,
-        efficiency=efficiency,
-        efficiency_reason=reason,
-        avg_battery_temp=_mean_over_time(vehicle),
-        readings=vehicle["readings"],
-        coverage=expectation.coverage(vehicle["readings"], [period]),
-        meters=_shares(assigned, expectation),
-    )
+        figures = await ask(c, vehicleId, period, services.settings.reading_interval_s)
+    return answer(vehicleId, period, figures)
 
 
-async def ask(c: Connection, vehicle_id: str, period: Period) -> tuple[asyncpg.Record, list[asyncpg.Record]]:
-    """The sums of the vehicle, and those of its meters for each assignment. Raises 404."""
-    vehicle, *assigned = await c.fetch(analytics_sql(period), vehicle_id, period.start, period.end)
-    if not vehicle["readings"] and not await c.fetchval(_SEEN, vehicle_id):
+async def ask(c: Connection, vehicle_id: str, period: Period, default_interval_s: float) -> Performance:
+    """The figures of a vehicle. Raises 404 when neither it nor a meter of its has ever been heard of."""
+    whole = Span(0, (period.end - period.start) // _US)
+    now = (datetime.now(UTC) - period.start) // _US
+    vehicle = await measured(c, Question(VEHICLE, period, _BATTERY_TEMP), vehicle_id, default_interval_s)
+    around = with_neighbours(period)
+    rows = await c.fetch(_ASSIGNED, vehicle_id, period.start, period.end, around.start, around.end)
+    feeds = []
+    for meter_id, own in groupby(rows, key=lambda row: row["meter_id"]):
+        meter = await measured(c, Question(METER, period), meter_id, default_interval_s)
+        feeds.append(Feed(meter_id, meter, vehicle_id, [_assignment(row, period) for row in own], whole, now))
+    if not vehicle.is_known and not feeds:
         raise never_seen(VEHICLE, vehicle_id)
-    return vehicle, assigned
+    return Performance(vehicle, feeds, whole, now)
 
 
-def _mean_over_time(vehicle: asyncpg.Record) -> float | None:
-    """The time-weighted mean of the temperatures, linearly interpolated, degC; None without a temperature."""
-    if vehicle["points"] is None:
-        return None
-    points = unpack(f">{len(vehicle['points']) // 8}d", vehicle["points"])
-    at_s, temps = points[::2], points[1::2]
-    if len(temps) == 1:
-        return float(temps[0])
-    doubled = map(mul, map(add, temps, temps[1:]), map(sub, at_s[1:], at_s))
-    return float(sum(doubled) / (2 * (at_s[-1] - at_s[0])))
+def _assignment(row: asyncpg.Record, period: Period) -> Assignment:
+    start, end = ((row[name] - period.start) // _US for name in ("valid_from", "valid_to"))
+    return Assignment(start, end, row["vehicle_id"])
 
 
-def _kwh(measured: Iterable[asyncpg.Record]) -> float | None:
-    """The energy of all rows together, or None where nothing was measured: absent is not zero."""
-    units = [int(row["units"]) for row in measured if row["units"] is not None]
-    return sum(units) / UNITS_PER_KWH if units else None
-
-
-def _efficiency(ac: float | None, dc: float | None, any_assigned: bool) -> tuple[float | None, str | None]:
-    """DC / AC, or None and the reason why it is not defined."""
-    if not any_assigned:
-        return None, "no meter was assigned to the vehicle in this period"
-    if ac is None:
-        return None, "the assigned meters have no readings in this period"
-    if dc is None:
-        return None, "the vehicle has no readings in this period"
-    if ac == 0:
-        return None, "the meters measured no AC energy in this period"
-    if ac < 0:
-        return None, "more AC energy flowed back to the grid than was drawn in this period"
-    return dc / ac, None
-
-
-def _shares(assigned: Iterable[asyncpg.Record], expectation: Expectation) -> list[MeterShare]:
-    by_meter = groupby(assigned, key=lambda row: row["meter_id"])
-    return [_share(meter_id, list(rows), expectation) for meter_id, rows in by_meter]
-
-
-def _share(meter_id: str, rows: list[asyncpg.Record], expectation: Expectation) -> MeterShare:
-    readings = sum(row["readings"] for row in rows)
-    return MeterShare(
-        meter_id=meter_id,
-        kwh_consumed_ac=_kwh(rows),
-        readings=readings,
-        coverage=expectation.coverage(readings, map(_period, rows)),
-        periods=[_meter_period(row, expectation) for row in rows],
-    )
-
-
-def _meter_period(row: asyncpg.Record, expectation: Expectation) -> MeterPeriod:
-    period = _period(row)
-    return MeterPeriod(
+def answer(vehicle_id: str, period: Period, figures: Performance) -> models.Performance:
+    """The figures as they are answered."""
+    charge, discharge = figures.charge, figures.discharge
+    return models.Performance(
+        vehicle_id=vehicle_id,
         start=period.start,
         end=period.end,
-        kwh_consumed_ac=_kwh([row]),
-        readings=row["readings"],
-        coverage=expectation.coverage(row["readings"], [period]),
+        total_kwh_consumed_ac=_kwh(figures.ac),
+        total_kwh_delivered_dc=_kwh(figures.dc),
+        charge_kwh_ac=kwh_of(charge.ac),
+        charge_kwh_dc=kwh_of(charge.dc),
+        efficiency=charge.dc / charge.ac if charge.ac else None,
+        efficiency_reason=figures.no_efficiency,
+        discharge_kwh_dc=kwh_of(discharge.dc),
+        discharge_kwh_ac=kwh_of(discharge.ac),
+        discharge_efficiency=discharge.ac / discharge.dc if discharge.dc else None,
+        avg_battery_temp=figures.mean_gauge,
+        readings=len(figures.vehicle.times),
+        coverage=figures.dc_coverage,
+        dc_coverage=figures.dc_coverage,
+        ac_coverage=figures.ac_coverage,
+        complete=figures.is_complete,
+        boundary_kwh=kwh_of(figures.boundary),
+        suspect_kwh=kwh_of(figures.suspect),
+        unassigned_kwh=kwh_of(sum(feed.unassigned for feed in figures.feeds)),
+        resets=figures.resets,
+        gaps=_gaps(figures, period),
+        meters=[_share(feed, period) for feed in figures.feeds],
     )
 
 
-def _period(row: asyncpg.Record) -> Period:
-    return Period(row["period_from"], row["period_to"])
+def _kwh(units: int | None) -> float | None:
+    return None if units is None else kwh_of(units)
+
+
+def _bounds(span: Span, period: Period) -> dict[str, datetime]:
+    return {"start": period.start + span.start * _US, "end": period.start + span.end * _US}
+
+
+def _gaps(figures: Performance, period: Period) -> list[models.Gap]:
+    longest = nlargest(_MOST_GAPS, figures.gaps, key=lambda gap: gap[1].end - gap[1].start)
+    return [
+        models.Gap(side="dc" if meter_id is None else "ac", meter_id=meter_id, **_bounds(span, period))
+        for meter_id, span in sorted(longest, key=lambda gap: gap[1])
+    ]
+
+
+def _share(feed: Feed, period: Period) -> models.MeterShare:
+    return models.MeterShare(
+        meter_id=feed.meter_id,
+        kwh_consumed_ac=_kwh(feed.net([feed.period])),
+        readings=feed.readings,
+        coverage=ratio(feed.covered, feed.expected),
+        unassigned_kwh=kwh_of(feed.unassigned),
+        periods=[_meter_period(feed, span, period) for span in feed.assigned],
+    )
+
+
+def _meter_period(feed: Feed, span: Span, period: Period) -> models.MeterPeriod:
+    return models.MeterPeriod(
+        kwh_consumed_ac=_kwh(feed.net([span])),
+        readings=sum(span.start <= at < span.end for at in feed.measured.times),
+        coverage=ratio(feed.covered, intersection(feed.expected, [span])),
+        **_bounds(span, period),
+    )

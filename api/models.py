@@ -1,7 +1,7 @@
 """Models of the responses, for the OpenAPI document and for the routes that build responses from parts."""
 
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.alias_generators import to_camel
@@ -18,7 +18,7 @@ class _Answer(BaseModel):
 
 Coverage = Annotated[
     float | None,
-    Field(ge=0, le=1, description="Readings present / expected; null while nothing is expected yet."),
+    Field(ge=0, le=1, description="Covered time / elapsed time; null while no time has elapsed."),
 ]
 Kwh = Annotated[float | None, Field(description="kWh, signed; null when it was not measured.")]
 
@@ -70,6 +70,15 @@ class AssignmentPage(_Answer):
     next_cursor: str | None
 
 
+class Gap(_Answer):
+    """Time in which energy is not known: no reading covers it, or what a reading says was withheld."""
+
+    side: Annotated[Literal["dc", "ac"], Field(description="dc: the vehicle's; ac: a meter's while assigned to it.")]
+    meter_id: str | None
+    start: Annotated[Instant, Field(alias="from")]
+    end: Annotated[Instant, Field(alias="to")]
+
+
 class MeterPeriod(_Answer):
     """The energy of a meter in one period of its assignment, limited to the requested period."""
 
@@ -87,22 +96,38 @@ class MeterShare(_Answer):
     kwh_consumed_ac: Kwh
     readings: int
     coverage: Coverage
+    unassigned_kwh: Annotated[float, Field(description="kWh that the meter measured in the period for no vehicle.")]
     periods: list[MeterPeriod]
 
 
 class Performance(_Answer):
-    """A vehicle's energy over a period."""
+    """A vehicle's energy over a period, and what it rests on."""
 
     vehicle_id: str
     start: Annotated[Instant, Field(alias="from")]
     end: Annotated[Instant, Field(alias="to")]
-    total_kwh_consumed_ac: Annotated[Kwh, Field(description="kWh, from the meters while assigned to the vehicle.")]
-    total_kwh_delivered_dc: Annotated[Kwh, Field(description="kWh into the battery.")]
+    total_kwh_consumed_ac: Annotated[Kwh, Field(description="Net kWh from the meters while assigned to the vehicle.")]
+    total_kwh_delivered_dc: Annotated[Kwh, Field(description="Net kWh into the battery, driving included.")]
+    charge_kwh_ac: Annotated[float, Field(description="kWh drawn while both sides are covered.")]
+    charge_kwh_dc: Annotated[float, Field(description="kWh into the battery in the same time.")]
     efficiency: Annotated[
-        float | None, Field(description="DC / AC. A value above 1 indicates a fault; it is not clamped.")
+        float | None, Field(description="chargeKwhDc / chargeKwhAc. Above 1 it shows a fault; it is never clamped.")
     ]
-    efficiency_reason: Annotated[str | None, Field(description="The reason why `efficiency` is null.")]
-    avg_battery_temp: Annotated[float | None, Field(description="Time-weighted mean, degC.")]
-    readings: Annotated[int, Field(description="Coverage of the vehicle's readings.")]
-    coverage: Coverage
+    efficiency_reason: Annotated[str | None, Field(description="Why there is no efficiency.")]
+    discharge_kwh_dc: Annotated[float, Field(description="kWh out of the battery while an assigned meter fed back.")]
+    discharge_kwh_ac: Annotated[float, Field(description="kWh fed back in the same time.")]
+    discharge_efficiency: Annotated[float | None, Field(description="dischargeKwhAc / dischargeKwhDc.")]
+    avg_battery_temp: Annotated[float | None, Field(description="degC, over the measured time.")]
+    readings: Annotated[int, Field(description="Of the vehicle.")]
+    coverage: Annotated[Coverage, Field(description="The same as dcCoverage.")]
+    dc_coverage: Annotated[Coverage, Field(description="Of the vehicle's energy: covered time / elapsed time.")]
+    ac_coverage: Annotated[Coverage, Field(description="The same of the meters while assigned; null without any.")]
+    complete: Annotated[bool, Field(description="No gap, no reset, nothing withheld on either side.")]
+    boundary_kwh: Annotated[
+        float, Field(description="kWh of the intervals across the period's edges, which were divided by time.")
+    ]
+    suspect_kwh: Annotated[float, Field(description="kWh withheld: more than rated power allows.")]
+    unassigned_kwh: Annotated[float, Field(description="kWh that these meters measured for no vehicle.")]
+    resets: Annotated[int, Field(description="Resets of registers.")]
+    gaps: Annotated[list[Gap], Field(max_length=1000, description="The longest 1,000, in the order of time.")]
     meters: list[MeterShare]

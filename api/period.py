@@ -19,12 +19,12 @@ _unescaped_offset = re.compile(r" (?=\d\d:\d\d$)").sub
 
 
 # asyncpg encodes the first and the last datetime as infinity.
-_FIRST, _LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 
 
 def _parse(value: object) -> datetime:
     instant = parse_timestamp(_unescaped_offset("+", value) if isinstance(value, str) else value)
-    if not _FIRST <= instant <= _LAST:
+    if not EARLIEST <= instant <= LATEST:
         raise PydanticCustomError("timestamp", "Input should be from 0001-01-02 to 9999-12-30")
     return instant
 

@@ -34,6 +34,8 @@ class Measure(NamedTuple):
     meaning: str
     example: float | None = None
     """The value in the example of the documentation; None leaves the measure out of the example."""
+    sign: int = 1
+    """Of a register: +1 for energy in (into the battery, drawn from the grid), -1 for energy out."""
 
     @property
     def column(self) -> str:
@@ -121,7 +123,7 @@ VEHICLE = Kind(
         ),
         Measure("batteryTemp", "gauge", "degC", -60, 150, "Battery temperature", 38.6),
         Measure("kwhChargedRegister", "register", "kWh", 0, 1e9, "Counter of the energy charged"),
-        Measure("kwhDischargedRegister", "register", "kWh", 0, 1e9, "Counter of the energy discharged"),
+        Measure("kwhDischargedRegister", "register", "kWh", 0, 1e9, "Counter of the energy discharged", sign=-1),
         Measure("powerKw", "gauge", "kW", -5000, 5000, "Power at the instant, signed: + into the battery"),
         Measure("odometerKm", "gauge", "km", 0, 1e7, "Distance driven since the vehicle was made"),
     ),
@@ -142,7 +144,7 @@ METER = Kind(
         ),
         Measure("voltage", "gauge", "V", 0, 1000, "Voltage", 231.5),
         Measure("kwhImportRegister", "register", "kWh", 0, 1e9, "Counter of the energy drawn from the grid"),
-        Measure("kwhExportRegister", "register", "kWh", 0, 1e9, "Counter of the energy fed back"),
+        Measure("kwhExportRegister", "register", "kWh", 0, 1e9, "Counter of the energy fed back", sign=-1),
         Measure("powerKw", "gauge", "kW", -5000, 5000, "Power at the instant, signed: + drawn from the grid"),
     ),
     rated_kw=1000,

@@ -54,12 +54,12 @@ async def in_turns(ask: Callable[[], Awaitable[None]], least: Callable[[], Await
 
 
 def questions(db: Db, devices: int) -> tuple[Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]:
-    """The API's SQL about a random vehicle, and `SELECT 1`."""
+    """The figures of a random vehicle's last day, and `SELECT 1`."""
 
     async def ask() -> None:
         now = datetime.now(UTC)
-        vehicle, assigned = await analytics.ask(db, random_vehicle(devices), Period(now - _DAY, now))
-        _check(vehicle["readings"], assigned[0]["readings"])
+        figures = await analytics.ask(db, random_vehicle(devices), Period(now - _DAY, now), 60.0)
+        _check(len(figures.vehicle.times), figures.feeds[0].readings)
 
     async def least() -> None:
         await db.fetchval("SELECT 1")

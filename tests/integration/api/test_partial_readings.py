@@ -41,5 +41,5 @@ async def test_one_temperature_among_readings_without_one_is_the_mean(client: ht
 
 
 async def test_what_no_reading_has_is_null_and_not_zero(client: httpx.AsyncClient) -> None:
-    found = await performance(client, partial(2, soc=50), partial(1, kwh_charged_register=100))
+    found = await performance(client, partial(2, soc=50), partial(1, power_kw=7.5))
     assert (found["avgBatteryTemp"], found["totalKwhDeliveredDc"], found["efficiency"]) == (None, None, None)

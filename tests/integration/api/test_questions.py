@@ -12,11 +12,11 @@ import asyncpg
 import httpx
 import pytest
 
-from api.analytics import analytics_sql
 from api.database import SESSION
 from api.history import page_sql
+from api.measured import Question
 from api.period import Period
-from bridge.contract import VEHICLE
+from bridge.contract import KINDS, VEHICLE, Kind
 from bridge.formats.contract_json import encode_many
 from bridge.reading import Reading, format_timestamp
 from bridge.store.tables import TABLES, Table
@@ -299,13 +299,13 @@ async def test_ac_counts_only_while_assigned(client: httpx.AsyncClient) -> None:
     assert share["coverage"] == 1
 
 
-async def test_readings_at_the_edges_belong_to_the_period_that_begins(client: httpx.AsyncClient) -> None:
+async def test_an_interval_belongs_to_the_time_before_its_timestamp(client: httpx.AsyncClient) -> None:
     await assign(client, "M_1", at(10), "EV_1")
     await assign(client, "M_1", at(20), None)
     await store(client, vehicle("EV_1", at(10)), vehicle("EV_1", at(20)))
     await store(client, meter("M_1", at(10), kwh=1), meter("M_1", at(20), kwh=10))
     found = await performance(client, "EV_1", at(10), at(20))
-    assert (found["readings"], found["totalKwhConsumedAc"]) == (1, 1)
+    assert (found["readings"], found["totalKwhConsumedAc"]) == (1, 10)
 
 
 async def test_efficiency_above_one_is_shown(client: httpx.AsyncClient) -> None:
@@ -316,11 +316,11 @@ async def test_efficiency_above_one_is_shown(client: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize(
     ("kwh", "reason"),
-    [([], "no readings"), ([0.0], "no AC energy"), ([1.0, -1.0], "no AC energy"), ([-2.0], "flowed back")],
+    [([], "no readings"), ([0.0], "drew no AC energy"), ([-2.0], "drew no AC energy"), ([1.0], "do not cover")],
 )
 async def test_efficiency_is_null_with_the_reason(client: httpx.AsyncClient, kwh: list[float], reason: str) -> None:
     await assign(client, "M_1", at(0), "EV_1")
-    await store(client, vehicle("EV_1", at(5)), *(meter("M_1", at(n), kwh=value) for n, value in enumerate(kwh)))
+    await store(client, vehicle("EV_1", at(5)), *(meter("M_1", at(n), kwh=value) for n, value in enumerate(kwh, 1)))
     found = await performance(client, "EV_1", at(0), at(10))
     assert found["efficiency"] is None
     assert reason in found["efficiencyReason"]
@@ -329,7 +329,7 @@ async def test_efficiency_is_null_with_the_reason(client: httpx.AsyncClient, kwh
 async def test_totals_are_exact_in_any_order(client: httpx.AsyncClient) -> None:
     await assign(client, "M_1", at(0), "EV_1")
     values = [1000.0, 0.000000000001, -1000.0, *[0.1] * 10]
-    await store(client, vehicle("EV_1", at(0)), *(meter("M_1", at(n), kwh=value) for n, value in enumerate(values)))
+    await store(client, vehicle("EV_1", at(0)), *(meter("M_1", at(n), kwh=value) for n, value in enumerate(values, 1)))
     assert (await performance(client, "EV_1", at(0), at(60)))["totalKwhConsumedAc"] == math.fsum(values)
 
 
@@ -365,26 +365,27 @@ async def test_history_plans_only_the_partitions_of_the_period(
     assert days == [f"{(period.start + timedelta(days=n)):%Y%m%d}" for n in range(2)], plan
 
 
-async def test_analytics_uses_only_the_keys_of_the_periods_partitions(
-    client: httpx.AsyncClient, database_url: str, postgres: Postgres
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+async def test_figures_are_read_by_the_keys_of_near_partitions(
+    client: httpx.AsyncClient, database_url: str, postgres: Postgres, kind: Kind
 ) -> None:
-    await assign(client, "M_1", at(-60 * 24), "EV_1")
     for day in range(60):
         end = at(0) - timedelta(days=day)
-        await store(client, *minutes("EV_1", 20, end), *(meter("M_1", end - timedelta(minutes=n)) for n in range(20)))
+        await store(client, *minutes("EV_1", 20, end), *(meter("EV_1", end - timedelta(minutes=n)) for n in range(20)))
     postgres.sql("VACUUM ANALYZE", "api")
+    question = Question(kind, Period(at(-30), at(30)))
     as_api = await asyncpg.connect(database_url, server_settings=SESSION)
-    sql = analytics_sql(Period(at(-30), at(30)))
+    sql = question.sql([measure.column for measure in kind.measures])
     rows = await as_api.fetch("EXPLAIN (ANALYZE, COSTS OFF) " + sql, "EV_1", at(-30), at(30))
     await as_api.close()
     plan = "\n".join(row[0] for row in rows)
     assert "Seq Scan" not in plan
-    for table in ("vehicle_telemetry_history", "meter_telemetry_history"):
-        scanned = [line for line in plan.splitlines() if f" on {table}" in line]
-        assert 1 <= len(scanned) <= 2, plan  # the hour may hold a midnight
-        assert all("Index Only Scan" in line for line in scanned), plan
-    assert set(re.findall(r"Heap Fetches: (\d+)", plan)) == {"0"}
-    assert "Subplans Removed" not in plan, "the plan holds no other partition, even before it runs"
+    assert "Sort" not in plan
+    scanned = {
+        line for line in plan.splitlines() if f"on {kind.history_table}_" in line and "(never executed)" not in line
+    }
+    days = {day for line in scanned for day in re.findall(rf"on {kind.history_table}_(\d+)", line)}
+    assert min(days) >= f"{at(-30) - timedelta(days=32):%Y%m%d}"
 
 
 @pytest.mark.parametrize(

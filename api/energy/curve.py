@@ -1,0 +1,195 @@
+"""A device's cumulative energy curve in each direction, as segments in which energy flows evenly.
+
+*Interval readings* cover the time since the device's previous one, but not more than 1.5 device intervals: after a
+longer gap an interval reading covers one device interval, and the rest of the gap is not covered. *Registers* are
+judged from one reading to the next: energy is what a register rises above its high-water mark, spread evenly over the
+time between the two readings. Where a reading has a register of a direction, the register counts, not the interval;
+interval readings between two register readings are part of what the register says.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import pairwise
+from operator import itemgetter
+from typing import NamedTuple
+
+from api.energy.spans import Span, difference, intersection, union
+
+LONGEST_GAP = 3, 2
+"""An interval reading reaches back to its predecessor across at most 3/2 device intervals."""
+RESET_BELOW = 9, 10
+"""A register that falls below 9/10 of its previous value was reset."""
+PLAUSIBLE = 11, 10
+"""A register may rise by 11/10 of what rated power allows in the time."""
+
+
+class Device(NamedTuple):
+    """What the judgement of a device's readings depends on."""
+
+    interval_us: int
+    """Time between two of its readings."""
+    rated_kw: float
+
+    def most_units(self, us: int) -> int:
+        """The most energy that the device is believed to move in a time."""
+        return int(self.rated_kw * us / 3600 * PLAUSIBLE[0] / PLAUSIBLE[1] * 1_000_000)
+
+
+class Reading(NamedTuple):
+    """The energy of one reading, in units; None where the reading does not have it."""
+
+    at: int
+    interval: int | None = None
+    """Signed: + in, - out."""
+    register_in: int | None = None
+    register_out: int | None = None
+
+
+class Segment(NamedTuple):
+    """Energy that flowed evenly from `start` to `end`."""
+
+    start: int
+    end: int
+    units: int
+
+    def until(self, at: int) -> int:
+        """The energy that flowed before an instant. Parts of a segment are differences of this: they add up."""
+        if at >= self.end:
+            return self.units
+        return 0 if at <= self.start else self.units * (at - self.start) // (self.end - self.start)
+
+
+class Flow(NamedTuple):
+    """One direction: its segments, in order and without overlap, and what its registers did."""
+
+    segments: list[Segment]
+    covered: list[Span]
+    """Where the energy is known; suspect energy is not."""
+    suspect: list[Segment]
+    """Energy that was withheld: it is more than rated power allows."""
+    resets: list[int]
+    """When a register was found to have been reset."""
+
+    def units(self, start: int, end: int) -> int:
+        """The energy of [start, end)."""
+        return energy_in(self.segments, [Span(start, end)])
+
+
+_units = itemgetter(2)
+
+
+def _overlapping(segments: Sequence[Segment], start: int, end: int) -> Sequence[Segment]:
+    """The segments that have a part in [start, end)."""
+    first = bisect_left(segments, (start,))
+    if first and segments[first - 1].end > start:
+        first -= 1
+    return segments[first : bisect_left(segments, (end,))]
+
+
+def energy_in(segments: Sequence[Segment], spans: Sequence[Span]) -> int:
+    """The energy that flowed within a set of time; segments and spans are in order, segments without overlap."""
+    units = 0
+    for start, end in spans:
+        if own := _overlapping(segments, start, end):
+            before, after = own[0].until(start), own[-1].units - own[-1].until(end)
+            units += sum(map(_units, own)) - before - after
+    return units
+
+
+def straddling(segments: Sequence[Segment], span: Span) -> int:
+    """The whole energy of the segments across one of a span's edges: how they divide is an assumption."""
+    own = _overlapping(segments, *span)
+    edges = {own[0], own[-1]} if own else set[Segment]()
+    return sum(s.units for s in edges if s.start < span.start or s.end > span.end)
+
+
+class Curve(NamedTuple):
+    """Both directions of a device."""
+
+    flow_in: Flow
+    flow_out: Flow
+    covered: list[Span]
+    """Where the energy of at least one direction is known and none is withheld."""
+    at: list[int]
+    """The times of the readings that have energy."""
+
+    @property
+    def flows(self) -> tuple[Flow, Flow]:
+        return self.flow_in, self.flow_out
+
+    def net(self, inward: Sequence[Segment], outward: Sequence[Segment], spans: Sequence[Span]) -> int | None:
+        """Energy in less energy out of these segments, units; None where there is no reading and nothing is covered."""
+        if not intersection(self.covered, spans) and not any(s.start <= at < s.end for s in spans for at in self.at):
+            return None
+        return energy_in(inward, spans) - energy_in(outward, spans)
+
+    def resets(self, spans: Sequence[Span]) -> int:
+        """How many resets of registers were found in these spans."""
+        return sum(s.start < at <= s.end for s in spans for flow in self.flows for at in flow.resets)
+
+
+def curve_of(readings: Sequence[Reading], device: Device) -> Curve:
+    """The curve of readings in the order of time, each time once. Readings without energy are passed over."""
+    known = [r for r in readings if (r.interval, r.register_in, r.register_out) != (None, None, None)]
+    spans = _interval_spans(known, device)
+    registers_in = [(r.at, r.register_in) for r in known if r.register_in is not None]
+    registers_out = [(r.at, r.register_out) for r in known if r.register_out is not None]
+    flow_in, flow_out = _flow(spans, 1, registers_in, device), _flow(spans, -1, registers_out, device)
+    withheld = union((s.start, s.end) for flow in (flow_in, flow_out) for s in flow.suspect)
+    covered = difference(union([*flow_in.covered, *flow_out.covered]), withheld)
+    return Curve(flow_in, flow_out, covered, [reading.at for reading in known])
+
+
+def _interval_spans(readings: Sequence[Reading], device: Device) -> list[Segment]:
+    """What each interval reading covers, with its signed energy."""
+    longest = device.interval_us * LONGEST_GAP[0] // LONGEST_GAP[1]
+    spans: list[Segment] = []
+    previous: int | None = None
+    for reading in readings:
+        if reading.interval is not None:
+            start = reading.at - device.interval_us
+            if previous is not None and previous >= reading.at - longest:
+                start = previous
+            spans.append(Segment(start, reading.at, reading.interval))
+        previous = reading.at
+    return spans
+
+
+def _flow(spans: Sequence[Segment], sign: int, register: Sequence[tuple[int, int]], device: Device) -> Flow:
+    """One direction of a device: its interval readings where its register says nothing, and its register."""
+    if register:
+        first, last = register[0][0], register[-1][0]
+        spans = [span for span in spans if span.end < first or span.end > last]
+    flow = _register_flow(register, device)
+    if sign > 0:
+        own = [span for span in spans if span[2] > 0]
+    else:
+        own = [Segment(start, end, -units) for start, end, units in spans if units < 0]
+    if not register:
+        return flow._replace(segments=own, covered=union(span[:2] for span in spans))
+    covered = union([*(span[:2] for span in spans), *flow.covered])
+    return flow._replace(segments=sorted([*own, *flow.segments]), covered=covered)
+
+
+def _register_flow(register: Sequence[tuple[int, int]], device: Device) -> Flow:
+    segments: list[Segment] = []
+    suspect: list[Segment] = []
+    resets: list[int] = []
+    covered: list[tuple[int, int]] = []
+    high = register[0][1] if register else 0
+    for (start, before), (end, value) in pairwise(register):
+        most = device.most_units(end - start)
+        if value * RESET_BELOW[1] < before * RESET_BELOW[0]:
+            resets.append(end)
+            units, high = value if value <= most else 0, value
+        elif value - before > most and value > high:
+            suspect.append(Segment(start, end, value - high))
+            high = value
+            continue
+        else:
+            units = max(0, value - high)
+            high = max(high, value)
+        covered.append((start, end))
+        if units:
+            segments.append(Segment(start, end, units))
+    return Flow(segments, union(covered), suspect, resets)

@@ -1,0 +1,193 @@
+"""A vehicle over a period: its own energy, that of the meters that fed it, and what both rest on. Pure.
+
+Times are microseconds since the period's start, energies units.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from api.energy.assignments import Assignment, Shares, divide
+from api.energy.coverage import expected, ratio
+from api.energy.curve import Curve, Device, Flow, Segment, energy_in, straddling
+from api.energy.efficiency import Compared, Side, compare
+from api.energy.gauge import mean
+from api.energy.spans import Span, difference, intersection, union
+
+
+class Measured(NamedTuple):
+    """What one device measured around a period."""
+
+    curve: Curve
+    device: Device
+    times: list[int]
+    """Of all its readings in the period."""
+    points: list[tuple[int, float]]
+    """Times and values of the gauge that was asked for."""
+    is_known: bool
+    """Whether it has ever reported."""
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A meter as one vehicle sees it."""
+
+    meter_id: str
+    measured: Measured
+    vehicle_id: str
+    assignments: Sequence[Assignment]
+    """Of the meter, to all vehicles, in order."""
+    period: Span
+    now: int
+
+    @cached_property
+    def assigned(self) -> list[Span]:
+        """When the meter fed the vehicle, within the period."""
+        return intersection(union(a[:2] for a in self.assignments if a.vehicle == self.vehicle_id), [self.period])
+
+    @cached_property
+    def expected(self) -> list[Span]:
+        """Of that time, what should be covered by now."""
+        device = self.measured.device
+        return intersection(self.assigned, expected(self.period, self.covered, self.now, device.interval_us))
+
+    @property
+    def covered(self) -> list[Span]:
+        return self.measured.curve.covered
+
+    @property
+    def readings(self) -> int:
+        """How many there are while the meter fed the vehicle."""
+        return sum(s.start <= at < s.end for s in self.assigned for at in self.measured.times)
+
+    @cached_property
+    def _shares(self) -> tuple[Shares, Shares]:
+        inward, outward = self.measured.curve.flows
+        return divide(inward.segments, self.assignments), divide(outward.segments, self.assignments)
+
+    @property
+    def inward(self) -> list[Segment]:
+        """What the vehicle drew."""
+        return self._shares[0].of_vehicle.get(self.vehicle_id, [])
+
+    @property
+    def outward(self) -> list[Segment]:
+        """What the vehicle fed back."""
+        return self._shares[1].of_vehicle.get(self.vehicle_id, [])
+
+    def net(self, spans: Sequence[Span]) -> int | None:
+        """The vehicle's energy in these spans; None where nobody measured it."""
+        return self.measured.curve.net(self.inward, self.outward, spans)
+
+    @property
+    def unassigned(self) -> int:
+        """The meter's energy in the period that belongs to no vehicle."""
+        inward, outward = (energy_in(shares.unassigned, [self.period]) for shares in self._shares)
+        return inward - outward
+
+    @property
+    def suspect(self) -> int:
+        """The energy withheld from the vehicle in the period."""
+        parts = (divide(flow.suspect, self.assignments) for flow in self.measured.curve.flows)
+        return sum(energy_in(shares.of_vehicle.get(self.vehicle_id, []), [self.period]) for shares in parts)
+
+
+@dataclass(frozen=True)
+class Performance:
+    """The figures of a vehicle."""
+
+    vehicle: Measured
+    feeds: Sequence[Feed]
+    period: Span
+    now: int
+
+    @property
+    def dc(self) -> int | None:
+        """Net energy into the battery."""
+        curve = self.vehicle.curve
+        return curve.net(curve.flow_in.segments, curve.flow_out.segments, [self.period])
+
+    @property
+    def ac(self) -> int | None:
+        """Net energy from the meters while they fed the vehicle."""
+        measured = [units for feed in self.feeds if (units := feed.net([self.period])) is not None]
+        return sum(measured) if measured else None
+
+    @cached_property
+    def charge(self) -> Compared:
+        return self._compare(lambda feed: feed.inward, self.vehicle.curve.flow_in)
+
+    @cached_property
+    def discharge(self) -> Compared:
+        return self._compare(lambda feed: feed.outward, self.vehicle.curve.flow_out)
+
+    def _compare(self, side: Callable[[Feed], list[Segment]], own: Flow) -> Compared:
+        sides = [Side(side(feed), feed.assigned, feed.covered) for feed in self.feeds]
+        return compare(self.vehicle.curve, own.segments, sides, self.period)
+
+    @property
+    def no_efficiency(self) -> str | None:
+        """Why charging has no efficiency; None when it has one."""
+        if self.charge.ac:
+            return None
+        if not self.feeds:
+            return "no meter was assigned to the vehicle in this period"
+        if self.ac is None:
+            return "the assigned meters have no readings in this period"
+        if self.dc is None:
+            return "the vehicle has no readings in this period"
+        if not any(energy_in(feed.inward, [self.period]) for feed in self.feeds):
+            return "the meters drew no AC energy in this period"
+        return "the vehicle's readings do not cover any time in which the meters drew energy"
+
+    @property
+    def mean_gauge(self) -> float | None:
+        return mean(self.vehicle.points, *self.period, self.vehicle.device.interval_us)
+
+    @cached_property
+    def _expected_dc(self) -> list[Span]:
+        return expected(self.period, self.vehicle.curve.covered, self.now, self.vehicle.device.interval_us)
+
+    @property
+    def dc_coverage(self) -> float | None:
+        return ratio(self.vehicle.curve.covered, self._expected_dc)
+
+    @property
+    def ac_coverage(self) -> float | None:
+        """Of all meters together; None without a meter."""
+        wanted = sum(span.end - span.start for feed in self.feeds for span in feed.expected)
+        missing = sum(gap.end - gap.start for meter_id, gap in self.gaps if meter_id is not None)
+        return 1 - missing / wanted if wanted else None
+
+    @cached_property
+    def gaps(self) -> list[tuple[str | None, Span]]:
+        """Where energy is not known: the meter, None for the vehicle itself, and the time."""
+        found: list[tuple[str | None, Span]] = [
+            (None, gap) for gap in difference(self._expected_dc, self.vehicle.curve.covered)
+        ]
+        found += [(feed.meter_id, gap) for feed in self.feeds for gap in difference(feed.expected, feed.covered)]
+        return found
+
+    @property
+    def boundary(self) -> int:
+        """The energy of the intervals across the period's edges."""
+        own = [flow.segments for flow in self.vehicle.curve.flows]
+        fed = [parts for feed in self.feeds for parts in (feed.inward, feed.outward)]
+        return sum(straddling(segments, self.period) for segments in [*own, *fed])
+
+    @property
+    def suspect(self) -> int:
+        """The energy that was withheld."""
+        own = sum(energy_in(flow.suspect, [self.period]) for flow in self.vehicle.curve.flows)
+        return own + sum(feed.suspect for feed in self.feeds)
+
+    @property
+    def resets(self) -> int:
+        own = self.vehicle.curve.resets([self.period])
+        return own + sum(feed.measured.curve.resets(feed.assigned) for feed in self.feeds)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is missing, withheld or lost in a reset."""
+        return bool(self._expected_dc) and not self.gaps and not self.suspect and not self.resets

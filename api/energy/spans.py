@@ -1,0 +1,67 @@
+"""Sets of time as sorted lists of half-open spans [start, end) that do not touch each other. Microseconds."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+
+class Span(NamedTuple):
+    """From `start` up to, and not including, `end`."""
+
+    start: int
+    end: int
+
+
+def union(spans: Iterable[tuple[int, int]]) -> list[Span]:
+    """All of the given spans, in any order, joined where they overlap or touch; empty ones are dropped."""
+    joined: list[Span] = []
+    start = end = None
+    for first, last in sorted(spans):
+        if first >= last:
+            continue
+        if end is None or first > end:
+            if start is not None and end is not None:
+                joined.append(Span(start, end))
+            start, end = first, last
+        elif last > end:
+            end = last
+    if start is not None and end is not None:
+        joined.append(Span(start, end))
+    return joined
+
+
+def intersection(first: Sequence[Span], second: Sequence[Span]) -> list[Span]:
+    """What lies in both sets."""
+    common: list[Span] = []
+    n = m = 0
+    while n < len(first) and m < len(second):
+        start, end = max(first[n].start, second[m].start), min(first[n].end, second[m].end)
+        if start < end:
+            common.append(Span(start, end))
+        if first[n].end <= second[m].end:
+            n += 1
+        else:
+            m += 1
+    return common
+
+
+def difference(whole: Sequence[Span], taken: Sequence[Span]) -> list[Span]:
+    """What lies in the first set and not in the second."""
+    left: list[Span] = []
+    m = 0
+    for start, end in whole:
+        while m < len(taken) and taken[m].end <= start:
+            m += 1
+        at, n = start, m
+        while n < len(taken) and taken[n].start < end:
+            if at < taken[n].start:
+                left.append(Span(at, taken[n].start))
+            at = max(at, taken[n].end)
+            n += 1
+        if at < end:
+            left.append(Span(at, end))
+    return left
+
+
+def duration(spans: Iterable[Span]) -> int:
+    """The length of a set, microseconds."""
+    return sum(end - start for start, end in spans)
