@@ -15,10 +15,10 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]").match
 _DISARMED = re.compile(r"'+[=+\-@\t\r]").match
 
 
-def csv_text(rows: Iterable[Sequence[str]]) -> str:
-    """The rows as lines that end in CRLF, with formulas disabled."""
+def csv_text(rows: Iterable[Sequence[str | float | None]]) -> str:
+    """The rows as lines that end in CRLF, with formulas disabled. A number is no formula; null is empty."""
     text = io.StringIO(newline="")
-    csv.writer(text).writerows([_disarm(cell) for cell in row] for row in rows)
+    csv.writer(text).writerows([_disarm(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
     return text.getvalue()
 
 

@@ -131,3 +131,27 @@ class Performance(_Answer):
     resets: Annotated[int, Field(description="Resets of registers.")]
     gaps: Annotated[list[Gap], Field(max_length=1000, description="The longest 1,000, in the order of time.")]
     meters: list[MeterShare]
+
+
+class EnergyItem(_Answer):
+    """The energy of a device, a site or the fleet in one bucket. What does not apply, or nobody measured, is null."""
+
+    id: Annotated[str | None, Field(description="The device or the site; null for the fleet.")]
+    start: Annotated[Instant, Field(alias="from", description="Of the bucket, cut to the period.")]
+    end: Annotated[Instant, Field(alias="to")]
+    kwh_ac: Annotated[Kwh, Field(description="Net kWh of the meters; of a vehicle: from its meters while assigned.")]
+    kwh_dc: Annotated[Kwh, Field(description="Net kWh into the batteries, driving included.")]
+    kwh_in: Annotated[Kwh, Field(description="kWh in: a vehicle's DC into the battery; else AC drawn from the grid.")]
+    kwh_out: Annotated[Kwh, Field(description="kWh out: a vehicle's DC out of the battery; else AC fed back.")]
+    coverage: Annotated[Coverage, Field(description="Covered time / elapsed time, over the devices of the item.")]
+    boundary_kwh: Annotated[float, Field(description="kWh of the intervals across the bucket's edges.")]
+    suspect_kwh: Annotated[float, Field(description="kWh withheld: more than rated power allows.")]
+    unassigned_kwh: Annotated[float | None, Field(description="Net kWh of the meters that belongs to no vehicle.")]
+    resets: Annotated[int, Field(description="Resets of registers.")]
+
+
+class EnergyPage(_Answer):
+    """Energy by device or site and time."""
+
+    items: list[EnergyItem]
+    next_cursor: str | None

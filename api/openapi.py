@@ -126,6 +126,7 @@ _ALWAYS = {
     "401": _problem("No API key, or an unknown, expired or revoked one"),
     "403": _problem("The API key lacks the scope, or is not allowed to send readings of the device"),
     "429": _problem("Too many requests with this key; retry after Retry-After"),
+    "431": _problem("The request line and its headers are too long"),
     "503": _problem("The database is unavailable; retry after Retry-After"),
 }
 

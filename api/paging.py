@@ -3,25 +3,27 @@
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlencode
 
 from fastapi import Query
 from starlette.datastructures import QueryParams
 
+from api.period import EARLIEST, LATEST
 from api.problems import Problem, invalid
 from bridge.reading import format_timestamp, is_device_id, parse_timestamp
 
-Cursor = Annotated[str | None, Query(max_length=400, description="`nextCursor` of the previous page.")]
+Cursor = Annotated[str | None, Query(max_length=1_200, description="`nextCursor` of the previous page.")]
 Limit = Annotated[int, Query(ge=1, le=1_000, description="Items per page.")]
 
 
 def encode_cursor(*position: object) -> str:
     """The position of a page's last item, opaque to the caller."""
     parts = [format_timestamp(p) if isinstance(p, datetime) else p for p in position]
-    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(json.dumps(parts, ensure_ascii=False).encode()).decode().rstrip("=")
 
 
 def decode_device(cursor: str | None) -> str:
@@ -44,6 +46,24 @@ def decode_time_and_device(cursor: str) -> tuple[datetime, str]:
     return _time(time), _device(device)
 
 
+class Position(NamedTuple):
+    """The item with which a page of figures begins: the period that is divided, the item's name and its begin."""
+
+    start: datetime
+    end: datetime
+    name: str
+    at: datetime
+
+
+def decode_position(cursor: str) -> Position:
+    """The position that a cursor holds. Raises 422."""
+    start, end, name, at = _decode(cursor, 4)
+    position = Position(_time(start), _time(end), _text(name), _time(at))
+    if not EARLIEST <= position.start <= position.at < position.end <= LATEST:
+        raise _not_ours()
+    return position
+
+
 def _decode(cursor: str, length: int) -> Sequence[Any]:
     try:
         parts = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
@@ -56,6 +76,12 @@ def _decode(cursor: str, length: int) -> Sequence[Any]:
 
 def _device(part: object) -> str:
     if not isinstance(part, str) or not is_device_id(part):
+        raise _not_ours()
+    return part
+
+
+def _text(part: object) -> str:
+    if not isinstance(part, str) or not re.fullmatch("[^\\0\ud800-\udfff]*", part):
         raise _not_ours()
     return part
 

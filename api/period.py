@@ -14,6 +14,7 @@ from api.services import WithServices
 from bridge.reading import DEVICE_ID_PATTERN, format_timestamp, parse_timestamp
 
 DEFAULT_SPAN = timedelta(hours=24)
+_US = timedelta(microseconds=1)
 # An unescaped "+" in a query string means a blank; in an offset it can only be meant as a plus.
 _unescaped_offset = re.compile(r" (?=\d\d:\d\d$)").sub
 
@@ -54,6 +55,10 @@ class Period:
         beyond = self.end.astimezone(UTC).date() + timedelta(days=1)
         return f"ts >= '{self.start.astimezone(UTC).date()} 00:00+00' AND ts < '{beyond} 00:00+00'"
 
+    def us(self, instant: datetime) -> int:
+        """Microseconds since the start."""
+        return (instant - self.start) // _US
+
     def elapsed_s(self, now: datetime) -> float:
         """Seconds of the period before `now`."""
         return max(0.0, (min(self.end, now) - self.start).total_seconds())
@@ -73,9 +78,14 @@ async def _period(
         raise invalid("to", "no day is before it") from None
     if start >= end:
         raise invalid("from", f"{format_timestamp(start)} is not before to, {format_timestamp(end)}")
-    if end - start > timedelta(days=services.settings.query_range_limit_days):
-        raise invalid("from", f"the period exceeds {services.settings.query_range_limit_days:g} days")
-    return Period(start, end)
+    return checked(Period(start, end), services.settings.query_range_limit_days)
+
+
+def checked(period: Period, most_days: float) -> Period:
+    """The period itself. Raises 422 when it is too long."""
+    if period.end - period.start > timedelta(days=most_days):
+        raise invalid("from", f"the period exceeds {most_days:g} days")
+    return period
 
 
 AskedPeriod = Annotated[Period, Depends(_period)]

@@ -1,5 +1,6 @@
 """The parts of the API that need neither a clock nor a server."""
 
+import base64
 import contextlib
 import dataclasses
 import gzip
@@ -13,7 +14,7 @@ from api.auth import ApiKey, bearer_token, id_of, is_device_pattern, is_key, new
 from api.body import decompress
 from api.history import negotiate
 from api.keys import Grant, scopes
-from api.paging import decode_device, decode_time, decode_time_and_device, encode_cursor
+from api.paging import decode_device, decode_position, decode_time, decode_time_and_device, encode_cursor
 from api.period import Period
 from api.problems import Problem
 from api.rate import RateLimit
@@ -123,6 +124,29 @@ def test_cursor_comes_back_as_it_was(device: str, time: datetime) -> None:
     assert decode_device(encode_cursor(device)) == device
     assert decode_time(encode_cursor(time)) == time
     assert decode_time_and_device(encode_cursor(time, device)) == (time, device)
+
+
+@pytest.mark.parametrize("name", ["", "EV_1", "Depot \u00fc", '"\\"' * 50, "\U0001f50c" * 200])
+def test_cursor_holds_the_longest_name_of_a_site(name: str) -> None:
+    start = datetime(2026, 2, 10, 10, 15, 0, 1, tzinfo=UTC)
+    end = start + timedelta(days=1)
+    cursor = encode_cursor(start, end, name, start)
+    assert decode_position(cursor) == (start, end, name, start)
+    assert len(cursor) <= 1_200
+
+
+@pytest.mark.parametrize("name", ["a\0b", 5, None, ["x"]])
+def test_cursor_with_another_name_is_a_problem(name: object) -> None:
+    start = datetime(2026, 2, 10, tzinfo=UTC)
+    for parts in ((start, start + timedelta(days=1), name, start), (start, start, "x", start), ("1", "2", "x", "3")):
+        with pytest.raises(Problem):
+            decode_position(encode_cursor(*parts))
+
+
+def test_cursor_with_half_a_character_is_a_problem() -> None:
+    text = '["2026-02-10T00:00:00Z", "2026-02-11T00:00:00Z", "\\ud800", "2026-02-10T00:00:00Z"]'
+    with pytest.raises(Problem):
+        decode_position(base64.urlsafe_b64encode(text.encode()).decode().rstrip("="))
 
 
 @given(st.text(max_size=40))

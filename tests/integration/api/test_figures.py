@@ -65,6 +65,11 @@ class Case(NamedTuple):
     """Declared, in seconds, by the plural of the kind."""
     gaps: int | None = None
 
+    @property
+    def query(self) -> dict[str, str]:
+        """The period as parameters."""
+        return {name: format_timestamp(at(clock)) for name, clock in zip(("from", "to"), self.period, strict=True)}
+
 
 CHARGE = [*ac("10:01", *[1.0] * 10), *dc("10:01", *[0.9] * 10)]
 DRIVE = dc("10:11", *[-0.6] * 10, *[0.1] * 10)
@@ -209,18 +214,22 @@ async def _all_stored(db: Connection, count: int) -> bool:
     return stored == count
 
 
-@pytest.mark.parametrize("name", CASES)
-async def test_figures_of_a_case(name: str, send: Any, client: httpx.AsyncClient) -> None:
-    case = CASES[name]
+async def declare(client: httpx.AsyncClient, case: Case) -> None:
+    """What the case says about its devices and assignments."""
     for plural, interval_s in case.intervals.items():
         path = f"/v1/devices/{plural}/{'V' if plural == 'vehicles' else 'M'}"
         assert (await client.put(path, json={"intervalS": interval_s})).status_code in (200, 201)
     for clock, vehicle_id in case.assigned:
         path = f"/v1/meters/M/assignments/{format_timestamp(at(clock))}"
         assert (await client.put(path, json={"vehicleId": vehicle_id})).status_code in (200, 201)
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_figures_of_a_case(name: str, send: Any, client: httpx.AsyncClient) -> None:
+    case = CASES[name]
+    await declare(client, case)
     await send(case.readings)
-    query = {name: format_timestamp(at(clock)) for name, clock in zip(("from", "to"), case.period, strict=True)}
-    answer = await client.get("/v1/analytics/performance/V", params=query)
+    answer = await client.get("/v1/analytics/performance/V", params=case.query)
     assert answer.status_code == 200, answer.text
     found = answer.json()
     assert {key: found[key] for key in case.expected} == pytest.approx(case.expected, abs=1e-12)

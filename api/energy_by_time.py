@@ -1,0 +1,269 @@
+"""GET /v1/analytics/energy: the energy of vehicles, meters, sites or the fleet by day, hour, ... in any time zone.
+
+The figures are made from the readings of each device (`api.measured`), each device read once a request. So a request
+is bounded: by `MOST_DEVICE_DAYS`, until there are summaries to make them from.
+"""
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from operator import add
+from typing import Annotated, Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from fastapi import APIRouter, Query, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from api import models
+from api.csv_format import csv_text
+from api.database import Connection, connection
+from api.energy import calendar
+from api.energy.assignments import Assignment
+from api.energy.buckets import NOTHING, Figures, figures, share, unassigned
+from api.energy.calendar import BucketName
+from api.energy.coverage import expected
+from api.energy.performance import Measured
+from api.energy.spans import Span
+from api.energy.units import kwh_of
+from api.groups import Group, Of, Wanted, assignments_of, find_groups
+from api.history import HistoryLimit, negotiate
+from api.live import NEVER_SEEN
+from api.measured import Question, measured
+from api.paging import Cursor, decode_position, encode_cursor, next_link
+from api.period import AskedPeriod, Period, checked
+from api.problems import Problem, invalid
+from api.register_models import TEXT_PATTERN, TimeZone
+from api.routing import needs
+from api.services import WithServices
+from bridge.contract import METER, VEHICLE, Kind
+from bridge.reading import DEVICE_ID_PATTERN
+
+router = APIRouter(prefix="/v1/analytics", tags=["analytics"])
+
+MOST_DEVICE_DAYS = 400
+"""A request reads so many days of readings at most: devices x days of the period, a device at least one day."""
+_MOST_IDS = 200
+_RESPONSES: dict[int | str, dict[str, Any]] = NEVER_SEEN | {
+    200: {"content": {"text/csv": {"schema": {"type": "string"}}}},
+    406: {"description": "Neither JSON nor CSV is accepted"},
+}
+
+Ids = Annotated[
+    list[Annotated[str, Field(pattern=DEVICE_ID_PATTERN)]],
+    Query(alias="id", max_length=_MOST_IDS, description="Of these vehicles or meters alone; may be repeated."),
+]
+Site = Annotated[
+    str | None, Query(max_length=200, pattern=TEXT_PATTERN, description="Devices that are declared at this site.")
+]
+Bucket = Annotated[BucketName, Query(description="Weeks begin on Monday. `total`: the whole period.")]
+Zone = Annotated[TimeZone, Query(description="IANA time zone in which buckets begin.")]
+
+
+class _Asked(NamedTuple):
+    """One request, with the defaults filled in."""
+
+    wanted: Wanted
+    period: Period
+    edges: Sequence[datetime]
+    skip: int
+    """Buckets of the first group that were on the page before."""
+    limit: int
+
+    @property
+    def buckets(self) -> int:
+        return len(self.edges) - 1
+
+
+class _Row(NamedTuple):
+    """A group's figures in one bucket, which add up with those of other devices."""
+
+    ac: Figures = NOTHING
+    dc: Figures = NOTHING
+    unassigned: int = 0
+
+    def __add__(self, other: "_Row") -> "_Row":  # type: ignore[override]  # a sum, not a longer tuple
+        return _Row(self.ac.plus(other.ac), self.dc.plus(other.dc), self.unassigned + other.unassigned)
+
+
+@router.get(
+    "/energy",
+    operation_id="getEnergy",
+    openapi_extra=needs("read"),
+    response_model=models.EnergyPage,
+    responses=_RESPONSES,
+)
+async def energy(
+    request: Request,
+    services: WithServices,
+    period: AskedPeriod,
+    of: Annotated[Of, Query(description="What an item is about.")],
+    ids: Ids = [],  # noqa: B006
+    site: Site = None,
+    bucket: Bucket = "total",
+    tz: Zone = "UTC",
+    cursor: Cursor = None,
+    limit: HistoryLimit = 1_000,
+) -> Response:
+    """Energy of vehicles, meters, sites or the fleet by time: a page as JSON or CSV, by id or site and time."""
+    form = negotiate(request.headers.get("accept", "*/*"))
+    if ids and of in ("sites", "fleet"):
+        raise invalid("id", f"names vehicles or meters; of={of} is narrowed by site")
+    first, at = "", None
+    if cursor is not None:
+        period, first, at = _resumed(request, period, cursor, services.settings.query_range_limit_days)
+    _refuse_long(period)
+    edges = calendar.edges(period.start, period.end, bucket, ZoneInfo(tz))
+    asked = _Asked(Wanted(of, sorted(set(ids)), site, first), period, edges, _skip(edges, at), limit)
+    async with connection(services.pool) as c:
+        items, following = await _page(c, asked, services.settings.reading_interval_s)
+    next_cursor = None if following is None else encode_cursor(period.start, period.end, *following)
+    headers = next_link(request.query_params, next_cursor) | {"Vary": "Accept"}
+    body = (
+        _csv(items) if form == "text/csv" else models.EnergyPage(items=items, next_cursor=next_cursor).model_dump_json()
+    )
+    return Response(body, headers=headers, media_type=form)
+
+
+def _resumed(request: Request, period: Period, cursor: str, most_days: float) -> tuple[Period, str, datetime]:
+    """The period of the page before, and the name and begin of the item with which this one begins.
+
+    The default end is now: without this each page would divide another period.
+    """
+    found = decode_position(cursor)
+    given = request.query_params
+    if ("from" in given and found.start != period.start) or ("to" in given and found.end != period.end):
+        raise invalid("cursor", "is of another period")
+    return checked(Period(found.start, found.end), most_days), found.name, found.at
+
+
+def _skip(edges: Sequence[datetime], at: datetime | None) -> int:
+    """How many buckets begin before an instant, at which one begins."""
+    if at is None:
+        return 0
+    n = bisect_left(edges, at)
+    if edges[n] != at:
+        raise invalid("cursor", "is of another bucket or time zone")
+    return n
+
+
+def _most_devices(period: Period) -> int:
+    return int(MOST_DEVICE_DAYS / max(1, (period.end - period.start) / timedelta(days=1)))
+
+
+def _refuse_long(period: Period) -> None:
+    if not _most_devices(period):
+        raise invalid("from", f"the period is longer than {MOST_DEVICE_DAYS} days")
+
+
+async def _page(
+    c: Connection, asked: _Asked, default_interval_s: float
+) -> tuple[list[models.EnergyItem], tuple[str, datetime] | None]:
+    """The items, and the name and begin of the one after them. Raises 422 when one item needs too many devices."""
+    most = _most_devices(asked.period)
+    count = min(most, -(-(asked.skip + asked.limit) // asked.buckets))
+    found = await find_groups(c, asked.wanted, asked.period, count + 1, most)
+    groups = _affordable(found[:count], most)
+    if found and not groups:
+        raise _too_many(asked, most)
+    rows = await _rows(c, asked, groups, default_interval_s)
+    skip = asked.skip if found and found[0].name == asked.wanted.first else 0
+    places = [(group.name, n) for group in groups for n in range(asked.buckets)][skip:]
+    items = [_item(asked, name, n, rows[name][n]) for name, n in places[: asked.limit]]
+    if len(places) > asked.limit:
+        name, n = places[asked.limit]
+        return items, (name, asked.edges[n])
+    return items, (found[len(groups)].name, asked.edges[0]) if len(found) > len(groups) else None
+
+
+def _affordable(groups: Sequence[Group], most: int) -> list[Group]:
+    """The first groups, as far as they have no more devices together."""
+    devices: set[tuple[Kind, str]] = set()
+    chosen: list[Group] = []
+    for group in groups:
+        devices |= {part[:2] for part in group.parts}
+        if len(devices) > most:
+            break
+        chosen.append(group)
+    return chosen
+
+
+def _too_many(asked: _Asked, most: int) -> Problem:
+    wanted = asked.wanted
+    narrower = {"vehicles": "from or to", "meters": "from or to"}.get(wanted.of, "site, from or to")
+    return invalid(
+        "site" if wanted.of in ("sites", "fleet") and wanted.site is None else "from",
+        f"one item is made of more than {most} devices, and at most {MOST_DEVICE_DAYS} days of readings are read for "
+        f"an answer; narrow {narrower}",
+    )
+
+
+async def _rows(
+    c: Connection, asked: _Asked, groups: Sequence[Group], default_interval_s: float
+) -> dict[str, list[_Row]]:
+    """The figures of each group by bucket. Each device is read once, and only its figures are kept."""
+    takers: dict[tuple[Kind, str], list[tuple[str, str | None]]] = defaultdict(list)
+    for group in groups:
+        for part in group.parts:
+            takers[part.kind, part.device].append((group.name, part.vehicle))
+    assigned = await assignments_of(c, [id_ for kind, id_ in takers if kind is METER], asked.period)
+    edges = [asked.period.us(edge) for edge in asked.edges]
+    now = asked.period.us(datetime.now(UTC))
+    rows = {group.name: [_Row()] * asked.buckets for group in groups}
+    for (kind, id_), takes in takers.items():
+        found = await measured(c, Question(kind, asked.period), id_, default_interval_s)
+        for name, vehicle in takes:
+            own = _of_device(found, kind, vehicle, assigned.get(id_, ()), edges, now)
+            rows[name] = list(map(add, rows[name], own))
+    return rows
+
+
+def _of_device(
+    found: Measured,
+    kind: Kind,
+    vehicle: str | None,
+    assigned: Sequence[Assignment],
+    edges: Sequence[int],
+    now: int,
+) -> list[_Row]:
+    """What a device adds to a group: its own energy, or of a meter a vehicle's share."""
+    if vehicle is not None:
+        return [_Row(ac=own) for own in figures(share(found.curve, assigned, vehicle), edges, [])]
+    wanted = expected(Span(edges[0], edges[-1]), found.curve.covered, now, found.device.interval_us)
+    own = figures(found.curve, edges, wanted)
+    if kind is VEHICLE:
+        return [_Row(dc=each) for each in own]
+    return [
+        _Row(each, unassigned=units) for each, units in zip(own, unassigned(found.curve, assigned, edges), strict=True)
+    ]
+
+
+def _item(asked: _Asked, name: str, n: int, row: _Row) -> models.EnergyItem:
+    of, ac, dc = asked.wanted.of, row.ac, row.dc
+    both, through = ac.plus(dc), dc if of == "vehicles" else ac
+    return models.EnergyItem(
+        id=name or None,
+        start=asked.edges[n],
+        end=asked.edges[n + 1],
+        kwh_ac=_kwh(ac, ac.net),
+        kwh_dc=_kwh(dc, dc.net),
+        kwh_in=_kwh(through, through.inward),
+        kwh_out=_kwh(through, through.outward),
+        coverage=both.covered / both.expected if both.expected else None,
+        boundary_kwh=kwh_of(both.boundary),
+        suspect_kwh=kwh_of(both.suspect),
+        unassigned_kwh=None if of == "vehicles" else _kwh(ac, row.unassigned),
+        resets=both.resets,
+    )
+
+
+def _kwh(figures: Figures, units: int) -> float | None:
+    return kwh_of(units) if figures.measured else None
+
+
+_COLUMNS = [field.alias or name for name, field in models.EnergyItem.model_fields.items()]
+
+
+def _csv(items: Sequence[models.EnergyItem]) -> str:
+    return csv_text([_COLUMNS, *(list(item.model_dump(mode="json").values()) for item in items)])

@@ -1,0 +1,141 @@
+"""What the items of an energy answer are sums of: each group's devices, from the live states, the register and the
+assignments. Everything is read by a key, and no more than one page needs.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Literal, NamedTuple
+
+from api.database import Connection
+from api.energy.assignments import Assignment
+from api.live import never_seen
+from api.measured import with_neighbours
+from api.period import Period
+from bridge.contract import KIND_OF, KINDS, METER, VEHICLE, Kind
+
+Of = Literal["vehicles", "meters", "sites", "fleet"]
+
+
+class Part(NamedTuple):
+    """What a group takes from a device."""
+
+    kind: Kind
+    device: str
+    vehicle: str | None = None
+    """Of a meter, this vehicle's share alone; None: all that the device measured."""
+
+
+class Group(NamedTuple):
+    """What an item is about: a device, a site, or under an empty name the fleet."""
+
+    name: str
+    parts: list[Part]
+
+
+class Wanted(NamedTuple):
+    """Which groups: of these devices, of this site; from the name `first` on."""
+
+    of: Of
+    ids: Sequence[str]
+    """Sorted; none: all."""
+    site: str | None
+    first: str = ""
+
+
+# A device is one that has reported, one that is declared, and one that an assignment names.
+_DEVICES = """
+(SELECT {device} AS id FROM {live} WHERE {device} >= $1 ORDER BY {device} LIMIT $2)
+UNION (SELECT id FROM device WHERE kind = '{kind}' AND id >= $1 ORDER BY id LIMIT $2)
+UNION (SELECT DISTINCT {device} FROM meter_assignment WHERE {device} >= $1 ORDER BY {device} LIMIT $2)
+ORDER BY id LIMIT $2
+"""
+_UNKNOWN = """
+SELECT g.id FROM unnest($1::text[]) AS g(id)
+WHERE NOT EXISTS (SELECT FROM {live} WHERE {device} = g.id)
+  AND NOT EXISTS (SELECT FROM device d WHERE d.kind = '{kind}' AND d.id = g.id)
+  AND NOT EXISTS (SELECT FROM meter_assignment WHERE {device} = g.id)
+LIMIT 1
+"""
+_OF_SITE = "SELECT id FROM device WHERE kind = $1 AND site = $2 AND id >= $3 ORDER BY id LIMIT $4"
+_IDS_OF_SITE = "SELECT id FROM device WHERE kind = $1 AND site = $2 AND id = ANY($3)"
+_SITES = """
+SELECT site, kind, id FROM device WHERE site COLLATE "C" >= $1 AND ($2::text IS NULL OR site = $2)
+ORDER BY site COLLATE "C", kind, id LIMIT $3
+"""
+# An assignment ends where the meter's next one begins.
+_FED_BY = """
+SELECT DISTINCT a.vehicle_id, a.meter_id FROM meter_assignment a
+WHERE a.vehicle_id = ANY($1) AND a.valid_from < $3
+  AND NOT EXISTS (SELECT FROM meter_assignment n
+                  WHERE n.meter_id = a.meter_id AND n.valid_from > a.valid_from AND n.valid_from <= $2)
+ORDER BY a.vehicle_id, a.meter_id
+"""
+_ASSIGNMENTS = """
+SELECT meter_id, vehicle_id, greatest(valid_from, $2) AS valid_from, least(valid_to, $3) AS valid_to
+FROM (SELECT meter_id, vehicle_id, valid_from,
+             lead(valid_from) OVER (PARTITION BY meter_id ORDER BY valid_from) AS valid_to
+      FROM meter_assignment WHERE meter_id = ANY($1) AND valid_from < $3) AS a
+WHERE vehicle_id IS NOT NULL AND coalesce(valid_to, $3) > $2
+ORDER BY meter_id, valid_from
+"""
+
+
+def _sql(text: str, kind: Kind) -> str:
+    return text.format(device=kind.id_column, live=kind.live_table, kind=kind.name)
+
+
+async def find_groups(c: Connection, wanted: Wanted, period: Period, count: int, most: int) -> list[Group]:
+    """The next groups by name, up to `count`; the last one may lack devices when there are more than `most` in all.
+
+    Raises 404 for an id that nobody ever heard of.
+    """
+    if wanted.of == "sites":
+        return (await _sites(c, wanted, most + 1))[:count]
+    if wanted.of == "fleet":
+        found = [Part(kind, id_) for kind in KINDS for id_ in await _devices(c, kind, wanted, most + 1)]
+        return [Group("", found)]
+    kind = VEHICLE if wanted.of == "vehicles" else METER
+    ids = await _devices(c, kind, wanted, count)
+    groups = {id_: Group(id_, [Part(kind, id_)]) for id_ in ids}
+    if kind is VEHICLE:
+        for vehicle_id, meter_id in await c.fetch(_FED_BY, ids, period.start, period.end):
+            groups[vehicle_id].parts.append(Part(METER, meter_id, vehicle_id))
+    return list(groups.values())
+
+
+async def _devices(c: Connection, kind: Kind, wanted: Wanted, count: int) -> list[str]:
+    if wanted.ids:
+        return (await _named(c, kind, wanted))[:count]
+    if wanted.site is not None:
+        rows = await c.fetch(_OF_SITE, kind.name, wanted.site, wanted.first, count)
+    else:
+        rows = await c.fetch(_sql(_DEVICES, kind), wanted.first, count)
+    return [row["id"] for row in rows]
+
+
+async def _named(c: Connection, kind: Kind, wanted: Wanted) -> list[str]:
+    unknown = await c.fetchval(_sql(_UNKNOWN, kind), wanted.ids)
+    if unknown is not None:
+        raise never_seen(kind, unknown)
+    ids = set(wanted.ids)
+    if wanted.site is not None:
+        ids = {row["id"] for row in await c.fetch(_IDS_OF_SITE, kind.name, wanted.site, wanted.ids)}
+    return sorted(id_ for id_ in ids if id_ >= wanted.first)
+
+
+async def _sites(c: Connection, wanted: Wanted, most: int) -> list[Group]:
+    rows = await c.fetch(_SITES, wanted.first, wanted.site, most)
+    return [
+        Group(site, [Part(KIND_OF[row["kind"]], row["id"]) for row in own])
+        for site, own in groupby(rows, key=lambda row: str(row["site"]))
+    ]
+
+
+async def assignments_of(c: Connection, meters: Sequence[str], period: Period) -> dict[str, list[Assignment]]:
+    """The assignments of each meter around a period, in order, in microseconds since its start."""
+    around = with_neighbours(period)
+    rows = await c.fetch(_ASSIGNMENTS, meters, around.start, around.end)
+    found: dict[str, list[Assignment]] = {meter: [] for meter in meters}
+    for meter, vehicle, start, end in rows:
+        found[meter].append(Assignment(period.us(start), period.us(end), vehicle))
+    return found
