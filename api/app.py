@@ -12,7 +12,19 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
-from api import analytics, assignments, devices, documentation, energy_by_time, health, history, live, openapi, problems
+from api import (
+    analytics,
+    assignments,
+    devices,
+    documentation,
+    energy_by_time,
+    health,
+    history,
+    live,
+    openapi,
+    problems,
+    series,
+)
 from api.body import BodyBudget
 from api.database import Pool, open_pool
 from api.ingest import IngestEndpoint
@@ -40,7 +52,15 @@ log = structlog.get_logger(__name__)
 
 _CLOSE_S = 5.0
 _ROUTERS = (
-    *(live.router, history.router, analytics.router, energy_by_time.router, devices.router, assignments.router),
+    *(
+        live.router,
+        history.router,
+        analytics.router,
+        energy_by_time.router,
+        series.router,
+        devices.router,
+        assignments.router,
+    ),
     *(devices.bulk, assignments.bulk, health.router, documentation.router),
 )
 

@@ -155,3 +155,31 @@ class EnergyPage(_Answer):
 
     items: list[EnergyItem]
     next_cursor: str | None
+
+
+class SeriesColumn(_Answer):
+    """The values of a measure in one column of time."""
+
+    start: Annotated[Instant, Field(alias="from")]
+    end: Annotated[Instant, Field(alias="to")]
+    count: Annotated[int, Field(description="Readings with the measure.")]
+    first: float
+    last: float
+    least: Annotated[float, Field(alias="min")]
+    most: Annotated[float, Field(alias="max")]
+
+
+class MeasureSeries(_Answer):
+    """One measure; a column in which it was not measured is left out."""
+
+    measure: str
+    unit: str
+    columns: list[SeriesColumn]
+
+
+class Series(_Answer):
+    """Measures of a device over a period."""
+
+    start: Annotated[Instant, Field(alias="from")]
+    end: Annotated[Instant, Field(alias="to")]
+    series: list[MeasureSeries]
