@@ -5,20 +5,18 @@ The rules are those of `api.energy` (DESIGN 5).
 
 from datetime import UTC, datetime, timedelta
 from heapq import nlargest
-from itertools import groupby
 
-import asyncpg
 from fastapi import APIRouter
 
 from api import models
 from api.database import Connection, connection
-from api.energy.assignments import Assignment
 from api.energy.coverage import ratio
 from api.energy.performance import Feed, Performance
 from api.energy.spans import Span, intersection
 from api.energy.units import kwh_of
+from api.groups import assignments_of, meters_of
 from api.live import NEVER_SEEN, never_seen
-from api.measured import Question, measured, with_neighbours
+from api.measured import Question, measured
 from api.period import AskedPeriod, DeviceId, Period
 from api.routing import needs
 from api.services import WithServices
@@ -29,22 +27,6 @@ router = APIRouter(prefix="/v1/analytics", tags=["analytics"])
 _US = timedelta(microseconds=1)
 _MOST_GAPS = 1_000
 _BATTERY_TEMP = next(measure for measure in VEHICLE.measures if measure.name == "batteryTemp")
-# Of the meters that feed the vehicle at some time of the period, all assignments: an interval is divided among them.
-_ASSIGNED = """
-WITH assigned AS (
-    SELECT a.meter_id, a.vehicle_id, a.valid_from,
-           (SELECT min(n.valid_from) FROM meter_assignment n
-            WHERE n.meter_id = a.meter_id AND n.valid_from > a.valid_from) AS valid_to
-    FROM meter_assignment a
-    WHERE a.meter_id IN (SELECT m.meter_id FROM meter_assignment m WHERE m.vehicle_id = $1 AND m.valid_from < $3)
-)
-SELECT meter_id, vehicle_id, greatest(valid_from, $4) AS valid_from, least(valid_to, $5) AS valid_to
-FROM assigned
-WHERE vehicle_id IS NOT NULL AND valid_from < $5 AND coalesce(valid_to, $5) > $4
-  AND meter_id IN (SELECT o.meter_id FROM assigned o
-                   WHERE o.vehicle_id = $1 AND o.valid_from < $3 AND coalesce(o.valid_to, $3) > $2)
-ORDER BY meter_id, valid_from
-"""
 
 
 @router.get(
@@ -66,23 +48,17 @@ async def performance(
 
 async def ask(c: Connection, vehicle_id: str, period: Period, default_interval_s: float) -> Performance:
     """The figures of a vehicle. Raises 404 when neither it nor a meter of its has ever been heard of."""
-    whole = Span(0, (period.end - period.start) // _US)
-    now = (datetime.now(UTC) - period.start) // _US
+    whole = Span(0, period.us(period.end))
+    now = period.us(datetime.now(UTC))
     vehicle = await measured(c, Question(VEHICLE, period, _BATTERY_TEMP), vehicle_id, default_interval_s)
-    around = with_neighbours(period)
-    rows = await c.fetch(_ASSIGNED, vehicle_id, period.start, period.end, around.start, around.end)
+    meters = [meter_id for _, meter_id in await meters_of(c, [vehicle_id], period)]
     feeds = []
-    for meter_id, own in groupby(rows, key=lambda row: row["meter_id"]):
+    for meter_id, assigned in (await assignments_of(c, meters, period)).items():
         meter = await measured(c, Question(METER, period), meter_id, default_interval_s)
-        feeds.append(Feed(meter_id, meter, vehicle_id, [_assignment(row, period) for row in own], whole, now))
+        feeds.append(Feed(meter_id, meter, vehicle_id, assigned, whole, now))
     if not vehicle.is_known and not feeds:
         raise never_seen(VEHICLE, vehicle_id)
     return Performance(vehicle, feeds, whole, now)
-
-
-def _assignment(row: asyncpg.Record, period: Period) -> Assignment:
-    start, end = ((row[name] - period.start) // _US for name in ("valid_from", "valid_to"))
-    return Assignment(start, end, row["vehicle_id"])
 
 
 def answer(vehicle_id: str, period: Period, figures: Performance) -> models.Performance:

@@ -98,7 +98,7 @@ async def find_groups(c: Connection, wanted: Wanted, period: Period, count: int,
     ids = await _devices(c, kind, wanted, count)
     groups = {id_: Group(id_, [Part(kind, id_)]) for id_ in ids}
     if kind is VEHICLE:
-        for vehicle_id, meter_id in await c.fetch(_FED_BY, ids, period.start, period.end):
+        for vehicle_id, meter_id in await meters_of(c, ids, period):
             groups[vehicle_id].parts.append(Part(METER, meter_id, vehicle_id))
     return list(groups.values())
 
@@ -129,6 +129,11 @@ async def _sites(c: Connection, wanted: Wanted, most: int) -> list[Group]:
         Group(site, [Part(KIND_OF[row["kind"]], row["id"]) for row in own])
         for site, own in groupby(rows, key=lambda row: str(row["site"]))
     ]
+
+
+async def meters_of(c: Connection, vehicles: Sequence[str], period: Period) -> list[tuple[str, str]]:
+    """Each vehicle with each meter that fed it at some time of the period, in order."""
+    return [tuple(row) for row in await c.fetch(_FED_BY, vehicles, period.start, period.end)]
 
 
 async def assignments_of(c: Connection, meters: Sequence[str], period: Period) -> dict[str, list[Assignment]]:
