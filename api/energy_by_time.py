@@ -32,7 +32,7 @@ from api.history import HistoryLimit, negotiate
 from api.live import NEVER_SEEN
 from api.measured import Question, measured
 from api.paging import Cursor, decode_position, encode_cursor, next_link
-from api.period import AskedPeriod, Period, checked
+from api.period import AskedPeriod, CommaSeparated, Period, checked
 from api.problems import Problem, invalid
 from api.register_models import TEXT_PATTERN, TimeZone
 from api.routing import needs
@@ -52,7 +52,8 @@ _RESPONSES: dict[int | str, dict[str, Any]] = NEVER_SEEN | {
 
 Ids = Annotated[
     list[Annotated[str, Field(pattern=DEVICE_ID_PATTERN)]],
-    Query(alias="id", max_length=_MOST_IDS, description="Of these vehicles or meters alone; may be repeated."),
+    CommaSeparated,
+    Query(alias="id", max_length=_MOST_IDS, description="Only these, repeated or separated by commas."),
 ]
 Site = Annotated[
     str | None, Query(max_length=200, pattern=TEXT_PATTERN, description="Devices that are declared at this site.")

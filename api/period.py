@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from fastapi import Depends, Path, Query
-from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from api.problems import invalid
@@ -37,6 +37,14 @@ Instant = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-02-10T10:15:00Z"]}),
 ]
 """An RFC 3339 timestamp with an offset."""
+
+
+def _split(values: object) -> object:
+    return [part for value in values for part in str(value).split(",")] if isinstance(values, list) else values
+
+
+CommaSeparated = BeforeValidator(_split)
+"""A list parameter may be repeated, may have several values separated by commas, or both."""
 
 DeviceId = Annotated[str, Path(pattern=DEVICE_ID_PATTERN, examples=["EV_002"])]
 

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Query
 from api import models
 from api.database import connection
 from api.live import NEVER_SEEN, device_path, never_seen
-from api.period import AskedPeriod, Period
+from api.period import AskedPeriod, CommaSeparated, Period
 from api.routing import needs
 from api.services import Services, WithServices
 from bridge.contract import KINDS, Kind, Measure
@@ -52,7 +52,8 @@ def _add_route(kind: Kind) -> None:
         device: device_path(kind),  # type: ignore[valid-type]
         measure: Annotated[
             list[_names(kind)],  # type: ignore[valid-type]
-            Query(min_length=1, max_length=len(kind.measures), description="May be repeated."),
+            CommaSeparated,
+            Query(min_length=1, max_length=len(kind.measures), description="Repeated, or separated by commas."),
         ],
         points: Points = 600,
     ) -> models.Series:

@@ -6,7 +6,7 @@ from typing import get_args
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.energy.assignments import Assignment
@@ -104,6 +104,7 @@ def test_edges_at_the_ends_of_the_calendar() -> None:
 instants = st.datetimes(datetime(1900, 1, 1), datetime(2060, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 
 
+@settings(deadline=None)  # 70 days of quarter hours on a busy machine
 @given(
     instants, st.timedeltas(MINUTE, timedelta(days=70)), st.sampled_from(ZONES), st.sampled_from(get_args(BucketName))
 )

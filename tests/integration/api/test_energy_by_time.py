@@ -268,7 +268,7 @@ async def test_period_to_come_has_neither_energy_nor_coverage(fleet: httpx.Async
 
 async def test_unknown_device_is_not_found(fleet: httpx.AsyncClient) -> None:
     answer = await fleet.get(ENERGY, params={"of": "meters", "id": ["M1", "M404"]})
-    assert_problem(answer, 404, "meter M404 has never been seen")
+    assert_problem(answer, 404, "no reading of meter M404 was ever stored")
 
 
 # -- pages and CSV
@@ -342,7 +342,7 @@ async def test_accept_without_json_or_csv_is_refused(fleet: httpx.AsyncClient) -
         ({"of": "meters", "id": "M 1"}, "id.0: String should match"),
         ({"of": "meters", "limit": "0"}, "limit: "),
         ({"of": "meters", "cursor": "bm8"}, "cursor: is not a nextCursor of this list"),
-        ({"of": "meters", "timezone": "UTC"}, "timezone: unknown parameter; the nearest one is tz"),
+        ({"of": "meters", "timezone": "UTC"}, "timezone: unknown parameter; did you mean tz?"),
     ],
 )
 async def test_wrong_question_is_refused(query: dict[str, str], reason: str, client: httpx.AsyncClient) -> None:

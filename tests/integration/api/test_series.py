@@ -81,7 +81,9 @@ async def test_last_column_is_cut_to_the_period(client: httpx.AsyncClient) -> No
 async def test_measures_have_columns_of_their_own(client: httpx.AsyncClient) -> None:
     await store(client, [reading(VEHICLE, "V", DAY, {"soc": 50.0})])
     await store(client, [reading(VEHICLE, "V", END - timedelta(seconds=1), {"power_kw": 3.0})])
-    found = await ask(client, measure=["powerKw", "soc", "batteryTemp"], points=24)
+    listed = await ask(client, measure=["powerKw", "soc", "batteryTemp"], points=24)
+    found = await ask(client, measure="powerKw,soc,batteryTemp", points=24)
+    assert found["series"] == listed["series"]
     columns = {each["measure"]: [column["first"] for column in each["columns"]] for each in found["series"]}
     assert columns == {"soc": [50.0], "batteryTemp": [], "powerKw": [3.0]}
 
@@ -99,7 +101,7 @@ async def test_period_to_come_is_empty_and_unknown_device_is_not_found(client: h
     ahead = {"from": "2099-01-01T00:00:00Z", "to": "2099-01-02T00:00:00Z"}
     assert [each["columns"] for each in (await ask(client, measure="soc", **ahead))["series"]] == [[]]
     answer = await client.get("/v1/analytics/series/vehicles/V404", params={"measure": "soc"})
-    assert_problem(answer, 404, "vehicle V404 has never been seen")
+    assert_problem(answer, 404, "no reading of vehicle V404 was ever stored")
 
 
 @pytest.mark.parametrize(
