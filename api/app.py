@@ -24,6 +24,7 @@ from api import (
     openapi,
     problems,
     series,
+    sessions,
 )
 from api.body import BodyBudget
 from api.database import Pool, open_pool
@@ -58,6 +59,7 @@ _ROUTERS = (
         analytics.router,
         energy_by_time.router,
         series.router,
+        sessions.router,
         devices.router,
         assignments.router,
     ),

@@ -6,7 +6,7 @@ one after it, for each measure that the device has ever sent; they are looked fo
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from api.database import Connection
 from api.energy.curve import Device, Reading, curve_of
@@ -41,6 +41,8 @@ class Question(NamedTuple):
     kind: Kind
     period: Period
     gauge: Measure | None = None
+    gauges: tuple[Measure, ...] = ()
+    """Further gauges of the same rows; no neighbours are looked for on their account."""
 
     @property
     def span_us(self) -> int:
@@ -59,7 +61,7 @@ class Question(NamedTuple):
 
     def sql(self, sent: Sequence[str]) -> str:
         """The statement for a device that has sent these columns. $1 is the device, $2 and $3 are the period."""
-        columns = [self._column(measure, sent) for measure in (*measures_of_energy(self.kind), self.gauge)]
+        columns = [self._column(m, sent) for m in (*measures_of_energy(self.kind), self.gauge, *self.gauges)]
         asked = [m.column for m in (*measures_of_energy(self.kind), self.gauge) if m is not None and m.column in sent]
         select = (
             f"SELECT (tstzrange_subdiff(ts, $2) * 1e6)::int8 AS at, {', '.join(columns)} "  # noqa: S608
@@ -82,22 +84,22 @@ class Question(NamedTuple):
 async def measured(c: Connection, question: Question, device: str, default_interval_s: float) -> Measured:
     """What the device measured, judged with what is declared about it, else what is observed, else the defaults."""
     kind, period = question.kind, question.period
-    wanted = [m.column for m in (*measures_of_energy(kind), question.gauge) if m is not None]
+    wanted = [m.column for m in (*measures_of_energy(kind), question.gauge, *question.gauges) if m is not None]
     sent_sql = ", ".join(f"{column} IS NOT NULL AS {column}" for column in wanted)
     live = await c.fetchrow(_SENT.format(sent=sent_sql, live=kind.live_table, device=kind.id_column), device)
     declared = await c.fetchrow(_DECLARED, kind.name, device)
     sent = [] if live is None else [column for column in wanted if live[column]]
     rows = sorted({tuple(row) for row in await c.fetch(question.sql(sent), device, period.start, period.end)})
-    readings = [Reading(at, kwh, _register(plus), _register(minus)) for at, kwh, plus, minus, _ in rows]
+    readings = [Reading(at, kwh, _register(plus), _register(minus)) for at, kwh, plus, minus, *_ in rows]
     if declared is not None and declared["interval_s"] is not None:
         interval_us = round(declared["interval_s"] * US_PER_S)
     else:
         observed = await _observed(c, question, device, readings) if sent else None
         interval_us = observed or round(default_interval_s * US_PER_S)
     found = Device(interval_us, (declared and declared["rated_kw"]) or kind.rated_kw)
-    points = [(row[0], row[4]) for row in rows if row[4] is not None]
     times = [row[0] for row in rows if 0 <= row[0] < question.span_us]
-    return Measured(curve_of(readings, found), found, times, points, live is not None)
+    gauges = {m.name: _points(rows, n) for n, m in enumerate(question.gauges, start=5)}
+    return Measured(curve_of(readings, found), found, times, _points(rows, 4), live is not None, gauges)
 
 
 async def _observed(c: Connection, question: Question, device: str, readings: Sequence[Reading]) -> int | None:
@@ -107,6 +109,10 @@ async def _observed(c: Connection, question: Question, device: str, readings: Se
         earlier = await c.fetch(question.earlier_sql, device, question.period.start)
         times = sorted({row[0] for row in earlier}.union(times))
     return observed_interval(times, before=question.span_us)
+
+
+def _points(rows: Sequence[tuple[Any, ...]], column: int) -> list[tuple[int, float]]:
+    return [(row[0], row[column]) for row in rows if row[column] is not None]
 
 
 def _register(kwh: float | None) -> int | None:

@@ -183,3 +183,47 @@ class Series(_Answer):
     start: Annotated[Instant, Field(alias="from")]
     end: Annotated[Instant, Field(alias="to")]
     series: list[MeasureSeries]
+
+
+class Algorithm(_Answer):
+    """What made the list; the version rises when the same readings would give another one."""
+
+    name: str
+    version: int
+
+
+class Session(_Answer):
+    """A stretch of time in which a vehicle was charged, or in which a meter drew energy for no vehicle."""
+
+    start: Annotated[Instant, Field(alias="from")]
+    end: Annotated[Instant, Field(alias="to")]
+    vehicle_id: Annotated[str | None, Field(description="Null: the meter was not assigned.")]
+    meter_ids: Annotated[list[str], Field(description="Through which energy flowed; none: charged at no known meter.")]
+    site: Annotated[str | None, Field(description="Declared for these meters; null when they are at several.")]
+    kwh_ac: Annotated[Kwh, Field(description="Net kWh from these meters; null without any.")]
+    kwh_dc: Annotated[Kwh, Field(description="Net kWh into the battery; null when nobody measured it.")]
+    efficiency: Annotated[
+        float | None, Field(description="DC into the battery / AC drawn, over the time in which both are covered.")
+    ]
+    peak_kw: Annotated[float, Field(description="The highest reported power, else the highest mean of an interval.")]
+    mean_kw: Annotated[float, Field(description="kwhAc, without meters kwhDc, / duration.")]
+    soc_from: Annotated[float | None, Field(description="% at the begin.")]
+    soc_to: Annotated[float | None, Field(description="% at the end.")]
+    battery_temp_from: Annotated[float | None, Field(description="degC at the begin.")]
+    battery_temp_to: Annotated[float | None, Field(description="degC at the end.")]
+    odometer_km: Annotated[float | None, Field(description="At the begin.")]
+    coverage: Annotated[
+        float, Field(ge=0, le=1, description="The part of the time in which the vehicle and these meters are covered.")
+    ]
+    open_start: Annotated[bool, Field(description="It may have begun earlier.")]
+    open_end: Annotated[bool, Field(description="It may have gone on.")]
+    resets: Annotated[int, Field(description="Resets of registers.")]
+    suspect_kwh: Annotated[float, Field(description="kWh withheld: more than rated power allows.")]
+
+
+class SessionPage(_Answer):
+    """Sessions by begin."""
+
+    algorithm: Algorithm
+    items: list[Session]
+    next_cursor: str | None

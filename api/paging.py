@@ -64,6 +64,14 @@ def decode_position(cursor: str) -> Position:
     return position
 
 
+def decode_time_and_name(cursor: str) -> tuple[datetime, str]:
+    """The time and the name at that time after which a page begins. Raises 422."""
+    time, name = _decode(cursor, 2)
+    if not isinstance(name, str):
+        raise _not_ours()
+    return _time(time), name
+
+
 def _decode(cursor: str, length: int) -> Sequence[Any]:
     try:
         parts = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))

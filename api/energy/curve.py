@@ -78,7 +78,7 @@ class Flow(NamedTuple):
 _units = itemgetter(2)
 
 
-def _overlapping(segments: Sequence[Segment], start: int, end: int) -> Sequence[Segment]:
+def overlapping(segments: Sequence[Segment], start: int, end: int) -> Sequence[Segment]:
     """The segments that have a part in [start, end)."""
     first = bisect_left(segments, (start,))
     if first and segments[first - 1].end > start:
@@ -90,7 +90,7 @@ def energy_in(segments: Sequence[Segment], spans: Sequence[Span]) -> int:
     """The energy that flowed within a set of time; segments and spans are in order, segments without overlap."""
     units = 0
     for start, end in spans:
-        if own := _overlapping(segments, start, end):
+        if own := overlapping(segments, start, end):
             before, after = own[0].until(start), own[-1].units - own[-1].until(end)
             units += sum(map(_units, own)) - before - after
     return units
@@ -98,7 +98,7 @@ def energy_in(segments: Sequence[Segment], spans: Sequence[Span]) -> int:
 
 def straddling(segments: Sequence[Segment], span: Span) -> int:
     """The whole energy of the segments across one of a span's edges: how they divide is an assumption."""
-    own = _overlapping(segments, *span)
+    own = overlapping(segments, *span)
     edges = {own[0], own[-1]} if own else set[Segment]()
     return sum(s.units for s in edges if s.start < span.start or s.end > span.end)
 

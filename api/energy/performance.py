@@ -3,7 +3,7 @@
 Times are microseconds since the period's start, energies units.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -27,6 +27,8 @@ class Measured(NamedTuple):
     """Times and values of the gauge that was asked for."""
     is_known: bool
     """Whether it has ever reported."""
+    gauges: Mapping[str, Sequence[tuple[int, float]]]
+    """The same of further gauges by name, where a reading that was read anyway has them."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +64,26 @@ class Feed:
         return sum(s.start <= at < s.end for s in self.assigned for at in self.measured.times)
 
     @cached_property
-    def _shares(self) -> tuple[Shares, Shares]:
+    def shares(self) -> tuple[Shares, Shares]:
+        """The meter's energy in and out by vehicle."""
         inward, outward = self.measured.curve.flows
         return divide(inward.segments, self.assignments), divide(outward.segments, self.assignments)
+
+    @cached_property
+    def suspect_shares(self) -> tuple[Shares, Shares]:
+        """The same of the energy that was withheld."""
+        inward, outward = self.measured.curve.flows
+        return divide(inward.suspect, self.assignments), divide(outward.suspect, self.assignments)
 
     @property
     def inward(self) -> list[Segment]:
         """What the vehicle drew."""
-        return self._shares[0].of_vehicle.get(self.vehicle_id, [])
+        return self.shares[0].of_vehicle.get(self.vehicle_id, [])
 
     @property
     def outward(self) -> list[Segment]:
         """What the vehicle fed back."""
-        return self._shares[1].of_vehicle.get(self.vehicle_id, [])
+        return self.shares[1].of_vehicle.get(self.vehicle_id, [])
 
     def net(self, spans: Sequence[Span]) -> int | None:
         """The vehicle's energy in these spans; None where nobody measured it."""
@@ -83,14 +92,18 @@ class Feed:
     @property
     def unassigned(self) -> int:
         """The meter's energy in the period that belongs to no vehicle."""
-        inward, outward = (energy_in(shares.unassigned, [self.period]) for shares in self._shares)
+        inward, outward = (energy_in(shares.unassigned, [self.period]) for shares in self.shares)
         return inward - outward
+
+    @property
+    def withheld(self) -> list[list[Segment]]:
+        """The energy in and out that was withheld from the vehicle."""
+        return [shares.of_vehicle.get(self.vehicle_id, []) for shares in self.suspect_shares]
 
     @property
     def suspect(self) -> int:
         """The energy withheld from the vehicle in the period."""
-        parts = (divide(flow.suspect, self.assignments) for flow in self.measured.curve.flows)
-        return sum(energy_in(shares.of_vehicle.get(self.vehicle_id, []), [self.period]) for shares in parts)
+        return sum(energy_in(segments, [self.period]) for segments in self.withheld)
 
 
 @dataclass(frozen=True)

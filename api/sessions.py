@@ -1,0 +1,270 @@
+"""GET /v1/sessions: when vehicles were charged, and what flowed. Derived from the readings when it is asked for.
+
+The rules are those of `api.energy.stretches` and `api.energy.sessions` (DESIGN 5).
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, NamedTuple
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from api import models
+from api.csv_format import csv_text
+from api.database import Connection, connection
+from api.energy.assignments import Assignment
+from api.energy.performance import Feed, Measured
+from api.energy.sessions import ALGORITHM, Party, Session, Unassigned
+from api.energy.spans import Span
+from api.energy.units import kwh_of
+from api.history import negotiate
+from api.live import NEVER_SEEN, never_seen
+from api.measured import Question, measured, with_neighbours
+from api.paging import Cursor, Limit, decode_time_and_name, encode_cursor, next_link
+from api.period import AskedPeriod, Period
+from api.problems import Problem, invalid
+from api.register_models import TEXT_PATTERN
+from api.routing import needs
+from api.services import WithServices
+from api.streaming import text
+from bridge.contract import METER, VEHICLE, Kind
+from bridge.reading import DEVICE_ID_PATTERN
+
+router = APIRouter(prefix="/v1", tags=["analytics"])
+
+MOST_DEVICE_DAYS = 400
+"""The work of one question: devices times days, at least one day each."""
+_US = timedelta(microseconds=1)
+_GAUGES = {
+    kind: tuple(m for m in kind.measures if m.name in ("soc", "batteryTemp", "odometerKm", "powerKw"))
+    for kind in (VEHICLE, METER)
+}
+_ALGORITHM = models.Algorithm(name=ALGORITHM[0], version=ALGORITHM[1])
+_METERS_OF_SITE = "SELECT id FROM device WHERE kind = 'meter' AND site = $1 ORDER BY id LIMIT $2"
+_SITES = "SELECT id, site FROM device WHERE kind = 'meter' AND id = ANY($1)"
+# The assignments of a meter that hold at some time of a period, to any vehicle.
+_ASSIGNMENTS = """
+SELECT meter_id, vehicle_id, greatest(valid_from, $2) AS valid_from, least(valid_to, $3) AS valid_to
+FROM (SELECT meter_id, vehicle_id, valid_from,
+             lead(valid_from) OVER (PARTITION BY meter_id ORDER BY valid_from) AS valid_to
+      FROM meter_assignment WHERE meter_id = ANY($1)) AS a
+WHERE vehicle_id IS NOT NULL AND valid_from < $3 AND coalesce(valid_to, $3) > $2
+ORDER BY meter_id, valid_from
+"""
+# The meters that feed one of these vehicles at some time of a period.
+_METERS_OF_VEHICLES = """
+SELECT DISTINCT a.meter_id FROM meter_assignment a
+WHERE a.vehicle_id = ANY($1) AND a.valid_from < $3 AND $2 < coalesce(
+    (SELECT min(n.valid_from) FROM meter_assignment n WHERE n.meter_id = a.meter_id AND n.valid_from > a.valid_from),
+    'infinity')
+ORDER BY a.meter_id
+"""
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/csv": {"schema": {"type": "string"}}}},
+    404: {"description": NEVER_SEEN[404]["description"] + ", or no meter is declared at the site"},
+    406: {"description": "Neither JSON nor CSV is accepted"},
+}
+
+
+class _Scope(NamedTuple):
+    """Whose sessions are asked for."""
+
+    by: Literal["vehicle", "meter", "site"]
+    name: str
+
+
+def _scope(**given: str | None) -> _Scope:
+    """The one that is given. Raises 422 unless it is exactly one."""
+    scopes = [_Scope(by, name) for by, name in given.items() if name is not None]  # type: ignore[arg-type]
+    if len(scopes) != 1:
+        raise invalid(scopes[1].by if scopes else "vehicle", "exactly one of vehicle, meter and site is required")
+    return scopes[0]
+
+
+@router.get(
+    "/sessions",
+    operation_id="listSessions",
+    openapi_extra=needs("read"),
+    response_model=models.SessionPage,
+    responses=_RESPONSES,
+)
+async def list_sessions(
+    request: Request,
+    services: WithServices,
+    period: AskedPeriod,
+    vehicle: Annotated[str | None, Query(pattern=DEVICE_ID_PATTERN, description="Of this vehicle.")] = None,
+    meter: Annotated[str | None, Query(pattern=DEVICE_ID_PATTERN, description="Through this meter.")] = None,
+    site: Annotated[
+        str | None, Query(max_length=200, pattern=TEXT_PATTERN, description="Through the meters declared at this site.")
+    ] = None,
+    cursor: Cursor = None,
+    limit: Limit = 100,
+) -> Response:
+    """The charging sessions of a vehicle, a meter or a site by begin: a page as JSON, or by `Accept: text/csv` the
+    whole list, independent of `limit`. Exactly one of `vehicle`, `meter` and `site` is required."""
+    form = negotiate(request.headers.get("accept", "*/*"))
+    scope = _scope(vehicle=vehicle, meter=meter, site=site)
+    after = None if cursor is None else decode_time_and_name(cursor)
+    async with connection(services.pool) as c:
+        read = await _read(c, scope, period, services.settings.reading_interval_s)
+    # In a thread, so that other requests are answered meanwhile: 400 device-days take seconds.
+    found = await asyncio.to_thread(_answers, read, period)
+    items = [item for item in found if after is None or _position(item) > after]
+    if form == "text/csv":
+        return Response(_csv(items), media_type=form, headers={"Vary": "Accept"})
+    following = encode_cursor(*_position(items[limit - 1])) if len(items) > limit else None
+    page = models.SessionPage(algorithm=_ALGORITHM, items=items[:limit], next_cursor=following)
+    # The default end is now: the next page keeps the end of the first.
+    fixed = {"from": period.start.isoformat(), "to": period.end.isoformat()}
+    headers = next_link(request.query_params, following, fixed) | {"Vary": "Accept"}
+    return JSONResponse(page.model_dump(mode="json"), headers=headers)
+
+
+class _Read(NamedTuple):
+    """What the database says about a scope."""
+
+    parties: list[Party]
+    meters: frozenset[str]
+    """Only sessions in which one of these took part are asked for, unless it is empty."""
+    sites: dict[str, str | None]
+
+
+async def _read(c: Connection, scope: _Scope, period: Period, default_interval_s: float) -> _Read:
+    """The readings of all who may have a part. Raises 404 for what was never heard of, 422 for too much work."""
+    asked = await _asked_meters(c, scope)
+    vehicles = [scope.name] if scope.by == "vehicle" else await _vehicles_of(c, asked, period)
+    rows = await c.fetch(_METERS_OF_VEHICLES, vehicles, period.start, period.end)
+    meters = sorted({*asked, *(row["meter_id"] for row in rows)})
+    _refuse_much(scope, len(vehicles) + len(meters), period)
+    assigned = await _assignments(c, meters, with_neighbours(period), period.start)
+    devices = [(VEHICLE, vehicle) for vehicle in vehicles] + [(METER, meter) for meter in meters]
+    found = {
+        device: await measured(c, Question(device[0], period, gauges=_GAUGES[device[0]]), device[1], default_interval_s)
+        for device in devices
+    }
+    _refuse_unknown(scope, found, meters)
+    parties = [_vehicle(vehicle, found, assigned, period) for vehicle in vehicles]
+    parties += [_unassigned(meter, found, assigned, period) for meter in asked]
+    sites = {row["id"]: row["site"] for row in await c.fetch(_SITES, meters)}
+    return _Read(parties, frozenset(asked), sites)
+
+
+async def _asked_meters(c: Connection, scope: _Scope) -> list[str]:
+    """The meters that the caller asked for by name or site. Raises 404 for a site without any."""
+    if scope.by != "site":
+        return [scope.name] if scope.by == "meter" else []
+    meters = [row["id"] for row in await c.fetch(_METERS_OF_SITE, scope.name, MOST_DEVICE_DAYS + 1)]
+    if not meters:
+        raise Problem(404, f"no meter is declared at the site {scope.name}")
+    return meters
+
+
+async def _vehicles_of(c: Connection, meters: Sequence[str], period: Period) -> list[str]:
+    """The vehicles that the meters feed at some time of the period."""
+    assigned = await _assignments(c, meters, period, period.start)
+    return sorted({a.vehicle for own in assigned.values() for a in own})
+
+
+async def _assignments(
+    c: Connection, meters: Sequence[str], within: Period, zero: datetime
+) -> dict[str, list[Assignment]]:
+    """Of each meter those that hold at some time of a period, in microseconds since `zero`."""
+    rows = await c.fetch(_ASSIGNMENTS, meters, within.start, within.end)
+    found: dict[str, list[Assignment]] = {meter: [] for meter in meters}
+    for meter_id, vehicle_id, start, end in rows:
+        found[meter_id].append(Assignment((start - zero) // _US, (end - zero) // _US, vehicle_id))
+    return found
+
+
+def _refuse_much(scope: _Scope, devices: int, period: Period) -> None:
+    """Raise 422 when the readings of these devices would take too long to read."""
+    days = max(1.0, (period.end - period.start) / timedelta(days=1))
+    if devices * days <= MOST_DEVICE_DAYS:
+        return
+    field, narrower = ("from", "a shorter period") if devices <= MOST_DEVICE_DAYS else (scope.by, "fewer devices")
+    work = f"{devices} devices over {days:.1f} days are more than {MOST_DEVICE_DAYS} device-days"
+    raise invalid(field, f"{work}; ask for {narrower}")
+
+
+def _refuse_unknown(scope: _Scope, found: "_Found", meters: Sequence[str]) -> None:
+    """Raise 404 when the vehicle, and every meter of its, or the meter has never been heard of."""
+    if scope.by == "vehicle" and not meters and not found[VEHICLE, scope.name].is_known:
+        raise never_seen(VEHICLE, scope.name)
+    if scope.by == "meter" and not found[METER, scope.name].is_known:
+        raise never_seen(METER, scope.name)
+
+
+_Found = Mapping[tuple[Kind, str], Measured]
+_Assigned = Mapping[str, Sequence[Assignment]]
+
+
+def _vehicle(vehicle: str, found: _Found, assigned: _Assigned, period: Period) -> Party:
+    """A vehicle with the meters that feed it in the period."""
+    own = [meter for meter, given in assigned.items() if any(a.vehicle == vehicle for a in given)]
+    feeds = [Feed(meter, found[METER, meter], vehicle, assigned[meter], *_times(period)) for meter in own]
+    return Party(vehicle, found[VEHICLE, vehicle], [feed for feed in feeds if feed.assigned], _times(period)[0])
+
+
+def _unassigned(meter: str, found: _Found, assigned: _Assigned, period: Period) -> Party:
+    """A meter in the time in which it feeds no vehicle."""
+    span, now = _times(period)
+    return Party(None, None, [Unassigned(meter, found[METER, meter], "", assigned[meter], span, now)], span)
+
+
+def _times(period: Period) -> tuple[Span, int]:
+    return Span(0, (period.end - period.start) // _US), (datetime.now(UTC) - period.start) // _US
+
+
+def _answers(read: _Read, period: Period) -> list[models.Session]:
+    """The sessions that are asked for, in the order of the list."""
+    sessions = (session for party in read.parties for session in party.sessions())
+    chosen = (s for s in sessions if not read.meters or not read.meters.isdisjoint(s.meter_ids))
+    return sorted((_answer(session, read.sites, period) for session in chosen), key=_position)
+
+
+def _answer(session: Session, sites: Mapping[str, str | None], period: Period) -> models.Session:
+    """A session as it is answered."""
+    at = {sites.get(meter_id) for meter_id in session.meter_ids}
+    return models.Session(
+        start=period.start + session.span.start * _US,
+        end=period.start + session.span.end * _US,
+        vehicle_id=session.party.vehicle_id,
+        meter_ids=session.meter_ids,
+        site=at.pop() if len(at) == 1 else None,
+        kwh_ac=None if session.ac is None else kwh_of(session.ac),
+        kwh_dc=None if session.dc is None else kwh_of(session.dc),
+        efficiency=session.efficiency,
+        peak_kw=session.peak_kw,
+        mean_kw=session.mean_kw,
+        soc_from=session.at_begin("soc"),
+        soc_to=session.at_end("soc"),
+        battery_temp_from=session.at_begin("batteryTemp"),
+        battery_temp_to=session.at_end("batteryTemp"),
+        odometer_km=session.at_begin("odometerKm"),
+        coverage=session.coverage,
+        open_start=session.is_open_at_start,
+        open_end=session.is_open_at_end,
+        resets=session.resets,
+        suspect_kwh=kwh_of(session.suspect),
+    )
+
+
+def _position(item: models.Session) -> tuple[datetime, str]:
+    """The place in the list. A vehicle's sessions do not overlap, nor do the unassigned ones of a meter."""
+    return item.start, f"vehicle:{item.vehicle_id}" if item.vehicle_id else f"meter:{item.meter_ids[0]}"
+
+
+def _csv(items: Sequence[models.Session]) -> str:
+    """The columns are the members of an item; meters are separated by `;`, the last column is the algorithm."""
+    columns = [field.alias or name for name, field in models.Session.model_fields.items()]
+    rows = [item.model_dump(mode="json") for item in items]
+    made_by = f"{_ALGORITHM.name}/{_ALGORITHM.version}"
+    return csv_text([[*columns, "algorithm"], *([*(_cell(row[name]) for name in columns), made_by] for row in rows)])
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list):
+        return ";".join(value)
+    return str(value).lower() if isinstance(value, bool) else text(value)
