@@ -89,7 +89,7 @@ class IngestEndpoint:
         finally:
             timer.cancel()
         if isinstance(settlement, StoreUnavailable):
-            log.warning("batch not stored or result unknown", readings=len(items), error=str(settlement))
+            log.warning("batch not stored or result unknown", readings=len(items), reason=str(settlement))
             raise unavailable(
                 "the database is unavailable; send the same readings again, nothing is stored twice"
             ) from settlement

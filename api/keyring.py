@@ -80,6 +80,7 @@ class Keyring:
             await self._write_used()
 
     async def _listen(self) -> None:
+        disabled = ""
         while True:
             lost = asyncio.Event()
             try:
@@ -89,7 +90,10 @@ class Keyring:
                     )
                     await self._listen_on(listener, lost)
             except (StoreUnavailable, Misconfigured) as error:
-                log.info("key cache disabled: not listening for changes", reason=str(error))
+                if disabled != (disabled := str(error)):
+                    log.warning("key cache disabled: not listening for changes", reason=disabled)
+            else:
+                disabled = ""
             finally:
                 self._forget_all()
             await asyncio.sleep(_RELISTEN_S)
@@ -100,6 +104,7 @@ class Keyring:
             listener.add_termination_listener(lambda _: lost.set())
             await listener.add_listener("fleet_api_key", self._changed)
             self._listening = True
+            log.info("key cache enabled")
             while not lost.is_set():
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_WRITE_USED_S):

@@ -85,13 +85,13 @@ async def _on_problem(_: Request, error: Exception) -> Response:
 
 
 async def _on_unavailable(request: Request, error: Exception) -> Response:
-    log.warning("database unavailable", path=request.scope["path"], error=str(error))
+    log.warning("database unavailable", path=request.scope["path"], reason=str(error))
     return unavailable("the database is unavailable").response()
 
 
 async def _on_misconfigured(request: Request, error: Exception) -> Response:
     """500: schema or privileges do not match the program, so a retry cannot succeed and 503 would be wrong."""
-    log.error("request failed", path=request.scope["path"], error=str(error))
+    log.error("request failed", path=request.scope["path"], reason=str(error))
     return internal_error().response()
 
 

@@ -54,10 +54,14 @@ class Ingest:
         self._room.set()
         self._stopping = asyncio.Event()
         self._moved_at = time.monotonic()
-        self.retrying = False
-        """The database is unavailable, and the same batch is being retried."""
+        self._unavailable_since: float | None = None
         self.on_room: Callable[[], None] = lambda: None
         """Called when there is capacity again after `full`."""
+
+    @property
+    def retrying(self) -> bool:
+        """Whether the last attempt to write found the database unavailable; the same batch is retried."""
+        return self._unavailable_since is not None
 
     @property
     def outstanding(self) -> int:
@@ -140,7 +144,9 @@ class Ingest:
         except LeadershipLost:
             raise
         except StoreUnavailable as error:
-            log.warning("database unavailable", readings=0, error=str(error))
+            self._note_unavailable(error, 0)
+        else:
+            self._note_available()
 
     async def _write(self, items: Sequence[Item]) -> Settlement:
         started = time.monotonic()
@@ -152,18 +158,30 @@ class Ingest:
                 raise
             except StoreUnavailable as error:
                 waited_s = time.monotonic() - started
-                self._metrics.unavailable()
-                self.retrying = True
+                self._note_unavailable(error, len(items))
                 if self._stopping.is_set() or (self._give_up_after_s is not None and waited_s >= self._give_up_after_s):
-                    log.warning("batch abandoned", readings=len(items), error=str(error))
+                    log.warning("batch abandoned", readings=len(items), reason=str(error))
                     return error
-                log.warning("database unavailable", readings=len(items), waited_s=round(waited_s, 1), error=str(error))
                 await self._pause(backoff.next())
             else:
-                self.retrying = False
+                self._note_available()
                 rejected = self._metrics.written(outcomes, time.monotonic() - started)
                 self._watch_rejects(len(outcomes), rejected)
                 return outcomes
+
+    def _note_unavailable(self, error: StoreUnavailable, readings: int) -> None:
+        now = time.monotonic()
+        if self._unavailable_since is None:
+            self._unavailable_since = now
+        self._metrics.unavailable()
+        unavailable_s = round(now - self._unavailable_since, 1)
+        log.warning("database unavailable", reason=str(error), readings=readings, unavailable_s=unavailable_s)
+
+    def _note_available(self) -> None:
+        if self._unavailable_since is not None:
+            unavailable_s = round(time.monotonic() - self._unavailable_since, 1)
+            self._unavailable_since = None
+            log.info("database available", unavailable_s=unavailable_s)
 
     def _watch_rejects(self, items: int, rejected: int) -> None:
         if self._reject_rate.alarms(items, rejected, time.monotonic()):

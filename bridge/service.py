@@ -111,6 +111,8 @@ class Bridge:
             return "standing by, or waiting for the database"
         if (reason := self._source.not_ready) is not None:
             return reason
+        if self._ingest.retrying:
+            return "database unavailable"
         if self._ingest.stalled_s > self._settings.stall_timeout_s:
             return f"messages are outstanding and no commit has moved for {self._ingest.stalled_s:.0f} s"
         return None

@@ -39,7 +39,7 @@ def _problem(scope: Scope, error: Exception) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, StoreUnavailable):
-        log.warning("database unavailable", path=scope["path"], error=str(error))
+        log.warning("database unavailable", path=scope["path"], reason=str(error))
         return unavailable("the database is unavailable")
     if isinstance(error, TimeoutError):
         log.warning("request timed out", path=scope["path"])

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
+from typing import Literal
 
 import mqtt5
 import structlog
@@ -93,9 +94,11 @@ class MqttSource:
         """Connect, and reconnect with back-off and jitter, until cancelled."""
         backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         while not self._stopping:
+            event = "broker unavailable"
             try:
                 transport = await self._connect()
                 backoff.reset()
+                event = "broker connection lost"
                 reason = await self._until_closed(transport)
             except (ConnectionLost, OSError, TimeoutError) as error:
                 reason = str(error) or type(error).__name__
@@ -103,7 +106,7 @@ class MqttSource:
             self._metrics.connected.set(0)
             if not self._stopping:
                 pause_s = backoff.next()
-                log.warning("broker connection lost", reason=reason, again_in_s=round(pause_s, 1))
+                log.warning(event, reason=reason, again_in_s=round(pause_s, 1))
                 await asyncio.sleep(pause_s)
 
     async def _connect(self) -> Transport:
@@ -120,7 +123,7 @@ class MqttSource:
             raise
         self._subscribed = True
         self._metrics.connected.set(1)
-        log.info("subscribed", broker=self._broker.host, port=self._broker.port)
+        log.info("subscribed", broker=self._broker.host, port=self._broker.port, session=self._session_state)
         return transport
 
     def _count_connect(self) -> None:
@@ -128,9 +131,15 @@ class MqttSource:
         if self._connect_rate.alarms(time.monotonic()):
             self._metrics.connect_alarms.inc()
             log.error("connection rate high: another client may use this client id")
-        if self._session.connack is None or not self._session.connack.session_present:
+        if self._session_state == "new":
             self._metrics.session_lost.inc()
-            log.warning("broker session lost: no messages queued while disconnected")
+            log.warning("new broker session: messages published before were not queued for this bridge")
+
+    @property
+    def _session_state(self) -> Literal["new", "resumed"]:
+        """Whether the broker had a session, with its queue, when this connection was made."""
+        connack = self._session.connack
+        return "resumed" if connack is not None and connack.session_present else "new"
 
     async def _subscribe(self, transport: Transport) -> None:
         """Subscribe on each connection: an existing session may lack a filter of this version.

@@ -19,8 +19,11 @@ class Intake(Protocol):
 
     on_room: Callable[[], None]
     """Set by the source; called when there is capacity again after `full`."""
-    retrying: bool
-    """The database is unavailable, and the same batch is being retried."""
+
+    @property
+    def retrying(self) -> bool:
+        """Whether the last attempt to write found the database unavailable; the same batch is retried."""
+        ...
 
     @property
     def full(self) -> bool:

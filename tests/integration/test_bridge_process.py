@@ -143,6 +143,27 @@ async def test_sigterm_while_the_store_is_down_ends_it_soon_and_acks_nothing(
         await until(lambda: stored(db, 20))
 
 
+async def test_idle_bridge_is_not_ready_while_the_database_is_away_and_says_when_it_is_back(
+    tmp_path: Path, broker: Mosquitto, database_url: str
+) -> None:
+    async with (
+        proxy_before(database_url) as (proxy, through),
+        bridge_process(tmp_path, broker.bridge_url, through) as bridge,
+    ):
+        proxy.refusing = True
+        proxy.cut()
+        await until(lambda: _readiness_is(bridge, 503, "database unavailable"))
+        assert await bridge.metric("fleet_store_unavailable_total") > 0
+        proxy.refusing = False
+        await until(bridge.ready)
+        assert '"event": "database available"' in bridge.process.log.read_text()
+
+
+async def _readiness_is(bridge: BridgeProcess, status: int, detail: str) -> bool:
+    found, body = await bridge.get("/readyz")
+    return found == status and json.loads(body)["detail"] == detail
+
+
 async def _metric_is(bridge: BridgeProcess, name: str, value: float) -> bool:
     return await bridge.metric(name) == value
 
