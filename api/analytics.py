@@ -122,7 +122,7 @@ def _share(feed: Feed, period: Period) -> models.MeterShare:
 def _meter_period(feed: Feed, span: Span, period: Period) -> models.MeterPeriod:
     return models.MeterPeriod(
         kwh_consumed_ac=_kwh(feed.net([span])),
-        readings=sum(span.start <= at < span.end for at in feed.measured.times),
+        readings=feed.measured.readings(span),
         coverage=ratio(feed.covered, intersection(feed.expected, [span])),
         **_bounds(span, period),
     )

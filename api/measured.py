@@ -6,16 +6,20 @@ one after it, for each measure that the device has ever sent; they are looked fo
 
 from collections.abc import Sequence
 from datetime import timedelta
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from api.database import Connection
-from api.energy.curve import Device, Reading, curve_of
+from api.energy.curve import Curve, Device, Reading, curve_of, curve_of_intervals
 from api.energy.interval import DAY_US, observed_interval
 from api.energy.performance import Measured
 from api.energy.units import US_PER_S, register_units_of
 from api.period import EARLIEST, LATEST, Period
 from bridge.contract import Kind, Measure
 
+Row = Any
+"""asyncpg's: time, interval, registers in and out, gauges."""
+_at = itemgetter(0)
 _NEIGHBOURS = timedelta(days=31)
 _SENT = "SELECT {sent} FROM {live} WHERE {device} = $1"
 _DECLARED = "SELECT interval_s, rated_kw FROM device WHERE kind = $1 AND id = $2"
@@ -83,35 +87,51 @@ class Question(NamedTuple):
 
 async def measured(c: Connection, question: Question, device: str, default_interval_s: float) -> Measured:
     """What the device measured, judged with what is declared about it, else what is observed, else the defaults."""
-    kind, period = question.kind, question.period
+    kind = question.kind
     wanted = [m.column for m in (*measures_of_energy(kind), question.gauge, *question.gauges) if m is not None]
     sent_sql = ", ".join(f"{column} IS NOT NULL AS {column}" for column in wanted)
     live = await c.fetchrow(_SENT.format(sent=sent_sql, live=kind.live_table, device=kind.id_column), device)
     declared = await c.fetchrow(_DECLARED, kind.name, device)
     sent = [] if live is None else [column for column in wanted if live[column]]
-    rows = sorted({tuple(row) for row in await c.fetch(question.sql(sent), device, period.start, period.end)})
-    readings = [Reading(at, kwh, _register(plus), _register(minus)) for at, kwh, plus, minus, *_ in rows]
+    rows = await _rows(c, question, sent, device)
     if declared is not None and declared["interval_s"] is not None:
         interval_us = round(declared["interval_s"] * US_PER_S)
     else:
-        observed = await _observed(c, question, device, readings) if sent else None
+        observed = await _observed(c, question, device, rows) if sent else None
         interval_us = observed or round(default_interval_s * US_PER_S)
     found = Device(interval_us, (declared and declared["rated_kw"]) or kind.rated_kw)
-    times = [row[0] for row in rows if 0 <= row[0] < question.span_us]
+    span_us = question.span_us
+    times = [row[0] for row in rows if 0 <= row[0] < span_us]
     gauges = {m.name: _points(rows, n) for n, m in enumerate(question.gauges, start=5)}
-    return Measured(curve_of(readings, found), found, times, _points(rows, 4), live is not None, gauges)
+    return Measured(_curve(rows, sent, kind, found), found, times, _points(rows, 4), live is not None, gauges)
 
 
-async def _observed(c: Connection, question: Question, device: str, readings: Sequence[Reading]) -> int | None:
+async def _rows(c: Connection, question: Question, sent: Sequence[str], device: str) -> list[Row]:
+    """The rows of the period and its neighbours in the order of time, each once."""
+    rows: list[Row] = await c.fetch(question.sql(sent), device, question.period.start, question.period.end)
+    ordered = sorted(rows, key=_at)
+    return [row for n, row in enumerate(ordered) if not n or row[0] != ordered[n - 1][0]]
+
+
+def _curve(rows: Sequence[Row], sent: Sequence[str], kind: Kind, device: Device) -> Curve:
+    interval, *registers = measures_of_energy(kind)
+    if interval is not None and not any(m is not None and m.column in sent for m in registers):
+        known = [row for row in rows if row[1] is not None]
+        return curve_of_intervals([row[0] for row in known], [row[1] for row in known], device)
+    return curve_of([Reading(row[0], row[1], _register(row[2]), _register(row[3])) for row in rows], device)
+
+
+async def _observed(c: Connection, question: Question, device: str, rows: Sequence[Row]) -> int | None:
     """The interval that the readings with energy show; those of the day before too when the period is shorter."""
-    times = [reading.at for reading in readings if (reading.interval, *reading[2:]) != (None, None, None)]
-    if question.span_us < DAY_US:
+    span_us = question.span_us
+    times = [row[0] for row in rows if row[1] is not None or row[2] is not None or row[3] is not None]
+    if span_us < DAY_US:
         earlier = await c.fetch(question.earlier_sql, device, question.period.start)
         times = sorted({row[0] for row in earlier}.union(times))
-    return observed_interval(times, before=question.span_us)
+    return observed_interval(times, before=span_us)
 
 
-def _points(rows: Sequence[tuple[Any, ...]], column: int) -> list[tuple[int, float]]:
+def _points(rows: Sequence[Row], column: int) -> list[tuple[int, float]]:
     return [(row[0], row[column]) for row in rows if row[column] is not None]
 
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 from operator import itemgetter
 from typing import NamedTuple
 
-from api.energy.spans import Span, difference, intersection, union
+from api.energy.spans import Span, chained, difference, intersection, union
 
 LONGEST_GAP = 3, 2
 """An interval reading reaches back to its predecessor across at most 3/2 device intervals."""
@@ -131,28 +131,36 @@ class Curve(NamedTuple):
 def curve_of(readings: Sequence[Reading], device: Device) -> Curve:
     """The curve of readings in the order of time, each time once. Readings without energy are passed over."""
     known = [r for r in readings if (r.interval, r.register_in, r.register_out) != (None, None, None)]
-    spans = _interval_spans(known, device)
     registers_in = [(r.at, r.register_in) for r in known if r.register_in is not None]
     registers_out = [(r.at, r.register_out) for r in known if r.register_out is not None]
+    at = [reading.at for reading in known]
+    if not registers_in and not registers_out:
+        return curve_of_intervals(at, [r.interval for r in known if r.interval is not None], device)
+    spans = [
+        Segment(start, reading.at, reading.interval)
+        for start, reading in zip(_starts(at, device), known, strict=True)
+        if reading.interval is not None
+    ]
     flow_in, flow_out = _flow(spans, 1, registers_in, device), _flow(spans, -1, registers_out, device)
     withheld = union((s.start, s.end) for flow in (flow_in, flow_out) for s in flow.suspect)
     covered = difference(union([*flow_in.covered, *flow_out.covered]), withheld)
-    return Curve(flow_in, flow_out, covered, [reading.at for reading in known])
+    return Curve(flow_in, flow_out, covered, at)
 
 
-def _interval_spans(readings: Sequence[Reading], device: Device) -> list[Segment]:
-    """What each interval reading covers, with its signed energy."""
+def curve_of_intervals(at: list[int], units: Sequence[int], device: Device) -> Curve:
+    """`curve_of` for readings that all have an interval and no register: their times and signed energies."""
+    starts = _starts(at, device)
+    covered = chained(starts, at)
+    inward = [Segment(start, end, kwh) for start, end, kwh in zip(starts, at, units, strict=True) if kwh > 0]
+    outward = [Segment(start, end, -kwh) for start, end, kwh in zip(starts, at, units, strict=True) if kwh < 0]
+    return Curve(Flow(inward, covered, [], []), Flow(outward, covered, [], []), covered, at)
+
+
+def _starts(at: Sequence[int], device: Device) -> list[int]:
+    """Where the time begins that an interval reading of each of these times covers."""
     longest = device.interval_us * LONGEST_GAP[0] // LONGEST_GAP[1]
-    spans: list[Segment] = []
-    previous: int | None = None
-    for reading in readings:
-        if reading.interval is not None:
-            start = reading.at - device.interval_us
-            if previous is not None and previous >= reading.at - longest:
-                start = previous
-            spans.append(Segment(start, reading.at, reading.interval))
-        previous = reading.at
-    return spans
+    first = [at[0] - device.interval_us] if at else []
+    return first + [before if now - before <= longest else now - device.interval_us for before, now in pairwise(at)]
 
 
 def _flow(spans: Sequence[Segment], sign: int, register: Sequence[tuple[int, int]], device: Device) -> Flow:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from api.energy.curve import Curve, Segment, energy_in
-from api.energy.spans import Span, difference, intersection, union
+from api.energy.spans import Span, chained, difference, intersection, union
 
 
 class Side(NamedTuple):
@@ -22,12 +22,16 @@ class Compared(NamedTuple):
     dc: int
 
 
+def _active(segments: Sequence[Segment]) -> list[Span]:
+    return chained([segment.start for segment in segments], [segment.end for segment in segments])
+
+
 def compare(vehicle: Curve, dc_segments: Sequence[Segment], meters: Sequence[Side], period: Span) -> Compared:
     """AC and DC over the time in which a meter had energy to show, and it and the vehicle are covered.
 
     Of several meters assigned at a time all are covered: what one of them did not measure reached the battery too.
     """
-    active = union((s.start, s.end) for side in meters for s in side.segments)
+    active = union(span for side in meters for span in _active(side.segments))
     time = intersection(intersection(active, [period]), vehicle.covered)
     for side in meters:
         time = difference(time, difference(side.assigned, side.covered))

@@ -15,15 +15,17 @@ def mean(points: Sequence[tuple[int, float]], start: int, end: int, interval_us:
     in the order of time and may lie outside of the period.
     """
     longest = max(LEAST_LINE_US, interval_us * 3 // 2)
-    area = measured = 0.0
-    for (t0, v0), (t1, v1) in pairwise(points):
+    near = [(p, q) for p, q in pairwise(points) if q[0] - p[0] <= longest and q[0] > start and p[0] < end]
+    doubled = measured = 0.0
+    for n in (0, -1) if len(near) > 1 else range(len(near)):  # only the outer lines can cross an edge
+        (t0, v0), (t1, v1) = near[n]
         left, right = max(t0, start), min(t1, end)
-        if left >= right or t1 - t0 > longest:
-            continue
         slope = (v1 - v0) / (t1 - t0)
-        area += (v0 + slope * ((left + right) / 2 - t0)) * (right - left)
+        doubled += (2 * v0 + slope * (left + right - 2 * t0)) * (right - left)
         measured += right - left
+    doubled += sum((v0 + v1) * (t1 - t0) for (t0, v0), (t1, v1) in near[1:-1])
+    measured += sum(t1 - t0 for (t0, _), (t1, _) in near[1:-1])
     if measured:
-        return area / measured
+        return doubled / (2 * measured)
     values = [value for at, value in points if start <= at < end]
     return sum(values) / len(values) if values else None

@@ -3,6 +3,7 @@
 Times are microseconds since the period's start, energies units.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,10 @@ class Measured(NamedTuple):
     """Whether it has ever reported."""
     gauges: Mapping[str, Sequence[tuple[int, float]]]
     """The same of further gauges by name, where a reading that was read anyway has them."""
+
+    def readings(self, span: Span) -> int:
+        """How many readings of the period are in a span."""
+        return bisect_left(self.times, span.end) - bisect_left(self.times, span.start)
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Feed:
     @property
     def readings(self) -> int:
         """How many there are while the meter fed the vehicle."""
-        return sum(s.start <= at < s.end for s in self.assigned for at in self.measured.times)
+        return sum(self.measured.readings(span) for span in self.assigned)
 
     @cached_property
     def shares(self) -> tuple[Shares, Shares]:

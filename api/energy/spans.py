@@ -29,6 +29,13 @@ def union(spans: Iterable[tuple[int, int]]) -> list[Span]:
     return joined
 
 
+def chained(starts: Sequence[int], ends: Sequence[int]) -> list[Span]:
+    """Spans that are in order, without overlap and not empty, joined where one begins as the one before it ends."""
+    breaks = [n for n, start in enumerate(starts[1:], 1) if start != ends[n - 1]]
+    firsts, lasts = [0, *breaks], [*(n - 1 for n in breaks), len(ends) - 1]
+    return [Span(starts[first], ends[last]) for first, last in zip(firsts, lasts, strict=True)] if starts else []
+
+
 def intersection(first: Sequence[Span], second: Sequence[Span]) -> list[Span]:
     """What lies in both sets."""
     common: list[Span] = []
