@@ -16,7 +16,7 @@ from api.energy.spans import Span, intersection
 from api.energy.units import kwh_of
 from api.groups import assignments_of, meters_of
 from api.live import NEVER_SEEN, never_seen
-from api.measured import Question, measured
+from api.measured import Question, detached_days, measured
 from api.period import AskedPeriod, DeviceId, Period
 from api.routing import needs
 from api.services import WithServices
@@ -58,7 +58,8 @@ async def ask(c: Connection, vehicle_id: str, period: Period, default_interval_s
         feeds.append(Feed(meter_id, meter, vehicle_id, assigned, whole, now))
     if not vehicle.is_known and not feeds:
         raise never_seen(VEHICLE, vehicle_id)
-    return Performance(vehicle, feeds, whole, now)
+    days = await detached_days(c, [VEHICLE, METER] if feeds else [VEHICLE], period)
+    return Performance(vehicle, feeds, whole, now, days)
 
 
 def answer(vehicle_id: str, period: Period, figures: Performance) -> models.Performance:
@@ -87,6 +88,7 @@ def answer(vehicle_id: str, period: Period, figures: Performance) -> models.Perf
         suspect_kwh=kwh_of(figures.suspect),
         unassigned_kwh=kwh_of(sum(feed.unassigned for feed in figures.feeds)),
         resets=figures.resets,
+        detached_days=list(figures.detached_days),
         gaps=_gaps(figures, period),
         meters=[_share(feed, period) for feed in figures.feeds],
     )

@@ -5,7 +5,7 @@ one after it, for each measure that the device has ever sent; they are looked fo
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -22,6 +22,11 @@ Row = Any
 _at = itemgetter(0)
 _NEIGHBOURS = timedelta(days=31)
 _SENT = "SELECT {sent} FROM {live} WHERE {device} = $1"
+_DETACHED = """
+SELECT relname::text FROM pg_class
+WHERE relname BETWEEN $1 AND $2 AND relkind = 'r' AND NOT relispartition
+  AND relnamespace = current_schema()::regnamespace
+"""
 _DECLARED = "SELECT interval_s, rated_kw FROM device WHERE kind = $1 AND id = $2"
 
 
@@ -37,6 +42,16 @@ def with_neighbours(period: Period) -> Period:
     """The period and the time around it in which neighbours are looked for."""
     start = period.start - min(_NEIGHBOURS, period.start - EARLIEST)
     return Period(start, period.end + min(_NEIGHBOURS, LATEST - period.end))
+
+
+async def detached_days(c: Connection, kinds: Sequence[Kind], period: Period) -> list[date]:
+    """Days of the period whose readings exist, but in a partition that was detached from the history."""
+    first, last = (f"{instant.astimezone(UTC):%Y%m%d}" for instant in (period.start, period.end))
+    days: set[date] = set()
+    for kind in kinds:
+        names = await c.fetch(_DETACHED, f"{kind.history_table}_{first}", f"{kind.history_table}_{last}")
+        days |= {datetime.strptime(row[0][-8:], "%Y%m%d").date() for row in names}  # noqa: DTZ007  # a date
+    return sorted(days)
 
 
 class Question(NamedTuple):

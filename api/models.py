@@ -1,5 +1,6 @@
 """Models of the responses, for the OpenAPI document and for the routes that build responses from parts."""
 
+from datetime import date
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -129,6 +130,10 @@ class Performance(_Answer):
     suspect_kwh: Annotated[float, Field(description="kWh withheld: more than rated power allows.")]
     unassigned_kwh: Annotated[float, Field(description="kWh that these meters measured for no vehicle.")]
     resets: Annotated[int, Field(description="Resets of registers.")]
+    detached_days: Annotated[
+        list[date],
+        Field(description="UTC days whose partition is detached: their readings are not in the figures."),
+    ]
     gaps: Annotated[list[Gap], Field(max_length=1000, description="The longest 1,000, in the order of time.")]
     meters: list[MeterShare]
 

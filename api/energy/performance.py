@@ -6,6 +6,7 @@ Times are microseconds since the period's start, energies units.
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from typing import NamedTuple
 
@@ -119,6 +120,8 @@ class Performance:
     feeds: Sequence[Feed]
     period: Span
     now: int
+    detached_days: Sequence[date] = ()
+    """Days whose readings exist but cannot be read at the moment."""
 
     @property
     def dc(self) -> int | None:
@@ -208,4 +211,5 @@ class Performance:
     @property
     def is_complete(self) -> bool:
         """Whether nothing is missing, withheld or lost in a reset."""
-        return bool(self._expected_dc) and not self.gaps and not self.suspect and not self.resets
+        missing = self.gaps or self.detached_days
+        return bool(self._expected_dc) and not missing and not self.suspect and not self.resets

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -172,7 +173,29 @@ def test_mean_is_over_the_measured_time_only() -> None:
     assert mean(trips, 2 * HOUR, 3 * HOUR, MINUTE) is None
 
 
+def plain_mean(points: Sequence[tuple[int, float]], start: int, end: int, longest: int) -> float | None:
+    """Line by line, as the rule says."""
+    area = measured = 0.0
+    for (t0, v0), (t1, v1) in pairwise(points):
+        left, right = max(t0, start), min(t1, end)
+        if left < right and t1 - t0 <= longest:
+            middle = v0 + (v1 - v0) * ((left + right) / 2 - t0) / (t1 - t0)
+            area, measured = area + middle * (right - left), measured + right - left
+    return area / measured if measured else None
+
+
 # -- laws
+
+temperatures = st.lists(st.tuples(st.integers(0, 200), st.integers(-40, 90)), max_size=30, unique_by=lambda p: p[0])
+
+
+@given(temperatures.map(sorted), st.integers(0, 200), st.integers(1, 200))
+def test_mean_is_that_of_its_lines(points: list[tuple[int, float]], start: int, span: int) -> None:
+    points = [(at * MINUTE, value) for at, value in points]
+    first, last = start * MINUTE + 1, (start + span) * MINUTE
+    found, wanted = mean(points, first, last, MINUTE), plain_mean(points, first, last, 10 * MINUTE)
+    assert wanted is None or found == pytest.approx(wanted, abs=1e-9)
+
 
 times = st.lists(st.integers(0, 3_000), min_size=0, max_size=40, unique=True).map(sorted)
 energy = st.none() | st.integers(-(10**13), 10**13)

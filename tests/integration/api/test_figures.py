@@ -235,3 +235,28 @@ async def test_figures_of_a_case(name: str, send: Any, client: httpx.AsyncClient
     assert {key: found[key] for key in case.expected} == pytest.approx(case.expected, abs=1e-12)
     if case.gaps is not None:
         assert len(found["gaps"]) == case.gaps, found["gaps"]
+
+
+async def test_late_reading_changes_the_answer_at_once(client: httpx.AsyncClient) -> None:
+    asked = {"from": format_timestamp(at("00:00")), "to": format_timestamp(at("24:00"))}
+    await client.post("/v1/ingest", content=encode_many(dc("10:00", 1.0, None, 1.0)))
+    before = (await client.get("/v1/analytics/performance/V", params=asked)).json()
+    await client.post("/v1/ingest", content=encode_many(dc("10:01", 2.0)))
+    after = (await client.get("/v1/analytics/performance/V", params=asked)).json()
+    assert (before["totalKwhDeliveredDc"], after["totalKwhDeliveredDc"]) == (2.0, 4.0)
+    assert len(before["gaps"]) == len(after["gaps"]) + 1
+
+
+async def test_detached_day_is_named(client: httpx.AsyncClient, db: Connection) -> None:
+    asked = {"from": format_timestamp(at("00:00")), "to": format_timestamp(at("24:00"))}
+    await client.post("/v1/ingest", content=encode_many(dc("10:00", 1.0)))
+    partition = f"vehicle_telemetry_history_{DAY:%Y%m%d}"
+    await db.execute(f"ALTER TABLE vehicle_telemetry_history DETACH PARTITION {partition}")
+    try:
+        found = (await client.get("/v1/analytics/performance/V", params=asked)).json()
+    finally:
+        bounds = f"FROM ('{DAY:%F} 00:00+00') TO ('{DAY + timedelta(days=1):%F} 00:00+00')"
+        await db.execute(f"ALTER TABLE vehicle_telemetry_history ATTACH PARTITION {partition} FOR VALUES {bounds}")
+    assert (found["detachedDays"], found["totalKwhDeliveredDc"], found["complete"]) == ([f"{DAY:%F}"], None, False)
+    again = (await client.get("/v1/analytics/performance/V", params=asked)).json()
+    assert (again["detachedDays"], again["totalKwhDeliveredDc"]) == ([], 1.0)
