@@ -14,6 +14,7 @@ import asyncpg
 from api import analytics
 from api.database import SESSION
 from api.period import Period
+from bridge import memory
 from tests.bench.end_to_end import DEVICES, until
 from tests.bench.history import devices_of, long_history
 from tests.bench.http_servers import RunningApi, api
@@ -79,6 +80,7 @@ def _check(*readings: int) -> None:
 async def t8(machine: Machine) -> list[Figure]:
     """The SQL idle and under load, then the route."""
     count = 1_000 if machine.quick else 3_000
+    memory.calm_collector()  # as the API does
     url, devices = await long_history(machine), devices_of(machine.rows)
     db: Db = await asyncpg.connect(machine.as_login(url, "api"), server_settings=SESSION)
     try:
