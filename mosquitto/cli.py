@@ -43,12 +43,17 @@ KindOption = StrEnum("KindOption", {name: name for name in KIND_OF})  # type: ig
 """A device's kind on the command line."""
 
 
+DirArgument = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Private directory of the CA, the devices and the broker's files.")
+]
 DirOption = Annotated[Path, option(ProvisioningSettings, "mosquitto_dir", "--dir")]
 ReloadOption = Annotated[
     str | None,
     typer.Option("--reload-command", help="Command that reloads a remote broker, instead of SIGHUP on this machine."),
 ]
-IdArgument = Annotated[str | None, typer.Argument(metavar="[ID]")]
+IdArgument = Annotated[
+    str | None, typer.Argument(metavar="[ID]", help="Id of the device, as in its readings; without --csv.")
+]
 KindChoice = Annotated[KindOption | None, typer.Option("--kind", help="Kind of ID, or of CSV rows without a kind.")]
 CsvOption = Annotated[
     Path | None,
@@ -76,7 +81,7 @@ def begin(_version: VersionOption = False) -> None:
 
 @ca_app.command("init")
 def init(
-    directory: Annotated[Path, typer.Argument(metavar="DIR")],
+    directory: DirArgument,
     host: HostOption = None,
     control: Annotated[str, typer.Option(help="URL of an internal listener, used to disconnect devices.")] = "",
 ) -> None:
@@ -89,10 +94,10 @@ def init(
 
 
 @ca_app.command()
-def server(directory: Annotated[Path, typer.Argument(metavar="DIR")], host: HostOption = None) -> None:
+def server(directory: DirArgument, host: HostOption = None) -> None:
     """Renew the broker's certificate, before it expires or when its host names change."""
     place = Directory(directory)
-    with _explained():
+    with _explained(place):
         provisioning.renew_server(place, host or _HOSTS)
         _tell(place, None, [])
 
@@ -109,7 +114,7 @@ def add(
 ) -> None:
     """Provision new devices with a certificate or a password: all of them, or none if one is invalid."""
     place = Directory(directory)
-    with _explained():
+    with _explained(place):
         if (id_ is None) == (csv is None):
             raise BadDevice("specify an ID with --kind, or --csv FILE")
         devices = read_csv(csv, kind) if csv else [device(kind, id_ or "")]
@@ -125,7 +130,7 @@ def add(
 
 @device_app.command()
 def rotate(
-    id_: Annotated[str, typer.Argument(metavar="ID")],
+    id_: Annotated[str, typer.Argument(metavar="ID", help="Id of the device, as in its readings.")],
     kind: KindChoice = None,
     password: PasswordOption = False,
     keep_old: Annotated[
@@ -137,7 +142,7 @@ def rotate(
 ) -> None:
     """Create a new credential for a device and revoke the old one, immediately or with a later rotate or revoke."""
     place = Directory(directory)
-    with _explained():
+    with _explained(place):
         (found,) = provisioning.find(place, [(kind, id_)])
         provisioning.rotate(place, found, timedelta(days=days), password=password, keep_old=keep_old)
         _tell(place, reload_command, [] if keep_old else [found])
@@ -154,7 +159,7 @@ def revoke(
 ) -> None:
     """Revoke devices: they are disconnected immediately and cannot connect again."""
     place = Directory(directory)
-    with _explained():
+    with _explained(place):
         if (id_ is None) == (csv is None):
             raise BadDevice("specify an ID, or --csv FILE")
         found = provisioning.find(place, read_csv(csv, kind) if csv else [(kind, id_ or "")])
@@ -166,7 +171,8 @@ def revoke(
 @device_app.command("list")
 def list_(directory: DirOption = _HERE) -> None:
     """List every device that is or was provisioned, one JSON object a line."""
-    with registry.registry(Directory(directory).registry) as db:
+    place = Directory(directory)
+    with _explained(place), registry.registry(place.registry) as db:
         for row in registry.listed(db):
             print(json.dumps({"name": str(row.device), **dict(zip(row._fields[1:], row[1:], strict=True))}))
 
@@ -182,9 +188,10 @@ def _tell(place: Directory, reload_command: str | None, cut_off: Sequence[Device
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Report errors that an operator can correct as one line."""
+def _explained(place: Directory) -> Iterator[None]:
+    """Report a missing CA, and errors in this context that an operator can correct, as one line."""
     try:
+        provisioning.require_ca(place)
         yield
     except (BadDevice, BrokerUnreachable, subprocess.CalledProcessError) as error:
         print(error, file=sys.stderr)

@@ -106,9 +106,14 @@ def _refuse_known(known: Sequence[Device]) -> None:
         raise BadDevice(f"{known[0]}{more}: already provisioned; use rotate for a new credential, revoke to remove it")
 
 
-def _authority(directory: Directory) -> Authority:
+def require_ca(directory: Directory) -> None:
+    """Raise `BadDevice` with the command that creates a CA if the directory has none."""
     if not directory.ca_key.exists():
         raise BadDevice(f"{directory.root}: there is no CA yet; run `python -m mosquitto ca init {directory.root}`")
+
+
+def _authority(directory: Directory) -> Authority:
+    require_ca(directory)
     return authority.load(directory.ca_key.read_bytes(), directory.ca_certificate.read_bytes())
 
 

@@ -129,9 +129,24 @@ def test_id_too_long_for_a_common_name_needs_a_password(place: Directory) -> Non
     assert run(place, "add", "x" * 56, "--kind", "vehicle")[0] == 0
 
 
-def test_command_without_a_ca_says_what_to_do(tmp_path: Path) -> None:
-    code, output = run(Directory(tmp_path / "empty"), "add", "EV_1", "--kind", "vehicle")
-    assert (code, "ca init" in output) == (1, True)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("device", "list", "--dir"),
+        ("device", "add", "EV_1", "--kind", "vehicle", "--dir"),
+        ("device", "add", "EV_1", "--kind", "vehicle", "--password", "--dir"),
+        ("device", "rotate", "EV_1", "--dir"),
+        ("device", "revoke", "EV_1", "--dir"),
+        ("ca", "server"),
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_command_without_a_ca_says_what_to_do_and_creates_nothing(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    empty = tmp_path / "empty"
+    result = CliRunner().invoke(app, [*arguments, str(empty)])
+    assert result.exit_code == 1
+    assert f"{empty}: there is no CA yet; run `python -m mosquitto ca init {empty}`" in result.output
+    assert not empty.exists()
 
 
 def test_every_act_is_written_down(place: Directory) -> None:
