@@ -1,6 +1,6 @@
 """A group of settings: a model whose fields are read from the variables `FLEET_<FIELD>` of a mapping."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -58,9 +58,12 @@ def problems(error: ValidationError, environ: Mapping[str, str]) -> str:
     """The validation errors, one per line: the variable as it is spelled in `environ`, and the reason."""
     given = settings_in(environ)
     spelled = {new: old for old, new in RENAMED.items() if old in given and new not in given}
-    lines = []
+    return "\n".join(
+        f"{variable(spelled.get(name, name))}: {reason}" if name else reason for name, reason in reasons(error)
+    )
+
+
+def reasons(error: ValidationError) -> Iterator[tuple[str, str]]:
+    """The field of each validation error, empty for the whole group, and the reason."""
     for problem in error.errors():
-        name = "_".join(map(str, problem["loc"]))
-        reason = problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{variable(spelled.get(name, name))}: {reason}" if name else reason)
-    return "\n".join(lines)
+        yield "_".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")

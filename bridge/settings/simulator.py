@@ -6,6 +6,7 @@ from pydantic import Field
 
 from bridge.settings.groups import AdministrationSettings, LogSettings
 from bridge.settings.mqtt import BrokerCaSettings
+from bridge.settings.values import HttpUrl, MqttUrl
 
 
 class SimulatorSettings(LogSettings, BrokerCaSettings):
@@ -13,13 +14,13 @@ class SimulatorSettings(LogSettings, BrokerCaSettings):
 
     title: ClassVar[str] = "Simulator and clients"
 
-    mqtt_url: str = Field(
+    mqtt_url: MqttUrl = Field(
         default="mqtt://127.0.0.1:1883",
         description="The broker's listener for devices: mqtt[s]://[user:password@]host[:port].",
     )
     mqtt_cert_file: str | None = Field(default=None, description="Certificate of the client (PEM), for mutual TLS.")
     mqtt_key_file: str | None = Field(default=None, description="Private key of the client's certificate (PEM).")
-    api_url: str | None = Field(default=None, description="URL of the API; meters are not assigned when unset.")
+    api_url: HttpUrl | None = Field(default=None, description="URL of the API; meters are not assigned when unset.")
     api_key: str | None = Field(default=None, description="Key for the API.")
 
 

@@ -1,6 +1,7 @@
 """Types of settings that are validated when they are read: URLs, files and ports."""
 
 import ssl
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import parse_qs, urlsplit
@@ -9,10 +10,24 @@ from pydantic import AfterValidator, Field
 
 
 def _mqtt_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or parts.port == 0:
+    if not _is_url(url, ("mqtt", "mqtts")):
         raise ValueError("must have the form mqtt[s]://[user:password@]host[:port]")
     return url
+
+
+def _http_url(url: str) -> str:
+    if not _is_url(url, ("http", "https")):
+        raise ValueError("must have the form http[s]://host[:port]")
+    return url
+
+
+def _is_url(url: str, schemes: Collection[str]) -> bool:
+    """Whether it has one of these schemes, a host and, if any, a valid port."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _database_url(url: str) -> str:
@@ -37,6 +52,7 @@ def _ca_file(path: Path) -> Path:
 
 
 MqttUrl = Annotated[str, AfterValidator(_mqtt_url)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 CaFile = Annotated[Path, AfterValidator(_ca_file)]
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -73,3 +73,24 @@ def test_wrong_setting_of_a_program_names_it(tmp_path: Path) -> None:
         "FLEET_BRIDGE_NAME",
         "FLEET_STALL_S",
     ]
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "value"),
+    [
+        (("run", "--vehicles=1"), "mqtt_url", "mqtt://localhost:abc"),
+        (("run", "--vehicles=1"), "mqtt_url", "localhost"),
+        (("run", "--vehicles=1"), "api_url", "localhost:8080"),
+        (("replay", __file__), "mqtt_url", "mqtt://localhost:70000"),
+        (("verify", "missing"), "database_url", "mysql://127.0.0.1/fleet"),
+    ],
+)
+def test_wrong_value_of_an_option_names_the_option_and_the_variable(
+    tmp_path: Path, command: tuple[str, ...], name: str, value: str
+) -> None:
+    said = run(tmp_path, "simulator", *command, **{name: value})
+    assert said.returncode == 2
+    words = " ".join(said.stderr.replace("│", " ").split())
+    assert f"--{name.replace('_', '-')}" in words
+    assert f"FLEET_{name.upper()}" in words
+    assert "must have the form" in words
