@@ -13,7 +13,7 @@ import uvloop
 
 from bridge import memory, rejects
 from bridge.command_line import with_version
-from bridge.errors import Misconfigured, StoreUnavailable
+from bridge.errors import Misconfigured, Reason, StoreUnavailable
 from bridge.settings.bridge import BridgeSettings, ReplaySettings
 from bridge.settings.groups import AdministrationSettings
 from bridge.settings.keeper import KeeperSettings
@@ -93,7 +93,7 @@ def migrate() -> None:
 
 @rejected.command("list")
 def list_(
-    reason: Annotated[str | None, typer.Option(help="List only rejects with this reason.")] = None,
+    reason: Annotated[Reason | None, typer.Option(help="List only rejects with this reason.")] = None,
     device: Annotated[str | None, typer.Option(help="List only rejects of this device.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of messages.")] = 50,
 ) -> None:
@@ -115,7 +115,9 @@ def show(id_: Annotated[UUID, typer.Argument(metavar="ID")]) -> None:
 @rejected.command()
 def replay(
     ids: Annotated[list[UUID] | None, typer.Argument(metavar="[ID]...")] = None,
-    reason: Annotated[str | None, typer.Option(help="Replay every message that was rejected for this reason.")] = None,
+    reason: Annotated[
+        Reason | None, typer.Option(help="Replay every message that was rejected for this reason.")
+    ] = None,
     even_forbidden: Annotated[
         bool, typer.Option("--even-forbidden", help="Include messages whose sender was not allowed to report it.")
     ] = False,

@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from bridge.errors import Reason
 from local.ports import free_port
 from tests.bridges import environment
 
@@ -94,3 +96,11 @@ def test_wrong_value_of_an_option_names_the_option_and_the_variable(
     assert f"--{name.replace('_', '-')}" in words
     assert f"FLEET_{name.upper()}" in words
     assert "must have the form" in words
+
+
+@pytest.mark.parametrize("command", ["list", "replay"])
+def test_unknown_reason_of_rejects_is_a_usage_error_that_lists_the_reasons(tmp_path: Path, command: str) -> None:
+    said = run(tmp_path, "bridge", "rejected", command, "--reason=nope")
+    assert said.returncode == 2
+    for reason in ("nope", *get_args(Reason)):
+        assert reason in said.stderr
