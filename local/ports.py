@@ -4,6 +4,7 @@ import contextlib
 import random
 import socket
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from bridge.errors import Misconfigured
@@ -27,16 +28,11 @@ class Ports:
 
 
 class PortTaken(Misconfigured):
-    """Another program listens on a port that was set explicitly."""
+    """Other programs listen on ports that were set explicitly."""
 
-
-def pick(setting: str, port: int, given: bool) -> int:
-    """`port`, or a free one if it is the default and taken. Raises `PortTaken` if it was `given`."""
-    if is_free(port):
-        return port
-    if given:
-        raise PortTaken(f"{setting}: port {port} is in use by another program; stop it or choose another port")
-    return free_port()
+    def __init__(self, ports: Mapping[str, int]) -> None:
+        lines = (f"{setting}: port {port} is in use by another program" for setting, port in ports.items())
+        super().__init__("\n".join([*lines, "stop these programs or choose other ports"]))
 
 
 def free_ports() -> Ports:

@@ -20,7 +20,7 @@ from bridge.settings.group import variable
 from bridge.settings.local import LocalSettings
 from local.live import LiveLine
 from local.platform import Platform
-from local.ports import Ports, pick
+from local.ports import Ports, PortTaken, free_port, is_free
 from local.process import wait_for_orphans
 
 _READING = (
@@ -62,14 +62,15 @@ def _private(directory: Path) -> Path:
 
 
 def _ports(settings: LocalSettings) -> Ports:
-    """The ports of this run; prints which defaults are in use. Raises `PortTaken` for a configured port in use."""
-    ports = []
-    for name in (f"{field.name}_port" for field in dataclasses.fields(Ports)):
-        usual = getattr(settings, name)
-        ports.append(port := pick(variable(name), usual, name in settings.model_fields_set))
-        if port != usual:
-            _say(f"port {usual} is in use by another program: using {port} (set {variable(name)})")
-    return Ports(*ports)
+    """The ports of this run; prints which defaults are in use. Raises `PortTaken` for configured ports in use."""
+    wanted = {name: getattr(settings, name) for name in (f"{field.name}_port" for field in dataclasses.fields(Ports))}
+    taken = {name: port for name, port in wanted.items() if not is_free(port)}
+    if given := taken.keys() & settings.model_fields_set:
+        raise PortTaken({variable(name): port for name, port in taken.items() if name in given})
+    chosen = {name: free_port() for name in taken}
+    for name, port in chosen.items():
+        _say(f"port {taken[name]} is in use by another program: using {port} (set {variable(name)})")
+    return Ports(*(wanted | chosen).values())
 
 
 @contextlib.contextmanager

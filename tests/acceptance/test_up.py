@@ -218,13 +218,14 @@ def test_second_platform_in_the_same_directory_says_that_it_runs(up: Up) -> None
     assert str(up.directory) in line
 
 
-@pytest.mark.parametrize("setting", PORTS)
-def test_given_port_that_is_taken_is_one_clear_line(up: Up, setting: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as occupied:
-        port = occupied.getsockname()[1]
-        assert up.run(**{setting: str(port)}).wait(30) == 2
-    *_, line = up.output.read_text().splitlines()
-    assert line.startswith(f"{setting}: port {port} is in use")
+def test_given_ports_that_are_taken_are_all_named(up: Up) -> None:
+    with contextlib.ExitStack() as occupied:
+        sockets = {name: occupied.enter_context(socket.create_server(("127.0.0.1", 0))) for name in PORTS}
+        ports = {name: str(each.getsockname()[1]) for name, each in sockets.items()}
+        assert up.run(**ports).wait(30) == 2
+    *named, remedy = up.output.read_text().splitlines()[-len(ports) - 1 :]
+    assert sorted(named) == sorted(f"{name}: port {port} is in use by another program" for name, port in ports.items())
+    assert remedy == "stop these programs or choose other ports"
 
 
 def test_dead_part_stops_all_with_its_name_and_its_last_words(up: Up) -> None:
