@@ -21,12 +21,11 @@ log = structlog.get_logger(__name__)
 def configured(kind: type[S]) -> S:
     """Read the settings from the environment and configure the logs. If invalid, print each problem and exit with 2.
 
-    Warns of variables that were renamed and of those that no program reads.
+    Warns of variables that were renamed and of those that no program reads, even if a setting is invalid.
     """
-    settings = read(kind)
-    logs.configure(settings.log_level, settings.log_format)
+    _configure_logs()
     _warn(settings_in(os.environ).keys(), kind.model_fields.keys())
-    return settings
+    return read(kind)
 
 
 def read(kind: type[G]) -> G:
@@ -36,6 +35,15 @@ def read(kind: type[G]) -> G:
     except ValidationError as error:
         sys.stderr.write(f"{problems(error, os.environ)}\n")
         raise SystemExit(2) from None
+
+
+def _configure_logs() -> None:
+    """Configure the logs; a wrong setting of the logs is one of the problems that `configured` prints."""
+    try:
+        settings = LogSettings.read(os.environ)
+    except ValidationError:
+        settings = LogSettings()
+    logs.configure(settings.log_level, settings.log_format)
 
 
 def _warn(given: Collection[str], own: Collection[str]) -> None:

@@ -70,7 +70,7 @@ def test_wrong_settings_of_the_services_do_not_stop_a_command(tmp_path: Path, pr
 def test_wrong_setting_of_a_program_names_it(tmp_path: Path) -> None:
     said = run(tmp_path, "bridge", "run", batch_size="x", stall_s="x", bridge_name="a/b")
     assert said.returncode == 2
-    assert [line.partition(":")[0] for line in sorted(said.stderr.splitlines())] == [
+    assert [line.partition(":")[0] for line in sorted(said.stderr.splitlines()) if line[0] != "{"] == [
         "FLEET_BATCH_SIZE",
         "FLEET_BRIDGE_NAME",
         "FLEET_STALL_S",
@@ -104,3 +104,10 @@ def test_unknown_reason_of_rejects_is_a_usage_error_that_lists_the_reasons(tmp_p
     assert said.returncode == 2
     for reason in ("nope", *get_args(Reason)):
         assert reason in said.stderr
+
+
+def test_wrong_setting_does_not_hide_a_mistyped_variable(tmp_path: Path) -> None:
+    said = run(tmp_path, "bridge", "migrate", database_url="x", http_prot="1")
+    assert said.returncode == 2
+    assert warnings(said) == [("unknown setting", "FLEET_HTTP_PROT", "FLEET_HTTP_PORT")]
+    assert "FLEET_DATABASE_URL: must have the form" in said.stderr
