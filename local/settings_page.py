@@ -5,6 +5,7 @@ from typing import Any
 
 from bridge.settings.group import RENAMED, Group, variable
 from bridge.settings.programs import PROGRAMS, Programs
+from bridge.sources import SOURCES
 
 _HEAD = """# Settings
 
@@ -12,15 +13,17 @@ _HEAD = """# Settings
 
 Every setting is an environment variable that is read once, when a program starts. If one that the program reads is
 wrong, the program ends with exit code 2 and names the variable and the reason; settings of other programs do not stop
-it. For a `FLEET_` variable that no program reads there is a warning in the log (`unknown setting`) with the most
-similar known name. `make up` passes its environment on to the programs that it starts.
+it. An empty value is not the default: it is wrong for a number, a URL, a file or a choice, and an empty text elsewhere.
+Only the options of `fleet-simulator` and `fleet-provision` treat an empty variable as unset. For a `FLEET_` variable
+that no program reads there is a warning in the log (`unknown setting`) with the most similar known name. `make up`
+passes its environment on to the programs that it starts.
 """
 _TABLE = "\n## {title}\n\n| variable | default | unit, limits | meaning | read by |\n|---|---|---|---|---|\n"
 _RENAMED = """
 ## Renamed
 
 The old names still work in this version, with a warning in the log (`renamed setting`). Where both are set, the new
-one counts.
+one takes precedence.
 
 | old | new |
 |---|---|
@@ -74,6 +77,8 @@ def _limits(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
         yield f"at least {schema['minimum']:,g}"
     elif "exclusiveMinimum" in schema:
         yield f"more than {schema['exclusiveMinimum']:g}"
+    if name == "source":  # the settings do not import the sources
+        yield ", ".join(f"`{source}`" for source in SOURCES)
     if "enum" in schema:
         yield ", ".join(f"`{value}`" for value in schema["enum"])
     if "pattern" in schema:

@@ -27,7 +27,9 @@ class HttpSettings(ApiPortSettings):
         default=4_000, ge=1, description="Maximum number of client connections; further ones get 503 and are closed."
     )
     http_head_timeout_s: float = Field(
-        default=10.0, gt=0, description="Maximum time until a request's head has arrived; then the connection is cut."
+        default=10.0,
+        gt=0,
+        description="Maximum time until the request headers have arrived; then the connection is cut.",
     )
     http_head_max_bytes: int = Field(
         default=16_384, ge=1_024, description="Maximum size of a request line with its headers."

@@ -17,7 +17,7 @@ class InstanceSettings(Group):
     bridge_name: str = Field(
         default="main",
         pattern=r"^[A-Za-z0-9_-]{1,40}$",
-        description="Names the MQTT session and the lock; of two bridges with one name the second stands by.",
+        description="Names the MQTT session and the lock; of two bridges with one name the second is on standby.",
     )
     stall_timeout_s: float = Field(
         default=30.0,

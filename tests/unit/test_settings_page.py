@@ -44,6 +44,7 @@ def test_page_has_every_setting_described_with_its_readers() -> None:
         ("FLEET_LOG_FORMAT", "`auto`, `json`, `console`", "bridge, api, simulator, mosquitto, make up"),
         ("FLEET_MQTT_CA_FILE", "", "bridge run, simulator run, simulator replay"),
         ("FLEET_MQTT_KEEP_ALIVE_S", "s, 1 to 65,535", "bridge run"),
+        ("FLEET_SOURCE", "`mqtt`", "bridge run"),
         ("FLEET_POSTGRES_SHARED_BUFFERS", "", "docker compose"),
         ("FLEET_RATE_LIMIT_PER_S", "per s, more than 0", "api run"),
     ],
