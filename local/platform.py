@@ -70,7 +70,13 @@ class Platform:
             self._start(Simulator(self.directory, self._sim_vehicles, self._device_addresses))
 
     def stop(self) -> None:
-        """Stop in reverse order, so that no part loses a server that it needs to finish."""
+        """Stop in reverse order, so that no part loses a server that it needs to finish.
+
+        If a part has died, the simulator is killed: it could wait forever for acknowledgements.
+        """
+        if self.dead() is not None:
+            for simulator in (part for part in self.started if isinstance(part, Simulator)):
+                simulator.process.kill()
         while self.started:
             self.started.pop().stop()
 

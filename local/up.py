@@ -34,7 +34,7 @@ class AlreadyRunning(Misconfigured):
 
 
 def up(settings: LocalSettings) -> None:
-    """Run the whole platform until SIGINT or SIGTERM. Raises `RuntimeError` when a part fails or dies."""
+    """Run the whole platform until SIGINT or SIGTERM. When a part fails or dies, report it, stop and exit with 1."""
     directory = _private(settings.local_dir)
     with _only_one(directory), _stopped_by_signals():
         env_file = directory / "env"
@@ -47,6 +47,9 @@ def up(settings: LocalSettings) -> None:
                 write_private(env_file, _assignments(platform.addresses))
                 _introduce(platform)
                 _watch(platform)
+            except RuntimeError as error:
+                sys.stderr.write(f"\n{error}\n")  # before the stop, which takes a while
+                raise SystemExit(1) from None
             finally:
                 _ignore_signals()
                 env_file.unlink(missing_ok=True)
