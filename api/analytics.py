@@ -32,6 +32,7 @@ _BATTERY_TEMP = next(measure for measure in VEHICLE.measures if measure.name == 
 @router.get(
     "/performance/{vehicleId}",
     operation_id="getVehiclePerformance",
+    summary="Get energy and efficiency of a vehicle",
     openapi_extra=needs("read"),
     responses=NEVER_SEEN,
 )

@@ -77,6 +77,7 @@ _CONFLICT: _Responses = {
 @router.put(
     "/meters/{meterId}/assignments/{from}",
     operation_id="putAssignment",
+    summary="Assign a meter to a vehicle",
     openapi_extra=needs("assign"),
     response_model=Assignment,
     responses=_BODY
@@ -109,6 +110,7 @@ async def put_assignment(
 @router.patch(
     "/meters/{meterId}/assignments/{from}",
     operation_id="patchAssignment",
+    summary="Change an assignment",
     openapi_extra=needs("assign"),
     responses=_BODY | _NO_ROW | _CONFLICT,
 )
@@ -136,6 +138,7 @@ async def patch_assignment(
 @router.delete(
     "/meters/{meterId}/assignments/{from}",
     operation_id="deleteAssignment",
+    summary="Remove an assignment",
     openapi_extra=needs("assign"),
     status_code=HTTPStatus.NO_CONTENT,
     responses=_NO_ROW,
@@ -159,6 +162,7 @@ async def delete_assignment(
 @bulk.post(
     "/assignments",
     operation_id="importAssignments",
+    summary="Import assignments",
     responses=_BODY | _CONFLICT | {422: {"description": "Invalid rows; nothing is written"}},
     openapi_extra=needs("assign") | request_body(AssignmentRow, _EXAMPLE),
 )
@@ -189,6 +193,7 @@ async def import_assignments(
 @router.get(
     "/assignments",
     operation_id="listAssignments",
+    summary="List assignments",
     openapi_extra=needs("read"),
     response_model=AssignmentPage,
     responses={
@@ -230,6 +235,7 @@ async def all_assignments(
 @router.get(
     "/meters/{meterId}/assignments",
     operation_id="listMeterAssignments",
+    summary="List the assignments of a meter",
     openapi_extra=needs("read"),
     response_model=AssignmentPage,
 )
@@ -250,6 +256,7 @@ async def meter_assignments(
 @router.get(
     "/vehicles/{vehicleId}/assignments",
     operation_id="listVehicleAssignments",
+    summary="List the assignments of a vehicle",
     openapi_extra=needs("read"),
     response_model=AssignmentPage,
 )

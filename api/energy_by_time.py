@@ -91,6 +91,7 @@ class _Row(NamedTuple):
 @router.get(
     "/energy",
     operation_id="getEnergy",
+    summary="Get energy by time",
     openapi_extra=needs("read"),
     response_model=models.EnergyPage,
     responses=_RESPONSES,

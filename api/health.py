@@ -20,13 +20,13 @@ _PROBE_TIMEOUT_S = 2.0
 _PROBE = "SELECT " + " AND ".join(f"to_regclass('{kind.live_table}') IS NOT NULL" for kind in KINDS)
 
 
-@router.get("/healthz", operation_id="getHealth", openapi_extra=PUBLIC)
+@router.get("/healthz", operation_id="getHealth", summary="Check that the process is running", openapi_extra=PUBLIC)
 async def healthz() -> dict[str, str]:
     """The process is running."""
     return {"status": "ok"}
 
 
-@router.get("/readyz", operation_id="getReadiness", openapi_extra=PUBLIC)
+@router.get("/readyz", operation_id="getReadiness", summary="Check that readings can be stored", openapi_extra=PUBLIC)
 async def readyz(services: WithServices) -> dict[str, str]:
     """The database responds within two seconds and has the tables."""
     try:
@@ -42,6 +42,7 @@ async def readyz(services: WithServices) -> dict[str, str]:
 @router.get(
     "/metrics",
     operation_id="getMetrics",
+    summary="Get the metrics for Prometheus",
     openapi_extra=needs("read"),
     response_class=Response,
     responses={200: {"content": {"text/plain": {}}}},

@@ -86,6 +86,7 @@ def _scope(**given: str | None) -> _Scope:
 @router.get(
     "/sessions",
     operation_id="listSessions",
+    summary="List charging sessions",
     openapi_extra=needs("read"),
     response_model=models.SessionPage,
     responses=_RESPONSES,

@@ -62,6 +62,17 @@ def test_operation_ids_are_distinct_and_a_verb_and_its_object() -> None:
     assert not [id_ for id_ in ids if not re.fullmatch(rf"({verbs})([A-Z][a-z]+)+", id_)]
 
 
+def test_summary_of_every_documented_route_is_written_and_not_made_from_a_function_name() -> None:
+    app = application(Response())
+    documented = [route for route in app.routes if isinstance(route, APIRoute) and route.include_in_schema]
+    assert [route.path for route in documented if not route.summary] == []
+    for operations in app.openapi()["paths"].values():
+        for operation in operations.values():
+            assert re.fullmatch(
+                r"(Get|List|Check|Assign|Change|Remove|Import|Declare|Store) [^.]+", operation["summary"]
+            )
+
+
 @pytest.mark.parametrize(
     "undeclared",
     [
