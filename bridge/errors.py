@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 Reason = Literal[
     "bad_topic",  # the topic does not name a device
     "not_json",
-    "not_a_reading",  # JSON, but not an object, or an object with the id field of no kind or of several kinds
+    "not_a_reading",  # not an object with named fields, or one with the id field of no kind or of several kinds
     "invalid_field",
     "device_mismatch",  # the payload names another device than the topic
     "timestamp_out_of_range",  # further in the past or future than is accepted

@@ -76,7 +76,7 @@ def decode_element(origin: Origin, element: Any, times: AcceptedTimes, came_as: 
     `came_as` are the element's original bytes, stored with a rejection; without them the element is serialized as JSON.
     """
     if not isinstance(element, dict):
-        return origin.reject("not_a_reading", "a reading must be a JSON object", came_as or dump(element))
+        return origin.reject("not_a_reading", "a reading must be an object with named fields", came_as or dump(element))
     contract = origin.contract or _contract_of(element)
     if contract is None:
         detail = f"either {_ID_FIELDS} is required" if _EVERY_ID_FIELD.isdisjoint(element) else _ONE_ID_FIELD

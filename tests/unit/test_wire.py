@@ -297,6 +297,11 @@ def test_not_a_reading_is_kept_as_it_came(payload: bytes, reason: str) -> None:
         assert item.payload == payload[1:].removesuffix(b"]" * (payload[-1:] == b"]")), "the one element of the array"
 
 
+@pytest.mark.parametrize("payload", [b"42", b"[[]]"])
+def test_element_without_fields_is_refused_in_terms_of_no_format(payload: bytes) -> None:
+    assert refused(payload).detail == "a reading must be an object with named fields"
+
+
 @pytest.mark.parametrize(
     "hostile",
     [
