@@ -153,7 +153,7 @@ def test_every_command_of_every_program_has_its_help(installed: Installed) -> No
 
 def test_every_program_has_the_version_of_the_package(installed: Installed, wheel: Path) -> None:
     assert wheel.name.split("-")[1] == VERSION
-    for program in EXTRAS[installed.extra]:
+    for program in PROGRAMS:
         assert installed.run(program, "--version").stdout == f"{VERSION}\n"
 
 

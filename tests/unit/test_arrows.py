@@ -14,7 +14,7 @@ BRIDGE = {
     "logs": "",
     "memory": "",
     "version": "",
-    "extras": "",
+    "extras": "version",
     "command_line": "version",
     "backoff": "",
     "batch": "",
