@@ -47,11 +47,8 @@ def _in_database(act: Callable[[Connection], Awaitable[T]]) -> T:
     settings = configured(AdministrationSettings)
     try:
         return asyncio.run(connected())
-    except StoreUnavailable as error:
-        print(f"database unavailable: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-    except Misconfigured as error:
-        print(str(error), file=sys.stderr)
+    except (StoreUnavailable, Misconfigured) as error:
+        log.error("command failed", reason=str(error))
         raise SystemExit(1) from None
 
 

@@ -111,3 +111,12 @@ def test_wrong_setting_does_not_hide_a_mistyped_variable(tmp_path: Path) -> None
     assert said.returncode == 2
     assert warnings(said) == [("unknown setting", "FLEET_HTTP_PROT", "FLEET_HTTP_PORT")]
     assert "FLEET_DATABASE_URL: must have the form" in said.stderr
+
+
+@pytest.mark.parametrize("command", [("bridge", "rejected", "list"), ("api", "key", "list")], ids=" ".join)
+def test_command_without_its_database_logs_why(tmp_path: Path, command: tuple[str, ...]) -> None:
+    said = run(tmp_path, *command)
+    assert said.returncode == 1
+    (event,) = map(json.loads, said.stderr.splitlines())
+    assert (event["level"], event["event"]) == ("error", "command failed")
+    assert "Connect call failed" in event["reason"]
