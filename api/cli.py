@@ -69,7 +69,10 @@ def _duration(text: str, least_s: int) -> timedelta:
 
 @app.command()
 def run() -> None:
-    """Serve until SIGTERM or SIGINT, then complete the requests in progress and exit with 0."""
+    """Serve until SIGTERM or SIGINT, then complete the requests in progress and exit with 0.
+
+    The settings are environment variables: docs/settings.md of the repository lists them.
+    """
     from api.server import serve  # imported here, because the commands for keys start in half the time without it
 
     settings = configured(ApiSettings)

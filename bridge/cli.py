@@ -65,7 +65,10 @@ def _serve(program: Callable[[], Callable[[asyncio.Event], Coroutine[Any, Any, N
 
 @app.command()
 def run() -> None:
-    """Serve until SIGTERM or SIGINT; then commit and acknowledge the current batch, disconnect and exit with 0."""
+    """Serve until SIGTERM or SIGINT; then commit and acknowledge the current batch, disconnect and exit with 0.
+
+    The settings are environment variables: docs/settings.md of the repository lists them.
+    """
     from bridge import sources  # imported here, because the other commands start faster without it
     from bridge.service import Bridge
 
@@ -75,7 +78,10 @@ def run() -> None:
 
 @app.command()
 def keep() -> None:
-    """Do what has to be done in time, such as creating the partitions of the next days, until SIGTERM or SIGINT."""
+    """Do what has to be done in time, such as creating the partitions of the next days, until SIGTERM or SIGINT.
+
+    The settings are environment variables: docs/settings.md of the repository lists them.
+    """
     from bridge.keeper.duties import duties
     from bridge.keeper.service import Keeper
 

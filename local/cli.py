@@ -18,14 +18,16 @@ from local.up import up
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="The whole platform on one machine, from embedded servers. Its data is in `.local` of the current "
-    "directory, or in FLEET_LOCAL_DIR.",
+    help="Without a command: start the whole platform on this machine, from embedded servers (PostgreSQL, Mosquitto, "
+    "the bridge, the keeper, the API and a small simulated fleet), and run it until Ctrl-C. Its data is in `.local` of "
+    "the current directory, or in FLEET_LOCAL_DIR.",
 )
+_NEEDS_CHECKOUT = "this command needs a checkout of the repository"
 
 
 @app.callback(invoke_without_command=True)
 def run(context: typer.Context, _version: VersionOption = False) -> None:
-    """Run PostgreSQL, Mosquitto, the bridge, the API and a small fleet until Ctrl-C."""
+    """Start the platform unless there is a command."""
     if context.invoked_subcommand is not None:
         configured(LogSettings)
         return
@@ -45,26 +47,26 @@ def secrets(
     print(f"secrets are in {compose_secrets.make(directory)}")
 
 
-@app.command()
+@app.command(hidden=True)
 def settings(
     page: Annotated[Path, typer.Argument(help="The page that is made from the settings.")] = Path("docs/settings.md"),
 ) -> None:
-    """Renew docs/settings.md."""
+    """Renew docs/settings.md in a checkout of the repository."""
     try:
         page.write_text(settings_page.page())
     except OSError as error:
-        _fail(f"{page}: {error}", 1)
+        _fail(f"{page}: {error}; {_NEEDS_CHECKOUT}", 1)
 
 
-@app.command()
+@app.command(hidden=True)
 def contract(
     page: Annotated[Path, typer.Argument(help="The page with the generated tables.")] = Path("docs/devices.md"),
 ) -> None:
-    """Regenerate the tables of measures in docs/devices.md."""
+    """Renew the tables of measures in docs/devices.md, in a checkout of the repository."""
     try:
         page.write_text(contract_page.renewed(page.read_text()))
     except (OSError, ValueError) as error:
-        _fail(f"{page}: {error}", 1)
+        _fail(f"{page}: {error}; {_NEEDS_CHECKOUT}", 1)
 
 
 def _fail(message: str, code: int) -> None:

@@ -120,3 +120,17 @@ def test_command_without_its_database_logs_why(tmp_path: Path, command: tuple[st
     (event,) = map(json.loads, said.stderr.splitlines())
     assert (event["level"], event["event"]) == ("error", "command failed")
     assert "Connect call failed" in event["reason"]
+
+
+@pytest.mark.parametrize("command", ["settings", "contract"])
+def test_command_for_a_checkout_is_hidden_and_says_what_it_needs(tmp_path: Path, command: str) -> None:
+    assert command not in run(tmp_path, "local", "--help").stdout.split()
+    said = run(tmp_path, "local", command)
+    assert said.returncode == 1
+    assert "needs a checkout of the repository" in said.stderr
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("program", [("bridge", "run"), ("bridge", "keep"), ("api", "run")], ids=" ".join)
+def test_help_of_a_service_says_where_its_settings_are(tmp_path: Path, program: tuple[str, ...]) -> None:
+    assert "docs/settings.md" in run(tmp_path, *program, "--help").stdout
