@@ -2,7 +2,7 @@
 
 `python -m tests.acceptance.chaos.crashing_bridge POINT NTH bridge|api run` runs it.
 
-Nothing of this is in `bridge/`: its functions are wrapped here, then `python -m bridge run` goes on as ever.
+Nothing of this is in `bridge/`: its functions are wrapped here, then `python -m bridge run` runs unchanged.
 Crash points kill the process with SIGKILL at the n-th time; planted bugs stay, to show that `verify` sees them.
 """
 

@@ -26,8 +26,8 @@ from paho.mqtt.properties import Properties
 
 from bridge.backoff import Backoff
 from simulator.ledger import ANSWERED, IN_ARRAY, PUBACK, RECEIPT, RECEIPT_ASKED, REFUSED, VIA_HTTP, LedgerWriter
-from tests.acceptance.chaos.http_door import HttpDoor
-from tests.acceptance.chaos.workload import Door, Message, Workload
+from tests.acceptance.chaos.http_client import HttpClient
+from tests.acceptance.chaos.workload import Message, Protocol, Workload
 
 _ANSWER_AGAIN_S, _LONGEST_S = 1.0, 60.0
 """After at most this long without a receipt the same is sent again, and then each time after twice as long."""
@@ -38,7 +38,7 @@ Sent = tuple[int, Message]
 
 
 class Publisher:
-    """Sends through both doors and keeps the ledger. The clients' threads only leave word of what came."""
+    """Sends over MQTT and HTTP and keeps the ledger. The clients' threads only leave word of what came."""
 
     def __init__(self, url: str, api_url: str, api_key: str, ledger: LedgerWriter, workload: Workload) -> None:
         self._ledger = ledger
@@ -49,7 +49,7 @@ class Publisher:
         self._unanswered: dict[int, Sent] = {}
         self._posting: set[int] = set()
         self._came: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._http = HttpDoor(api_url, api_key, self._posted)
+        self._http = HttpClient(api_url, api_key, self._posted)
         parts = urlsplit(url)
         self._client = client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id="chaos-publisher", protocol=MQTTProtocolVersion.MQTTv5
@@ -71,10 +71,14 @@ class Publisher:
         due = time.monotonic()
         while gathered := list(itertools.islice(messages, burst)):
             self._ledger.mark(time.monotonic())
-            recorded = [(door, self._record(message, door), message) for message in gathered for door in message.doors]
+            recorded = [
+                (protocol, self._record(message, protocol), message)
+                for message in gathered
+                for protocol in message.protocols
+            ]
             self._ledger.flush()
-            for door, first, message in recorded:
-                if door == "mqtt":
+            for protocol, first, message in recorded:
+                if protocol == "mqtt":
                     self._send((first, message))
                 else:
                     self._posting.add(first)
@@ -97,13 +101,13 @@ class Publisher:
         self._client.loop_stop()
         self._ledger.close(complete=False)
 
-    def _record(self, message: Message, door: Door) -> int:
+    def _record(self, message: Message, protocol: Protocol) -> int:
         """Record that it will be sent as soon as the ledger is flushed; the number of its first item."""
         if message.device not in self._devices:
             self._devices[message.device] = len(self._devices)
             self._ledger.device(message.kind, message.device)
-        flags = (IN_ARRAY if message.is_array else 0) | (VIA_HTTP if door == "http" else 0)
-        if message.wants_receipt and door == "mqtt":
+        flags = (IN_ARRAY if message.is_array else 0) | (VIA_HTTP if protocol == "http" else 0)
+        if message.wants_receipt and protocol == "mqtt":
             flags |= RECEIPT_ASKED
         return self._ledger.sent(self._devices[message.device], message.items, flags)
 

@@ -18,7 +18,7 @@ UNSTORABLE_SOC = 66.625
 """A value that the wire takes and the chaos database refuses (a trigger of the harness divides by zero)."""
 
 Doc = dict[str, Any]
-Door = Literal["mqtt", "http"]
+Protocol = Literal["mqtt", "http"]
 _DEVICES = 12
 _WEIGHTS = {
     "single": 44,
@@ -44,7 +44,7 @@ class Message(NamedTuple):
     payload: bytes
     is_array: bool = False
     wants_receipt: bool = False
-    doors: tuple[Door, ...] = ("mqtt",)
+    protocols: tuple[Protocol, ...] = ("mqtt",)
     """HTTP knows no topic, so only messages without poison go over it, some both ways at once."""
 
     @property
@@ -63,7 +63,7 @@ class Workload:
         source = _Source(random.Random(f"{self._seed}:{cycle}"), cycle)
         for _ in range(count):
             message = source.next()
-            yield message._replace(wants_receipt=source.rng.random() < 0.4, doors=source.doors(message))
+            yield message._replace(wants_receipt=source.rng.random() < 0.4, protocols=source.protocols(message))
 
     def sentinel(self, cycle: int) -> Message:
         """A reading behind all others in the queue: its receipt says that the queue has drained."""
@@ -90,7 +90,7 @@ class _Source:
         self._all.append(made)
         return made
 
-    def doors(self, message: Message) -> tuple[Door, ...]:
+    def protocols(self, message: Message) -> tuple[Protocol, ...]:
         draw = self.rng.random()
         if draw < 0.75 or any(EXPECTATIONS[item.expect] not in READINGS for item in message.items):
             return ("mqtt",)

@@ -18,7 +18,7 @@ _CERTAIN = (201, 207, 422)
 Answered = Callable[[int, Message, dict[str, Any]], None]
 
 
-class HttpDoor:
+class HttpClient:
     """Sends each message until it is answered with 201, 207 or 422; the newest first, unlike MQTT.
 
     The workers call `answered` from threads of their own, with the number of the message's first item.
