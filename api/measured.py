@@ -21,13 +21,16 @@ Row = Any
 """asyncpg's: time, interval, registers in and out, gauges."""
 _at = itemgetter(0)
 _NEIGHBOURS = timedelta(days=31)
-_SENT = "SELECT {sent} FROM {live} WHERE {device} = $1"
 _DETACHED = """
 SELECT relname::text FROM pg_class
 WHERE relname BETWEEN $1 AND $2 AND relkind = 'r' AND NOT relispartition
   AND relnamespace = current_schema()::regnamespace
 """
-_DECLARED = "SELECT interval_s, rated_kw FROM device WHERE kind = $1 AND id = $2"
+_ABOUT = """
+SELECT l.{device} IS NOT NULL AS is_known, {sent}, d.interval_s, d.rated_kw
+FROM (SELECT $2::text AS id) AS asked
+LEFT JOIN {live} l ON l.{device} = asked.id LEFT JOIN device d ON d.kind = $1 AND d.id = asked.id
+"""
 
 
 def measures_of_energy(kind: Kind) -> tuple[Measure | None, Measure | None, Measure | None]:
@@ -104,21 +107,23 @@ async def measured(c: Connection, question: Question, device: str, default_inter
     """What the device measured, judged with what is declared about it, else what is observed, else the defaults."""
     kind = question.kind
     wanted = [m.column for m in (*measures_of_energy(kind), question.gauge, *question.gauges) if m is not None]
-    sent_sql = ", ".join(f"{column} IS NOT NULL AS {column}" for column in wanted)
-    live = await c.fetchrow(_SENT.format(sent=sent_sql, live=kind.live_table, device=kind.id_column), device)
-    declared = await c.fetchrow(_DECLARED, kind.name, device)
-    sent = [] if live is None else [column for column in wanted if live[column]]
+    sent_sql = ", ".join(f"l.{column} IS NOT NULL AS {column}" for column in wanted)
+    about = await c.fetchrow(
+        _ABOUT.format(sent=sent_sql, live=kind.live_table, device=kind.id_column), kind.name, device
+    )
+    assert about is not None
+    sent = [column for column in wanted if about[column]]
     rows = await _rows(c, question, sent, device)
-    if declared is not None and declared["interval_s"] is not None:
-        interval_us = round(declared["interval_s"] * US_PER_S)
+    if about["interval_s"] is not None:
+        interval_us = round(about["interval_s"] * US_PER_S)
     else:
         observed = await _observed(c, question, device, rows) if sent else None
         interval_us = observed or round(default_interval_s * US_PER_S)
-    found = Device(interval_us, (declared and declared["rated_kw"]) or kind.rated_kw)
+    found = Device(interval_us, about["rated_kw"] or kind.rated_kw)
     span_us = question.span_us
     times = [row[0] for row in rows if 0 <= row[0] < span_us]
     gauges = {m.name: _points(rows, n) for n, m in enumerate(question.gauges, start=5)}
-    return Measured(_curve(rows, sent, kind, found), found, times, _points(rows, 4), live is not None, gauges)
+    return Measured(_curve(rows, sent, kind, found), found, times, _points(rows, 4), about["is_known"], gauges)
 
 
 async def _rows(c: Connection, question: Question, sent: Sequence[str], device: str) -> list[Row]:
