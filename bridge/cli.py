@@ -130,7 +130,8 @@ def replay(
 ) -> None:
     """Decode and store rejected messages again, for instance after raising a limit. Exits with 1 if any remains."""
 
-    async def again() -> dict[UUID, str]:
+    async def again() -> bool:
+        are_stored = True
         url, window = settings.database_url, settings.accepted_window
         stores: dict[str, PostgresStore] = {}
 
@@ -138,9 +139,12 @@ def replay(
             return stores.setdefault(source, PostgresStore(url, source=source))
 
         try:
-            return await rejects.replay_rejected(
+            async for id_, result in rejects.replay_rejected(
                 url, store_of, window, ids or [], reason, even_forbidden=even_forbidden
-            )
+            ):
+                print(f"{id_} {result}")
+                are_stored = are_stored and result == "stored"
+            return are_stored
         finally:
             for store in stores.values():
                 await store.close()
@@ -148,7 +152,4 @@ def replay(
     if not ids and reason is None:
         raise typer.BadParameter("specify at least one ID, or --reason")
     settings = configured(ReplaySettings)
-    results = _finish(again())
-    for id_, result in results.items():
-        print(f"{id_} {result}")
-    raise SystemExit(0 if all(result == "stored" for result in results.values()) else 1)
+    raise SystemExit(0 if _finish(again()) else 1)

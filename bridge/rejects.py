@@ -1,7 +1,7 @@
 """Inspect rejected messages, and replay them after a limit was changed or a bug was fixed."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -22,7 +22,7 @@ ORDER BY received_at DESC LIMIT $3
 """
 _SHOW = "SELECT * FROM rejected_message WHERE id = $1"
 _PENDING = """
-SELECT id, source, topic, format, payload, reason, detail FROM rejected_message
+SELECT id, source, topic, device, format, payload, reason, detail FROM rejected_message
 WHERE replayed_at IS NULL AND (id = ANY($1::uuid[]) OR ($2::text IS NOT NULL AND reason = $2))
 ORDER BY received_at
 """
@@ -58,8 +58,8 @@ async def replay_rejected(
     reason: str | None,
     *,
     even_forbidden: bool = False,
-) -> dict[UUID, str]:
-    """Decode and write the messages again. Returns the outcome of each: `stored`, or the reason why it is not stored.
+) -> AsyncIterator[tuple[UUID, str]]:
+    """Decode and write the messages again. Yields the outcome of each: `stored`, or the reason why it is not stored.
 
     `store_of` returns the store for a source, so that an item that is rejected again keeps its source. A message counts
     as replayed when each of its elements is in the history or stored as a separate reject. A forbidden message is a
@@ -69,21 +69,23 @@ async def replay_rejected(
     connection = await asyncpg.connect(url)
     try:
         known = {row["id"] for row in await connection.fetch(_KNOWN, list(ids))}
-        results = {id_: "there is no rejected message with this id" for id_ in ids if id_ not in known}
+        for id_ in ids:
+            if id_ not in known:
+                yield id_, "there is no rejected message with this id"
         for row in await connection.fetch(_PENDING, list(ids), reason):
             if row["reason"] == "forbidden" and not even_forbidden:
-                results[row["id"]] = f"forbidden: {row['detail']}; use --even-forbidden to store it"
+                yield row["id"], f"forbidden: {row['detail']}; use --even-forbidden to store it"
                 continue
             items = _decode(row, window)
             outcomes = [o for part in _parts(items) for o in await store_of(row["source"]).write(part)]
             refused = [f"{n}: {o}" for n, o in enumerate(outcomes) if isinstance(o, Rejected)]
-            results[row["id"]] = result = _result(len(outcomes), refused)
+            result = _result(len(outcomes), refused)
             async with connection.transaction():
                 if not refused or len(outcomes) > 1:  # elements that are rejected again are stored as separate rejects
                     await connection.execute(_DONE, row["id"])
                 subject, was = f"rejected:{row['id']}", row["reason"]
                 await audit.record(connection, audit.operator(), "rejected.replay", subject, reason=was, result=result)
-        return results
+            yield row["id"], result
     finally:
         await connection.close()
 

@@ -226,13 +226,13 @@ class Stack(NamedTuple):
                     break
         return [receipts[number] for number in range(len(payloads))]
 
-    async def replay(self, id_: UUID, **settings: object) -> tuple[int, str]:
-        """`python -m bridge rejected replay`: its exit code and its output for the message."""
-        command = [sys.executable, "-m", "bridge", "rejected", "replay", str(id_)]
+    async def replay(self, *ids: UUID, **settings: object) -> tuple[int, str]:
+        """`python -m bridge rejected replay`: its exit code and its output for each message, without the ids."""
+        command = [sys.executable, "-m", "bridge", "rejected", "replay", *map(str, ids)]
         env = environment(database_url=self.database_url, **settings)
         ran = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, env=env, check=False)
         assert ran.stderr == ""
-        return ran.returncode, ran.stdout.removeprefix(f"{id_} ").strip()
+        return ran.returncode, "\n".join(line.partition(" ")[2] for line in ran.stdout.splitlines())
 
     async def rejected(self, where: str, *parameters: object) -> asyncpg.Record | None:
         return await self.db.fetchrow(f"SELECT * FROM rejected_message WHERE {where}", *parameters)
@@ -446,6 +446,22 @@ async def test_rejected_element_is_replayed_in_the_format_it_came_in(stack: Stac
     assert await stack.replay(row["id"], past_limit_days=400) == (0, "stored")
     history = "SELECT count(*) FROM vehicle_telemetry_history WHERE vehicle_id = $1"
     assert await stack.db.fetchval(history, f"EV_{kept_as}") == 1
+
+
+async def test_reject_of_an_unknown_format_does_not_stop_the_replay_of_others(stack: Stack) -> None:
+    """A newer version with more formats stored it; this version reports it, and leaves it for that one."""
+    at = now_minute() - timedelta(days=200)
+    ids = []
+    for name in ("EV_before", "EV_unknown", "EV_after"):
+        await stack.post(encode(vehicle(name, at)))
+        ids.append(await stack.db.fetchval("SELECT id FROM rejected_message WHERE device = $1", name))
+    await stack.db.execute("UPDATE rejected_message SET format = 'cbor' WHERE id = $1", ids[1])
+    code, said = await stack.replay(*ids, past_limit_days=400)
+    assert code == 1
+    assert said.splitlines() == ["stored", "0: not_a_reading: this version has no format cbor", "stored"]
+    row = await stack.rejected("id = $1 AND replayed_at IS NULL", ids[1])
+    assert row is not None
+    assert (row["device"], row["format"]) == ("EV_unknown", "cbor")
 
 
 async def test_reject_that_conflicts_when_it_is_replayed_keeps_its_source(stack: Stack) -> None:
