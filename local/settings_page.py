@@ -72,11 +72,7 @@ def _limits(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
     if unit := _UNITS.get(name.rpartition("_")[2]):
         yield "per s" if name.endswith("_per_s") else unit
     if "minimum" in schema and "maximum" in schema:
-        yield f"{schema['minimum']:,} to {schema['maximum']:,}"
-    elif "minimum" in schema:
-        yield f"at least {schema['minimum']:,g}"
-    elif "exclusiveMinimum" in schema:
-        yield f"more than {schema['exclusiveMinimum']:g}"
+        yield " to ".join(f"{schema[limit]:,}".removesuffix(".0") for limit in ("minimum", "maximum"))
     if name == "source":  # the settings do not import the sources
         yield ", ".join(f"`{source}`" for source in SOURCES)
     if "enum" in schema:

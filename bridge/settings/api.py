@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from bridge.settings.group import Group
 from bridge.settings.groups import BatchSettings, LogSettings, WindowSettings, WriterSettings
-from bridge.settings.values import Port
+from bridge.settings.values import Port, Seconds, WholeSeconds
 
 
 class ApiPortSettings(Group):
@@ -24,35 +24,43 @@ class HttpSettings(ApiPortSettings):
 
     http_host: str = Field(default="127.0.0.1", description="Address on which the API listens.")
     http_max_connections: int = Field(
-        default=4_000, ge=1, description="Maximum number of client connections; further ones get 503 and are closed."
+        default=4_000,
+        ge=1,
+        le=1_000_000,
+        description="Maximum number of client connections; further ones get 503 and are closed.",
     )
-    http_head_timeout_s: float = Field(
-        default=10.0,
-        gt=0,
-        description="Maximum time until the request headers have arrived; then the connection is cut.",
+    http_head_timeout_s: Seconds = Field(
+        default=10.0, description="Maximum time until the request headers have arrived; then the connection is cut."
     )
     http_head_max_bytes: int = Field(
-        default=16_384, ge=1_024, description="Maximum size of a request line with its headers."
+        default=16_384, ge=1_024, le=1_048_576, description="Maximum size of a request line with its headers."
     )
-    http_body_timeout_s: float = Field(
-        default=20.0, gt=0, description="Maximum time until a request's body has arrived; then it gets 408."
+    http_body_timeout_s: Seconds = Field(
+        default=20.0, description="Maximum time until a request's body has arrived; then it gets 408."
     )
     http_body_budget_mib: int = Field(
-        default=256, ge=8, description="Memory for request bodies; requests beyond it get 503 and Retry-After."
+        default=256,
+        ge=8,
+        le=1_048_576,
+        description="Memory for request bodies; requests beyond it get 503 and Retry-After.",
     )
-    http_request_timeout_s: float = Field(
+    http_request_timeout_s: Seconds = Field(
         default=60.0,
-        gt=0,
         description="Maximum time until an answer is sent or begins to stream, and for each piece of a stream.",
     )
-    http_keep_alive_s: int = Field(default=30, ge=1, description="Time after which an idle connection is closed.")
-    http_shutdown_timeout_s: int = Field(
-        default=30, ge=1, description="Maximum time for the requests in flight after SIGTERM."
+    http_keep_alive_s: WholeSeconds = Field(default=30, description="Time after which an idle connection is closed.")
+    http_shutdown_timeout_s: WholeSeconds = Field(
+        default=30, description="Maximum time for the requests in flight after SIGTERM."
     )
     rate_limit_per_s: float = Field(
-        default=10_000.0, gt=0, description="Sustained requests per second of one key; requests beyond it get 429."
+        default=10_000.0,
+        ge=0.001,
+        le=1_000_000_000,
+        description="Sustained requests per second of one key; requests beyond it get 429.",
     )
-    rate_limit_burst: int = Field(default=20_000, ge=1, description="Requests that one key may send at once.")
+    rate_limit_burst: int = Field(
+        default=20_000, ge=1, le=1_000_000_000, description="Requests that one key may send at once."
+    )
     cors_origins: str = Field(
         default="", description="Origins from which browsers may call, separated by commas; none when empty."
     )
@@ -63,12 +71,12 @@ class QuerySettings(Group):
 
     title: ClassVar[str] = "Queries"
 
-    query_pool_size: int = Field(default=8, ge=1, description="Maximum number of connections for queries.")
-    query_timeout_s: float = Field(
-        default=10.0, gt=0, description="Maximum time of a database query; then the request gets 503."
+    query_pool_size: int = Field(default=8, ge=1, le=10_000, description="Maximum number of connections for queries.")
+    query_timeout_s: Seconds = Field(
+        default=10.0, description="Maximum time of a database query; then the request gets 503."
     )
     query_range_limit_days: float = Field(
-        default=92.0, gt=0, description="Maximum period of one history or analytics request."
+        default=92.0, ge=0.001, le=3_660_000, description="Maximum period of one history or analytics request."
     )
 
 
@@ -108,11 +116,10 @@ class HttpBatchSettings(BatchSettings):
     """The batches of the API, where a client waits for the commit."""
 
     http_batch_wait_ms: int = Field(
-        default=2, ge=0, description="API: maximum time in ms a reading waits for its batch to fill."
+        default=2, ge=0, le=60_000, description="API: maximum time in ms a reading waits for its batch to fill."
     )
-    commit_timeout_s: float = Field(
+    commit_timeout_s: Seconds = Field(
         default=10.0,
-        gt=0,
         description="API: maximum time until the readings of a request are committed; then it gets 503.",
     )
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from bridge.settings.group import Group
 from bridge.settings.groups import AdministrationSettings, BatchSettings, LogSettings, WindowSettings, WriterSettings
-from bridge.settings.values import Port
+from bridge.settings.values import Port, Seconds
 
 
 class InstanceSettings(Group):
@@ -19,9 +19,8 @@ class InstanceSettings(Group):
         pattern=r"^[A-Za-z0-9_-]{1,40}$",
         description="Names the MQTT session and the lock; of two bridges with one name the second is on standby.",
     )
-    stall_timeout_s: float = Field(
+    stall_timeout_s: Seconds = Field(
         default=30.0,
-        gt=0,
         description="Maximum time without a commit while readings wait; then the bridge is not ready and the source "
         "reconnects.",
     )
@@ -55,7 +54,7 @@ class BridgeBatchSettings(BatchSettings):
     """The batches of the bridge."""
 
     batch_wait_ms: int = Field(
-        default=15, ge=0, description="Bridge: maximum time in ms a reading waits for its batch to fill."
+        default=15, ge=0, le=60_000, description="Bridge: maximum time in ms a reading waits for its batch to fill."
     )
 
 

@@ -13,8 +13,8 @@ class SuiteSettings(Group):
 
     title: ClassVar[str] = "Tests"
 
-    fuzz: int = Field(default=3_000, ge=0, description="Readings that each fuzz test sends.")
-    fuzz_seed: int = Field(default=1, description="Seed of the fuzz tests.")
+    fuzz: int = Field(default=3_000, ge=0, le=100_000_000, description="Readings that each fuzz test sends.")
+    fuzz_seed: int = Field(default=1, ge=0, le=4_294_967_295, description="Seed of the fuzz tests.")
     test_data: Path | None = Field(
         default=None, description="Directory of public recordings; tests that need one are skipped without it."
     )

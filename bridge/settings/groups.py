@@ -7,7 +7,7 @@ from pydantic import Field
 
 from bridge.formats.port import AcceptedWindow
 from bridge.settings.group import Group
-from bridge.settings.values import DatabaseUrl
+from bridge.settings.values import DatabaseUrl, Seconds
 
 
 class LogSettings(Group):
@@ -42,9 +42,14 @@ class WindowSettings(Group):
 
     title: ClassVar[str] = "Accepted times"
 
-    past_limit_days: float = Field(default=90.0, gt=0, description="Readings with an older timestamp are rejected.")
+    past_limit_days: float = Field(
+        default=90.0, ge=0.001, le=36_500, description="Readings with an older timestamp are rejected."
+    )
     future_limit_s: float = Field(
-        default=300.0, ge=0, description="Readings with a timestamp further in the future are rejected."
+        default=300.0,
+        ge=0,
+        le=366 * 86_400,
+        description="Readings with a timestamp further in the future are rejected.",
     )
 
     @property
@@ -58,12 +63,11 @@ class WriterSettings(DatabaseSettings):
 
     title: ClassVar[str] = "Writer"
 
-    write_timeout_s: float = Field(
-        default=30.0, gt=0, description="Maximum time of one database command of the writer; then the write has failed."
+    write_timeout_s: Seconds = Field(
+        default=30.0, description="Maximum time of one database command of the writer; then the write has failed."
     )
-    reading_interval_s: float = Field(
+    reading_interval_s: Seconds = Field(
         default=60.0,
-        gt=0,
         description="Expected time between two readings of a device that declares none; coverage is computed with it.",
     )
 
@@ -76,10 +80,12 @@ class BatchSettings(Group):
     batch_size: int = Field(
         default=5_000,
         ge=1,
+        le=100_000,
         description="Maximum number of readings in one transaction; more than 1 KiB counts as one for each KiB.",
     )
     buffer_capacity: int = Field(
         default=40_000,
         ge=1,
+        le=10_000_000,
         description="Readings in memory at which the bridge stops reading from its sockets and the API answers 503.",
     )

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from bridge.settings.group import Group
 from bridge.settings.groups import DatabaseSettings, LogSettings
-from bridge.settings.values import Port
+from bridge.settings.values import Port, Seconds
 
 
 class KeeperPortSettings(Group):
@@ -23,17 +23,17 @@ class KeeperSettings(KeeperPortSettings, DatabaseSettings, LogSettings):
     keeper_http_host: str = Field(
         default="127.0.0.1", description="Address on which the keeper serves health and metrics."
     )
-    keeper_timeout_s: float = Field(
+    keeper_timeout_s: Seconds = Field(
         default=30.0,
-        gt=0,
         description="Maximum time of one database command of the keeper, and of silence between two; then the database "
         "ends its session and a standby takes over.",
     )
     keeper_lock_timeout_ms: int = Field(
         default=100,
         ge=1,
+        le=3_600_000,
         description="Maximum time that a command of the keeper waits for a lock; then the duty is tried again later.",
     )
     partitions_ahead_days: int = Field(
-        default=3, ge=0, description="Days before its first reading that the keeper creates a daily partition."
+        default=3, ge=0, le=366, description="Days before its first reading that the keeper creates a daily partition."
     )

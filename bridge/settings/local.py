@@ -28,7 +28,7 @@ class LocalSettings(PlatformPortSettings, LogSettings):
 
     local_dir: Path = Field(default=Path(".local"), description="Private directory: data, logs, secrets.")
     sim_vehicles: int = Field(
-        default=20, ge=0, description="Vehicles that are simulated, each with a meter; 0: no simulator."
+        default=20, ge=0, le=100_000, description="Vehicles that are simulated, each with a meter; 0: no simulator."
     )
 
 

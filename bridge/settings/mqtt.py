@@ -46,7 +46,9 @@ class MqttSettings(InstanceSettings, WindowSettings, BrokerCaSettings):
     mqtt_session_expiry_s: int = Field(
         default=30 * 86_400,
         ge=1,
-        description="MQTT Session Expiry Interval: how long the broker queues messages for a disconnected bridge.",
+        le=4_294_967_295,
+        description="MQTT Session Expiry Interval: how long the broker queues messages for a disconnected bridge; "
+        "4294967295: it never expires.",
     )
 
     @property

@@ -56,3 +56,6 @@ HttpUrl = Annotated[str, AfterValidator(_http_url)]
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 CaFile = Annotated[Path, AfterValidator(_ca_file)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(ge=0.001, le=86_400)]
+"""A time limit that is not 0 in milliseconds, which would be none, and that every timer can count."""
+WholeSeconds = Annotated[int, Field(ge=1, le=86_400)]

@@ -40,13 +40,13 @@ def test_page_has_every_setting_described_with_its_readers() -> None:
 @pytest.mark.parametrize(
     ("name", "limits", "readers"),
     [
-        ("FLEET_BATCH_WAIT_MS", "ms, at least 0", "bridge run"),
+        ("FLEET_BATCH_WAIT_MS", "ms, 0 to 60,000", "bridge run"),
         ("FLEET_LOG_FORMAT", "`auto`, `json`, `console`", "bridge, api, simulator, mosquitto, make up"),
         ("FLEET_MQTT_CA_FILE", "", "bridge run, simulator run, simulator replay"),
         ("FLEET_MQTT_KEEP_ALIVE_S", "s, 1 to 65,535", "bridge run"),
         ("FLEET_SOURCE", "`mqtt`", "bridge run"),
         ("FLEET_POSTGRES_SHARED_BUFFERS", "", "docker compose"),
-        ("FLEET_RATE_LIMIT_PER_S", "per s, more than 0", "api run"),
+        ("FLEET_RATE_LIMIT_PER_S", "per s, 0.001 to 1,000,000,000", "api run"),
     ],
 )
 def test_page_has_unit_limits_and_readers(name: str, limits: str, readers: str) -> None:
@@ -58,11 +58,11 @@ def test_new_setting_is_one_declaration() -> None:
     class Wider(BridgeSettings):
         title: ClassVar[str] = "Bridge"
 
-        new_pause_s: float = Field(default=2.0, gt=0, description="A new pause.")
+        new_pause_s: float = Field(default=2.0, ge=1, le=3, description="A new pause.")
 
     programs = {**PROGRAMS, "bridge run": (Wider, MqttSettings)}
     assert known(programs) - known() == {"new_pause_s"}
-    assert rows(page(programs))["FLEET_NEW_PAUSE_S"] == ["`2.0`", "s, more than 0", "A new pause.", "bridge run"]
+    assert rows(page(programs))["FLEET_NEW_PAUSE_S"] == ["`2.0`", "s, 1 to 3", "A new pause.", "bridge run"]
     assert Wider.read({"FLEET_NEW_PAUSE_S": "3"}).new_pause_s == 3
 
 
