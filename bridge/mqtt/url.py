@@ -3,7 +3,9 @@
 import ssl
 from collections.abc import Callable
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
+
+from bridge.url import split_mqtt
 
 _DEFAULT_PORT = {"mqtt": 1883, "mqtts": 8883}
 
@@ -21,13 +23,11 @@ class Broker(NamedTuple):
 def broker_of(url: str, tls: Callable[[], ssl.SSLContext] = ssl.create_default_context) -> Broker:
     """Parse `mqtt[s]://[user:password@]host[:port]`; `tls` makes the context for mqtts.
 
-    User and password may be percent-encoded. Raises `ValueError` for anything else.
+    User and password may be percent-encoded. Raises `ValueError`, which states the form, for anything else.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in _DEFAULT_PORT or not parts.hostname:
-        raise ValueError("the MQTT URL has the form mqtt[s]://[user:password@]host[:port]")
+    parts = split_mqtt(url)
     return Broker(
-        parts.hostname,
+        parts.hostname or "",
         parts.port or _DEFAULT_PORT[parts.scheme],
         unquote(parts.username) if parts.username else None,
         unquote(parts.password).encode() if parts.password else None,

@@ -1,42 +1,47 @@
 """Types of settings that are validated when they are read: URLs, files and ports."""
 
 import ssl
-from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, Field
 
+from bridge.url import split_database, split_mqtt
+
+_CHOICES = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "target_session_attrs": ("any", "primary", "standby", "prefer-standby", "read-write", "read-only"),
+}
+"""Parameters that asyncpg compares with a list when it connects."""
+
 
 def _mqtt_url(url: str) -> str:
-    if not _is_url(url, ("mqtt", "mqtts")):
-        raise ValueError("must have the form mqtt[s]://[user:password@]host[:port]")
+    split_mqtt(url)
     return url
 
 
 def _http_url(url: str) -> str:
-    if not _is_url(url, ("http", "https")):
+    try:
+        parts = urlsplit(url)
+        is_right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_right = False
+    if not is_right:
         raise ValueError("must have the form http[s]://host[:port]")
     return url
 
 
-def _is_url(url: str, schemes: Collection[str]) -> bool:
-    """Whether it has one of these schemes, a host and, if any, a valid port."""
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-
-
 def _database_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("postgresql", "postgres"):
-        raise ValueError("must have the form postgresql://[user:password@]host[:port][,...]/database")
-    for host in parts.netloc.rpartition("@")[2].split(","):
-        _ = urlsplit(f"//{host}").port  # raises when the port is invalid
-    for ca_file in parse_qs(parts.query).get("sslrootcert", []):
+    query = split_database(url).query
+    try:
+        parameters = parse_qs(query, strict_parsing=bool(query))
+    except ValueError:
+        raise ValueError("after the question mark there must be NAME=VALUE, separated by &") from None
+    for name, values in _CHOICES.items():
+        if name in parameters and parameters[name][-1] not in values:
+            raise ValueError(f"{name} must be one of {', '.join(values)}")
+    for ca_file in parameters.get("sslrootcert", []):
         _ca_file(Path(ca_file))
     return url
 

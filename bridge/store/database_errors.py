@@ -47,6 +47,7 @@ def storing() -> Iterator[None]:
     except _REFUSED as error:
         raise Unstorable(str(error)) from error
     except FOREIGN as error:
+        _refuse_url(error)
         if isinstance(error, ValueError):  # asyncpg's own DataError: it could not encode a value
             raise Unstorable(str(error)) from error
         raise _unavailable(error) from error
@@ -63,9 +64,16 @@ def asking() -> Iterator[None]:
     except _REFUSED:
         raise
     except FOREIGN as error:
+        _refuse_url(error)
         if isinstance(error, ValueError):
             raise
         raise _unavailable(error) from error
+
+
+def _refuse_url(error: Exception) -> None:
+    """Raises `Misconfigured` when asyncpg cannot use the URL."""
+    if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
+        raise Misconfigured(f"FLEET_DATABASE_URL: {error}") from error
 
 
 def _unavailable(error: Exception) -> StoreUnavailable | Misconfigured:

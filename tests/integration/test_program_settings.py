@@ -67,6 +67,20 @@ def test_wrong_settings_of_the_services_do_not_stop_a_command(tmp_path: Path, pr
     assert "FLEET_" not in said.stderr
 
 
+@pytest.mark.parametrize(
+    "program", [("bridge", "run"), ("bridge", "migrate"), ("bridge", "keep"), ("api", "run")], ids=" ".join
+)
+def test_url_that_the_database_client_refuses_is_named(tmp_path: Path, program: tuple[str, ...]) -> None:
+    url = "postgresql://fleet:s3cret@127.0.0.1:1/fleet?"
+    said = run(tmp_path, *program, database_url=url + "sslmode=wrong")
+    assert said.returncode == 2
+    assert said.stderr.startswith("FLEET_DATABASE_URL: sslmode must be one of disable, ")
+    said = run(tmp_path, *program, database_url=url + "sslnegotiation=wrong")
+    assert said.returncode in (1, 2)
+    assert "FLEET_DATABASE_URL: `sslnegotiation`" in said.stderr
+    assert "Traceback" not in said.stderr
+
+
 def test_wrong_setting_of_a_program_names_it(tmp_path: Path) -> None:
     said = run(tmp_path, "bridge", "run", batch_size="x", stall_s="x", bridge_name="a/b")
     assert said.returncode == 2

@@ -1,6 +1,7 @@
 """A program reads the settings that it composes: a wrong one of them is named, any other does not matter."""
 
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from pydantic import ValidationError
@@ -29,6 +30,11 @@ from mosquitto import authority
         (BridgeSettings, "database_url", "mysql://127.0.0.1/fleet"),
         (BridgeSettings, "database_url", "postgresql://127.0.0.1:port/fleet"),
         (BridgeSettings, "database_url", "postgresql://one:5432,two:port/fleet"),
+        (BridgeSettings, "database_url", "postgresql://127.0.0.1/fleet?sslmode=wrong"),
+        (BridgeSettings, "database_url", "postgresql://127.0.0.1/fleet?target_session_attrs=wrong"),
+        (BridgeSettings, "database_url", "postgresql://127.0.0.1/fleet?sslmode"),
+        (BridgeSettings, "database_url", "postgresql://127.0.0.1/fleet "),
+        (BridgeSettings, "database_url", "postgresql://127.0.0.1/fleet\n"),
         (MqttSettings, "bridge_client_id", "a b"),
         (MqttSettings, "mqtt_receive_maximum", "0"),
         (MqttSettings, "mqtt_receive_maximum", "65536"),
@@ -37,6 +43,10 @@ from mosquitto import authority
         (MqttSettings, "bridge_mqtt_url", "mqtt://"),
         (MqttSettings, "bridge_mqtt_url", "mqtt://127.0.0.1:port"),
         (MqttSettings, "bridge_mqtt_url", "mqtt://127.0.0.1:70000"),
+        (MqttSettings, "bridge_mqtt_url", "mqtt://127.0.0.1:0"),
+        (MqttSettings, "bridge_mqtt_url", "mqtt://one,two"),
+        (MqttSettings, "bridge_mqtt_url", "mqtt://127.0.0.1/path"),
+        (MqttSettings, "bridge_mqtt_url", "mqtt://127.0.0.1 "),
         (MqttSettings, "mqtt_ca_file", "/nowhere/ca.pem"),
         (MqttSettings, "mqtt_ca_file", __file__),
         (MqttSettings, "mqtt_ca_file", "/"),
@@ -45,6 +55,25 @@ from mosquitto import authority
 )
 def test_wrong_setting_is_refused_by_its_name(kind: type[Group], name: str, value: str) -> None:
     assert refusal(kind, {variable(name): value}).startswith(f"{variable(name)}: ")
+
+
+@pytest.mark.parametrize(
+    "password", ["s3cr/etpart", "12/34s3cr", "s3cr[part", "s3cr]", "s3cr@part", "s3cr#part", "1#s3cr"]
+)
+@pytest.mark.parametrize(
+    ("kind", "name", "url"),
+    [
+        (MqttSettings, "bridge_mqtt_url", "mqtt://user:{}@127.0.0.1:1"),
+        (BridgeSettings, "database_url", "postgresql://user:{}@127.0.0.1:1/fleet"),
+    ],
+)
+def test_password_that_is_not_encoded_is_refused_and_not_shown(
+    kind: type[Group], name: str, url: str, password: str
+) -> None:
+    said = refusal(kind, {variable(name): url.format(password)})
+    assert "s3cr" not in said
+    assert "must be percent-encoded" in said
+    assert kind.read({variable(name): url.format(quote(password, safe=""))})
 
 
 def refusal(kind: type[Group], environ: dict[str, str]) -> str:

@@ -62,5 +62,5 @@ def test_broker_url_names_account_and_default_port() -> None:
 
 @pytest.mark.parametrize("url", ["http://broker", "broker:1883", "mqtt://", ""])
 def test_url_of_something_else_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="has the form"):
+    with pytest.raises(ValueError, match="must have the form"):
         broker_of(url, None)

@@ -1,0 +1,43 @@
+"""The URLs of the broker and of the database.
+
+Errors state the form only, because any part of a wrong URL may be a part of its password.
+"""
+
+from urllib.parse import SplitResult, urlsplit
+
+_MQTT = "mqtt[s]://[user:password@]host[:port]"
+_DATABASE = "postgresql://[user:password@]host[:port][,...]/database"
+
+
+def split_mqtt(url: str) -> SplitResult:
+    """The parts of a broker's URL. Raises `ValueError`, which states the form."""
+    parts = _split(url)
+    if parts is None or parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or "," in parts.hostname:
+        raise _malformed(_MQTT)
+    if parts.path.strip("/") or parts.query:
+        raise _malformed(_MQTT)
+    return parts
+
+
+def split_database(url: str) -> SplitResult:
+    """The parts of a libpq URL with one or several hosts. Raises `ValueError`, which states the form."""
+    parts = _split(url)
+    if parts is None or parts.scheme not in ("postgresql", "postgres"):
+        raise _malformed(_DATABASE)
+    return parts
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts; None for invalid ones, and for characters that must have been encoded."""
+    try:
+        parts = urlsplit(url)
+        ports = [urlsplit(f"//{host}").port for host in parts.netloc.rpartition("@")[2].split(",")]
+    except ValueError:
+        return None
+    is_clean = url.isprintable() and " " not in url and not parts.fragment
+    # The password ends at the only "@": before a second one, or one after the host, it was not encoded.
+    return parts if is_clean and 0 not in ports and url.count("@") == ("@" in parts.netloc) else None
+
+
+def _malformed(form: str) -> ValueError:
+    return ValueError(f"must have the form {form}; special characters in user and password must be percent-encoded")
