@@ -2,28 +2,33 @@
 
 import contextlib
 import os
+import tempfile
 from pathlib import Path
 
 
 def write_private(path: Path, content: str | bytes, mode: int = 0o600) -> None:
-    """Write a file durably and atomically.
+    """Write a file with this mode, durably and atomically, also when several processes write it.
 
-    Its owner and mode do not change; a new file has `mode` and the owner of its directory, which is created if missing.
+    Its owner does not change; a new file has that of its directory, which is created if missing. Of a symbolic link
+    the file that it points at is written.
     """
+    path = path.resolve()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    model = path if path.exists() else path.parent
-    was = model.stat()
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fchmod(file.fileno(), was.st_mode & 0o777 if model is path else mode)
-        if os.geteuid() == 0:
-            with contextlib.suppress(PermissionError):
-                os.fchown(file.fileno(), was.st_uid, was.st_gid)
-        os.fsync(file.fileno())
-    new.replace(path)
+    owner = (path if path.exists() else path.parent).stat()
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            if os.geteuid() == 0:
+                with contextlib.suppress(PermissionError):
+                    os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink()
+        raise
     _sync_directory(path.parent)
 
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,12 +35,11 @@ def test_new_file_is_private_and_so_is_its_new_directory(tmp_path: Path) -> None
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_file_keeps_the_mode_that_its_owner_gave_it(tmp_path: Path) -> None:
+def test_file_that_others_could_read_is_private_afterwards(tmp_path: Path) -> None:
     path = tmp_path / "secret"
-    write_private(path, b"old")
-    path.chmod(0o640)
+    write_private(path, b"old", mode=0o644)
     write_private(path, b"new")
-    assert (path.read_bytes(), mode(path)) == (b"new", 0o640)
+    assert (path.read_bytes(), mode(path)) == (b"new", 0o600)
 
 
 def test_new_file_may_be_readable_in_a_private_directory(tmp_path: Path) -> None:
@@ -46,13 +47,32 @@ def test_new_file_may_be_readable_in_a_private_directory(tmp_path: Path) -> None
     assert mode(tmp_path / "secret") == 0o644
 
 
-def test_rest_of_a_killed_writer_is_replaced_whatever_it_is(tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.write_text("not ours")
-    (tmp_path / ".secret.new").symlink_to(elsewhere)
-    write_private(tmp_path / "secret", "ours")
-    assert elsewhere.read_text() == "not ours"
-    assert not (tmp_path / "secret").is_symlink()
+@pytest.mark.parametrize("exists", [True, False])
+def test_file_that_a_link_points_at_is_written(tmp_path: Path, exists: bool) -> None:
+    target, link = tmp_path / "elsewhere" / "target", tmp_path / "secret"
+    if exists:
+        write_private(target, "old")
+    link.symlink_to(target)
+    write_private(link, "new")
+    assert link.is_symlink()
+    assert (target.read_text(), mode(target)) == ("new", 0o600)
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_private(path, "x")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    path, contents = tmp_path / "secret", [bytes([n]) * 100_000 for n in range(40)]
+    with ThreadPoolExecutor(8) as writers:
+        list(writers.map(partial(write_private, path), contents))
+    assert path.read_bytes() in contents
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_reader_never_sees_a_part(tmp_path: Path) -> None:
