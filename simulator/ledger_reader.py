@@ -2,9 +2,10 @@
 
 import json
 import mmap
+import struct
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import inf
@@ -26,7 +27,7 @@ _LATE_WORD_S = 0.3
 
 
 class DamagedLedger(Exception):
-    """The file is no ledger, or is broken before its last block."""
+    """The file is no ledger, is broken before its last block, or contains what no writer has written."""
 
 
 class SentItem(NamedTuple):
@@ -115,13 +116,28 @@ def read_ledger(path: Path, forgotten_until: float = -inf) -> Ledger:
     ledger = Ledger(content, forgotten_until=forgotten_until)
     offset = len(form.MAGIC)
     while (end := _block_end(content, offset)) is not None:
-        _read_records(ledger, offset + form.BLOCK.size, end)
+        _read_block(ledger, offset + form.BLOCK.size, end)
         offset = end
     ledger.torn_bytes = len(content) - offset
+    if ledger.complete and ledger.torn_bytes:
+        raise DamagedLedger(f"{ledger.torn_bytes} bytes follow the end of the ledger, which is at byte {offset}")
     if not ledger.info:
         raise DamagedLedger(f"{path} ends before its header")
+    if not set(_referred(ledger)) <= set(range(len(ledger.devices))):
+        raise DamagedLedger(f"{path} refers to a device that it does not declare")
     ledger._index()
     return ledger
+
+
+def _referred(ledger: Ledger) -> Iterator[int]:
+    """The numbers of devices in all records."""
+    yield from set(ledger._device_of)
+    yield from ledger.truth
+    yield from (device for device, _ in ledger.counted)
+    for meter, _, vehicle in ledger.assignments:
+        yield meter
+        if vehicle is not None:
+            yield vehicle
 
 
 def _block_end(content: "mmap.mmap | bytes", offset: int) -> int | None:
@@ -129,6 +145,10 @@ def _block_end(content: "mmap.mmap | bytes", offset: int) -> int | None:
     if offset + form.BLOCK.size > len(content):
         return None
     length, checksum = form.BLOCK.unpack_from(content, offset)
+    if not length:  # its checksum, 0, would be right: zeros after a power failure are no block
+        if content[offset:].strip(b"\0"):
+            raise DamagedLedger(f"the block at byte {offset} is empty")
+        return None
     start = offset + form.BLOCK.size
     end: int = start + length
     if end > len(content):
@@ -140,12 +160,28 @@ def _block_end(content: "mmap.mmap | bytes", offset: int) -> int | None:
     return end
 
 
-def _read_records(ledger: Ledger, offset: int, end: int) -> None:
+def _read_block(ledger: Ledger, offset: int, end: int) -> None:
+    """Read a block whose checksum is right. Raises `DamagedLedger` when no writer has made it."""
+    if ledger.complete:
+        raise DamagedLedger(f"the block at byte {offset} follows the end of the ledger")
+    try:
+        read_to = _read_records(ledger, offset, end)
+    except (IndexError, ValueError, RecursionError, struct.error) as error:
+        raise DamagedLedger(f"the block at byte {offset} has invalid records: {error}") from error
+    if read_to != end:
+        raise DamagedLedger(f"the last record of the block at byte {offset} exceeds it")
+
+
+def _read_records(ledger: Ledger, offset: int, end: int) -> int:
+    """Read the records. Returns where the last one ends."""
+    expectations = len(ledger.info.get("expectations", ()))
     content, forgets = ledger.file, ledger.forgotten_until > -inf
     while offset < end:
         kind = content[offset : offset + 1]
         if kind == b"S":
-            _, device, _, _, length = form.SENT.unpack_from(content, offset)
+            _, device, expect, _, length = form.SENT.unpack_from(content, offset)
+            if expect >= expectations:
+                raise IndexError(f"unknown expectation {expect}")
             ledger._offsets.append(offset)
             ledger._device_of.append(device)
             ledger.acks.append(0)
@@ -160,6 +196,8 @@ def _read_records(ledger: Ledger, offset: int, end: int) -> None:
             offset += form.ACK.size
         else:
             offset = _read_rare(ledger, kind, offset)
+            expectations = len(ledger.info.get("expectations", ()))
+    return offset
 
 
 def _is_forgotten(ledger: Ledger, number: int) -> bool:
@@ -179,6 +217,8 @@ def _read_rare(ledger: Ledger, kind: bytes, offset: int) -> int:
     if kind == b"W":
         _, number, length = form.WARNED.unpack_from(content, offset)
         warning, end = _text(ledger, offset + form.WARNED.size, length)
+        if number >= len(ledger):
+            raise IndexError(f"a warning about item {number}, which was not sent")
         ledger.warnings.setdefault(number, set()).add(warning)
         return end
     if kind == b"M":
@@ -189,7 +229,11 @@ def _read_rare(ledger: Ledger, kind: bytes, offset: int) -> int:
     if kind == b"H":
         _, length = form.HEADER.unpack_from(content, offset)
         text, end = _text(ledger, offset + form.HEADER.size, length)
+        if ledger.info:
+            raise ValueError("a second header")
         ledger.info = json.loads(text)
+        if not isinstance(ledger.info, dict) or not isinstance(ledger.info.get("expectations"), list):
+            raise ValueError("a header without expectations")
         return end
     return _read_truth(ledger, kind, offset)
 

@@ -1,12 +1,33 @@
 """A ledger is read as it was written, also when its writer was killed during a write."""
 
 import json
+import zlib
 from math import inf
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from simulator.ledger import ANSWERED, IN_ARRAY, PUBACK, RECEIPT, REFUSED, VIA_HTTP, LedgerWriter
+from simulator.ledger import (
+    ACK,
+    ANSWERED,
+    ASSIGNED,
+    BLOCK,
+    COUNTED,
+    DEVICE,
+    HEADER,
+    IN_ARRAY,
+    MAGIC,
+    PUBACK,
+    RECEIPT,
+    REFUSED,
+    SENT,
+    TRUTH,
+    VIA_HTTP,
+    WARNED,
+    LedgerWriter,
+)
 from simulator.ledger_reader import ACK_BITS, CALLED_NEW, FORGOTTEN, DamagedLedger, read_ledger
 from simulator.message import EXPECTATIONS, Item, expectation
 
@@ -88,6 +109,84 @@ def test_ledger_broken_in_the_middle_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"second", b"SECOND"))
     with pytest.raises(DamagedLedger):
         read_ledger(path)
+
+
+@pytest.mark.parametrize("rest", [b"\0", b"\0" * 64, b"rubbish", BLOCK.pack(1, zlib.crc32(b"E")) + b"E"])
+def test_ledger_with_anything_after_its_end_is_refused(tmp_path: Path, rest: bytes) -> None:
+    path = tmp_path / "ledger"
+    _written(path)
+    with path.open("ab") as file:
+        file.write(rest)
+    with pytest.raises(DamagedLedger, match="the end of the ledger"):
+        read_ledger(path)
+
+
+def test_zeros_of_a_power_failure_are_no_block(tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    _written(path, complete=False)
+    with path.open("ab") as file:
+        file.write(b"\0" * 64)
+    ledger = read_ledger(path)
+    assert (len(ledger), ledger.torn_bytes) == (4, 64)
+    with path.open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(DamagedLedger, match="is empty"):
+        read_ledger(path)
+
+
+HEAD = b'{"expectations": ["stored"]}'
+SENT_TO_0 = SENT.pack(b"S", 0, 0, 0, 2) + b"{}"
+CRAFTED = {
+    "unknown record": b"?",
+    "record that exceeds its block": SENT.pack(b"S", 0, 0, 0, 3) + b"{}",
+    "half a record": b"S",
+    "unknown expectation": SENT.pack(b"S", 0, 1, 0, 0),
+    "item of an unknown device": SENT.pack(b"S", 1, 0, 0, 0),
+    "acknowledgement of an unknown item": SENT_TO_0 + ACK.pack(PUBACK, 0, 2),
+    "warning about an unknown item": WARNED.pack(b"W", 0, 0),
+    "unknown kind": DEVICE.pack(b"D", 99, 1) + b"x",
+    "device without a name": DEVICE.pack(b"D", 0, 0),
+    "name that is not UTF-8": DEVICE.pack(b"D", 0, 1) + b"\xff",
+    "truth of an unknown device": TRUTH.pack(b"T", 1, 0, 0),
+    "register of an unknown device": COUNTED.pack(b"G", 1, 0, 0),
+    "assignment of an unknown meter": ASSIGNED.pack(b"A", 1, 0, 0),
+    "assignment to an unknown vehicle": ASSIGNED.pack(b"A", 0, 0, 1),
+    "second header": HEADER.pack(b"H", len(HEAD)) + HEAD,
+    "header that is not JSON": HEADER.pack(b"H", 1) + b"{",
+    "header that is a list": HEADER.pack(b"H", 2) + b"[]",
+    "header without expectations": HEADER.pack(b"H", 2) + b"{}",
+    "header that is nested too deep": HEADER.pack(b"H", 99_999) + b"[" * 99_999,
+}
+
+
+def crafted(path: Path, records: bytes) -> Path:
+    """A ledger of a header, a device and these records, in blocks whose checksums are right."""
+    begin = DEVICE.pack(b"D", 0, 2) + b"EV"
+    if not records.startswith(b"H") or HEAD in records:
+        begin += HEADER.pack(b"H", len(HEAD)) + HEAD
+    blocks = (BLOCK.pack(len(block), zlib.crc32(block)) + block for block in (begin, records))
+    path.write_bytes(MAGIC + b"".join(blocks))
+    return path
+
+
+def test_crafted_ledger_is_read(tmp_path: Path) -> None:
+    assert read_ledger(crafted(tmp_path / "ledger", SENT_TO_0)).item(0).payload == b"{}"
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+def test_wrong_content_in_a_block_with_a_right_checksum_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DamagedLedger):
+        read_ledger(crafted(tmp_path / "ledger", CRAFTED[name]))
+
+
+@given(st.binary(min_size=1, max_size=60), st.sampled_from(sorted(b"HDSMPRCXNWATGE")))
+def test_any_content_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes, kind: int) -> None:
+    path = crafted(tmp_path_factory.getbasetemp() / "any", bytes([kind]) + content)
+    try:
+        ledger = read_ledger(path)
+    except DamagedLedger:
+        return
+    assert all(ledger.item(number).expect == "stored" for number in range(len(ledger)))
 
 
 @pytest.mark.parametrize("content", [b"", b"something else", b"fleet-ledger 2\n"])
