@@ -19,6 +19,7 @@ from bridge.startup import configured
 from simulator import findings
 from simulator.carriers import Route
 from simulator.converters import CONVERTERS
+from simulator.database import ERRORS as DATABASE_ERRORS
 from simulator.faults import ALL_FAULTS, FaultRates
 from simulator.http import UnexpectedAnswer
 from simulator.ledger_reader import DamagedLedger, read_ledger
@@ -235,17 +236,20 @@ def verify(
     database_url: DatabaseUrl,
     wait: Annotated[float, typer.Option(min=0, help="Maximum seconds to wait for readings in transit.")] = 60,
 ) -> None:
-    """Compare a ledger with the database. Exits with 1 if there is any difference."""
+    """Compare a ledger with the database. Exits with 1 if there is any difference, with 2 if it cannot compare."""
     console = Console()
     try:
         content = read_ledger(ledger)
     except (DamagedLedger, OSError) as error:
-        raise _failure(console, str(error)) from None
+        raise _failure(console, str(error), 2) from None
     if not content.complete:
         console.print(f"the run did not end regularly ({content.torn_bytes} incomplete bytes): no simulated truth")
     if not len(content):
         raise _failure(console, "the ledger contains no message: nothing was verified")
-    result = asyncio.run(compare(content, database_url, wait))
+    try:
+        result = asyncio.run(compare(content, database_url, wait))
+    except DATABASE_ERRORS as error:
+        raise _failure(console, f"the database cannot be read: {type(error).__name__}: {error}", 2) from None
     findings.show(result, console)
     raise typer.Exit(0 if result.clean else 1)
 
@@ -287,6 +291,6 @@ def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
     return failure
 
 
-def _failure(console: Console, text: str) -> typer.Exit:
-    console.print(text, style="bold red", soft_wrap=True)
-    return typer.Exit(1)
+def _failure(console: Console, text: str, code: int = 1) -> typer.Exit:
+    console.print(text, style="bold red", soft_wrap=True, markup=False)
+    return typer.Exit(code)

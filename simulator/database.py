@@ -13,6 +13,9 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Period: TypeAlias = tuple[datetime, datetime]
 """First and last device time, both included."""
 
+ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
+"""What queries raise when the database is unavailable, or refuses the login or a statement."""
+
 
 async def history(connection: Connection, kind: Kind, devices: Sequence[str], period: Period) -> list[Any]:
     """Rows of (device, ts, extra, measures...) in the order of device time."""

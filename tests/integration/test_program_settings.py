@@ -5,11 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import get_args
+from urllib.parse import urlsplit
 
 import pytest
 
 from bridge.errors import Reason
 from local.ports import free_port
+from local.postgres import Postgres
+from simulator.ledger import LedgerWriter
+from simulator.message import STORED, Item
 from tests.bridges import environment
 
 PROGRAMS = [
@@ -79,6 +83,27 @@ def test_url_that_the_database_client_refuses_is_named(tmp_path: Path, program: 
     assert said.returncode in (1, 2)
     assert "FLEET_DATABASE_URL: `sslnegotiation`" in said.stderr
     assert "Traceback" not in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("login", "reason"),
+    [
+        ("fleet:wrong@127.0.0.1:{port}/fleet", "the database cannot be read: InvalidPasswordError: "),
+        ("fleet@127.0.0.1:{free}/fleet", "the database cannot be read: ConnectionRefusedError: "),
+    ],
+)
+def test_verify_says_in_a_line_why_it_cannot_compare(
+    tmp_path: Path, postgres: Postgres, login: str, reason: str
+) -> None:
+    ledger = LedgerWriter(tmp_path / "ledger", {"created": "2026-02-10T00:00:00Z"})
+    ledger.device("meter", "M")
+    ledger.sent(0, [Item(b'{"timestamp":"2026-02-10T00:00:00Z","meterId":"M"}', STORED)], 0)
+    ledger.close(complete=True)
+    port = urlsplit(postgres.url("postgres", "fleet")).port
+    url = f"postgresql://{login.format(port=port, free=free_port())}"
+    said = run(tmp_path, "simulator", "verify", "ledger", database_url=url)
+    assert said.stdout.startswith(reason)
+    assert (said.returncode, len(said.stdout.splitlines()), said.stderr) == (2, 1, "")
 
 
 def test_wrong_setting_of_a_program_names_it(tmp_path: Path) -> None:
