@@ -42,8 +42,8 @@ def named(name: str) -> Format | None:
 def of_content_type(content_type: str) -> Format | None:
     """The format of a content type, JSON for an empty one; None when it is unknown or not in UTF-8."""
     media_type, _, parameters = content_type.partition(";")
-    charset = parameters.replace(" ", "").replace('"', "").lower()
-    if charset not in ("", "charset=utf-8"):
+    given = parameters.replace(" ", "").replace('"', "").lower().split(";")
+    if any(parameter not in ("", "charset=utf-8") for parameter in given):
         return None
     return _BY_MEDIA_TYPE.get(media_type.strip().lower()) if media_type.strip() else _DEFAULT
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from bridge.contract import METER, VEHICLE, Measure
 from bridge.delivery import Item
 from bridge.errors import NotJson, Rejected, TooManyReadings
-from bridge.formats import contract_json, decode_body, decode_message, ndjson
+from bridge.formats import contract_json, decode_body, decode_message, ndjson, of_content_type
 from bridge.formats.contract_json import encode, encode_many, topic_of
 from bridge.formats.extra import MAX_DEPTH
 from bridge.formats.payload import Payload
-from bridge.formats.port import MAX_READINGS_PER_BODY, AcceptedWindow
+from bridge.formats.port import MAX_READINGS_PER_BODY, AcceptedWindow, Format
 from bridge.reading import Flagged, Reading, jsonb_text
 from tests.readings import SEED_METER, SEED_TIME, SEED_VEHICLE, json_values, readings, vehicle
 
@@ -571,3 +571,20 @@ def test_ndjson_lines_may_end_in_crlf_and_blanks_are_no_lines() -> None:
         VEHICLE,
         METER,
     ]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "expected"),
+    [
+        ("application/x-ndjson;charset=utf-8;", ndjson.FORMAT),
+        ('Application/X-NDJSON ; charset="UTF-8"', ndjson.FORMAT),
+        ("application/json;", contract_json.FORMAT),
+        (";charset=utf-8", contract_json.FORMAT),
+        ("application/json;charset=utf-8;charset=latin-1", None),
+        ("application/json;charset=latin-1;", None),
+        ("application/json;version=2", None),
+        ("text/plain;", None),
+    ],
+)
+def test_format_of_a_content_type(content_type: str, expected: Format | None) -> None:
+    assert of_content_type(content_type) is expected
