@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -22,7 +23,10 @@ NotReady = Callable[[], str | None]
 async def serving(
     host: str, port: int, setting: str, registry: CollectorRegistry, not_ready: NotReady
 ) -> AsyncIterator[None]:
-    """Serve them on that address. Raises `Misconfigured`, which names the port's setting, when that is not possible."""
+    """Serve them on that address. Raises `Misconfigured` when that is not possible.
+
+    It names the setting of the host or of the port; `setting` is how both begin, such as `FLEET_BRIDGE_HTTP`.
+    """
     listening = _listen(host, port, setting)
     server = _Server(uvicorn.Config(_application(registry, not_ready), log_config=None, lifespan="off"))
     running = asyncio.create_task(server.serve(sockets=[listening]))
@@ -46,7 +50,8 @@ def _listen(host: str, port: int, setting: str) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        raise Misconfigured(f"{setting}: cannot listen on {host}, port {port}: {error.strerror}") from error
+        part = "PORT" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "HOST"
+        raise Misconfigured(f"{setting}_{part}: cannot listen on {host}, port {port}: {error.strerror}") from error
 
 
 def _application(registry: CollectorRegistry, not_ready: NotReady) -> Starlette:

@@ -50,7 +50,7 @@ class Bridge:
         Raises `Misconfigured` when the guarantee cannot be given with this configuration.
         """
         host, port = self._settings.bridge_http_host, self._settings.bridge_http_port
-        async with health.serving(host, port, "FLEET_BRIDGE_HTTP_PORT", self._registry, self._not_ready):
+        async with health.serving(host, port, "FLEET_BRIDGE_HTTP", self._registry, self._not_ready):
             while not stop.is_set():
                 if await self._lead(stop):
                     await self._serve(stop)

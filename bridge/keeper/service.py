@@ -42,7 +42,7 @@ class Keeper:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, which ends a running duty. Raises `Misconfigured` when the schema does not fit."""
         host, port = self._settings.keeper_http_host, self._settings.keeper_http_port
-        async with health.serving(host, port, "FLEET_KEEPER_HTTP_PORT", self._registry, self._not_ready):
+        async with health.serving(host, port, "FLEET_KEEPER_HTTP", self._registry, self._not_ready):
             keeping, stopping = asyncio.create_task(self._keep()), asyncio.create_task(stop.wait())
             await asyncio.wait({keeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
             for task in (keeping, stopping):

@@ -243,6 +243,14 @@ async def test_taken_health_port_stops_the_start_with_its_name(
     assert (result.returncode, "FLEET_BRIDGE_HTTP_PORT" in result.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("host", ["203.0.113.1", "nowhere.invalid"])
+def test_host_that_is_not_of_this_machine_stops_the_start_with_its_name(host: str) -> None:
+    for command, program in (("run", "bridge"), ("keep", "keeper")):
+        result = run(command, **{f"{program}_http_host": host, f"{program}_http_port": free_port()})
+        assert result.returncode == 2
+        assert set(re.findall(r"FLEET_\w+", result.stderr)) == {f"FLEET_{program.upper()}_HTTP_HOST"}
+
+
 def test_database_that_may_forget_is_refused(postgres: Postgres, database_url: str) -> None:
     postgres.sql(f"ALTER DATABASE {database_url.rpartition('/')[2]} SET synchronous_commit = off")
     result = run("run", database_url=database_url, bridge_http_port=free_port())
