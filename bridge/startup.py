@@ -9,7 +9,7 @@ import structlog
 from pydantic import ValidationError
 
 from bridge import logs
-from bridge.settings.group import RENAMED, Group, problems, settings_in, variable
+from bridge.settings.group import RENAMED, Group, misspelled_in, problems, settings_in, variable
 from bridge.settings.groups import LogSettings
 
 S = TypeVar("S", bound=LogSettings)
@@ -25,6 +25,8 @@ def configured(kind: type[S]) -> S:
     """
     _configure_logs()
     _warn(settings_in(os.environ).keys(), kind.model_fields.keys())
+    for name in misspelled_in(os.environ):
+        log.warning("unknown setting", setting=name, nearest=name.upper())
     return read(kind)
 
 

@@ -13,10 +13,9 @@ _HEAD = """# Settings
 
 Every setting is an environment variable that is read once, when a program starts. If one that the program reads is
 wrong, the program ends with exit code 2 and names the variable and the reason; settings of other programs do not stop
-it. An empty value is not the default: it is wrong for a number, a URL, a file or a choice, and an empty text elsewhere.
-Only the options of `fleet-simulator` and `fleet-provision` treat an empty variable as unset. For a `FLEET_` variable
-that no program reads there is a warning in the log (`unknown setting`) with the most similar known name. `make up`
-passes its environment on to the programs that it starts.
+it. For a `FLEET_` variable that no program reads there is a warning in the log (`unknown setting`) with the most
+similar known name. Names are in upper case; an empty variable counts as not set. `make up` passes its environment on to
+the programs that it starts.
 """
 _TABLE = "\n## {title}\n\n| variable | default | unit, limits | meaning | read by |\n|---|---|---|---|---|\n"
 _RENAMED = """

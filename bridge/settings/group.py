@@ -49,9 +49,14 @@ def variable(name: str) -> str:
 
 
 def settings_in(environ: Mapping[str, str]) -> dict[str, str]:
-    """The `FLEET_*` variables, by the name of their field."""
-    prefixed = ((name.upper(), value) for name, value in environ.items())
-    return {name.removeprefix(PREFIX).lower(): value for name, value in prefixed if name.startswith(PREFIX)}
+    """The `FLEET_*` variables, by the name of their field. Names are case-sensitive; an empty variable is not set."""
+    ours = ((name, value) for name, value in environ.items() if name.startswith(PREFIX) and name.isupper() and value)
+    return {name.removeprefix(PREFIX).lower(): value for name, value in ours}
+
+
+def misspelled_in(environ: Mapping[str, str]) -> list[str]:
+    """The variables that would be settings if they were in upper case."""
+    return sorted(name for name in environ if name.upper().startswith(PREFIX) and not name.isupper())
 
 
 def problems(error: ValidationError, environ: Mapping[str, str]) -> str:

@@ -3,8 +3,9 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 import pytest
@@ -27,10 +28,12 @@ PROGRAMS = [
 ]
 
 
-def run(directory: Path, *arguments: str, **settings: object) -> "subprocess.CompletedProcess[str]":
+def run(
+    directory: Path, *arguments: str, others: Mapping[str, str] | None = None, **settings: object
+) -> "subprocess.CompletedProcess[str]":
     """The program without a database, in a directory of its own, logging JSON."""
     nowhere = f"postgresql://fleet@127.0.0.1:{free_port()}/fleet"
-    env = environment(**{"database_url": nowhere, "log_format": "json", **settings})
+    env = environment(**{"database_url": nowhere, "log_format": "json", **settings}) | dict(others or {})
     command = [sys.executable, "-m", *arguments]
     return subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, check=False, timeout=60)
 
@@ -48,24 +51,31 @@ def warnings(program: "subprocess.CompletedProcess[str]") -> list[tuple[str, str
 @pytest.mark.parametrize("program", PROGRAMS, ids=" ".join)
 def test_every_program_warns_of_names_that_it_cannot_use(tmp_path: Path, program: tuple[str, ...]) -> None:
     (tmp_path / "devices").mkdir()
-    of_others = {
+    of_others: dict[str, Any] = {
         "local_dir": "x",
         "postgres_shared_buffers": "1GB",
         "mosquitto_dir": "x",
         "fuzz": "1",
         "http_port": "9",
     }
-    said = run(tmp_path, *program, http_prot="1", qqqq="1", http_timeout_s="3", **of_others)
+    lower = {"fleet_http_port": "9"}
+    said = run(tmp_path, *program, others=lower, http_prot="1", qqqq="1", http_timeout_s="3", **of_others)
     assert warnings(said) == [
         ("renamed setting", "FLEET_HTTP_TIMEOUT_S", "FLEET_COMMIT_TIMEOUT_S"),
         ("unknown setting", "FLEET_HTTP_PROT", "FLEET_HTTP_PORT"),
         ("unknown setting", "FLEET_QQQQ", None),
+        ("unknown setting", "fleet_http_port", "FLEET_HTTP_PORT"),
     ]
 
 
 @pytest.mark.parametrize("program", PROGRAMS[:3], ids=" ".join)
 def test_wrong_settings_of_the_services_do_not_stop_a_command(tmp_path: Path, program: tuple[str, ...]) -> None:
-    of_services = {"bridge_mqtt_url": "x", "mqtt_ca_file": "/nowhere", "http_port": "x", "batch_size": "x"}
+    of_services: dict[str, Any] = {
+        "bridge_mqtt_url": "x",
+        "mqtt_ca_file": "/nowhere",
+        "http_port": "x",
+        "batch_size": "x",
+    }
     said = run(tmp_path, *program, tls_cert_file="/nowhere", **of_services)
     assert said.returncode == 1, "the database was asked, and is not there"
     assert "FLEET_" not in said.stderr

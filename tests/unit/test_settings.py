@@ -105,7 +105,13 @@ def test_certificate_of_a_ca_is_taken(tmp_path: Path) -> None:
 )
 def test_right_setting_is_taken(kind: type[Group], name: str, value: str) -> None:
     assert getattr(kind.read({variable(name): value}), name) == value
-    assert getattr(kind.read({variable(name).lower(): value}), name) == value
+    assert kind.read({variable(name).lower(): value}) == kind()
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_empty_variable_is_not_set(program: str) -> None:
+    for kind in PROGRAMS[program]:
+        assert kind.read({variable(name): "" for name in kind.model_fields}) == kind()
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
