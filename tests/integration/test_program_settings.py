@@ -139,7 +139,7 @@ def test_wrong_setting_of_a_program_names_it(tmp_path: Path) -> None:
 def test_wrong_value_of_an_option_names_the_option_and_the_variable(
     tmp_path: Path, command: tuple[str, ...], name: str, value: str
 ) -> None:
-    said = run(tmp_path, "simulator", *command, **{name: value})
+    said = run(tmp_path, "simulator", *command, others={f"FLEET_{name.upper()}": value})
     assert said.returncode == 2
     words = " ".join(said.stderr.replace("│", " ").split())
     assert f"--{name.replace('_', '-')}" in words
