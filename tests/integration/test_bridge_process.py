@@ -287,7 +287,9 @@ async def test_bridge_waits_for_its_schema_and_begins_when_it_is_there(
         bridge.process.kill()
 
 
-@pytest.mark.parametrize("arguments", [["migrate"], ["rejected", "list"], ["rejected", "replay", "--reason", "x"]])
+@pytest.mark.parametrize(
+    "arguments", [["migrate"], ["rejected", "list"], ["rejected", "replay", "--reason", "not_json"]]
+)
 def test_command_without_a_database_says_so_in_a_line(arguments: list[str]) -> None:
     result = run(*arguments, database_url=f"postgresql://fleet@127.0.0.1:{free_port()}/fleet")
     assert result.returncode == 1
