@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from api.app import service
 from api.protocol import Limits, bounded_protocol
+from bridge.health import listen
 from bridge.settings.api import ApiSettings
 
 log = structlog.get_logger(__name__)
@@ -32,8 +33,9 @@ async def serve(settings: ApiSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with service(settings, on_failure=stop.set) as front:
+        listening = listen(settings.http_host, settings.http_port, "FLEET_HTTP")
         server = _Server(configured(settings, front))
-        serving = asyncio.create_task(server.serve())
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
         serving.add_done_callback(lambda _: stop.set())
         log.info("serving", host=settings.http_host, port=settings.http_port, tls=settings.tls_cert_file is not None)
         await stop.wait()
@@ -46,8 +48,6 @@ def configured(settings: ApiSettings, app: ASGIApp) -> uvicorn.Config:
     limits = Limits(settings.http_max_connections, settings.http_head_timeout_s, settings.http_head_max_bytes)
     return uvicorn.Config(
         app,
-        host=settings.http_host,
-        port=settings.http_port,
         http=bounded_protocol(limits),
         ws="none",
         interface="asgi3",  # the outermost layer is not a coroutine function, so uvicorn would detect ASGI 2

@@ -27,7 +27,7 @@ async def serving(
 
     It names the setting of the host or of the port; `setting` is how both begin, such as `FLEET_BRIDGE_HTTP`.
     """
-    listening = _listen(host, port, setting)
+    listening = listen(host, port, setting)
     server = _Server(uvicorn.Config(_application(registry, not_ready), log_config=None, lifespan="off"))
     running = asyncio.create_task(server.serve(sockets=[listening]))
     try:
@@ -45,7 +45,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _listen(host: str, port: int, setting: str) -> socket.socket:
+def listen(host: str, port: int, setting: str) -> socket.socket:
+    """A listening socket. Raises `Misconfigured`; `setting` is how the names of both settings begin."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)

@@ -86,7 +86,7 @@ def broker_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitt
 @pytest.fixture(scope="module")
 async def bridge(broker_server: Mosquitto, database: tuple[str, Db]) -> AsyncIterator[Health]:
     """A bridge whose batches are written only when they are full."""
-    async with serving(broker_server.bridge_url, database[0], batch_size=SIZE, batch_wait_ms=600_000) as health:
+    async with serving(broker_server.bridge_url, database[0], batch_size=SIZE, batch_wait_ms=60_000) as health:
         yield health
 
 

@@ -1,6 +1,7 @@
 """Programs as processes: what they say of their environment at the start."""
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -183,3 +184,11 @@ def test_command_for_a_checkout_is_hidden_and_says_what_it_needs(tmp_path: Path,
 @pytest.mark.parametrize("program", [("bridge", "run"), ("bridge", "keep"), ("api", "run")], ids=" ".join)
 def test_help_of_a_service_says_where_its_settings_are(tmp_path: Path, program: tuple[str, ...]) -> None:
     assert "docs/settings.md" in run(tmp_path, *program, "--help").stdout
+
+
+def test_api_on_a_port_in_use_names_its_setting(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = run(tmp_path, "api", "run", http_port=taken.getsockname()[1])
+    assert said.returncode == 2
+    assert "FLEET_HTTP_PORT: cannot listen on 127.0.0.1" in said.stderr
+    assert "Traceback" not in said.stderr
