@@ -1,7 +1,7 @@
 """GET /v1/analytics/energy: the energy of vehicles, meters, sites or the fleet by day, hour, ... in any time zone.
 
-The figures are made from the readings of each device (`api.measured`), each device read once a request. So a request
-is bounded: by `MOST_DEVICE_DAYS`, until there are summaries to make them from.
+The figures are made from the readings of each device (`api.measured`), which are read once per request; a request is
+limited to `MOST_DEVICE_DAYS`.
 """
 
 from bisect import bisect_left
@@ -30,7 +30,7 @@ from api.energy.units import kwh_of
 from api.groups import Group, Of, Wanted, assignments_of, find_groups
 from api.history import HistoryLimit, negotiate
 from api.live import NEVER_SEEN
-from api.measured import Question, measured
+from api.measured import MOST_DEVICE_DAYS, Question, detached_days, measured
 from api.paging import Cursor, decode_position, encode_cursor, next_link
 from api.period import AskedPeriod, CommaSeparated, Period, checked
 from api.problems import Problem, invalid
@@ -42,8 +42,6 @@ from bridge.reading import DEVICE_ID_PATTERN
 
 router = APIRouter(prefix="/v1/analytics", tags=["analytics"])
 
-MOST_DEVICE_DAYS = 400
-"""A request reads so many days of readings at most: devices x days of the period, a device at least one day."""
 _MOST_IDS = 200
 _RESPONSES: dict[int | str, dict[str, Any]] = NEVER_SEEN | {
     200: {"content": {"text/csv": {"schema": {"type": "string"}}}},
@@ -120,11 +118,11 @@ async def energy(
     asked = _Asked(Wanted(of, sorted(set(ids)), site, first), period, edges, _skip(edges, at), limit)
     async with connection(services.pool) as c:
         items, following = await _page(c, asked, services.settings.reading_interval_s)
+        days = await detached_days(c, [VEHICLE, METER], period)
     next_cursor = None if following is None else encode_cursor(period.start, period.end, *following)
     headers = next_link(request.query_params, next_cursor) | {"Vary": "Accept"}
-    body = (
-        _csv(items) if form == "text/csv" else models.EnergyPage(items=items, next_cursor=next_cursor).model_dump_json()
-    )
+    page = models.EnergyPage(detached_days=days, items=items, next_cursor=next_cursor)
+    body = _csv(items) if form == "text/csv" else page.model_dump_json()
     return Response(body, headers=headers, media_type=form)
 
 

@@ -1,5 +1,7 @@
-"""What the items of an energy answer are sums of: each group's devices, from the live states, the register and the
-assignments. Everything is read by a key, and no more than one page needs.
+"""Which devices a figure is made of: the devices of a group, and the meters and assignments of vehicles.
+
+They come from the live states, the device register and the assignments, are read by a key, and no more of them than one
+page needs.
 """
 
 from collections.abc import Sequence
@@ -87,7 +89,7 @@ def _sql(text: str, kind: Kind) -> str:
 async def find_groups(c: Connection, wanted: Wanted, period: Period, count: int, most: int) -> list[Group]:
     """The next groups by name, up to `count`; the last one may lack devices when there are more than `most` in all.
 
-    Raises 404 for an id that nobody ever heard of.
+    Raises 404 for an id that has never reported and is neither declared nor assigned.
     """
     if wanted.of == "sites":
         return (await _sites(c, wanted, most + 1))[:count]
@@ -134,6 +136,12 @@ async def _sites(c: Connection, wanted: Wanted, most: int) -> list[Group]:
 async def meters_of(c: Connection, vehicles: Sequence[str], period: Period) -> list[tuple[str, str]]:
     """Each vehicle with each meter that fed it at some time of the period, in order."""
     return [tuple(row) for row in await c.fetch(_FED_BY, vehicles, period.start, period.end)]
+
+
+async def vehicles_of(c: Connection, meters: Sequence[str], period: Period) -> list[str]:
+    """The vehicles that one of the meters fed at some time of the period, in order."""
+    rows = await c.fetch(_ASSIGNMENTS, meters, period.start, period.end)
+    return sorted({row["vehicle_id"] for row in rows})
 
 
 async def assignments_of(c: Connection, meters: Sequence[str], period: Period) -> dict[str, list[Assignment]]:

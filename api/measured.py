@@ -21,6 +21,9 @@ Row = Any
 """asyncpg's: time, interval, registers in and out, gauges."""
 _at = itemgetter(0)
 _NEIGHBOURS = timedelta(days=31)
+MOST_DEVICE_DAYS = 400
+"""A request reads at most this many days of readings: devices x days of the period, each device at least one day.
+Until summaries exist, figures are made from the readings."""
 _DETACHED = """
 SELECT relname::text FROM pg_class
 WHERE relname BETWEEN $1 AND $2 AND relkind = 'r' AND NOT relispartition

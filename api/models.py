@@ -21,6 +21,9 @@ Coverage = Annotated[
     float | None,
     Field(ge=0, le=1, description="Covered time / elapsed time; null while no time has elapsed."),
 ]
+DetachedDays = Annotated[
+    list[date], Field(description="UTC days whose partition is detached: their readings are not in the figures.")
+]
 Kwh = Annotated[float | None, Field(description="kWh, signed; null when it was not measured.")]
 
 
@@ -130,16 +133,16 @@ class Performance(_Answer):
     suspect_kwh: Annotated[float, Field(description="kWh withheld: more than rated power allows.")]
     unassigned_kwh: Annotated[float, Field(description="kWh that these meters measured for no vehicle.")]
     resets: Annotated[int, Field(description="Resets of registers.")]
-    detached_days: Annotated[
-        list[date],
-        Field(description="UTC days whose partition is detached: their readings are not in the figures."),
-    ]
+    detached_days: DetachedDays
     gaps: Annotated[list[Gap], Field(max_length=1000, description="The longest 1,000, in the order of time.")]
     meters: list[MeterShare]
 
 
 class EnergyItem(_Answer):
-    """The energy of a device, a site or the fleet in one bucket. What does not apply, or nobody measured, is null."""
+    """The energy of a device, a site or the fleet in one bucket.
+
+    A value that does not apply or was not measured is null.
+    """
 
     id: Annotated[str | None, Field(description="The device or the site; null for the fleet.")]
     start: Annotated[Instant, Field(alias="from", description="Of the bucket, cut to the period.")]
@@ -158,6 +161,7 @@ class EnergyItem(_Answer):
 class EnergyPage(_Answer):
     """Energy by device or site and time."""
 
+    detached_days: DetachedDays
     items: list[EnergyItem]
     next_cursor: str | None
 
@@ -206,7 +210,7 @@ class Session(_Answer):
     meter_ids: Annotated[list[str], Field(description="Through which energy flowed; none: charged at no known meter.")]
     site: Annotated[str | None, Field(description="Declared for these meters; null when they are at several.")]
     kwh_ac: Annotated[Kwh, Field(description="Net kWh from these meters; null without any.")]
-    kwh_dc: Annotated[Kwh, Field(description="Net kWh into the battery; null when nobody measured it.")]
+    kwh_dc: Annotated[Kwh, Field(description="Net kWh into the battery; null when it was not measured.")]
     efficiency: Annotated[
         float | None, Field(description="DC into the battery / AC drawn, over the time in which both are covered.")
     ]
@@ -230,5 +234,6 @@ class SessionPage(_Answer):
     """Sessions by begin."""
 
     algorithm: Algorithm
+    detached_days: DetachedDays
     items: list[Session]
     next_cursor: str | None

@@ -5,7 +5,7 @@ The rules are those of `api.energy.stretches` and `api.energy.sessions` (DESIGN 
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Query, Request
@@ -19,9 +19,10 @@ from api.energy.performance import Feed, Measured
 from api.energy.sessions import ALGORITHM, Party, Session, Unassigned
 from api.energy.spans import Span
 from api.energy.units import kwh_of
+from api.groups import assignments_of, meters_of, vehicles_of
 from api.history import negotiate
 from api.live import NEVER_SEEN, never_seen
-from api.measured import Question, measured, with_neighbours
+from api.measured import MOST_DEVICE_DAYS, Question, detached_days, measured
 from api.paging import Cursor, Limit, decode_time_and_name, encode_cursor, next_link
 from api.period import AskedPeriod, Period
 from api.problems import Problem, invalid
@@ -34,8 +35,6 @@ from bridge.reading import DEVICE_ID_PATTERN
 
 router = APIRouter(prefix="/v1", tags=["analytics"])
 
-MOST_DEVICE_DAYS = 400
-"""The work of one question: devices times days, at least one day each."""
 _US = timedelta(microseconds=1)
 _GAUGES = {
     kind: tuple(m for m in kind.measures if m.name in ("soc", "batteryTemp", "odometerKm", "powerKw"))
@@ -44,23 +43,6 @@ _GAUGES = {
 _ALGORITHM = models.Algorithm(name=ALGORITHM[0], version=ALGORITHM[1])
 _METERS_OF_SITE = "SELECT id FROM device WHERE kind = 'meter' AND site = $1 ORDER BY id LIMIT $2"
 _SITES = "SELECT id, site FROM device WHERE kind = 'meter' AND id = ANY($1)"
-# The assignments of a meter that hold at some time of a period, to any vehicle.
-_ASSIGNMENTS = """
-SELECT meter_id, vehicle_id, greatest(valid_from, $2) AS valid_from, least(valid_to, $3) AS valid_to
-FROM (SELECT meter_id, vehicle_id, valid_from,
-             lead(valid_from) OVER (PARTITION BY meter_id ORDER BY valid_from) AS valid_to
-      FROM meter_assignment WHERE meter_id = ANY($1)) AS a
-WHERE vehicle_id IS NOT NULL AND valid_from < $3 AND coalesce(valid_to, $3) > $2
-ORDER BY meter_id, valid_from
-"""
-# The meters that feed one of these vehicles at some time of a period.
-_METERS_OF_VEHICLES = """
-SELECT DISTINCT a.meter_id FROM meter_assignment a
-WHERE a.vehicle_id = ANY($1) AND a.valid_from < $3 AND $2 < coalesce(
-    (SELECT min(n.valid_from) FROM meter_assignment n WHERE n.meter_id = a.meter_id AND n.valid_from > a.valid_from),
-    'infinity')
-ORDER BY a.meter_id
-"""
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/csv": {"schema": {"type": "string"}}}},
     404: {"description": NEVER_SEEN[404]["description"] + ", or no meter is declared at the site"},
@@ -116,7 +98,9 @@ async def list_sessions(
     if form == "text/csv":
         return Response(_csv(items), media_type=form, headers={"Vary": "Accept"})
     following = encode_cursor(*_position(items[limit - 1])) if len(items) > limit else None
-    page = models.SessionPage(algorithm=_ALGORITHM, items=items[:limit], next_cursor=following)
+    page = models.SessionPage(
+        algorithm=_ALGORITHM, detached_days=read.detached_days, items=items[:limit], next_cursor=following
+    )
     # The default end is now: the next page keeps the end of the first.
     fixed = {"from": period.start.isoformat(), "to": period.end.isoformat()}
     headers = next_link(request.query_params, following, fixed) | {"Vary": "Accept"}
@@ -130,16 +114,16 @@ class _Read(NamedTuple):
     meters: frozenset[str]
     """Only sessions in which one of these took part are asked for, unless it is empty."""
     sites: dict[str, str | None]
+    detached_days: list[date]
 
 
 async def _read(c: Connection, scope: _Scope, period: Period, default_interval_s: float) -> _Read:
-    """The readings of all who may have a part. Raises 404 for what was never heard of, 422 for too much work."""
+    """The readings of every device that may take part. Raises 404 for an unknown device, 422 for too much work."""
     asked = await _asked_meters(c, scope)
-    vehicles = [scope.name] if scope.by == "vehicle" else await _vehicles_of(c, asked, period)
-    rows = await c.fetch(_METERS_OF_VEHICLES, vehicles, period.start, period.end)
-    meters = sorted({*asked, *(row["meter_id"] for row in rows)})
+    vehicles = [scope.name] if scope.by == "vehicle" else await vehicles_of(c, asked, period)
+    meters = sorted({*asked, *(meter_id for _, meter_id in await meters_of(c, vehicles, period))})
     _refuse_much(scope, len(vehicles) + len(meters), period)
-    assigned = await _assignments(c, meters, with_neighbours(period), period.start)
+    assigned = await assignments_of(c, meters, period)
     devices = [(VEHICLE, vehicle) for vehicle in vehicles] + [(METER, meter) for meter in meters]
     found = {
         device: await measured(c, Question(device[0], period, gauges=_GAUGES[device[0]]), device[1], default_interval_s)
@@ -149,7 +133,7 @@ async def _read(c: Connection, scope: _Scope, period: Period, default_interval_s
     parties = [_vehicle(vehicle, found, assigned, period) for vehicle in vehicles]
     parties += [_unassigned(meter, found, assigned, period) for meter in asked]
     sites = {row["id"]: row["site"] for row in await c.fetch(_SITES, meters)}
-    return _Read(parties, frozenset(asked), sites)
+    return _Read(parties, frozenset(asked), sites, await detached_days(c, [VEHICLE, METER], period))
 
 
 async def _asked_meters(c: Connection, scope: _Scope) -> list[str]:
@@ -160,23 +144,6 @@ async def _asked_meters(c: Connection, scope: _Scope) -> list[str]:
     if not meters:
         raise Problem(404, f"no meter is declared at the site {scope.name}")
     return meters
-
-
-async def _vehicles_of(c: Connection, meters: Sequence[str], period: Period) -> list[str]:
-    """The vehicles that the meters feed at some time of the period."""
-    assigned = await _assignments(c, meters, period, period.start)
-    return sorted({a.vehicle for own in assigned.values() for a in own})
-
-
-async def _assignments(
-    c: Connection, meters: Sequence[str], within: Period, zero: datetime
-) -> dict[str, list[Assignment]]:
-    """Of each meter those that hold at some time of a period, in microseconds since `zero`."""
-    rows = await c.fetch(_ASSIGNMENTS, meters, within.start, within.end)
-    found: dict[str, list[Assignment]] = {meter: [] for meter in meters}
-    for meter_id, vehicle_id, start, end in rows:
-        found[meter_id].append(Assignment((start - zero) // _US, (end - zero) // _US, vehicle_id))
-    return found
 
 
 def _refuse_much(scope: _Scope, devices: int, period: Period) -> None:
@@ -190,7 +157,7 @@ def _refuse_much(scope: _Scope, devices: int, period: Period) -> None:
 
 
 def _refuse_unknown(scope: _Scope, found: "_Found", meters: Sequence[str]) -> None:
-    """Raise 404 when the vehicle, and every meter of its, or the meter has never been heard of."""
+    """Raise 404 when the meter, or the vehicle and each of its meters, has never reported."""
     if scope.by == "vehicle" and not meters and not found[VEHICLE, scope.name].is_known:
         raise never_seen(VEHICLE, scope.name)
     if scope.by == "meter" and not found[METER, scope.name].is_known:
@@ -215,7 +182,7 @@ def _unassigned(meter: str, found: _Found, assigned: _Assigned, period: Period) 
 
 
 def _times(period: Period) -> tuple[Span, int]:
-    return Span(0, (period.end - period.start) // _US), (datetime.now(UTC) - period.start) // _US
+    return Span(0, period.us(period.end)), period.us(datetime.now(UTC))
 
 
 def _answers(read: _Read, period: Period) -> list[models.Session]:

@@ -13,7 +13,7 @@ import pytest
 
 from api import groups
 from api.database import SESSION
-from api.energy_by_time import MOST_DEVICE_DAYS
+from api.measured import MOST_DEVICE_DAYS
 from bridge.contract import KINDS, METER, VEHICLE
 from bridge.formats.contract_json import encode_many
 from bridge.reading import Reading, format_timestamp, reading
