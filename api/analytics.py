@@ -48,7 +48,7 @@ async def performance(
 
 
 async def ask(c: Connection, vehicle_id: str, period: Period, default_interval_s: float) -> Performance:
-    """The figures of a vehicle. Raises 404 when neither it nor a meter of its has ever been heard of."""
+    """The figures of a vehicle. Raises 404 when it has never reported and no meter was assigned to it."""
     whole = Span(0, period.us(period.end))
     now = period.us(datetime.now(UTC))
     vehicle = await measured(c, Question(VEHICLE, period, _BATTERY_TEMP), vehicle_id, default_interval_s)

@@ -138,7 +138,7 @@ class Ingest:
                     return True
 
     async def _check(self) -> None:
-        """Write an empty batch: it verifies the connection and the lock, and creates the next day's partitions."""
+        """Write an empty batch: it verifies the connection and the lock."""
         try:
             await self._store.write([])
         except LeadershipLost:

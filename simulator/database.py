@@ -64,7 +64,7 @@ async def impossible_live(connection: Connection, kind: Kind, devices: Sequence[
     """Devices whose live row is not what their history makes of it in any order of storing.
 
     Time and unknown fields are those of the newest row, and so is each measure that it has. A measure that it lacks
-    is that of any row, or none: with several writers nobody can say which of them was first.
+    is that of any row, or none: with several writers it is unknown which of them was first.
     """
     device, history, live = kind.id_column, kind.history_table, kind.live_table
     wrong = ["(newest.ts, newest.extra) IS DISTINCT FROM (live.ts, live.extra)"]

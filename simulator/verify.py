@@ -160,7 +160,7 @@ class _Comparison:
             self._compare_rejects(one, kept[one.device], recent[one.device])
 
     async def _compare_live(self, kind: Kind, expected: Sequence[Expected]) -> None:
-        """Of a device with several writers nobody can say which of them was first."""
+        """Of a device with several writers it is unknown which of them was first."""
         several = {one.device for one in expected if len(one.sources) > 1}
         stale = set(await database.stale_live(self._connection, kind, [one.device for one in expected]))
         stale -= several - set(await database.impossible_live(self._connection, kind, sorted(stale & several)))

@@ -1,7 +1,7 @@
 """Which vehicle a meter's energy belongs to.
 
-A segment that several assignments overlap is divided among them by time; time in which the meter was assigned to
-nobody takes nothing from a segment that an assignment overlaps. What no assignment overlaps is unassigned energy.
+A segment that several assignments overlap is divided among them by time; time in which the meter was not assigned has
+no share of a segment that an assignment overlaps. What no assignment overlaps is unassigned energy.
 """
 
 from collections.abc import Sequence

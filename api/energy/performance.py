@@ -92,7 +92,7 @@ class Feed:
         return self.shares[1].of_vehicle.get(self.vehicle_id, [])
 
     def net(self, spans: Sequence[Span]) -> int | None:
-        """The vehicle's energy in these spans; None where nobody measured it."""
+        """The vehicle's energy in these spans; None where it was not measured."""
         return self.measured.curve.net(self.inward, self.outward, spans)
 
     @property

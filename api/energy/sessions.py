@@ -96,7 +96,7 @@ class Session:
 
     @cached_property
     def dc(self) -> int | None:
-        """Net energy into the battery; None where nobody measured it."""
+        """Net energy into the battery; None where it was not measured."""
         if self.party.own is None:
             return None
         curve = self.party.own.curve

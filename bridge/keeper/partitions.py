@@ -1,7 +1,7 @@
 """The duty that creates the daily partitions before their first reading comes.
 
-A partition is created under a lock of the history that ANALYZE takes too. Whoever writes readings would wait for it,
-and today's readings with it: therefore this is done here, and without waiting longer than the session's lock timeout.
+Creating a partition locks the history in a mode that conflicts with ANALYZE. A writer of readings would wait for the
+lock and delay the readings of today, so it is done here, and waits no longer than the session's lock timeout.
 """
 
 from bridge.errors import StoreUnavailable

@@ -8,7 +8,7 @@ from bridge.store.session import Connection
 
 @dataclass(frozen=True, slots=True)
 class Duty:
-    """Work that has to be done again and again, whoever does it."""
+    """Work that must be repeated, by the keeper that leads at the time."""
 
     name: str
     """Its label in the metrics."""
