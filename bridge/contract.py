@@ -36,6 +36,8 @@ class Measure(NamedTuple):
     """The value in the example of the documentation; None leaves the measure out of the example."""
     sign: int = 1
     """Of a register: +1 for energy in (into the battery, drawn from the grid), -1 for energy out."""
+    averaged: bool = False
+    """Of a gauge: whether its mean over time is asked for, so that the quarter hours keep its integral."""
 
     @property
     def column(self) -> str:
@@ -82,6 +84,16 @@ class Kind:
         return f"{self.name}_live_status"
 
     @cached_property
+    def quarter_table(self) -> str:
+        """The table of the summaries of quarter hours."""
+        return f"{self.name}_quarter"
+
+    @cached_property
+    def dirty_table(self) -> str:
+        """The table of the quarter hours whose summary lacks a reading."""
+        return f"{self.name}_quarter_dirty"
+
+    @cached_property
     def topic_filter(self) -> str:
         """The topic filter that the bridge subscribes to."""
         return self.topic("+")
@@ -98,6 +110,16 @@ class Kind:
     def interval(self) -> Measure | None:
         """The measure of the energy since the previous reading, if devices of this kind report it."""
         return next(iter(self.of_sort("interval")), None)
+
+    @cached_property
+    def register_in(self) -> Measure | None:
+        """The counter of the energy in, if devices of this kind report it."""
+        return next((measure for measure in self.of_sort("register") if measure.sign > 0), None)
+
+    @cached_property
+    def register_out(self) -> Measure | None:
+        """The counter of the energy out, if devices of this kind report it."""
+        return next((measure for measure in self.of_sort("register") if measure.sign < 0), None)
 
     @property
     def example(self) -> dict[str, str | float]:
@@ -121,7 +143,7 @@ VEHICLE = Kind(
             "DC energy since the previous reading, signed: + into the battery, - out of it",
             4.25,
         ),
-        Measure("batteryTemp", "gauge", "degC", -60, 150, "Battery temperature", 38.6),
+        Measure("batteryTemp", "gauge", "degC", -60, 150, "Battery temperature", 38.6, averaged=True),
         Measure("kwhChargedRegister", "register", "kWh", 0, 1e9, "Counter of the energy charged"),
         Measure("kwhDischargedRegister", "register", "kWh", 0, 1e9, "Counter of the energy discharged", sign=-1),
         Measure("powerKw", "gauge", "kW", -5000, 5000, "Power at the instant, signed: + into the battery"),

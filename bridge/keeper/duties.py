@@ -2,9 +2,11 @@
 
 from bridge.keeper.partitions import partitions
 from bridge.keeper.port import Duty
+from bridge.keeper.quarters import Quarters
 from bridge.settings.keeper import KeeperSettings
 
 
 def duties(settings: KeeperSettings) -> tuple[Duty, ...]:
     """The duties, as the settings have them."""
-    return (partitions(settings.partitions_ahead_days),)
+    quarters = Quarters(settings.quarters_delay_s, settings.keeper_timeout_s)
+    return (partitions(settings.partitions_ahead_days), quarters.duty)

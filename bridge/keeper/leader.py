@@ -24,6 +24,10 @@ async def leading(settings: KeeperSettings) -> AsyncIterator[Connection]:
     session = {
         "application_name": "fleet-keeper",
         "lock_timeout": f"{settings.keeper_lock_timeout_ms}",
+        # Every duty reads the history by key; new partitions have no statistics, and a scan would look cheap.
+        "enable_seqscan": "off",
+        "enable_hashjoin": "off",
+        "enable_mergejoin": "off",
         # A keeper that is frozen must neither keep the lock nor hold those of an open transaction.
         "idle_session_timeout": silence,
         "idle_in_transaction_session_timeout": silence,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from bridge.contract import KINDS
 from bridge.keeper.port import Duty
 
 
@@ -34,6 +35,10 @@ class KeeperMetrics:
             self._seconds.labels(duty.name)
             self._failures.labels(duty.name)
             lag.labels(duty.name).set_function(lambda duty=duty: lag_s(duty))  # type: ignore[misc]
+            for figure in duty.figures:
+                gauge = Gauge(figure.name, figure.description, ["kind"], registry=registry)
+                for kind in KINDS:
+                    gauge.labels(kind.name).set_function(lambda figure=figure, kind=kind: figure.value(kind))  # type: ignore[misc]
 
     @contextlib.contextmanager
     def running(self, duty: Duty) -> Iterator[None]:

@@ -18,7 +18,7 @@ _SQL = "SELECT ensure_partition($1::text::regclass, (now() AT TIME ZONE 'UTC')::
 def partitions(ahead_days: int) -> Duty:
     """The duty to have the partitions of today and of `ahead_days` further days."""
 
-    async def run(connection: Connection) -> None:
+    async def run(connection: Connection) -> bool:
         """Raises `StoreUnavailable` when a history is locked, after those of the others are made."""
         locked: StoreUnavailable | None = None
         for table in TABLES:
@@ -32,5 +32,6 @@ def partitions(ahead_days: int) -> Duty:
                 locked = error
         if locked is not None:
             raise locked
+        return False
 
     return Duty("partitions", EVERY_S, run)

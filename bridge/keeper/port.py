@@ -2,8 +2,19 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from bridge.contract import Kind
 from bridge.store.session import Connection
+
+
+class Figure(NamedTuple):
+    """What a duty tells about its work, as a gauge with the label `kind`."""
+
+    name: str
+    description: str
+    value: Callable[[Kind], float]
+    """Asked when the metrics are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +25,9 @@ class Duty:
     """Its label in the metrics."""
     every_s: float
     """How often it is due."""
-    run: Callable[[Connection], Awaitable[None]]
-    """Do all of it that there is to do, on the leader's session. It may end, or be killed, after any statement: the
-    next run, perhaps by another process, continues from what is committed. Its errors are counted, and it is retried.
+    run: Callable[[Connection], Awaitable[bool]]
+    """Do a part of it that takes seconds at most, on the leader's session; whether there is more to do at once. It may
+    end, or be killed, after any statement: the next run, perhaps by another process, continues from what is committed.
+    Its errors are counted, and it is retried.
     """
+    figures: tuple[Figure, ...] = ()

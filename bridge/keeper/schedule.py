@@ -50,9 +50,9 @@ class Schedule:
         """How long until there is a duty to run."""
         return max(0.0, self._first().try_at - now)
 
-    def succeeded(self, duty: Duty, now: float) -> None:
-        """All of it is done: it is due again after its period."""
-        due_at = now + duty.every_s
+    def succeeded(self, duty: Duty, now: float, *, more: bool = False) -> None:
+        """It is due again after its period; at once, after the others that are due, when there is more to do."""
+        due_at = now if more else now + duty.every_s
         self._appointments[duty.name] = _Appointment(duty, due_at, due_at)
 
     def failed(self, duty: Duty, now: float, reason: str) -> None:

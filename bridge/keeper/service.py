@@ -95,7 +95,7 @@ class Keeper:
         """Run it. A failure is counted and does not stop the others, unless the session is lost."""
         try:
             with self._metrics.running(duty), asking():
-                await duty.run(connection)
+                more = await duty.run(connection)
         except Exception as error:
             reason = str(error) or type(error).__name__
             ours = not isinstance(error, (StoreUnavailable, Misconfigured))
@@ -104,7 +104,7 @@ class Keeper:
             if isinstance(error, StoreUnavailable) and not survives(error):
                 raise
         else:
-            self._schedule.succeeded(duty, time.monotonic())
+            self._schedule.succeeded(duty, time.monotonic(), more=more)
 
     def _not_ready(self) -> str | None:
         return self._waiting or self._schedule.problem(time.monotonic())

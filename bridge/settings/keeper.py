@@ -37,3 +37,8 @@ class KeeperSettings(KeeperPortSettings, DatabaseSettings, LogSettings):
     partitions_ahead_days: int = Field(
         default=3, ge=0, le=366, description="Days before its first reading that the keeper creates a daily partition."
     )
+    quarters_delay_s: Seconds = Field(
+        default=60.0,
+        description="Time after the end of a quarter hour at which the keeper summarizes it. For a later reading it "
+        "summarizes it again.",
+    )

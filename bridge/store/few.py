@@ -99,7 +99,7 @@ def parameters(fresh: Fresh, rejects: Sequence[Rejected], source: str) -> list[A
         readings = fresh[table.kind]
         parameters += columns_of(table, readings)
         for projection in PROJECTIONS:
-            positions, rounds = projection.pick(readings)
+            positions, rounds = projection.pick(readings, None)
             parameters += [_flags(positions, len(readings)), rounds]
     return parameters + reject_columns(rejects, source)
 

@@ -1,6 +1,7 @@
 """The live tables: one row per device. Pure."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import groupby
 
 from bridge.contract import Measure
@@ -18,7 +19,7 @@ class LiveRows:
 
     name = "live"
 
-    def pick(self, readings: Sequence[Reading]) -> Picked:
+    def pick(self, readings: Sequence[Reading], late_before: datetime | None) -> Picked:  # noqa: ARG002
         """Pick of each device the newest reading, and the newest ones with a measure that all later readings lack."""
         newest = {reading[0]: n for n, reading in enumerate(readings)}
         if len(newest) == len(readings) or len({type(reading) for reading in readings}) <= 1:

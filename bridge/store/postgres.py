@@ -18,6 +18,7 @@ from bridge.reading import Reading
 from bridge.store import few, singly
 from bridge.store.copy_format import copy_data, copy_tuples, measures_of
 from bridge.store.database_errors import FOREIGN, AlreadyThere, Unstorable, storing, survives
+from bridge.store.late_marks import marked_until_sql
 from bridge.store.migrate import require_applied
 from bridge.store.projection import Projection
 from bridge.store.projections import PROJECTIONS
@@ -315,8 +316,11 @@ async def _copy_fresh(connection: Connection, table: Table, readings: list[Readi
     measures = measures_of(frozenset(map(type, readings)))
     columns, tuples = table.columns_with(measures), copy_tuples(readings, measures)
     await _copy(connection, table.history, columns, tuples)
+    late_before = await connection.fetchval(marked_until_sql(table.kind))
     for projection in PROJECTIONS:
-        positions, rounds = projection.pick(readings)
+        positions, rounds = projection.pick(readings, late_before)
+        if not positions:
+            continue
         staged = _staged(projection, table.kind)
         await _copy(connection, staged, columns, [tuples[n] for n in positions])
         for _ in range(rounds):

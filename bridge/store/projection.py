@@ -6,6 +6,7 @@ columns, after they were stored in the history and in the same transaction.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from bridge.contract import Measure
@@ -26,8 +27,11 @@ class Projection(Protocol):
     name: str
     """Part of the name of the temporary table through which its rows are written."""
 
-    def pick(self, readings: Sequence[Reading]) -> Picked:
-        """Pick from readings of one kind, which are in the order of device and time."""
+    def pick(self, readings: Sequence[Reading], late_before: datetime | None) -> Picked:
+        """Pick from readings of one kind, which are in the order of device and time.
+
+        Readings before `late_before` are late; None means that it is not known yet.
+        """
         ...
 
     def sql(self, table: Table, staged: str, measures: Sequence[Measure], *, rounds: bool) -> str:

@@ -43,6 +43,7 @@ CREATE TABLE charger_live_status (
     extra              jsonb
 ) WITH (fillfactor = 50);
 SELECT protect_history('charger_telemetry_history');
+SELECT create_quarters('charger', ARRAY['connector_temp', 'current_a'], ARRAY[]::text[]);
 SELECT grant_roles();
 """
 

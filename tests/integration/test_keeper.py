@@ -242,15 +242,17 @@ async def _state_is(keeper: Health, status: int) -> bool:
 async def test_duty_that_fails_is_told_and_does_not_stop_the_others(database_url: str) -> None:
     runs = 0
 
-    async def fail(connection: Connection) -> None:
+    async def fail(connection: Connection) -> bool:
         await connection.execute("SELECT * FROM api_keys_of_somebody_else")
+        return False
 
-    async def crash(_: Connection) -> None:
+    async def crash(_: Connection) -> bool:
         raise ZeroDivisionError
 
-    async def count(_: Connection) -> None:
+    async def count(_: Connection) -> bool:
         nonlocal runs
         runs += 1
+        return False
 
     own = [Duty("fail", 60.0, fail), Duty("crash", 60.0, crash), Duty("count", 0.01, count)]
     async with keeping(database_url, own) as keeper:

@@ -24,17 +24,22 @@ HISTORY = {"vehicle_telemetry_history", "meter_telemetry_history"}
 LIVE = {"vehicle_live_status", "meter_live_status"}
 READ, ADD, KEEP = {"SELECT"}, {"SELECT", "INSERT"}, {"SELECT", "INSERT", "UPDATE"}
 MANAGE = KEEP | {"DELETE"}
+QUARTERS, DIRTY = {"vehicle_quarter", "meter_quarter"}, {"vehicle_quarter_dirty", "meter_quarter_dirty"}
 RIGHTS: dict[str, dict[str, set[str]]] = {
     "fleet_writer": {
         **dict.fromkeys(HISTORY, ADD),
         **dict.fromkeys(LIVE, KEEP),
+        **dict.fromkeys(QUARTERS, KEEP),
+        **dict.fromkeys(DIRTY, ADD | {"DELETE"}),
+        "quarter_mark": READ | {"UPDATE"},
         "rejected_message": ADD,
         "audit_log": {"INSERT"},
         "device": READ,
         "schema_migration": READ,
     },
     "fleet_reader": {
-        **dict.fromkeys(HISTORY | LIVE, READ),
+        **dict.fromkeys(HISTORY | LIVE | QUARTERS | DIRTY, READ),
+        "quarter_mark": READ,
         "meter_assignment": READ,
         "device": READ,
         "schema_migration": READ,

@@ -63,15 +63,16 @@ BRIDGE = {
     "store.tables": "contract errors reading",
     "store.projection": "contract reading store.tables",
     "store.live_rows": "contract reading store.projection store.tables",
-    "store.projections": "store.live_rows store.projection",
+    "store.late_marks": "contract reading store.projection store.tables",
+    "store.projections": "store.late_marks store.live_rows store.projection",
     "store.few": "contract errors store.projection store.projections store.tables store.verdict",
     "store.database_errors": "errors",
     "store.singly": "contract reading store.projections store.tables",
     "store.migrate": "errors store.database_errors",
     "store.session": "errors",
     "store.postgres": "contract delivery errors reading store.copy_format store.database_errors store.few "
-    "store.migrate store.projection store.projections store.ratings store.session store.singly store.tables "
-    "store.verdict",
+    "store.late_marks store.migrate store.projection store.projections store.ratings store.session store.singly "
+    "store.tables store.verdict",
     "rejects": "audit delivery errors formats formats.port",
     "mqtt": "",
     "mqtt.url": "url",
@@ -86,11 +87,13 @@ BRIDGE = {
     "sources": "errors sources.mqtt sources.port",
     "service": "errors health ingest metrics settings.bridge settings.group sources sources.port store.postgres",
     "keeper": "",
-    "keeper.port": "store.session",
+    "keeper.port": "contract store.session",
+    "keeper.quarter_sql": "contract store.late_marks",
+    "keeper.quarters": "contract errors keeper.port keeper.quarter_sql store.database_errors store.session",
     "keeper.schedule": "backoff keeper.port",
     "keeper.partitions": "errors keeper.port store.database_errors store.session store.tables",
-    "keeper.duties": "keeper.partitions keeper.port settings.keeper",
-    "keeper.metrics": "keeper.port",
+    "keeper.duties": "keeper.partitions keeper.port keeper.quarters settings.keeper",
+    "keeper.metrics": "contract keeper.port",
     "keeper.leader": "settings.keeper store.database_errors store.migrate store.session",
     "keeper.service": "backoff errors health keeper.leader keeper.metrics keeper.port keeper.schedule metrics "
     "settings.keeper store.database_errors store.session",
@@ -119,9 +122,12 @@ PURE = (
     *("bridge.formats", "bridge.batch", "bridge.contract", "bridge.reading", "bridge.delivery"),
     *(f"bridge.formats.{name}" for name in ("payload", "extra", "document", "elements", "element", "port")),
     *("bridge.formats.contract_json", "bridge.formats.ndjson"),
-    *(f"bridge.store.{name}" for name in ("ratings", "verdict", "tables", "projection", "live_rows", "projections")),
+    *(
+        f"bridge.store.{name}"
+        for name in ("ratings", "verdict", "tables", "projection", "live_rows", "late_marks", "projections")
+    ),
     *("bridge.store.few", "bridge.store.copy_format"),
-    *("bridge.keeper.port", "bridge.keeper.schedule"),
+    *("bridge.keeper.port", "bridge.keeper.schedule", "bridge.keeper.quarter_sql"),
     *("bridge.mqtt.codec", "bridge.mqtt.session", "bridge.sources.mqtt_arrival"),
 )
 IMPURE = {"asyncio", "socket", "ssl", "time", "asyncpg", "threading", "os", "random"}

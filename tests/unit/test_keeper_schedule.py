@@ -10,8 +10,9 @@ from bridge.keeper.schedule import FAILURES, Schedule
 from bridge.store.session import Connection
 
 
-async def nothing(_: Connection) -> None:
+async def nothing(_: Connection) -> bool:
     """No work."""
+    return False
 
 
 OFTEN, SELDOM = Duty("often", 60.0, nothing), Duty("seldom", 3600.0, nothing)

@@ -68,7 +68,7 @@ def test_picked_rows_in_rounds_make_the_same_live_row_as_all_rows_in_turn(
     expected = live
     for r in batch:
         expected = applied(expected, r)
-    positions, rounds = LiveRows().pick(batch)
+    positions, rounds = LiveRows().pick(batch, None)
     assert positions == sorted(set(positions))
     assert applied_in_rounds(live, [batch[n] for n in positions], rounds) == expected
 
@@ -76,10 +76,10 @@ def test_picked_rows_in_rounds_make_the_same_live_row_as_all_rows_in_turn(
 def test_fleet_that_always_sends_the_same_measures_takes_one_round_and_the_newest_rows() -> None:
     minutes = [SEED_TIME + timedelta(minutes=n) for n in range(5)]
     batch = [reading(VEHICLE, device, at, {"soc": 1}) for device in "AB" for at in minutes]
-    assert LiveRows().pick(batch) == ([4, 9], 1)
+    assert LiveRows().pick(batch, None) == ([4, 9], 1)
 
 
 def test_device_that_sends_measures_in_turn_takes_as_many_rounds_as_rows_still_say_something() -> None:
     columns = ["soc", "power_kw", "soc", "power_kw", "battery_temp"]
     batch = [reading(VEHICLE, "A", SEED_TIME + timedelta(minutes=n), {column: n}) for n, column in enumerate(columns)]
-    assert LiveRows().pick(batch) == ([2, 3, 4], 3)
+    assert LiveRows().pick(batch, None) == ([2, 3, 4], 3)

@@ -1,0 +1,124 @@
+"""The SQL that makes summaries of quarter hours from the history, derived from the contract. Pure.
+
+docs/decisions/0026 has the reasons; `api.energy.quarter` is how a summary is read. Energies of intervals are whole
+multiples of 1e-12 kWh, so a sum does not depend on the order.
+"""
+
+from collections.abc import Iterator
+
+from bridge.contract import Kind, Measure
+from bridge.store.late_marks import QUARTER_SQL
+
+LONGEST_LINE_US = 600_000_000
+"""The area under a gauge is kept where no two readings are further apart: lines of this length are always measured."""
+_MOST_UNITS = 9_000_000_000_000_000_000
+
+
+def close_sql(kind: Kind) -> str:
+    """Make the summaries of the quarter hours from $1 up to $2 of the devices after $3 up to $4.
+
+    The devices are those of the live table: it has every device that the history has.
+    """
+    device = kind.id_column
+    chosen = (
+        f"SELECT {device} AS device, $1::timestamptz AS since, $2::timestamptz AS until FROM {kind.live_table} "  # noqa: S608
+        f"WHERE {device} > $3 AND {device} <= $4"
+    )
+    return _make_sql(kind, chosen)
+
+
+def clean_sql(kind: Kind) -> str:
+    """Delete these marks, $1, and make the summaries of their quarter hours again; returns how many it deleted.
+
+    It is one statement, so it sees one state of the database: a reading that it does not see has a mark that it does
+    not see, which stays.
+    """
+    device = kind.id_column
+    taken = f"taken AS (DELETE FROM {kind.dirty_table} WHERE ctid = ANY ($1) RETURNING {device}, bucket)"  # noqa: S608
+    chosen = f"SELECT DISTINCT {device} AS device, bucket AS since, bucket + interval '15 minutes' AS until FROM taken"  # noqa: S608
+    return f"WITH {taken}, made AS ({_make_sql(kind, chosen)}) SELECT count(*) FROM taken"  # noqa: S608
+
+
+def _make_sql(kind: Kind, chosen: str) -> str:
+    columns = dict(_columns(kind))
+    names = ", ".join([kind.id_column, "bucket", *columns])
+    replaced = ", ".join(f"{name} = excluded.{name}" for name in columns)
+    values = ", ".join(f"{value} AS {name}" for name, value in columns.items())
+    return (
+        f"INSERT INTO {kind.quarter_table} ({names}) SELECT device, made.* FROM ({chosen}) AS chosen "  # noqa: S608
+        f"CROSS JOIN LATERAL (SELECT bucket, {values} FROM ({_rows_sql(kind)}) AS r GROUP BY bucket) AS made "
+        f"ON CONFLICT ({kind.id_column}, bucket) DO UPDATE SET {replaced}"
+    )
+
+
+def _rows_sql(kind: Kind) -> str:
+    """The readings of a chosen device and time, each with what it needs of the one before it in its quarter hour."""
+    interval, registers = kind.interval, _registers(kind)
+    measures = [m.column for m in (*(m for _, m in registers), *kind.of_sort("gauge"))]
+    units = "NULL::int8" if interval is None else f"({interval.column} * 1e12)::int8"
+    before = [f"lag({m.column}) OVER w AS {m.column}_before" for m in _with_difference(kind)]
+    columns = ", ".join([f"{units} AS units", *measures, *before])
+    return (
+        f"SELECT bucket, us, {columns}, us - lag(us) OVER w AS gap, row_number() OVER w AS n, "  # noqa: S608
+        f"lead(us) OVER w IS NULL AS is_last FROM (SELECT *, {QUARTER_SQL} AS bucket, "
+        f"(tstzrange_subdiff(ts, {QUARTER_SQL}) * 1e6)::int4 AS us FROM {kind.history_table} "
+        f"WHERE {kind.id_column} = device AND ts >= since AND ts < until) AS h "
+        "WINDOW w AS (PARTITION BY bucket ORDER BY us)"
+    )
+
+
+def _columns(kind: Kind) -> Iterator[tuple[str, str]]:
+    """The columns of a summary, except for its key, as aggregates of the rows."""
+    yield "readings", "count(*)::int4"
+    yield "first_us", "min(us)"
+    yield "last_us", "max(us)"
+    yield "widest_us", "max(gap)"
+    yield "is_even", _is_even(kind)
+    yield "interval_first", "min(units) FILTER (WHERE n = 1)"
+    for direction, sign in (("in", ">"), ("out", "<")):
+        others = f"FILTER (WHERE units {sign} 0 AND n > 1)"
+        total = f"abs(sum(units) {others})"
+        yield f"interval_{direction}", f"CASE WHEN {total} < {_MOST_UNITS} THEN {total}::int8 END"
+        yield f"steps_{direction}", f"nullif(count(*) {others}, 0)::int4"
+    for direction, measure in _registers(kind):
+        yield f"register_{direction}_first", f"min({measure.column}) FILTER (WHERE n = 1)"
+        yield f"register_{direction}_last", f"max({measure.column}) FILTER (WHERE is_last)"
+        rises = f"count(*) FILTER (WHERE {measure.column} > {measure.column}_before)"
+        yield f"rises_{direction}", f"nullif({rises}, 0)::int4"
+    if steepest := [f"{m.column} - {m.column}_before" for _, m in _registers(kind)]:
+        yield "steepest_kw", f"max(greatest({', '.join(steepest)}) / gap) * 3.6e9"
+    for gauge in kind.of_sort("gauge"):
+        yield from _of_gauge(gauge)
+
+
+def _of_gauge(gauge: Measure) -> Iterator[tuple[str, str]]:
+    column = gauge.column
+    is_even = f"count({column}) = count(*)"
+    yield f"{column}_readings", f"nullif(count({column}), 0)::int4"
+    yield f"{column}_first", f"CASE WHEN {is_even} THEN min({column}) FILTER (WHERE n = 1) END"
+    yield f"{column}_last", f"CASE WHEN {is_even} THEN max({column}) FILTER (WHERE is_last) END"
+    yield f"{column}_least", f"min({column})"
+    yield f"{column}_most", f"max({column})"
+    if gauge.averaged:
+        area = f"coalesce(sum(({column} + {column}_before) * gap), 0)"
+        is_measured = f"{is_even} AND coalesce(max(gap), 0) <= {LONGEST_LINE_US}"
+        yield f"{column}_area", f"CASE WHEN {is_measured} THEN {area} END"
+
+
+def _is_even(kind: Kind) -> str:
+    """Whether every reading has the same measures of energy, no register falls and no sum is out of range."""
+    counted = ["units", *(m.column for _, m in _registers(kind))]
+    conditions = [f"count({column}) IN (0, count(*))" for column in counted]
+    conditions += [f"coalesce(bool_and({m.column} >= {m.column}_before), true)" for _, m in _registers(kind)]
+    conditions += [f"coalesce(sum(abs(units)) < {_MOST_UNITS}, true)"]
+    return " AND ".join(conditions)
+
+
+def _registers(kind: Kind) -> list[tuple[str, Measure]]:
+    found = (("in", kind.register_in), ("out", kind.register_out))
+    return [(direction, measure) for direction, measure in found if measure is not None]
+
+
+def _with_difference(kind: Kind) -> list[Measure]:
+    """The measures of which the value of the reading before is needed."""
+    return [*(m for _, m in _registers(kind)), *(m for m in kind.of_sort("gauge") if m.averaged)]
