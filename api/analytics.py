@@ -10,13 +10,14 @@ from fastapi import APIRouter
 
 from api import models
 from api.database import Connection, connection
+from api.energy.assignments import edges_of
 from api.energy.coverage import ratio
-from api.energy.performance import Feed, Performance
+from api.energy.performance import Feed, Measured, Performance
 from api.energy.spans import Span, intersection
 from api.energy.units import kwh_of
 from api.groups import assignments_of, meters_of
 from api.live import NEVER_SEEN, never_seen
-from api.measured import Question, detached_days, measured
+from api.measured import DeviceReader, Question, detached_days
 from api.period import AskedPeriod, DeviceId, Period
 from api.routing import needs
 from api.services import WithServices
@@ -51,16 +52,24 @@ async def ask(c: Connection, vehicle_id: str, period: Period, default_interval_s
     """The figures of a vehicle. Raises 404 when it has never reported and no meter was assigned to it."""
     whole = Span(0, period.us(period.end))
     now = period.us(datetime.now(UTC))
-    vehicle = await measured(c, Question(VEHICLE, period, _BATTERY_TEMP), vehicle_id, default_interval_s)
     meters = [meter_id for _, meter_id in await meters_of(c, [vehicle_id], period)]
-    feeds = []
-    for meter_id, assigned in (await assignments_of(c, meters, period)).items():
-        meter = await measured(c, Question(METER, period), meter_id, default_interval_s)
-        feeds.append(Feed(meter_id, meter, vehicle_id, assigned, whole, now))
-    if not vehicle.is_known and not feeds:
+    days = await detached_days(c, [VEHICLE, METER] if meters else [VEHICLE], period)
+    question = Question(VEHICLE, period, _BATTERY_TEMP, detached_days=days)
+    readers: dict[str | None, DeviceReader] = {None: DeviceReader(c, question, vehicle_id, default_interval_s)}
+    found: dict[str | None, Measured] = {None: await readers[None].read()}
+    assigned = await assignments_of(c, meters, period) if meters else {}
+    for meter_id, own in assigned.items():
+        question = Question(METER, period, cuts=edges_of(own), detached_days=days)
+        readers[meter_id] = DeviceReader(c, question, meter_id, default_interval_s)
+        found[meter_id] = await readers[meter_id].read()
+    if not found[None].is_known and not meters:
         raise never_seen(VEHICLE, vehicle_id)
-    days = await detached_days(c, [VEHICLE, METER] if feeds else [VEHICLE], period)
-    return Performance(vehicle, feeds, whole, now, days)
+    while True:
+        feeds = [Feed(name, found[name], vehicle_id, own, whole, now) for name, own in assigned.items()]
+        figures = Performance(found[None], feeds, whole, now, days)
+        if not (sums := figures.too_coarse):
+            return figures
+        found |= {name: await readers[name].refine(own) for name, own in sums.items()}
 
 
 def answer(vehicle_id: str, period: Period, figures: Performance) -> models.Performance:
@@ -80,7 +89,7 @@ def answer(vehicle_id: str, period: Period, figures: Performance) -> models.Perf
         discharge_kwh_ac=kwh_of(discharge.ac),
         discharge_efficiency=discharge.ac / discharge.dc if discharge.dc else None,
         avg_battery_temp=figures.mean_gauge,
-        readings=len(figures.vehicle.times),
+        readings=figures.vehicle.readings(figures.period),
         coverage=figures.dc_coverage,
         dc_coverage=figures.dc_coverage,
         ac_coverage=figures.ac_coverage,

@@ -20,7 +20,7 @@ from api import models
 from api.csv_format import csv_text
 from api.database import Connection, connection
 from api.energy import calendar
-from api.energy.assignments import Assignment
+from api.energy.assignments import Assignment, edges_of
 from api.energy.buckets import NOTHING, Figures, figures, share, unassigned
 from api.energy.calendar import BucketName
 from api.energy.coverage import expected
@@ -208,11 +208,13 @@ async def _rows(
         for part in group.parts:
             takers[part.kind, part.device].append((group.name, part.vehicle))
     assigned = await assignments_of(c, [id_ for kind, id_ in takers if kind is METER], asked.period)
+    days = await detached_days(c, [VEHICLE, METER], asked.period)
     edges = [asked.period.us(edge) for edge in asked.edges]
     now = asked.period.us(datetime.now(UTC))
     rows = {group.name: [_Row()] * asked.buckets for group in groups}
     for (kind, id_), takes in takers.items():
-        found = await measured(c, Question(kind, asked.period), id_, default_interval_s)
+        cuts = [*edges, *edges_of(assigned.get(id_, ()))]
+        found = await measured(c, Question(kind, asked.period, cuts=cuts, detached_days=days), id_, default_interval_s)
         for name, vehicle in takes:
             own = _of_device(found, kind, vehicle, assigned.get(id_, ()), edges, now)
             rows[name] = list(map(add, rows[name], own))

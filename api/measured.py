@@ -1,18 +1,24 @@
 """The readings of a device as the energy algebra takes them: of a period, and the neighbours that its edges need.
 
-Times are microseconds since the period's start. The neighbours are the last reading before the period and the first
-one after it, for each measure that the device has ever sent; they are looked for within 31 days.
+Quarter hours that are over are taken from their summaries where these may stand for the readings
+(`api.energy.quarter`), all else from the history. Times are microseconds since the period's start. The neighbours are
+the last reading before the period and the first one after it, for each measure that the device has ever sent; they are
+looked for within 31 days.
 """
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from api.database import Connection
 from api.energy.curve import Curve, Device, Reading, curve_of, curve_of_intervals
-from api.energy.interval import DAY_US, observed_interval
+from api.energy.interval import DAY_US, QUARTER_US, groups_of, observed_interval
 from api.energy.performance import Measured
+from api.energy.quarter import GaugeQuarter, Quarter, areas_of, quarters_of
+from api.energy.spans import Span, union
 from api.energy.units import US_PER_S, register_units_of
 from api.period import EARLIEST, LATEST, Period
 from bridge.contract import Kind, Measure
@@ -21,27 +27,34 @@ Row = Any
 """asyncpg's: time, interval, registers in and out, gauges."""
 _at = itemgetter(0)
 _NEIGHBOURS = timedelta(days=31)
+_DAY = timedelta(days=1)
+_US = timedelta(microseconds=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MOST_RANGES = 12
 MOST_DEVICE_DAYS = 400
-"""A request reads at most this many days of readings: devices x days of the period, each device at least one day.
-Until summaries exist, figures are made from the readings."""
+"""A request reads at most this many days of readings: devices x days of the period, each device at least one day."""
 _DETACHED = """
 SELECT relname::text FROM pg_class
 WHERE relname BETWEEN $1 AND $2 AND relkind = 'r' AND NOT relispartition
   AND relnamespace = current_schema()::regnamespace
 """
 _ABOUT = """
-SELECT l.{device} IS NOT NULL AS is_known, {sent}, d.interval_s, d.rated_kw
+SELECT l.{device} IS NOT NULL AS is_known, {sent}, d.interval_s, d.rated_kw,
+       (tstzrange_subdiff(greatest(m.closed_until, '0001-01-02 00:00+00'), $3) * 1e6)::int8 AS closed
 FROM (SELECT $2::text AS id) AS asked
 LEFT JOIN {live} l ON l.{device} = asked.id LEFT JOIN device d ON d.kind = $1 AND d.id = asked.id
+LEFT JOIN quarter_mark m ON m.kind = $1
 """
+_SUMMARY = (
+    "readings, first_us, last_us, coalesce(widest_us, 0), is_even, interval_first, coalesce(interval_in, 0), "
+    "coalesce(interval_out, 0), coalesce(steps_in, 0), coalesce(steps_out, 0), register_in_first, register_in_last, "
+    "register_out_first, register_out_last, coalesce(rises_in, 0), coalesce(rises_out, 0), coalesce(steepest_kw, 0)"
+)
 
 
 def measures_of_energy(kind: Kind) -> tuple[Measure | None, Measure | None, Measure | None]:
     """The interval, and the registers of energy in and out, as far as devices of the kind have them."""
-    registers = kind.of_sort("register")
-    register_in = next((measure for measure in registers if measure.sign > 0), None)
-    register_out = next((measure for measure in registers if measure.sign < 0), None)
-    return kind.interval, register_in, register_out
+    return kind.interval, kind.register_in, kind.register_out
 
 
 def with_neighbours(period: Period) -> Period:
@@ -61,97 +74,280 @@ async def detached_days(c: Connection, kinds: Sequence[Kind], period: Period) ->
 
 
 class Question(NamedTuple):
-    """Readings of one kind around a period; one gauge with them if it is named."""
+    """What is asked of the devices of one kind."""
 
     kind: Kind
     period: Period
     gauge: Measure | None = None
+    """A gauge whose mean over the period is asked for."""
     gauges: tuple[Measure, ...] = ()
-    """Further gauges of the same rows; no neighbours are looked for on their account."""
+    """Further gauges of the same readings; no neighbours are looked for on their account."""
+    cuts: Sequence[int] = ()
+    """Where figures are divided, besides at the period's edges: microseconds since its start."""
+    needs_readings: bool = False
+    """Every reading is needed: no summary may stand for several."""
+    detached_days: Sequence[date] = ()
 
     @property
     def span_us(self) -> int:
-        return (self.period.end - self.period.start) // timedelta(microseconds=1)
+        return self.period.us(self.period.end)
 
     @property
-    def earlier_sql(self) -> str:
-        """The times of readings with energy in the day before the period. $1 is the device, $2 the period's start."""
-        measures = " OR ".join(f"{m.column} IS NOT NULL" for m in measures_of_energy(self.kind) if m is not None)
-        day = Period(self.period.start - min(timedelta(days=1), self.period.start - EARLIEST), self.period.start)
+    def offset(self) -> int:
+        """The start of the quarter hour in which the period starts."""
+        return -((self.period.start - _EPOCH) // _US % QUARTER_US)
+
+    def rows_sql(self, sent: Sequence[str], days: str) -> str:
+        """The readings of some spans of time, in any order, for a device that has sent these columns.
+
+        $1 is the device, $2 the period's start, $3 and $4 are the spans' bounds.
+        """
         return (
-            f"SELECT (tstzrange_subdiff(ts, $2) * 1e6)::int8 FROM {self.kind.history_table} "  # noqa: S608
-            f"WHERE {self.kind.id_column} = $1 AND ts >= $2 - interval '1 day' AND ts < $2 AND {day.days_sql()} "
-            f"AND ({measures})"
+            f"SELECT r.* FROM unnest($3::timestamptz[], $4::timestamptz[]) AS s(since, until) CROSS JOIN LATERAL "  # noqa: S608
+            f"({self._select(sent)} ts >= since AND ts < until AND ({days})) AS r"
         )
 
-    def sql(self, sent: Sequence[str]) -> str:
-        """The statement for a device that has sent these columns. $1 is the device, $2 and $3 are the period."""
-        columns = [self._column(m, sent) for m in (*measures_of_energy(self.kind), self.gauge, *self.gauges)]
+    def neighbours_sql(self, sent: Sequence[str]) -> str:
+        """The readings next to the period. $1 is the device, $2 and $3 are the period."""
         asked = [m.column for m in (*measures_of_energy(self.kind), self.gauge) if m is not None and m.column in sent]
-        select = (
+        days, select = with_neighbours(self.period).days_sql(), self._select(sent)
+        parts: list[str] = []
+        for column in asked:
+            known = f"{days} AND {column} IS NOT NULL ORDER BY {self.kind.id_column}"
+            parts.append(f"({select} ts < $2 AND {known} DESC, ts DESC LIMIT 1)")
+            parts.append(f"({select} ts >= $3 AND {known}, ts LIMIT 1)")
+        return " UNION ALL ".join(parts)
+
+    def quarters_sql(self) -> str:
+        """The summaries and the marks of a device's quarter hours from $3 up to $4; $2 is the period's start.
+
+        Both at once: the keeper deletes a mark and replaces the summary in one transaction.
+        """
+        kind, gauge = self.kind, "NULL, NULL, NULL, NULL"
+        if self.gauge is not None:
+            column = self.gauge.column
+            gauge = f"{column}_readings, {column}_first, {column}_last, {column}_area"
+        start = "(tstzrange_subdiff(bucket, $2) * 1e6)::int8"
+        key = f"{kind.id_column} = $1 AND bucket >= $3 AND bucket < $4"
+        nothing = ", ".join(["NULL"] * 21)
+        return (
+            f"SELECT {start} AS start, {_SUMMARY}, {gauge} FROM {kind.quarter_table} "  # noqa: S608
+            f"WHERE {key} AND {self._months_sql()} "
+            f"UNION ALL SELECT {start}, {nothing} FROM {kind.dirty_table} WHERE {key}"
+        )
+
+    def _select(self, sent: Sequence[str]) -> str:
+        columns = [self._column(m, sent) for m in (*measures_of_energy(self.kind), self.gauge, *self.gauges)]
+        return (
             f"SELECT (tstzrange_subdiff(ts, $2) * 1e6)::int8 AS at, {', '.join(columns)} "  # noqa: S608
             f"FROM {self.kind.history_table} WHERE {self.kind.id_column} = $1 AND "
         )
-        near = with_neighbours(self.period)
-        parts = [f"({select} ts >= $2 AND ts < $3 AND {self.period.days_sql()} ORDER BY {self.kind.id_column}, ts)"]
-        for column in asked:
-            days = f"{near.days_sql()} AND {column} IS NOT NULL ORDER BY {self.kind.id_column}"
-            parts.append(f"({select} ts < $2 AND {days} DESC, ts DESC LIMIT 1)")
-            parts.append(f"({select} ts >= $3 AND {days}, ts LIMIT 1)")
-        return " UNION ALL ".join(parts)
 
     def _column(self, measure: Measure | None, sent: Sequence[str]) -> str:
         if measure is None or measure.column not in sent:
             return "NULL"
         return f"({measure.column} * 1e12)::int8" if measure.sort == "interval" else measure.column
 
+    def _months_sql(self) -> str:
+        """Constants, which prune partitions when the statement is planned."""
+        start = self.period.start - min(_DAY, self.period.start - EARLIEST)
+        last = self.period.end.astimezone(UTC).date()
+        return f"bucket >= '{start.astimezone(UTC).date()} 00:00+00' AND bucket < '{last} 24:00+00'"
+
+
+class DeviceReader:
+    """Reads a device for a question; again, in more detail, where a figure turns out to need it."""
+
+    def __init__(self, c: Connection, question: Question, device: str, default_interval_s: float) -> None:
+        self._c = c
+        self._question = question
+        self._name = device
+        self._default_interval_us = round(default_interval_s * US_PER_S)
+        self._about: Any = None
+        self._sent: list[str] = []
+        self._device = Device(self._default_interval_us, question.kind.rated_kw)
+        self._rows: list[Row] = []
+        """In the order of time, each once."""
+        self._quarters: dict[int, Quarter] = {}
+        """Those that stand for their readings, by their start."""
+
+    async def read(self) -> Measured:
+        """What the device measured, judged with what is declared about it, else what is observed, else the defaults."""
+        question = self._question
+        self._about = await self._ask_about()
+        rated_kw = self._about["rated_kw"] or question.kind.rated_kw
+        self._device = Device(self._default_interval_us, rated_kw)
+        if not self._sent:
+            return self._measured()
+        declared = self._about["interval_s"]
+        is_short = declared is None and question.span_us < DAY_US
+        since = max(-DAY_US, question.period.us(EARLIEST)) if is_short else 0
+        first, beyond = self._whole_quarters(since)
+        summaries, dirty = await self._summaries(first, beyond)
+        divided = quarters_of([0, *question.cuts], question.offset) | dirty
+        usable = [q for q in summaries if q.is_usable(rated_kw) and not self._is_detached(q)]
+        self._quarters = {q.start: q for q in usable if q.start not in divided}
+        in_detail = {q.start for q in summaries if q.start not in self._quarters} | dirty
+        spans = [Span(since, first), Span(beyond, question.span_us), *(Span(q, q + QUARTER_US) for q in in_detail)]
+        self._rows = await self._fetch(union(spans))
+        interval_us = round(declared * US_PER_S) if declared is not None else self._observed()
+        self._device = Device(interval_us, rated_kw)
+        self._drop_before(0)
+        self._rows = _ordered([*self._rows, *await self._neighbours()])
+        await self._read_instead([q for q in self._quarters.values() if not q.is_unbroken(self._device)])
+        return self._measured()
+
+    async def refine(self, sums: Iterable[Span]) -> Measured:
+        """The same with the readings of the quarter hours in which these sums are."""
+        offset = self._question.offset
+        starts = {one.start - (one.start - offset) % QUARTER_US for one in sums}
+        await self._read_instead([self._quarters[start] for start in starts if start in self._quarters])
+        return self._measured()
+
+    async def _ask_about(self) -> Any:
+        question, kind = self._question, self._question.kind
+        wanted = [m.column for m in (*measures_of_energy(kind), question.gauge, *question.gauges) if m is not None]
+        sent = ", ".join(f"l.{column} IS NOT NULL AS {column}" for column in wanted)
+        sql = _ABOUT.format(sent=sent, live=kind.live_table, device=kind.id_column)
+        about = await self._c.fetchrow(sql, kind.name, self._name, question.period.start)
+        assert about is not None
+        self._sent = [column for column in wanted if about[column]]
+        return about
+
+    def _whole_quarters(self, since: int) -> tuple[int, int]:
+        """The start of the first quarter hour and the end of the last one that may be taken from summaries."""
+        question = self._question
+        first = since + (question.offset - since) % QUARTER_US
+        beyond = min(question.span_us - (question.span_us - question.offset) % QUARTER_US, self._about["closed"])
+        return (since, since) if question.needs_readings or first >= beyond else (first, beyond)
+
+    async def _summaries(self, first: int, beyond: int) -> tuple[list[Quarter], set[int]]:
+        """Summaries of the quarter hours, and the starts of those that lack a reading."""
+        if first >= beyond:
+            return [], set()
+        question = self._question
+        start = question.period.start
+        rows = await self._c.fetch(
+            question.quarters_sql(), self._name, start, start + first * _US, start + beyond * _US
+        )
+        found = [_quarter(row) for row in rows if row[1] is not None]
+        return sorted(found), {row[0] for row in rows if row[1] is None}
+
+    def _is_detached(self, quarter: Quarter) -> bool:
+        """Whether its readings cannot be read: an answer does not depend on whether there is a summary."""
+        days = self._question.detached_days
+        return bool(days) and (self._question.period.start + quarter.start * _US).astimezone(UTC).date() in days
+
+    async def _fetch(self, spans: Sequence[Span]) -> list[Row]:
+        """The readings of these spans, in the order of time."""
+        if not spans:
+            return []
+        start = self._question.period.start
+        since, until = [start + s.start * _US for s in spans], [start + s.end * _US for s in spans]
+        sql = self._question.rows_sql(self._sent, _days_sql(since, until))
+        return sorted(await self._c.fetch(sql, self._name, start, since, until), key=_at)
+
+    async def _neighbours(self) -> list[Row]:
+        period = self._question.period
+        sql = self._question.neighbours_sql(self._sent)
+        return await self._c.fetch(sql, self._name, period.start, period.end) if sql else []
+
+    async def _read_instead(self, quarters: Sequence[Quarter]) -> None:
+        """Read the readings of quarter hours that no longer stand for them."""
+        for quarter in quarters:
+            del self._quarters[quarter.start]
+        rows = await self._fetch(union(Span(q.start, q.end) for q in quarters))
+        self._rows = _ordered([*self._rows, *rows])
+
+    def _observed(self) -> int:
+        """The interval that the readings with energy before the period's end show."""
+        times = [row[0] for row in self._rows if _has_energy(row)]
+        groups = [*groups_of(times, self._question.offset), *(q.group for q in self._quarters.values() if q.has_energy)]
+        return observed_interval(sorted(groups)) or self._default_interval_us
+
+    def _drop_before(self, at: int) -> None:
+        """Forget what was only read to observe the interval."""
+        self._rows = self._rows[bisect_left(self._rows, at, key=_at) :]
+        self._quarters = {start: quarter for start, quarter in self._quarters.items() if start >= at}
+
+    def _measured(self) -> Measured:
+        quarters = sorted(self._quarters.values())
+        span_us = self._question.span_us
+        times = [(row[0], 1) for row in self._rows if 0 <= row[0] < span_us]
+        times = sorted([*times, *((q.first, q.readings) for q in quarters)]) if quarters else times
+        return Measured(
+            self._curve(quarters),
+            self._device,
+            [at for at, _ in times],
+            sorted([*_points(self._rows, 4), *(point for q in quarters for point in q.points())]),
+            self._about["is_known"],
+            {m.name: _points(self._rows, n) for n, m in enumerate(self._question.gauges, start=5)},
+            [count for _, count in times] if quarters else (),
+            areas_of(quarters),
+        )
+
+    def _curve(self, quarters: Sequence[Quarter]) -> Curve:
+        interval, *registers = measures_of_energy(self._question.kind)
+        if not quarters and interval is not None and not any(m and m.column in self._sent for m in registers):
+            known = [row for row in self._rows if row[1] is not None]
+            return curve_of_intervals([row[0] for row in known], [row[1] for row in known], self._device)
+        readings = [Reading(row[0], row[1], _register(row[2]), _register(row[3])) for row in self._rows]
+        readings += [reading for quarter in quarters for reading in quarter.energy()]
+        return curve_of(sorted(readings, key=_at), self._device)
+
 
 async def measured(c: Connection, question: Question, device: str, default_interval_s: float) -> Measured:
-    """What the device measured, judged with what is declared about it, else what is observed, else the defaults."""
-    kind = question.kind
-    wanted = [m.column for m in (*measures_of_energy(kind), question.gauge, *question.gauges) if m is not None]
-    sent_sql = ", ".join(f"l.{column} IS NOT NULL AS {column}" for column in wanted)
-    about = await c.fetchrow(
-        _ABOUT.format(sent=sent_sql, live=kind.live_table, device=kind.id_column), kind.name, device
+    """What the device measured in and around a period, as exact as the question needs it."""
+    return await DeviceReader(c, question, device, default_interval_s).read()
+
+
+def _quarter(row: Row) -> Quarter:
+    start, readings, first, last, widest, is_even, *numbers = row
+    units, (in_first, in_last, out_first, out_last, rises_in, rises_out, steepest) = numbers[:5], numbers[5:12]
+    gauge = GaugeQuarter(*numbers[12:])
+    return Quarter(
+        start,
+        readings,
+        start + first,
+        start + last,
+        widest,
+        is_even,
+        units[0],
+        units[1],
+        units[2],
+        units[3],
+        units[4],
+        None if in_first is None else (in_first, in_last),
+        None if out_first is None else (out_first, out_last),
+        rises_in,
+        rises_out,
+        steepest,
+        gauge,
     )
-    assert about is not None
-    sent = [column for column in wanted if about[column]]
-    rows = await _rows(c, question, sent, device)
-    if about["interval_s"] is not None:
-        interval_us = round(about["interval_s"] * US_PER_S)
-    else:
-        observed = await _observed(c, question, device, rows) if sent else None
-        interval_us = observed or round(default_interval_s * US_PER_S)
-    found = Device(interval_us, about["rated_kw"] or kind.rated_kw)
-    span_us = question.span_us
-    times = [row[0] for row in rows if 0 <= row[0] < span_us]
-    gauges = {m.name: _points(rows, n) for n, m in enumerate(question.gauges, start=5)}
-    return Measured(_curve(rows, sent, kind, found), found, times, _points(rows, 4), about["is_known"], gauges)
 
 
-async def _rows(c: Connection, question: Question, sent: Sequence[str], device: str) -> list[Row]:
-    """The rows of the period and its neighbours in the order of time, each once."""
-    rows: list[Row] = await c.fetch(question.sql(sent), device, question.period.start, question.period.end)
+def _has_energy(row: Row) -> bool:
+    return row[1] is not None or row[2] is not None or row[3] is not None
+
+
+def _ordered(rows: Iterable[Row]) -> list[Row]:
+    """In the order of time, each once."""
     ordered = sorted(rows, key=_at)
-    return [row for n, row in enumerate(ordered) if not n or row[0] != ordered[n - 1][0]]
+    return ordered[:1] + [row for before, row in pairwise(ordered) if row[0] != before[0]]
 
 
-def _curve(rows: Sequence[Row], sent: Sequence[str], kind: Kind, device: Device) -> Curve:
-    interval, *registers = measures_of_energy(kind)
-    if interval is not None and not any(m is not None and m.column in sent for m in registers):
-        known = [row for row in rows if row[1] is not None]
-        return curve_of_intervals([row[0] for row in known], [row[1] for row in known], device)
-    return curve_of([Reading(row[0], row[1], _register(row[2]), _register(row[3])) for row in rows], device)
-
-
-async def _observed(c: Connection, question: Question, device: str, rows: Sequence[Row]) -> int | None:
-    """The interval that the readings with energy show; those of the day before too when the period is shorter."""
-    span_us = question.span_us
-    times = [row[0] for row in rows if row[1] is not None or row[2] is not None or row[3] is not None]
-    if span_us < DAY_US:
-        earlier = await c.fetch(question.earlier_sql, device, question.period.start)
-        times = sorted({row[0] for row in earlier}.union(times))
-    return observed_interval(times, before=span_us)
+def _days_sql(since: Sequence[datetime], until: Sequence[datetime]) -> str:
+    """A condition for the days of some spans in order, with constants: these prune partitions when it is planned."""
+    days = union(
+        (first.astimezone(UTC).toordinal(), (beyond - _US).astimezone(UTC).toordinal() + 1)
+        for first, beyond in zip(since, until, strict=True)
+    )
+    if len(days) > _MOST_RANGES:
+        days = [Span(days[0].start, days[-1].end)]
+    return " OR ".join(
+        f"ts >= '{date.fromordinal(first)} 00:00+00' AND ts < '{date.fromordinal(beyond)} 00:00+00'"
+        for first, beyond in days
+    )
 
 
 def _points(rows: Sequence[Row], column: int) -> list[tuple[int, float]]:

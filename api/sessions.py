@@ -126,8 +126,10 @@ async def _read(c: Connection, scope: _Scope, period: Period, default_interval_s
     assigned = await assignments_of(c, meters, period)
     devices = [(VEHICLE, vehicle) for vehicle in vehicles] + [(METER, meter) for meter in meters]
     found = {
-        device: await measured(c, Question(device[0], period, gauges=_GAUGES[device[0]]), device[1], default_interval_s)
-        for device in devices
+        (kind, name): await measured(
+            c, Question(kind, period, gauges=_GAUGES[kind], needs_readings=True), name, default_interval_s
+        )
+        for kind, name in devices
     }
     _refuse_unknown(scope, found, meters)
     parties = [_vehicle(vehicle, found, assigned, period) for vehicle in vehicles]

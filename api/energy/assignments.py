@@ -18,6 +18,11 @@ class Assignment(NamedTuple):
     vehicle: str
 
 
+def edges_of(assignments: Sequence[Assignment]) -> list[int]:
+    """The instants at which one begins or ends."""
+    return [edge for assignment in assignments for edge in (assignment.start, assignment.end)]
+
+
 class Shares(NamedTuple):
     """A meter's segments cut by its assignments."""
 

@@ -36,13 +36,24 @@ class Device(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """The energy of one reading, in units; None where the reading does not have it."""
+    """The energy of one reading, in units; None where the reading does not have it.
+
+    Or the sum of several readings, which follow each other without a gap, a fall or a steep rise of a register: its
+    energy is exact as long as it is not divided.
+    """
 
     at: int
     interval: int | None = None
-    """Signed: + in, - out."""
+    """Signed: + in, - out; of a sum the energy in."""
     register_in: int | None = None
     register_out: int | None = None
+    since: int | None = None
+    """Of a sum: when the reading before its first one was."""
+    interval_out: int = 0
+    """Of a sum."""
+    is_patchy_in: bool = False
+    """Of a sum: whether energy flowed in a part of its time only."""
+    is_patchy_out: bool = False
 
 
 class Segment(NamedTuple):
@@ -69,6 +80,8 @@ class Flow(NamedTuple):
     """Energy that was withheld: it is more than rated power allows."""
     resets: list[int]
     """When a register was found to have been reset."""
+    patchy: Sequence[int] = ()
+    """The ends of the sums in which energy flowed a part of the time only."""
 
     def units(self, start: int, end: int) -> int:
         """The energy of [start, end)."""
@@ -111,7 +124,9 @@ class Curve(NamedTuple):
     covered: list[Span]
     """Where the energy of at least one direction is known and none is withheld."""
     at: list[int]
-    """The times of the readings that have energy."""
+    """The times of the readings that have energy; of a sum its end."""
+    sums: Sequence[Span] = ()
+    """The time of each sum, in order. A figure for which one is divided is not exact."""
 
     @property
     def flows(self) -> tuple[Flow, Flow]:
@@ -131,73 +146,84 @@ class Curve(NamedTuple):
 def curve_of(readings: Sequence[Reading], device: Device) -> Curve:
     """The curve of readings in the order of time, each time once. Readings without energy are passed over."""
     known = [r for r in readings if (r.interval, r.register_in, r.register_out) != (None, None, None)]
-    registers_in = [(r.at, r.register_in) for r in known if r.register_in is not None]
-    registers_out = [(r.at, r.register_out) for r in known if r.register_out is not None]
     at = [reading.at for reading in known]
-    if not registers_in and not registers_out:
-        return curve_of_intervals(at, [r.interval for r in known if r.interval is not None], device)
-    spans = [
-        Segment(start, reading.at, reading.interval)
-        for start, reading in zip(_starts(at, device), known, strict=True)
-        if reading.interval is not None
-    ]
-    flow_in, flow_out = _flow(spans, 1, registers_in, device), _flow(spans, -1, registers_out, device)
+    starts = _starts(at, [reading.since is not None for reading in known], device)
+    spans = [Span(start, r.at) for start, r in zip(starts, known, strict=True) if r.interval is not None]
+    with_interval = [r for r in known if r.interval is not None]
+    inward, outward = [], []
+    for (start, end), reading in zip(spans, with_interval, strict=True):
+        units = reading.interval or 0
+        if units > 0:
+            inward.append(Segment(start, end, units))
+        if (out := reading.interval_out or -units) > 0:
+            outward.append(Segment(start, end, out))
+    register_in = [(r.at, r.register_in, r.since is not None) for r in known if r.register_in is not None]
+    register_out = [(r.at, r.register_out, r.since is not None) for r in known if r.register_out is not None]
+    flow_in, flow_out = _flow(inward, spans, register_in, device), _flow(outward, spans, register_out, device)
+    sums = [Span(r.since, r.at) for r in known if r.since is not None]
+    if sums:
+        flow_in = flow_in._replace(patchy=[*flow_in.patchy, *(r.at for r in known if r.is_patchy_in)])
+        flow_out = flow_out._replace(patchy=[*flow_out.patchy, *(r.at for r in known if r.is_patchy_out)])
+    if not register_in and not register_out:
+        return Curve(flow_in, flow_out, flow_in.covered, at, sums)
     withheld = union((s.start, s.end) for flow in (flow_in, flow_out) for s in flow.suspect)
     covered = difference(union([*flow_in.covered, *flow_out.covered]), withheld)
-    return Curve(flow_in, flow_out, covered, at)
+    return Curve(flow_in, flow_out, covered, at, sums)
 
 
 def curve_of_intervals(at: list[int], units: Sequence[int], device: Device) -> Curve:
     """`curve_of` for readings that all have an interval and no register: their times and signed energies."""
-    starts = _starts(at, device)
+    starts = _starts(at, [False] * len(at), device)
     covered = chained(starts, at)
     inward = [Segment(start, end, kwh) for start, end, kwh in zip(starts, at, units, strict=True) if kwh > 0]
     outward = [Segment(start, end, -kwh) for start, end, kwh in zip(starts, at, units, strict=True) if kwh < 0]
     return Curve(Flow(inward, covered, [], []), Flow(outward, covered, [], []), covered, at)
 
 
-def _starts(at: Sequence[int], device: Device) -> list[int]:
+def _starts(at: Sequence[int], is_sum: Sequence[bool], device: Device) -> list[int]:
     """Where the time begins that an interval reading of each of these times covers."""
     longest = device.interval_us * LONGEST_GAP[0] // LONGEST_GAP[1]
     first = [at[0] - device.interval_us] if at else []
-    return first + [before if now - before <= longest else now - device.interval_us for before, now in pairwise(at)]
+    return first + [
+        before if linked or now - before <= longest else now - device.interval_us
+        for (before, now), linked in zip(pairwise(at), is_sum[1:], strict=True)
+    ]
 
 
-def _flow(spans: Sequence[Segment], sign: int, register: Sequence[tuple[int, int]], device: Device) -> Flow:
+def _flow(own: list[Segment], spans: Sequence[Span], register: Sequence[tuple[int, int, bool]], device: Device) -> Flow:
     """One direction of a device: its interval readings where its register says nothing, and its register."""
-    if register:
-        first, last = register[0][0], register[-1][0]
-        spans = [span for span in spans if span.end < first or span.end > last]
-    flow = _register_flow(register, device)
-    if sign > 0:
-        own = [span for span in spans if span[2] > 0]
-    else:
-        own = [Segment(start, end, -units) for start, end, units in spans if units < 0]
     if not register:
-        return flow._replace(segments=own, covered=union(span[:2] for span in spans))
-    covered = union([*(span[:2] for span in spans), *flow.covered])
-    return flow._replace(segments=sorted([*own, *flow.segments]), covered=covered)
+        return Flow(own, union(spans), [], [])
+    first, last = register[0][0], register[-1][0]
+    flow = _register_flow(register, device)
+    segments = sorted([*(s for s in own if s.end < first or s.end > last), *flow.segments])
+    covered = union([*(span for span in spans if span.end < first or span.end > last), *flow.covered])
+    return flow._replace(segments=segments, covered=covered)
 
 
-def _register_flow(register: Sequence[tuple[int, int]], device: Device) -> Flow:
+def _register_flow(register: Sequence[tuple[int, int, bool]], device: Device) -> Flow:
+    """What a register says: its times and values, and which of them end a sum."""
     segments: list[Segment] = []
     suspect: list[Segment] = []
     resets: list[int] = []
+    patchy: list[int] = []
     covered: list[tuple[int, int]] = []
     high = register[0][1] if register else 0
-    for (start, before), (end, value) in pairwise(register):
+    for (start, before, _), (end, value, is_sum) in pairwise(register):
         most = device.most_units(end - start)
         if value * RESET_BELOW[1] < before * RESET_BELOW[0]:
             resets.append(end)
             units, high = value if value <= most else 0, value
-        elif value - before > most and value > high:
+        elif value - before > most and value > high and not is_sum:
             suspect.append(Segment(start, end, value - high))
             high = value
             continue
         else:
+            if is_sum and before < high < value:
+                patchy.append(end)
             units = max(0, value - high)
             high = max(high, value)
         covered.append((start, end))
         if units:
             segments.append(Segment(start, end, units))
-    return Flow(segments, union(covered), suspect, resets)
+    return Flow(segments, union(covered), suspect, resets, patchy)

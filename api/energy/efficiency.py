@@ -1,6 +1,7 @@
 """Efficiency compares like with like: both sides of the same time."""
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from api.energy.curve import Curve, Segment, energy_in
@@ -20,6 +21,7 @@ class Compared(NamedTuple):
 
     ac: int
     dc: int
+    time: Sequence[Span]
 
 
 def _active(segments: Sequence[Segment]) -> list[Span]:
@@ -35,4 +37,25 @@ def compare(vehicle: Curve, dc_segments: Sequence[Segment], meters: Sequence[Sid
     time = intersection(intersection(active, [period]), vehicle.covered)
     for side in meters:
         time = difference(time, difference(side.assigned, side.covered))
-    return Compared(sum(energy_in(side.segments, time) for side in meters), energy_in(dc_segments, time))
+    return Compared(sum(energy_in(side.segments, time) for side in meters), energy_in(dc_segments, time), time)
+
+
+def divided(sums: Sequence[Span], time: Sequence[Span]) -> list[Span]:
+    """The sums that an edge of a set of time divides."""
+    starts = [one.start for one in sums]
+    found: dict[Span, None] = {}
+    for at in (edge for span in time for edge in span):
+        n = bisect_left(starts, at) - 1
+        if n >= 0 and at < sums[n].end:
+            found[sums[n]] = None
+    return list(found)
+
+
+def sums_in(sums: Sequence[Span], ends: Collection[int], time: Sequence[Span]) -> list[Span]:
+    """The sums with one of these ends that have a part in a set of time."""
+    return [one for one in sums if one.end in ends and intersection([one], time)] if ends else []
+
+
+def sums_about(sums: Sequence[Span], spans: Sequence[Span]) -> list[Span]:
+    """The sums that have a part in one of these spans."""
+    return [one for one in sums if intersection([one], spans)] if spans else []

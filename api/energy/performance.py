@@ -13,7 +13,7 @@ from typing import NamedTuple
 from api.energy.assignments import Assignment, Shares, divide
 from api.energy.coverage import expected, ratio
 from api.energy.curve import Curve, Device, Flow, Segment, energy_in, straddling
-from api.energy.efficiency import Compared, Side, compare
+from api.energy.efficiency import Compared, Side, compare, divided, sums_about, sums_in
 from api.energy.gauge import mean
 from api.energy.spans import Span, difference, intersection, union
 
@@ -24,17 +24,22 @@ class Measured(NamedTuple):
     curve: Curve
     device: Device
     times: list[int]
-    """Of all its readings in the period."""
+    """Of its readings in the period, with or without energy; of a sum that of its first reading."""
     points: list[tuple[int, float]]
     """Times and values of the gauge that was asked for."""
     is_known: bool
     """Whether it has ever reported."""
     gauges: Mapping[str, Sequence[tuple[int, float]]]
     """The same of further gauges by name, where a reading that was read anyway has them."""
+    counts: Sequence[int] = ()
+    """How many readings there are at each of the times; one where this is empty."""
+    areas: Mapping[int, float] = {}
+    """See `gauge.mean`."""
 
     def readings(self, span: Span) -> int:
         """How many readings of the period are in a span."""
-        return bisect_left(self.times, span.end) - bisect_left(self.times, span.start)
+        first, beyond = bisect_left(self.times, span.start), bisect_left(self.times, span.end)
+        return sum(self.counts[first:beyond]) if self.counts else beyond - first
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,19 @@ class Performance:
         return compare(self.vehicle.curve, own.segments, sides, self.period)
 
     @property
+    def too_coarse(self) -> dict[str | None, list[Span]]:
+        """The sums of each meter, under None of the vehicle, that the comparison divides. Empty: all is exact."""
+        found: dict[str | None, list[Span]] = {}
+        for n, compared in enumerate((self.charge, self.discharge)):
+            found.setdefault(None, []).extend(divided(self.vehicle.curve.sums, compared.time))
+            for feed in self.feeds:
+                curve = feed.measured.curve
+                patchy = sums_in(curve.sums, curve.flows[n].patchy, self.vehicle.curve.covered)
+                found.setdefault(feed.meter_id, []).extend([*divided(curve.sums, compared.time), *patchy])
+                found[None].extend(sums_about(self.vehicle.curve.sums, patchy))
+        return {name: sums for name, sums in found.items() if sums}
+
+    @property
     def no_efficiency(self) -> str | None:
         """Why charging has no efficiency; None when it has one."""
         if self.charge.ac:
@@ -164,7 +182,7 @@ class Performance:
 
     @property
     def mean_gauge(self) -> float | None:
-        return mean(self.vehicle.points, *self.period, self.vehicle.device.interval_us)
+        return mean(self.vehicle.points, *self.period, self.vehicle.device.interval_us, self.vehicle.areas)
 
     @cached_property
     def _expected_dc(self) -> list[Span]:

@@ -60,7 +60,7 @@ def questions(db: Db, devices: int) -> tuple[Callable[[], Awaitable[None]], Call
     async def ask() -> None:
         now = datetime.now(UTC)
         figures = await analytics.ask(db, random_vehicle(devices), Period(now - _DAY, now), 60.0)
-        _check(len(figures.vehicle.times), figures.feeds[0].readings)
+        _check(figures.vehicle.readings(figures.period), figures.feeds[0].readings)
 
     async def least() -> None:
         await db.fetchval("SELECT 1")

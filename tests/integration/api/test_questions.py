@@ -373,10 +373,12 @@ async def test_figures_are_read_by_the_keys_of_near_partitions(
         end = at(0) - timedelta(days=day)
         await store(client, *minutes("EV_1", 20, end), *(meter("EV_1", end - timedelta(minutes=n)) for n in range(20)))
     postgres.sql("VACUUM ANALYZE", "api")
-    question = Question(kind, Period(at(-30), at(30)))
+    question, sent = Question(kind, Period(at(-30), at(30))), [measure.column for measure in kind.measures]
+    in_period = "EXPLAIN (ANALYZE, COSTS OFF) " + question.rows_sql(sent, question.period.days_sql())
+    near = "EXPLAIN (ANALYZE, COSTS OFF) " + question.neighbours_sql(sent)
     as_api = await asyncpg.connect(database_url, server_settings=SESSION)
-    sql = question.sql([measure.column for measure in kind.measures])
-    rows = await as_api.fetch("EXPLAIN (ANALYZE, COSTS OFF) " + sql, "EV_1", at(-30), at(30))
+    rows = await as_api.fetch(in_period, "EV_1", at(-30), [at(-30)], [at(30)])
+    rows += await as_api.fetch(near, "EV_1", at(-30), at(30))
     await as_api.close()
     plan = "\n".join(row[0] for row in rows)
     assert "Seq Scan" not in plan
