@@ -7,10 +7,19 @@ from pathlib import Path
 
 from bridge.keeper.duties import duties
 from bridge.keeper.port import Duty
+from bridge.keeper.quarters import Quarters
 from bridge.keeper.service import Keeper
 from bridge.settings.keeper import KeeperSettings
+from bridge.store.session import Connection
 from local.ports import free_port
 from tests.bridges import Health, ServingProcess
+
+
+async def summarize(connection: Connection) -> None:
+    """Summarize every quarter hour that is over, as the keeper does."""
+    quarters = Quarters(0.0, 5.0)
+    while await quarters.run(connection):
+        pass
 
 
 @contextlib.asynccontextmanager

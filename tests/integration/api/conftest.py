@@ -17,7 +17,14 @@ _TABLES = (
     *("vehicle_telemetry_history", "meter_telemetry_history", "vehicle_live_status", "meter_live_status"),
     *("device", "meter_assignment", "rejected_message", "api_key", "audit_log"),
 )
-_EMPTY = "SET session_replication_role = replica; " + "; ".join(f"DELETE FROM {table}" for table in _TABLES)
+_QUARTERS = ("vehicle_quarter", "meter_quarter", "vehicle_quarter_dirty", "meter_quarter_dirty")
+_EMPTY = "; ".join(
+    [
+        "SET session_replication_role = replica",
+        *(f"DELETE FROM {table}" for table in (*_TABLES, *_QUARTERS)),
+        "UPDATE quarter_mark SET marked_until = DEFAULT, closed_until = DEFAULT",
+    ]
+)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,8 @@ from bridge.reading import Reading, format_timestamp, reading
 from local.mosquitto import Mosquitto
 from tests.bridges import serving
 from tests.devices import device
-from tests.integration.api.server import Connection
+from tests.integration.api.server import Connection, different
+from tests.keepers import summarize
 from tests.until import until
 
 pytestmark = pytest.mark.anyio
@@ -225,24 +226,34 @@ async def declare(client: httpx.AsyncClient, case: Case) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_figures_of_a_case(name: str, send: Any, client: httpx.AsyncClient) -> None:
+async def test_figures_of_a_case(name: str, send: Any, client: httpx.AsyncClient, db: Connection) -> None:
     case = CASES[name]
     await declare(client, case)
     await send(case.readings)
     answer = await client.get("/v1/analytics/performance/V", params=case.query)
     assert answer.status_code == 200, answer.text
     found = answer.json()
+    await summarize(db)
+    summarized = (await client.get("/v1/analytics/performance/V", params=case.query)).json()
+    assert different(summarized, found) == {}
     assert {key: found[key] for key in case.expected} == pytest.approx(case.expected, abs=1e-12)
     if case.gaps is not None:
         assert len(found["gaps"]) == case.gaps, found["gaps"]
 
 
-async def test_late_reading_changes_the_answer_at_once(client: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("is_closed", [False, True])
+async def test_late_reading_changes_the_answer_at_once(
+    is_closed: bool, client: httpx.AsyncClient, db: Connection
+) -> None:
     asked = {"from": format_timestamp(at("00:00")), "to": format_timestamp(at("24:00"))}
     await client.post("/v1/ingest", content=encode_many(dc("10:00", 1.0, None, 1.0)))
+    if is_closed:
+        await summarize(db)
     before = (await client.get("/v1/analytics/performance/V", params=asked)).json()
     await client.post("/v1/ingest", content=encode_many(dc("10:01", 2.0)))
     after = (await client.get("/v1/analytics/performance/V", params=asked)).json()
+    await summarize(db)
+    assert (await client.get("/v1/analytics/performance/V", params=asked)).json() == after
     assert (before["totalKwhDeliveredDc"], after["totalKwhDeliveredDc"]) == (2.0, 4.0)
     assert len(before["gaps"]) == len(after["gaps"]) + 1
 
