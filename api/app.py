@@ -128,7 +128,7 @@ def _cross_origin(origins: str) -> list[Layer]:
         allow_origins=allowed,
         allow_methods=["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"],
         allow_headers=["Authorization", "Content-Type"],
-        expose_headers=["Link", "X-Next-Cursor", "Retry-After"],
+        expose_headers=["Content-Disposition", "Link", "X-Next-Cursor", "Retry-After"],
     )
     return [cors]
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
+from operator import itemgetter
 from typing import Annotated, Any
 
 import asyncpg
@@ -11,16 +12,17 @@ from starlette.responses import JSONResponse, Response
 
 from api.assigning import Changes, Conflict, Period, Plan, lock_all, lock_meter, open_end
 from api.assignment_models import AssignmentEnd, AssignmentRow, ImportedAssignments, NewAssignment
-from api.bulk import BulkRoute, Faults, Placed, bulk_rows, columns, refuse_repeated, request_body
+from api.bulk import BulkRoute, Faults, Placed, bulk_rows, refuse_repeated, request_body
+from api.csv_format import columns
 from api.database import Connection, connection
-from api.history import negotiate
 from api.models import Assignment, AssignmentPage
+from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.paging import Cursor, Limit, decode_time, decode_time_and_device, encode_cursor, next_link
 from api.period import DeviceId, Instant
 from api.problems import Problem, invalid
 from api.routing import needs
 from api.services import Caller, WithServices
-from api.streaming import CSV_PAGE, csv_stream, text
+from api.streaming import CSV_PAGE, Page, csv_stream, first_rows
 from bridge import audit
 from bridge.reading import DEVICE_ID_PATTERN, format_timestamp
 
@@ -196,14 +198,12 @@ async def import_assignments(
     summary="List assignments",
     openapi_extra=needs("read"),
     response_model=AssignmentPage,
-    responses={
-        200: {"content": {"text/csv": {"schema": {"type": "string"}}}},
-        406: {"description": "Neither JSON nor CSV is accepted"},
-    },
+    responses=CSV_RESPONSES,
 )
 async def all_assignments(
     request: Request,
     services: WithServices,
+    form: AskedMediaType,
     meter: Annotated[str | None, Query(pattern=DEVICE_ID_PATTERN, description="Assignments of this meter.")] = None,
     vehicle: Annotated[str | None, Query(pattern=DEVICE_ID_PATTERN, description="Assignments of this vehicle.")] = None,
     at: Annotated[Instant | None, Query(description="Assignments that are valid at this time.")] = None,
@@ -214,17 +214,17 @@ async def all_assignments(
 ) -> Response:
     """All assignments by meter and begin: a page as JSON, or with `Accept: text/csv` the whole list, independent of
     `limit`. A row without a vehicle is the time in which the meter feeds none."""
-    form = negotiate(request.headers.get("accept", "*/*"))
     filters = {"meter": meter, "vehicle": vehicle, "at": at, "from": start, "to": end}
 
-    async def page(after: tuple[str, datetime] | None, size: int) -> "_Page":
+    async def page(after: tuple[str, datetime] | None, size: int) -> Page[asyncpg.Record, tuple[str, datetime]]:
         async with connection(services.pool) as c:
             rows = await _filtered(c, filters, after, size + 1)
-        return rows[:size], _position(rows[size - 1]) if len(rows) > size else None
+        return first_rows(rows, size, itemgetter("meter_id", "valid_from"))
 
     begin = None if cursor is None else decode_time_and_device(cursor)[::-1]
     if form == "text/csv":
-        return await csv_stream(columns(AssignmentRow), _cells, lambda after: page(after, CSV_PAGE), begin)
+        header, cells = columns(AssignmentRow), itemgetter("meter_id", "vehicle_id", "valid_from", "valid_to")
+        return await csv_stream("assignments", header, cells, lambda after: page(after, CSV_PAGE), begin)
     rows, last = await page(begin, limit)
     following = None if last is None else encode_cursor(*last[::-1])
     found = AssignmentPage(items=[_assignment(row) for row in rows], next_cursor=following)
@@ -274,9 +274,6 @@ async def vehicle_assignments(
     if len(rows) > limit:
         following = encode_cursor(rows[limit - 1]["valid_from"], rows[limit - 1]["meter_id"])
     return AssignmentPage(items=[_assignment(row) for row in rows[:limit]], next_cursor=following)
-
-
-_Page = tuple[Sequence[asyncpg.Record], tuple[str, datetime] | None]
 
 
 async def _write_one(c: Connection, key: str, action: audit.Action, period: Period, replace: bool) -> Changes:
@@ -365,15 +362,6 @@ def _no_row(meter: str, start: datetime) -> Problem:
 def _imported(rows: int, changes: Changes) -> ImportedAssignments:
     unchanged = rows - changes.created - changes.changed
     return ImportedAssignments(rows=rows, unchanged=unchanged, **changes._asdict())
-
-
-def _position(row: asyncpg.Record) -> tuple[str, datetime]:
-    return row["meter_id"], row["valid_from"]
-
-
-def _cells(row: asyncpg.Record) -> list[str]:
-    times = (None if row[name] is None else format_timestamp(row[name]) for name in ("valid_from", "valid_to"))
-    return [row["meter_id"], text(row["vehicle_id"]), *map(text, times)]
 
 
 def _assignment(row: asyncpg.Record) -> Assignment:

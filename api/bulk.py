@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from api.body import MAX_BODY_BYTES
-from api.csv_format import csv_rows
+from api.csv_format import columns, csv_rows
 from api.problems import Problem, invalid, unprocessable
 
 MAX_ROWS = 100_000
@@ -102,11 +102,6 @@ def request_body(model: type[BaseModel], example: str) -> dict[str, Any]:
     text = {"type": "string", "description": f"A header row with the columns {','.join(columns(model))}."}
     content = {"application/json": {"schema": array}, "text/csv": {"schema": text, "example": example}}
     return {"requestBody": {"required": True, "content": content}}
-
-
-def columns(model: type[BaseModel]) -> list[str]:
-    """The names of the fields in JSON and CSV."""
-    return [info.alias or name for name, info in model.model_fields.items()]
 
 
 def _required(model: type[BaseModel]) -> list[str]:

@@ -1,25 +1,45 @@
-"""CSV of lists that are edited in a spreadsheet and imported again (RFC 4180, UTF-8, a header row).
+"""CSV of every list that the API answers or imports (RFC 4180, UTF-8, a header row).
 
-A spreadsheet evaluates a cell that begins with `=`, `+`, `-`, `@`, a tab or CR as a formula. Such a cell is written
-with a leading apostrophe, which reading removes: every cell that was written is read back unchanged.
+A spreadsheet evaluates a text that begins with `=`, `+`, `-`, `@`, a tab or CR as a formula. Such a text is written
+with a leading apostrophe, which reading removes: every text that was written is read back unchanged.
 """
 
 import csv
 import io
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+from pydantic import BaseModel
 
 from api.problems import invalid, unprocessable
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]").match
 _DISARMED = re.compile(r"'+[=+\-@\t\r]").match
 
+Cell: TypeAlias = str | float | datetime | Sequence[object] | None
 
-def csv_text(rows: Iterable[Sequence[str | float | None]]) -> str:
-    """The rows as lines that end in CRLF, with formulas disabled. A number is no formula; null is empty."""
+
+def csv_text(rows: Iterable[Sequence[Cell]]) -> str:
+    """The rows as lines that end in CRLF.
+
+    A text has its formulas disabled; a number is no formula. Null is empty, a boolean is `true` or `false`, a list has
+    semicolons between its parts, and a time has microseconds even where they are zero, so that a file has one format.
+    """
     text = io.StringIO(newline="")
-    csv.writer(text).writerows([_disarm(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    csv.writer(text).writerows(map(_write, row) for row in rows)
     return text.getvalue()
+
+
+def columns(model: type[BaseModel]) -> list[str]:
+    """The names of the fields in JSON and CSV."""
+    return [info.alias or name for name, info in model.model_fields.items()]
+
+
+def cells(model: type[BaseModel], item: BaseModel) -> list[Cell]:
+    """The values of an item in the columns of its model, or of a model that it extends."""
+    return [getattr(item, name) for name in model.model_fields]
 
 
 def csv_rows(
@@ -64,6 +84,19 @@ def _header(cells: list[str], columns: Collection[str], required: Collection[str
 
 def _by_column(header: list[str], cells: list[str]) -> dict[str, str] | None:
     return dict(zip(header, map(_arm, cells), strict=True)) if len(cells) == len(header) else None
+
+
+def _write(cell: Cell) -> str | float | None:
+    """A cell as a text, or as a number that is written as in JSON."""
+    if cell is None or isinstance(cell, float):  # First, because these are most cells of a history.
+        return cell
+    if isinstance(cell, str):
+        return _disarm(cell)
+    if isinstance(cell, datetime):
+        return cell.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if isinstance(cell, bool):
+        return str(cell).lower()
+    return cell if isinstance(cell, int) else _disarm(";".join(map(str, cell)))
 
 
 def _disarm(cell: str) -> str:

@@ -6,21 +6,23 @@ A declaration is optional. Ingest, live state, history and analytics work withou
 import json
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from operator import itemgetter
 from typing import Annotated, Any
 
 import asyncpg
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from api.bulk import BulkRoute, Placed, bulk_rows, columns, list_cell, number_cell, refuse_repeated, request_body
+from api.bulk import BulkRoute, Placed, bulk_rows, list_cell, number_cell, refuse_repeated, request_body
+from api.csv_format import columns
 from api.database import Connection, connection
-from api.history import negotiate
+from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.paging import Cursor, Limit, decode_device, encode_cursor, next_link
 from api.problems import Problem, invalid
 from api.register_models import TEXT_PATTERN, Device, DeviceBody, DevicePage, DeviceRow, Imported
 from api.routing import needs
 from api.services import Caller, WithServices
-from api.streaming import CSV_PAGE, csv_stream, text
+from api.streaming import CSV_PAGE, Page, csv_stream, first_rows
 from bridge import audit
 from bridge.contract import KINDS, Kind
 from bridge.reading import DEVICE_ID_PATTERN
@@ -71,10 +73,6 @@ Text = Annotated[
     Query(max_length=200, pattern=TEXT_PATTERN, description="Part of the id or name, case-insensitive."),
 ]
 
-_CSV: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/csv": {"schema": {"type": "string"}}}},
-    406: {"description": "Neither JSON nor CSV is accepted"},
-}
 _NOT_DECLARED: dict[int | str, dict[str, Any]] = {404: {"description": "The device is not declared"}}
 _BODY: dict[int | str, dict[str, Any]] = {
     400: {"description": "Not JSON"},
@@ -98,6 +96,7 @@ class _Register:
         self,
         request: Request,
         services: WithServices,
+        form: AskedMediaType,
         site: Site = None,
         tag: Tag = None,
         q: Text = None,
@@ -105,17 +104,17 @@ class _Register:
         limit: Limit = 100,
     ) -> Response:
         """Declarations by id: a page as JSON, or with `Accept: text/csv` the whole list, independent of `limit`."""
-        form = negotiate(request.headers.get("accept", "*/*"))
         filters = {"site": site, "tag": tag, "q": q}
 
-        async def page(after: str | None, size: int) -> tuple[Sequence[asyncpg.Record], str | None]:
+        async def page(after: str | None, size: int) -> Page[asyncpg.Record, str]:
             async with connection(services.pool) as c:
                 rows = await _page(c, self._kind, filters, after or "", size + 1)
-            return rows[:size], rows[size - 1]["id"] if len(rows) > size else None
+            return first_rows(rows, size, itemgetter("id"))
 
         start = decode_device(cursor)
         if form == "text/csv":
-            return await csv_stream(columns(Device), _cells, lambda after: page(after, CSV_PAGE), start)
+            name = f"declared-{self._kind.plural}"
+            return await csv_stream(name, columns(Device), tuple, lambda after: page(after, CSV_PAGE), start)
         rows, last = await page(start, limit)
         following = None if last is None else encode_cursor(last)
         found = DevicePage(items=[_device(row) for row in rows], next_cursor=following)
@@ -204,7 +203,7 @@ def _add_routes(kind: Kind) -> None:
         path,
         routes.list_declared,
         response_model=DevicePage,
-        responses=_CSV,
+        responses=CSV_RESPONSES,
         operation_id=f"listDeclared{many}",
         openapi_extra=needs("read"),
         summary=f"List declared {kind.plural}",
@@ -302,7 +301,3 @@ def _counted(rows: Sequence[Placed[DeviceRow]], written: Sequence[bool]) -> Impo
 
 def _device(row: asyncpg.Record) -> Device:
     return Device.model_validate(dict(row))
-
-
-def _cells(row: asyncpg.Record) -> list[str]:
-    return [";".join(value) if isinstance(value, list) else text(value) for value in row.values()]

@@ -8,8 +8,9 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from operator import add
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Query, Request
@@ -17,7 +18,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from api import models
-from api.csv_format import csv_text
+from api.csv_format import cells, columns
 from api.database import Connection, connection
 from api.energy import calendar
 from api.energy.assignments import Assignment, edges_of
@@ -28,25 +29,23 @@ from api.energy.performance import Measured
 from api.energy.spans import Span
 from api.energy.units import kwh_of
 from api.groups import Group, Of, Wanted, assignments_of, find_groups
-from api.history import HistoryLimit, negotiate
+from api.history import HistoryLimit
 from api.live import NEVER_SEEN
 from api.measured import MOST_DEVICE_DAYS, Question, detached_days, measured
+from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.paging import Cursor, decode_position, encode_cursor, next_link
 from api.period import AskedPeriod, CommaSeparated, Period, checked
 from api.problems import Problem, invalid
 from api.register_models import TEXT_PATTERN, TimeZone
 from api.routing import needs
-from api.services import WithServices
+from api.services import Services, WithServices
+from api.streaming import CSV_PAGE, Page, csv_stream
 from bridge.contract import METER, VEHICLE, Kind
 from bridge.reading import DEVICE_ID_PATTERN
 
 router = APIRouter(prefix="/v1/analytics", tags=["analytics"])
 
 _MOST_IDS = 200
-_RESPONSES: dict[int | str, dict[str, Any]] = NEVER_SEEN | {
-    200: {"content": {"text/csv": {"schema": {"type": "string"}}}},
-    406: {"description": "Neither JSON nor CSV is accepted"},
-}
 
 Ids = Annotated[
     list[Annotated[str, Field(pattern=DEVICE_ID_PATTERN)]],
@@ -92,11 +91,12 @@ class _Row(NamedTuple):
     summary="Get energy by time",
     openapi_extra=needs("read"),
     response_model=models.EnergyPage,
-    responses=_RESPONSES,
+    responses=NEVER_SEEN | CSV_RESPONSES,
 )
 async def energy(
     request: Request,
     services: WithServices,
+    form: AskedMediaType,
     period: AskedPeriod,
     of: Annotated[Of, Query(description="What an item is about.")],
     ids: Ids = [],  # noqa: B006
@@ -106,8 +106,8 @@ async def energy(
     cursor: Cursor = None,
     limit: HistoryLimit = 1_000,
 ) -> Response:
-    """Energy of vehicles, meters, sites or the fleet by time: a page as JSON or CSV, by id or site and time."""
-    form = negotiate(request.headers.get("accept", "*/*"))
+    """Energy of vehicles, meters, sites or the fleet, by id or site and time: a page as JSON, or with
+    `Accept: text/csv` the whole list, independent of `limit`."""
     if ids and of in ("sites", "fleet"):
         raise invalid("id", f"names vehicles or meters; of={of} is narrowed by site")
     first, at = "", None
@@ -116,14 +116,31 @@ async def energy(
     _refuse_long(period)
     edges = calendar.edges(period.start, period.end, bucket, ZoneInfo(tz))
     asked = _Asked(Wanted(of, sorted(set(ids)), site, first), period, edges, _skip(edges, at), limit)
+    if form == "text/csv":
+        return await _csv(services, asked)
     async with connection(services.pool) as c:
         items, following = await _page(c, asked, services.settings.reading_interval_s)
         days = await detached_days(c, [VEHICLE, METER], period)
     next_cursor = None if following is None else encode_cursor(period.start, period.end, *following)
     headers = next_link(request.query_params, next_cursor) | {"Vary": "Accept"}
     page = models.EnergyPage(detached_days=days, items=items, next_cursor=next_cursor)
-    body = _csv(items) if form == "text/csv" else page.model_dump_json()
-    return Response(body, headers=headers, media_type=form)
+    return Response(page.model_dump_json(), headers=headers, media_type=form)
+
+
+async def _csv(services: Services, asked: _Asked) -> Response:
+    """All items from the first one that is asked for. A page consists of whole groups, so that each is read once."""
+    whole = asked.buckets * max(1, CSV_PAGE // asked.buckets)
+
+    async def page(after: tuple[str, datetime] | None) -> Page[models.EnergyItem, tuple[str, datetime]]:
+        name, skip = asked.wanted.first, asked.skip
+        if after is not None:
+            name, skip = after[0], _skip(asked.edges, after[1])
+        part = asked._replace(wanted=asked.wanted._replace(first=name), skip=skip, limit=whole - skip)
+        async with connection(services.pool) as c:
+            return await _page(c, part, services.settings.reading_interval_s)
+
+    model = models.EnergyItem
+    return await csv_stream(f"energy-{asked.wanted.of}", columns(model), partial(cells, model), page)
 
 
 def _resumed(request: Request, period: Period, cursor: str, most_days: float) -> tuple[Period, str, datetime]:
@@ -262,10 +279,3 @@ def _item(asked: _Asked, name: str, n: int, row: _Row) -> models.EnergyItem:
 
 def _kwh(figures: Figures, units: int) -> float | None:
     return kwh_of(units) if figures.measured else None
-
-
-_COLUMNS = [field.alias or name for name, field in models.EnergyItem.model_fields.items()]
-
-
-def _csv(items: Sequence[models.EnergyItem]) -> str:
-    return csv_text([_COLUMNS, *(list(item.model_dump(mode="json").values()) for item in items)])

@@ -1,17 +1,21 @@
 """GET /v1/live/...: the latest state of each device, read from the live tables only."""
 
+from operator import itemgetter
 from typing import Annotated, Any
 
+import asyncpg
 from fastapi import APIRouter, Path
 from starlette.responses import Response
 
 from api.database import Pool, connection
 from api.models import page_model, state_model
+from api.negotiation import CSV_RESPONSES, AskedMediaType, MediaType
 from api.paging import Cursor, Limit, decode_device, encode_cursor
 from api.problems import Problem
 from api.routing import needs
-from api.rows import COLUMNS, page_json, row_json
+from api.rows import COLUMNS, csv_header, page_json, row_json
 from api.services import WithServices
+from api.streaming import CSV_PAGE, Page, csv_stream, first_rows
 from bridge.contract import KINDS, Kind
 from bridge.reading import DEVICE_ID_PATTERN
 from bridge.store.tables import TABLE_OF, Table
@@ -39,8 +43,10 @@ def _add_routes(kind: Kind) -> None:
     table = TABLE_OF[kind]
     page_sql, one_sql = _page_sql(table), _one_sql(table)
 
-    async def live_devices(services: WithServices, cursor: Cursor = None, limit: Limit = 100) -> Response:
-        return await _page(services.pool, table, page_sql, cursor, limit)
+    async def live_devices(
+        services: WithServices, form: AskedMediaType, cursor: Cursor = None, limit: Limit = 100
+    ) -> Response:
+        return await _list(services.pool, form, table, page_sql, cursor, limit)
 
     async def live_device(services: WithServices, device: device_path(kind)) -> Response:  # type: ignore[valid-type]
         return await _one(services.pool, table, one_sql, device)
@@ -52,7 +58,9 @@ def _add_routes(kind: Kind) -> None:
         openapi_extra=needs("read"),
         summary=f"List the latest states of {kind.plural}",
         response_model=page_model(kind),
-        description=f"The latest state of every {kind.name}, by {kind.name} id.",
+        responses=CSV_RESPONSES,
+        description=f"The latest state of every {kind.name}, by {kind.name} id: a page as JSON, or with "
+        "`Accept: text/csv` the whole list, independent of `limit`.",
     )
     router.add_api_route(
         f"/{kind.plural}/{{{kind.id_field}}}",
@@ -70,13 +78,19 @@ for _kind in KINDS:
     _add_routes(_kind)
 
 
-async def _page(pool: Pool, table: Table, sql: str, cursor: str | None, limit: int) -> Response:
-    after = decode_device(cursor)
-    async with connection(pool) as c:
-        rows = await c.fetch(sql, after, limit + 1)
-    page = rows[:limit]
-    following = encode_cursor(page[-1][table.device_column]) if len(rows) > limit else None
-    return Response(page_json(page, following), media_type="application/json")
+async def _list(pool: Pool, form: MediaType, table: Table, sql: str, cursor: str | None, limit: int) -> Response:
+    async def page(after: str | None, size: int) -> Page[asyncpg.Record, str]:
+        async with connection(pool) as c:
+            rows = await c.fetch(sql, after or "", size + 1)
+        return first_rows(rows, size, itemgetter(table.device_column))
+
+    start = decode_device(cursor)
+    if form == "text/csv":
+        name = f"live-{table.kind.plural}"
+        return await csv_stream(name, csv_header(table), tuple, lambda after: page(after, CSV_PAGE), start)
+    rows, last = await page(start, limit)
+    following = None if last is None else encode_cursor(last)
+    return Response(page_json(rows, following), headers={"Vary": "Accept"}, media_type=form)
 
 
 async def _one(pool: Pool, table: Table, sql: str, device: str) -> Response:

@@ -106,7 +106,7 @@ def _not_ours() -> Problem:
 
 
 def next_link(query: QueryParams, cursor: str | None, fixed: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The headers that link to the next page, for responses without `nextCursor` in the body (RFC 8288).
+    """The headers that link to the next page, for clients that do not read `nextCursor` (RFC 8288).
 
     `fixed` are parameters that the next page must have. The link consists of the query only, relative to the request,
     so it does not depend on the Host header or on a proxy's path prefix.

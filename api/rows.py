@@ -1,11 +1,11 @@
-"""Rows of the live and history tables as JSON and CSV, with the names of the contract.
+"""Rows of the live and history tables in responses, with the names of the contract.
 
 The JSON text is assembled directly, so that `extra` is passed on unchanged: its numbers would lose digits as Python's
 floats.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
@@ -46,16 +46,6 @@ def _json(column: str, value: Any) -> str:
     return json.dumps(value) if isinstance(value, str | float) else f'"{format_timestamp(value)}"'
 
 
-def page_csv(table: Table, rows: Iterable[asyncpg.Record]) -> str:
-    """The rows as RFC 4180 CSV with a header line; a measure that was not reported is empty, `extra` is JSON."""
-    lines = [",".join(_NAMES[column] for column in columns(table))]
-    lines += [",".join(_csv(column, value) for column, value in row.items()) for row in rows]
-    return "\r\n".join(lines) + "\r\n"
-
-
-def _csv(column: str, value: Any) -> str:
-    if value is None:
-        return ""
-    if column == "extra":
-        return '"' + str(value).replace('"', '""') + '"'
-    return str(value) if isinstance(value, str | float) else format_timestamp(value)
+def csv_header(table: Table) -> list[str]:
+    """The columns of a CSV list of readings; a row of the table has their cells. `extra` is JSON."""
+    return [_NAMES[column] for column in columns(table)]

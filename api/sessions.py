@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from api import models
-from api.csv_format import csv_text
+from api.csv_format import Cell, cells, columns
 from api.database import Connection, connection
 from api.energy.assignments import Assignment
 from api.energy.performance import Feed, Measured
@@ -20,16 +20,16 @@ from api.energy.sessions import ALGORITHM, Party, Session, Unassigned
 from api.energy.spans import Span
 from api.energy.units import kwh_of
 from api.groups import assignments_of, meters_of, vehicles_of
-from api.history import negotiate
 from api.live import NEVER_SEEN, never_seen
 from api.measured import MOST_DEVICE_DAYS, Question, detached_days, measured
+from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.paging import Cursor, Limit, decode_time_and_name, encode_cursor, next_link
 from api.period import AskedPeriod, Period
 from api.problems import Problem, invalid
 from api.register_models import TEXT_PATTERN
 from api.routing import needs
 from api.services import WithServices
-from api.streaming import text
+from api.streaming import csv_stream, pages_of
 from bridge.contract import METER, VEHICLE, Kind
 from bridge.reading import DEVICE_ID_PATTERN
 
@@ -43,10 +43,8 @@ _GAUGES = {
 _ALGORITHM = models.Algorithm(name=ALGORITHM[0], version=ALGORITHM[1])
 _METERS_OF_SITE = "SELECT id FROM device WHERE kind = 'meter' AND site = $1 ORDER BY id LIMIT $2"
 _SITES = "SELECT id, site FROM device WHERE kind = 'meter' AND id = ANY($1)"
-_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/csv": {"schema": {"type": "string"}}}},
-    404: {"description": NEVER_SEEN[404]["description"] + ", or no meter is declared at the site"},
-    406: {"description": "Neither JSON nor CSV is accepted"},
+_RESPONSES: dict[int | str, dict[str, Any]] = CSV_RESPONSES | {
+    404: {"description": NEVER_SEEN[404]["description"] + ", or no meter is declared at the site"}
 }
 
 
@@ -76,6 +74,7 @@ def _scope(**given: str | None) -> _Scope:
 async def list_sessions(
     request: Request,
     services: WithServices,
+    form: AskedMediaType,
     period: AskedPeriod,
     vehicle: Annotated[str | None, Query(pattern=DEVICE_ID_PATTERN, description="Of this vehicle.")] = None,
     meter: Annotated[str | None, Query(pattern=DEVICE_ID_PATTERN, description="Through this meter.")] = None,
@@ -87,7 +86,6 @@ async def list_sessions(
 ) -> Response:
     """The charging sessions of a vehicle, a meter or a site by begin: a page as JSON, or by `Accept: text/csv` the
     whole list, independent of `limit`. Exactly one of `vehicle`, `meter` and `site` is required."""
-    form = negotiate(request.headers.get("accept", "*/*"))
     scope = _scope(vehicle=vehicle, meter=meter, site=site)
     after = None if cursor is None else decode_time_and_name(cursor)
     async with connection(services.pool) as c:
@@ -96,7 +94,8 @@ async def list_sessions(
     found = await asyncio.to_thread(_answers, read, period)
     items = [item for item in found if after is None or _position(item) > after]
     if form == "text/csv":
-        return Response(_csv(items), media_type=form, headers={"Vary": "Accept"})
+        name = f"sessions-{scope.by}" if scope.by == "site" else f"sessions-{scope.by}-{scope.name}"
+        return await csv_stream(name, [*columns(models.Session), "algorithm"], _cells, pages_of(items))
     following = encode_cursor(*_position(items[limit - 1])) if len(items) > limit else None
     page = models.SessionPage(
         algorithm=_ALGORITHM, detached_days=read.detached_days, items=items[:limit], next_cursor=following
@@ -226,15 +225,6 @@ def _position(item: models.Session) -> tuple[datetime, str]:
     return item.start, f"vehicle:{item.vehicle_id}" if item.vehicle_id else f"meter:{item.meter_ids[0]}"
 
 
-def _csv(items: Sequence[models.Session]) -> str:
-    """The columns are the members of an item; meters are separated by `;`, the last column is the algorithm."""
-    columns = [field.alias or name for name, field in models.Session.model_fields.items()]
-    rows = [item.model_dump(mode="json") for item in items]
-    made_by = f"{_ALGORITHM.name}/{_ALGORITHM.version}"
-    return csv_text([[*columns, "algorithm"], *([*(_cell(row[name]) for name in columns), made_by] for row in rows)])
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, list):
-        return ";".join(value)
-    return str(value).lower() if isinstance(value, bool) else text(value)
+def _cells(item: models.Session) -> list[Cell]:
+    """An item in the columns of its model, and the algorithm."""
+    return [*cells(models.Session, item), f"{_ALGORITHM.name}/{_ALGORITHM.version}"]

@@ -3,28 +3,33 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
-import asyncpg
 from starlette.responses import StreamingResponse
 
-from api.csv_format import csv_text
+from api.csv_format import Cell, csv_text
 
 CSV_PAGE = 1_000
-"""Rows read from the database at a time."""
+"""Rows that are read and sent at a time."""
 
+RowT = TypeVar("RowT")
 PositionT = TypeVar("PositionT")
-NextPage = Callable[[PositionT | None], Awaitable[tuple[Sequence[asyncpg.Record], PositionT | None]]]
-"""The rows after a position (None: the first), and the position after them; None when there are no more."""
+Page = tuple[Sequence[RowT], PositionT | None]
+"""Rows, and the position after them; None when there are no more."""
+NextPage = Callable[[PositionT | None], Awaitable[Page[RowT, PositionT]]]
+"""The page after a position; None: the first."""
 
 
 async def csv_stream(
+    name: str,
     header: Sequence[str],
-    cells: Callable[[asyncpg.Record], Sequence[str]],
-    next_page: NextPage[PositionT],
-    start: PositionT | None,
+    cells: Callable[[RowT], Sequence[Cell]],
+    next_page: NextPage[PositionT, RowT],
+    start: PositionT | None = None,
 ) -> StreamingResponse:
-    """The response. The first page is read before it begins, so that an unavailable database still results in a 503.
+    """The response, to be saved as `name`.csv.
 
-    Every row that exists throughout is sent exactly once; a row inserted or deleted meanwhile may be sent or not.
+    The first page is read before it begins, so that an unavailable database still results in a 503; an error in a later
+    page closes the connection before the end of the response. Every row that exists throughout is sent exactly once; a
+    row inserted or deleted meanwhile may be sent or not.
     """
     rows, position = await next_page(start)
 
@@ -35,9 +40,21 @@ async def csv_stream(
             page, following = await next_page(following)
             yield csv_text(map(cells, page))
 
-    return StreamingResponse(chunks(), media_type="text/csv", headers={"Vary": "Accept"})
+    headers = {"Vary": "Accept", "Content-Disposition": f'attachment; filename="{name}.csv"'}
+    return StreamingResponse(chunks(), media_type="text/csv", headers=headers)
 
 
-def text(value: object) -> str:
-    """A cell: empty for null."""
-    return "" if value is None else str(value)
+def first_rows(rows: Sequence[RowT], size: int, position: Callable[[RowT], PositionT]) -> Page[RowT, PositionT]:
+    """A page of `size` rows, made of up to one row more, which shows whether it is the last page."""
+    return rows[:size], position(rows[size - 1]) if len(rows) > size else None
+
+
+def pages_of(rows: Sequence[RowT]) -> NextPage[int, RowT]:
+    """The pages of a list that is complete; a position is an index."""
+
+    async def page(start: int | None) -> Page[RowT, int]:
+        begin = start or 0
+        end = begin + CSV_PAGE
+        return rows[begin:end], end if end < len(rows) else None
+
+    return page

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -144,11 +144,12 @@ async def test_readings_of_a_third_kind_are_stored_and_answered(
     assert (await client.get("/v1/live/chargers/CH_1")).json() == live
     assert (await client.get("/v1/live/chargers")).json() == {"items": [live], "nextCursor": None}
     answer = await client.get("/v1/history/chargers/CH_1", params=asked, headers={"Accept": "text/csv"})
+    times = [f"{at:%FT%T.%f}Z" for at in (*minutes, *map(datetime.fromisoformat, received))]
     assert list(csv.reader(io.StringIO(answer.text))) == [
         ["chargerId", *MEASURES, "timestamp", "receivedAt", "extra"],
-        ["CH_1", "1.5", "1234.5", "", "", first, received[0], '{"firmware": "7"}'],
-        ["CH_1", "", "", "30.5", "", second, received[1], '{"refused": {"currentA": 1000000000.0}}'],
-        ["CH_1", "99.0", "", "", "", third, received[2], ""],
+        ["CH_1", "1.5", "1234.5", "", "", times[0], times[3], '{"firmware": "7"}'],
+        ["CH_1", "", "", "30.5", "", times[1], times[4], '{"refused": {"currentA": 1000000000.0}}'],
+        ["CH_1", "99.0", "", "", "", times[2], times[5], ""],
     ]
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from api.auth import ApiKey, bearer_token, id_of, is_device_pattern, is_key, new_token, token_hash
 from api.body import decompress
-from api.history import negotiate
 from api.keys import Grant, scopes
+from api.negotiation import negotiate
 from api.paging import decode_device, decode_position, decode_time, decode_time_and_device, encode_cursor
 from api.period import Period
 from api.problems import Problem

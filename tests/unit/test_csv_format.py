@@ -3,13 +3,17 @@
 import contextlib
 import csv
 import io
+import re
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from api.csv_format import csv_rows, csv_text
 from api.problems import Problem
+from bridge.reading import parse_timestamp
 
 _cells = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.text("'=+-@\t\r\n,\";a ", max_size=6)
 
@@ -22,6 +26,29 @@ def test_any_cells_come_back_and_none_is_a_formula(rows: list[tuple[str, str]]) 
     assert read == [{"a": a, "b": b} for a, b in rows]
     raw = [cell for row in csv.reader(io.StringIO(text, newline="")) for cell in row]
     assert not [cell for cell in raw if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers())
+@example(-1.5)
+@example(-0.0)
+@example(1e-7)
+def test_number_is_no_formula_and_comes_back(number: float) -> None:
+    text = csv_text([(number, None)])
+    assert re.fullmatch(r"-?\d+(\.\d+)?(e[+-]\d+)?,\r\n", text)
+    assert type(number)(text.removesuffix(",\r\n")) == number
+
+
+@given(st.datetimes(timezones=st.sampled_from([UTC, ZoneInfo("Asia/Kolkata"), ZoneInfo("America/St_Johns")])))
+@example(datetime(2026, 2, 10, tzinfo=UTC))
+def test_every_time_has_microseconds_and_comes_back(time: datetime) -> None:
+    assume(datetime(2, 1, 1, tzinfo=UTC) < time < datetime(9999, 1, 1, tzinfo=UTC))
+    text = csv_text([(time,)]).removesuffix("\r\n")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", text)
+    assert parse_timestamp(text) == time.astimezone(UTC)  # An ambiguous local time equals no time of another zone.
+
+
+def test_list_is_one_text_and_boolean_is_that_of_json() -> None:
+    assert csv_text([(["=1", "b,c"], [], True, False)]) == '"\'=1;b,c",,true,false\r\n'
 
 
 @given(st.binary(max_size=60))

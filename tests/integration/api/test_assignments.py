@@ -187,8 +187,8 @@ async def test_csv_of_all_comes_back_in(client: httpx.AsyncClient, db: Connectio
     lines = list(csv.reader(io.StringIO(text, newline="")))
     assert lines[:3] == [
         ["meterId", "vehicleId", "from", "to"],
-        ["'-1", "A", at(0), at(10)],
-        ["'-1", "", at(10), at(20)],
+        ["'-1", "A", "2026-02-10T00:00:00.000000Z", "2026-02-10T00:10:00.000000Z"],
+        ["'-1", "", "2026-02-10T00:10:00.000000Z", "2026-02-10T00:20:00.000000Z"],
     ]
     await db.execute("DELETE FROM meter_assignment")
     imported = await client.post(ALL, content=text, headers=CSV)

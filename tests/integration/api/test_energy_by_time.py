@@ -1,7 +1,5 @@
-"""GET /v1/analytics/energy through HTTP: the cases of DESIGN 5 by bucket, days of any time zone, sites, pages, CSV."""
+"""GET /v1/analytics/energy through HTTP: the cases of DESIGN 5 by bucket, days of any time zone, sites, pages."""
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -271,7 +269,7 @@ async def test_unknown_device_is_not_found(fleet: httpx.AsyncClient) -> None:
     assert_problem(answer, 404, "no reading of meter M404 was ever stored")
 
 
-# -- pages and CSV
+# -- pages
 
 
 @pytest.mark.parametrize("limit", [1, 5, 7, 24, 25])
@@ -299,32 +297,6 @@ async def test_next_page_keeps_the_period_of_the_first(fleet: httpx.AsyncClient)
     cursor = (await fleet.get(ENERGY, params=hourly)).json()["nextCursor"]
     other = hourly | {"bucket": "day", "cursor": cursor}
     assert_problem(await fleet.get(ENERGY, params=other), 422, "cursor: is of another bucket or time zone")
-
-
-async def test_csv_has_the_same_items(fleet: httpx.AsyncClient) -> None:
-    for of in ("vehicles", "meters", "sites", "fleet"):
-        whole = await items(fleet, of=of, bucket="hour")
-        rows: list[dict[str, str]] = []
-        query: dict[str, Any] = {"of": of, "bucket": "hour", "limit": 30, **THAT_DAY}
-        while True:
-            answer = await fleet.get(ENERGY, params=query, headers={"Accept": "text/csv"})
-            assert answer.headers["content-type"].startswith("text/csv")
-            rows += csv.DictReader(io.StringIO(answer.text))
-            if "x-next-cursor" not in answer.headers:
-                break
-            query = dict(httpx.URL(answer.links["next"]["url"]).params)
-        assert [_from_csv(row) for row in rows] == whole
-
-
-def _from_csv(row: dict[str, str]) -> dict[str, Any]:
-    """The item of a row: empty is null, and the apostrophe before a formula is no part of a name."""
-    texts = {name: row[name].removeprefix("'") or None for name in ("id", "from", "to")}
-    numbers = {name: float(text) if text else None for name, text in row.items() if name not in texts}
-    return texts | numbers
-
-
-async def test_accept_without_json_or_csv_is_refused(fleet: httpx.AsyncClient) -> None:
-    assert_problem(await fleet.get(ENERGY, params={"of": "fleet"}, headers={"Accept": "image/png"}), 406)
 
 
 # -- what is refused

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import socket
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,11 +14,13 @@ from api.app import application
 from api.routing import Endpoint, RouteTable
 from bridge.contract import VEHICLE
 from tests.integration.api.server import Api, Connection, assert_problem
+from tests.integration.api.slow_reader import SlowReader
 from tests.readings import now_minute
 from tests.until import until
 
 pytestmark = pytest.mark.anyio
 
+VEHICLES = "/v1/devices/vehicles"
 PERFORMANCE = f"/v1/analytics/performance/{VEHICLE.example_id}"
 
 
@@ -75,7 +76,7 @@ async def test_head_is_answered_where_get_is_with_the_same_headers(client: httpx
 
 
 async def test_head_of_a_list_as_csv_is_answered_without_making_it(client: httpx.AsyncClient) -> None:
-    headed = await client.head("/v1/devices/vehicles", headers={"Accept": "text/csv"})
+    headed = await client.head(VEHICLES, headers={"Accept": "text/csv"})
     assert headed.status_code == 200
     assert headed.headers["content-type"].startswith("text/csv")
     assert (await client.get("/healthz")).status_code == 200  # on the same connection
@@ -124,31 +125,6 @@ async def test_host_header_changes_no_answer(client: httpx.AsyncClient, host: st
     assert "evil" not in str(answer.headers) + answer.text
 
 
-class SlowReader:
-    """A connection that requests a list of `ROWS` devices as CSV and reads little of the response."""
-
-    def __init__(self, api: Api, token: str) -> None:
-        self.socket = socket.socket()
-        # Small buffers, because those of the system would hold the whole response.
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
-        self.socket.settimeout(20)
-        self.socket.connect(("127.0.0.1", api.port))
-        head = f"GET /v1/devices/vehicles HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
-        self.socket.sendall(f"{head}Accept: text/csv\r\nConnection: close\r\n\r\n".encode())
-
-    def read(self, pause_s: float) -> bytes:
-        """The whole response, read with a pause after each 256 KiB; then the connection is closed."""
-        received, since_pause = bytearray(), 0
-        with self.socket:
-            while chunk := self.socket.recv(65_536):
-                received += chunk
-                since_pause += len(chunk)
-                if since_pause > 256 * 1024:
-                    time.sleep(pause_s)
-                    since_pause = 0
-        return bytes(received)
-
-
 ROWS = 40_000
 
 
@@ -164,14 +140,14 @@ async def impatient(start_api: Callable[..., Api], token: str, db: Connection) -
 
 async def test_download_may_take_longer_than_the_time_limit(impatient: Api, token: str) -> None:
     began = time.monotonic()
-    received = await asyncio.to_thread(SlowReader(impatient, token).read, 0.1)
+    received = await asyncio.to_thread(SlowReader(impatient, token, VEHICLES).read, 0.1)
     assert time.monotonic() - began > 2
     assert received.endswith(b"0\r\n\r\n")
     assert received.count(b"xxx\r\n") + received.count(b"xxx,") >= ROWS
 
 
 async def test_reader_of_a_download_that_takes_nothing_is_cut(impatient: Api, token: str) -> None:
-    reader = SlowReader(impatient, token)
+    reader = SlowReader(impatient, token, VEHICLES)
     await until(lambda: "request timed out" in impatient.log)
     received = await asyncio.to_thread(reader.read, 0)
     assert not received.endswith(b"0\r\n\r\n")

@@ -1,7 +1,5 @@
-"""Sessions through HTTP: readings and assignments go in, sessions come out, as JSON and CSV."""
+"""Sessions through HTTP: readings and assignments go in, sessions come out."""
 
-import csv
-import io
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -263,19 +261,6 @@ async def test_pages_are_the_list_and_name_the_algorithm(client: httpx.AsyncClie
         query = None if page["nextCursor"] is None else query | {"cursor": page["nextCursor"]}
         assert ("Link" in answer.headers) == (query is not None)
     assert paged == whole
-
-
-async def test_csv_is_the_whole_list(client: httpx.AsyncClient) -> None:
-    await store(client, [r for hour in range(3) for r in of("M", f"{hour:02}:30", 0.0, *[1.0] * 5, 0.0)])
-    params = WHOLE_DAY | {"meter": "M", "limit": "1"}
-    answer = await client.get("/v1/sessions", params=params, headers={"Accept": "text/csv"})
-    assert answer.headers["Content-Type"].startswith("text/csv")
-    rows = list(csv.DictReader(io.StringIO(answer.text)))
-    items = await ask(client, meter="M")
-    assert list(rows[0]) == [*items[0], "algorithm"]
-    for row, item in zip(rows, items, strict=True):
-        assert (row["from"], row["meterIds"], row["vehicleId"], row["openEnd"]) == (item["from"], "M", "", "false")
-        assert (float(row["kwhAc"]), row["algorithm"]) == (item["kwhAc"], "inflow/1")
 
 
 @pytest.mark.parametrize(
