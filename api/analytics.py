@@ -4,11 +4,14 @@ The rules are those of `api.energy` (DESIGN 5).
 """
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from heapq import nlargest
 
 from fastapi import APIRouter
+from starlette.responses import Response
 
 from api import models
+from api.csv_format import cells, columns
 from api.database import Connection, connection
 from api.energy.assignments import edges_of
 from api.energy.coverage import ratio
@@ -18,9 +21,11 @@ from api.energy.units import kwh_of
 from api.groups import assignments_of, meters_of
 from api.live import NEVER_SEEN, never_seen
 from api.measured import DeviceReader, Question, detached_days
+from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.period import AskedPeriod, DeviceId, Period
 from api.routing import needs
 from api.services import WithServices
+from api.streaming import csv_stream, pages_of
 from bridge.contract import METER, VEHICLE
 
 router = APIRouter(prefix="/v1/analytics", tags=["analytics"])
@@ -35,17 +40,24 @@ _BATTERY_TEMP = next(measure for measure in VEHICLE.measures if measure.name == 
     operation_id="getVehiclePerformance",
     summary="Get energy and efficiency of a vehicle",
     openapi_extra=needs("read"),
-    responses=NEVER_SEEN,
+    response_model=models.Performance,
+    responses=NEVER_SEEN | CSV_RESPONSES,
 )
 async def performance(
     services: WithServices,
+    form: AskedMediaType,
     period: AskedPeriod,
     vehicleId: DeviceId,  # noqa: N803
-) -> models.Performance:
-    """A vehicle's AC and DC energy, their ratio and its mean battery temperature over a period."""
+) -> Response:
+    """A vehicle's AC and DC energy, their ratio and its mean battery temperature over a period: as JSON, or with
+    `Accept: text/csv` as one row without `gaps` and `meters`."""
     async with connection(services.pool) as c:
         figures = await ask(c, vehicleId, period, services.settings.reading_interval_s)
-    return answer(vehicleId, period, figures)
+    found = answer(vehicleId, period, figures)
+    if form == "text/csv":
+        model = models.PerformanceFigures
+        return await csv_stream(f"performance-{vehicleId}", columns(model), partial(cells, model), pages_of([found]))
+    return Response(found.model_dump_json(), headers={"Vary": "Accept"}, media_type=form)
 
 
 async def ask(c: Connection, vehicle_id: str, period: Period, default_interval_s: float) -> Performance:

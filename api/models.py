@@ -104,8 +104,8 @@ class MeterShare(_Answer):
     periods: list[MeterPeriod]
 
 
-class Performance(_Answer):
-    """A vehicle's energy over a period, and what it rests on."""
+class PerformanceFigures(_Answer):
+    """A vehicle's energy over a period as one row."""
 
     vehicle_id: str
     start: Annotated[Instant, Field(alias="from")]
@@ -134,6 +134,11 @@ class Performance(_Answer):
     unassigned_kwh: Annotated[float, Field(description="kWh that these meters measured for no vehicle.")]
     resets: Annotated[int, Field(description="Resets of registers.")]
     detached_days: DetachedDays
+
+
+class Performance(PerformanceFigures):
+    """A vehicle's energy over a period, and what it rests on."""
+
     gaps: Annotated[list[Gap], Field(max_length=1000, description="The longest 1,000, in the order of time.")]
     meters: list[MeterShare]
 

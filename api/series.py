@@ -10,13 +10,17 @@ from typing import Annotated, Any
 
 import asyncpg
 from fastapi import APIRouter, Query
+from starlette.responses import Response
 
 from api import models
+from api.csv_format import cells, columns
 from api.database import connection
 from api.live import NEVER_SEEN, device_path, never_seen
+from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.period import AskedPeriod, CommaSeparated, Period
 from api.routing import needs
 from api.services import Services, WithServices
+from api.streaming import csv_stream, pages_of
 from bridge.contract import KINDS, Kind, Measure
 
 router = APIRouter(prefix="/v1/analytics/series", tags=["analytics"])
@@ -48,6 +52,7 @@ def _names(kind: Kind) -> Any:
 def _add_route(kind: Kind) -> None:
     async def series(
         services: WithServices,
+        form: AskedMediaType,
         period: AskedPeriod,
         device: device_path(kind),  # type: ignore[valid-type]
         measure: Annotated[
@@ -56,9 +61,12 @@ def _add_route(kind: Kind) -> None:
             Query(min_length=1, max_length=len(kind.measures), description="Repeated, or separated by commas."),
         ],
         points: Points = 600,
-    ) -> models.Series:
+    ) -> Response:
         asked = [m for m in kind.measures if m.name in measure]
-        return await _series(services, kind, device, asked, period, points)
+        found = await _series(services, kind, device, asked, period, points)
+        if form == "text/csv":
+            return await _csv(f"series-{kind.name}-{device}", found)
+        return Response(found.model_dump_json(), headers={"Vary": "Accept"}, media_type=form)
 
     router.add_api_route(
         f"/{kind.plural}/{{{kind.id_field}}}",
@@ -66,7 +74,8 @@ def _add_route(kind: Kind) -> None:
         operation_id=f"get{kind.name.capitalize()}Series",
         openapi_extra=needs("read"),
         summary=f"Get measures of a {kind.name} for a chart",
-        responses=NEVER_SEEN,
+        response_model=models.Series,
+        responses=NEVER_SEEN | CSV_RESPONSES,
         description=f"First, last, least and greatest value of a {kind.name}'s measures in each column of time.",
     )
 
@@ -96,6 +105,14 @@ async def _series(
             for measure in measures
         ],
     )
+
+
+async def _csv(name: str, found: models.Series) -> Response:
+    """A row for each column of time of each measure, with the measure before its members."""
+    model = models.SeriesColumn
+    rows = [(one.measure, column) for one in found.series for column in one.columns]
+    header = ["measure", *columns(model)]
+    return await csv_stream(name, header, lambda row: [row[0], *cells(model, row[1])], pages_of(rows))
 
 
 def _column(row: asyncpg.Record, measure: Measure, period: Period, width: int) -> models.SeriesColumn:

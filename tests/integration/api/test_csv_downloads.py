@@ -96,6 +96,18 @@ def _body(response: bytes) -> bytes:
         rest = rest[int(size, 16) + 2 :]
 
 
+async def test_series_of_more_columns_than_a_page_is_whole(client: httpx.AsyncClient) -> None:
+    readings = [reading(VEHICLE, "V", DAY + timedelta(seconds=20 * n), {"soc": n % 100}) for n in range(4_000)]
+    assert (await client.post("/v1/ingest", content=encode_many(readings))).status_code == 201
+    path = "/v1/analytics/series/vehicles/V"
+    query = {"from": format_timestamp(DAY), "to": format_timestamp(DAY + timedelta(days=1)), "measure": "soc"}
+    answer = await client.get(path, params=query | {"points": "5000"}, headers={"Accept": "text/csv"})
+    rows = list(csv.DictReader(io.StringIO(answer.text, newline="")))
+    assert len(rows) > 2 * CSV_PAGE
+    assert sum(int(row["count"]) for row in rows) == 4_000
+    assert [row["from"] for row in rows] == sorted({row["from"] for row in rows})
+
+
 async def test_list_that_cannot_be_completed_is_cut(client: httpx.AsyncClient) -> None:
     """The second vehicle has more meters than an item may be made of: a response that is complete would hide it."""
     rows = [{"meterId": f"M_{n}", "vehicleId": "V_2", "from": LONG["from"]} for n in range(5)]
