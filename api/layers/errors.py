@@ -1,5 +1,7 @@
 """Converts every error of a request to a problem document (RFC 9457)."""
 
+from http import HTTPStatus
+
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -29,9 +31,17 @@ class Errors:
         except Disconnected:
             return
         except Exception as error:
-            problem = _problem(scope, error)
+            problem = _problem(scope, _original(error))
             if not begun:
                 await problem.response()(scope, receive, send)
+            elif problem.status < HTTPStatus.INTERNAL_SERVER_ERROR:  # Errors of the server are logged already.
+                log.warning("response aborted", path=scope["path"], reason=problem.detail)
+
+
+def _original(error: Exception) -> Exception:
+    """The error of an endpoint. The framework raises another one from it when the response has begun."""
+    cause = error.__cause__
+    return cause if isinstance(error, RuntimeError) and isinstance(cause, Problem | StoreUnavailable) else error
 
 
 def _problem(scope: Scope, error: Exception) -> Problem:

@@ -16,6 +16,8 @@ from bridge.reading import format_timestamp, reading
 from tests.integration.api.server import Api, Connection
 from tests.integration.api.slow_reader import SlowReader
 from tests.integration.api.test_figures import DAY
+from tests.proxy import proxy_before
+from tests.until import until
 
 pytestmark = pytest.mark.anyio
 
@@ -108,7 +110,7 @@ async def test_series_of_more_columns_than_a_page_is_whole(client: httpx.AsyncCl
     assert [row["from"] for row in rows] == sorted({row["from"] for row in rows})
 
 
-async def test_list_that_cannot_be_completed_is_cut(client: httpx.AsyncClient) -> None:
+async def test_list_that_cannot_be_completed_is_cut(api: Api, client: httpx.AsyncClient) -> None:
     """The second vehicle has more meters than an item may be made of: a response that is complete would hide it."""
     rows = [{"meterId": f"M_{n}", "vehicleId": "V_2", "from": LONG["from"]} for n in range(5)]
     rows.append({"meterId": "M_9", "vehicleId": "V_1", "from": LONG["from"]})
@@ -116,3 +118,22 @@ async def test_list_that_cannot_be_completed_is_cut(client: httpx.AsyncClient) -
     query = LONG | {"of": "vehicles", "bucket": "15m"}
     with pytest.raises(httpx.RemoteProtocolError):
         await client.get("/v1/analytics/energy", params=query, headers={"Accept": "text/csv"})
+    await until(lambda: "response aborted" in api.log)
+    assert "Traceback" not in api.log
+
+
+@pytest.mark.parametrize("path", ["/v1/devices/vehicles"], indirect=True)
+async def test_list_whose_database_becomes_unavailable_is_cut(
+    path: str, start_api: Callable[..., Api], login_url: str, token: str
+) -> None:
+    async with proxy_before(login_url) as (proxy, through):
+        api = await asyncio.to_thread(start_api, database_url=through)
+        reader = SlowReader(api, token, path)
+        begun = await asyncio.to_thread(reader.begin)
+        proxy.refusing = True
+        proxy.cut()
+        received = begun + await asyncio.to_thread(reader.read, 0)
+        assert begun.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert not received.endswith(b"0\r\n\r\n")
+        assert "database unavailable" in api.log
+        assert "Traceback" not in api.log
