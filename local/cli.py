@@ -11,7 +11,7 @@ from bridge.errors import Misconfigured
 from bridge.settings.groups import LogSettings
 from bridge.settings.local import LocalSettings
 from bridge.startup import configured
-from local import contract_page, settings_page
+from local import contract_page, settings_page, views_page
 from local import secrets as compose_secrets
 from local.up import up
 
@@ -65,6 +65,17 @@ def contract(
     """Renew the tables of measures in docs/devices.md, in a checkout of the repository."""
     try:
         page.write_text(contract_page.renewed(page.read_text()))
+    except (OSError, ValueError) as error:
+        _fail(f"{page}: {error}; {_NEEDS_CHECKOUT}", 1)
+
+
+@app.command(hidden=True)
+def views(
+    page: Annotated[Path, typer.Argument(help="The page with the generated tables.")] = Path("docs/views.md"),
+) -> None:
+    """Renew the tables of views in docs/views.md, in a checkout of the repository."""
+    try:
+        page.write_text(views_page.renewed(page.read_text()))
     except (OSError, ValueError) as error:
         _fail(f"{page}: {error}; {_NEEDS_CHECKOUT}", 1)
 

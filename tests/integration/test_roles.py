@@ -22,6 +22,16 @@ Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 HISTORY = {"vehicle_telemetry_history", "meter_telemetry_history"}
 LIVE = {"vehicle_live_status", "meter_live_status"}
+VIEWS = {
+    "meter_assignment_interval",
+    "history_day",
+    "vehicle_energy_quarter",
+    "meter_energy_quarter",
+    "assigned_energy_quarter",
+    "charging_session",
+    "vehicle_live",
+    "meter_live",
+}
 READ, ADD, KEEP = {"SELECT"}, {"SELECT", "INSERT"}, {"SELECT", "INSERT", "UPDATE"}
 MANAGE = KEEP | {"DELETE"}
 QUARTERS, DIRTY = {"vehicle_quarter", "meter_quarter"}, {"vehicle_quarter_dirty", "meter_quarter_dirty"}
@@ -38,7 +48,7 @@ RIGHTS: dict[str, dict[str, set[str]]] = {
         "schema_migration": READ,
     },
     "fleet_reader": {
-        **dict.fromkeys(HISTORY | LIVE | QUARTERS | DIRTY, READ),
+        **dict.fromkeys(HISTORY | LIVE | QUARTERS | DIRTY | VIEWS, READ),
         "quarter_mark": READ,
         "meter_assignment": READ,
         "device": READ,

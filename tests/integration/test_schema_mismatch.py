@@ -41,7 +41,7 @@ MISMATCHES = {
         f"another version of {LAST} than this program; restore the file",
     ),
     "column missing": (
-        "ALTER TABLE vehicle_live_status DROP power_kw",
+        "ALTER TABLE vehicle_live_status DROP power_kw CASCADE",
         "the table vehicle_live_status lacks power_kw: a migration is missing",
     ),
 }
