@@ -1,9 +1,11 @@
 """Command line of the bridge: `python -m bridge run | keep | migrate | rejected list|show|replay`."""
 
 import asyncio
+import secrets
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -14,10 +16,12 @@ import uvloop
 from bridge import memory, rejects
 from bridge.command_line import with_version
 from bridge.errors import Misconfigured, Reason, StoreUnavailable
+from bridge.private_file import write_private
 from bridge.settings.bridge import BridgeSettings, ReplaySettings
 from bridge.settings.groups import AdministrationSettings
 from bridge.settings.keeper import KeeperSettings
 from bridge.startup import configured, read
+from bridge.store.analyst import ensure_login
 from bridge.store.database_errors import asking
 from bridge.store.migrate import migrate as apply_migrations
 from bridge.store.postgres import PostgresStore
@@ -90,11 +94,38 @@ def keep() -> None:
 
 
 @app.command()
-def migrate() -> None:
+def migrate(
+    analyst: Annotated[
+        str | None, typer.Option(help="Also create this login, which reads the history and the views, or update it.")
+    ] = None,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the analyst's password, - for stdin. If there is none, it is created with a new password."
+        ),
+    ] = None,
+) -> None:
     """Bring the schema up to date. May run repeatedly and concurrently."""
-
-    applied = _finish(apply_migrations(configured(AdministrationSettings).database_url))
+    if (analyst is None) != (password_file is None):
+        raise typer.BadParameter("--analyst and --password-file need each other")
+    url = configured(AdministrationSettings).database_url
+    applied = _finish(apply_migrations(url))
     log.info("schema up to date", applied=applied)
+    if analyst is not None and password_file is not None:
+        _finish(ensure_login(url, analyst, _password(password_file)))
+        log.info("login ready", login=analyst, password_file=str(password_file))
+
+
+def _password(file: Path) -> str:
+    """The password in a file, or on stdin; a new one in a private file where there is none."""
+    try:
+        if file == Path("-"):
+            return sys.stdin.readline().rstrip("\r\n")
+        if not file.exists():
+            write_private(file, secrets.token_urlsafe(24))
+        return file.read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SystemExit(f"{file}: {error}") from None
 
 
 @rejected.command("list")

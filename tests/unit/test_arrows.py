@@ -69,6 +69,7 @@ BRIDGE = {
     "store.database_errors": "errors",
     "store.singly": "contract reading store.projections store.tables",
     "store.migrate": "errors store.database_errors",
+    "store.analyst": "errors",
     "store.session": "errors",
     "store.postgres": "contract delivery errors reading store.copy_format store.database_errors store.few "
     "store.late_marks store.migrate store.projection store.projections store.ratings store.session store.singly "
@@ -98,8 +99,8 @@ BRIDGE = {
     "keeper.service": "backoff errors health keeper.leader keeper.metrics keeper.port keeper.schedule metrics "
     "settings.keeper store.database_errors store.session",
     "startup": "logs settings.group settings.groups settings.names",
-    "cli": "command_line errors keeper.duties keeper.service memory rejects service settings.bridge settings.groups "
-    "settings.keeper sources startup store.database_errors store.migrate store.postgres",
+    "cli": "command_line errors keeper.duties keeper.service memory private_file rejects service settings.bridge "
+    "settings.groups settings.keeper sources startup store.analyst store.database_errors store.migrate store.postgres",
     "__main__": "cli memory",
 }
 """What each module imports of the bridge. `store` and `sources` never import each other; nobody needs the keeper."""
