@@ -465,7 +465,7 @@ COMMENT ON COLUMN meter_live.kwh_import_register IS 'counter of the energy drawn
 COMMENT ON COLUMN meter_live.kwh_export_register IS 'counter of the energy fed back, kWh';
 COMMENT ON COLUMN meter_live.power_kw IS 'power at the instant, kW, signed: + drawn from the grid';
 
--- As in 0006, with the views and their functions for fleet_reader.
+-- As in 0008, with the views and their functions for fleet_reader.
 CREATE OR REPLACE FUNCTION grant_roles() RETURNS text[] LANGUAGE plpgsql AS $$
 DECLARE
     role     text;

@@ -52,6 +52,7 @@ RIGHTS: dict[str, dict[str, set[str]]] = {
         "quarter_mark": READ,
         "meter_assignment": READ,
         "device": READ,
+        "reading_conflict": READ,
         "schema_migration": READ,
     },
     "fleet_api": {

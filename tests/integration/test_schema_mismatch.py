@@ -235,7 +235,7 @@ async def test_use_of_a_key_that_cannot_be_recorded_is_logged_and_ends_nothing(a
 async def test_command_without_its_tables_says_what_to_do(
     urls: Mapping[str, str], db: Db, program: str, command: tuple[str, ...]
 ) -> None:
-    await db.execute("DROP TABLE api_key, rejected_message")
+    await db.execute("DROP TABLE api_key, rejected_message CASCADE")
     ended = run(program, urls[program], *command)
     assert ended.returncode == 1
     assert "python -m bridge migrate" in ended.stderr + ended.stdout
