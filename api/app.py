@@ -23,6 +23,7 @@ from api import (
     live,
     openapi,
     problems,
+    quality,
     series,
     sessions,
 )
@@ -60,6 +61,7 @@ _ROUTERS = (
         energy_by_time.router,
         series.router,
         sessions.router,
+        quality.router,
         devices.router,
         assignments.router,
     ),

@@ -242,3 +242,59 @@ class SessionPage(_Answer):
     detached_days: DetachedDays
     items: list[Session]
     next_cursor: str | None
+
+
+class Quality(_Answer):
+    """How far the figures of one device can be relied on."""
+
+    kind: Annotated[str, Field(description="vehicle or meter", examples=["meter"])]
+    id: str
+    site: Annotated[str | None, Field(description="Declared for the device.")]
+    severity: Annotated[
+        float, Field(ge=0, le=6, description="1 - coverage, and 1 for each other fault: silence and the next four.")
+    ]
+    silent: Annotated[bool, Field(description="The last reading is more than 3 device intervals old, or missing.")]
+    resets: Annotated[int, Field(description="Resets of registers.")]
+    suspect_kwh: Annotated[float, Field(description="kWh withheld: more than rated power allows.")]
+    conflicts: Annotated[
+        int, Field(description="Readings that were rejected in the period: another one has the same timestamp.")
+    ]
+    implausible: Annotated[
+        int, Field(description="Readings whose interval has more energy than rated power allows; they are counted.")
+    ]
+    coverage: Coverage
+    unassigned_kwh: Annotated[
+        float | None, Field(description="Net kWh of a meter that belongs to no vehicle; null for a vehicle.")
+    ]
+    last_reading_at: Annotated[
+        Instant | None, Field(description="Before the end of the period, or now; null when there is none.")
+    ]
+    age_s: Annotated[float | None, Field(description="Time since then, s.")]
+    interval_s: Annotated[float, Field(description="Device interval: declared, observed, or the default, s.")]
+
+
+class QualityTotals(_Answer):
+    """The sums over all devices that were asked for."""
+
+    devices: int
+    faulty: Annotated[int, Field(description="Devices whose severity is not 0.")]
+    silent: Annotated[int, Field(description="Silent devices, those without any reading included.")]
+    never_seen: Annotated[int, Field(description="Devices without any reading before the end of the period.")]
+    resets: int
+    suspect_kwh: float
+    conflicts: int
+    implausible: int
+    coverage: Annotated[Coverage, Field(description="Covered time / elapsed time of all devices together.")]
+    unassigned_kwh: float
+
+
+class QualityPage(_Answer):
+    """Devices, the worst first."""
+
+    start: Annotated[Instant, Field(alias="from")]
+    end: Annotated[Instant, Field(alias="to")]
+    as_of: Annotated[Instant, Field(description="`to`, or now if that is earlier: ages end here.")]
+    detached_days: DetachedDays
+    totals: QualityTotals
+    items: list[Quality]
+    next_cursor: str | None

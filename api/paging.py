@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from math import isnan
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -64,6 +65,32 @@ def decode_position(cursor: str) -> Position:
     return position
 
 
+class Rank(NamedTuple):
+    """The place after which a page of a list begins that is ordered by a figure: the period and the instant of the
+    figures, the name of the order, and the figures, kind and id of the last item."""
+
+    start: datetime
+    end: datetime
+    as_of: datetime
+    order: str
+    place: tuple[float, float, str, str]
+
+
+def decode_rank(cursor: str) -> Rank:
+    """The place that a cursor holds. Raises 422."""
+    start, end, as_of, order, figure, severity, kind, id_ = _decode(cursor, 8)
+    rank = Rank(
+        _time(start),
+        _time(end),
+        _time(as_of),
+        _text(order),
+        (_number(figure), _number(severity), _text(kind), _device(id_)),
+    )
+    if not (EARLIEST <= rank.start < rank.end <= LATEST and EARLIEST <= rank.as_of <= rank.end):
+        raise _not_ours()
+    return rank
+
+
 def decode_time_and_name(cursor: str) -> tuple[datetime, str]:
     """The time and the name at that time after which a page begins. Raises 422."""
     time, name = _decode(cursor, 2)
@@ -90,6 +117,12 @@ def _device(part: object) -> str:
 
 def _text(part: object) -> str:
     if not isinstance(part, str) or not re.fullmatch("[^\\0\ud800-\udfff]*", part):
+        raise _not_ours()
+    return part
+
+
+def _number(part: object) -> float:
+    if isinstance(part, bool) or not isinstance(part, int | float) or (isinstance(part, float) and isnan(part)):
         raise _not_ours()
     return part
 

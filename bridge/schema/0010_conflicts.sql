@@ -34,12 +34,16 @@ BEGIN
 
     FOR relation IN
         SELECT oid::regclass FROM pg_class WHERE relnamespace = current_schema()::regnamespace
-            AND (relkind = 'p' AND relname LIKE '%\_telemetry\_history' OR relkind = 'r' AND relname LIKE '%\_live\_status')
+            AND (relkind = 'p' AND relname LIKE ANY ('{%\\_telemetry\\_history,%\\_quarter}')
+                 OR relkind = 'r' AND relname LIKE ANY ('{%\\_live\\_status,%\\_quarter\\_dirty}'))
     LOOP
         IF to_regrole('fleet_writer') IS NOT NULL THEN
             EXECUTE format('GRANT SELECT, INSERT ON %s TO fleet_writer', relation);
-            IF relation::text LIKE '%\_live\_status' THEN
+            IF relation::text LIKE '%\_live\_status' OR relation::text LIKE '%\_quarter' THEN
                 EXECUTE format('GRANT UPDATE ON %s TO fleet_writer', relation);
+            END IF;
+            IF relation::text LIKE '%\_quarter\_dirty' THEN
+                EXECUTE format('GRANT DELETE ON %s TO fleet_writer', relation);
             END IF;
         END IF;
         IF to_regrole('fleet_reader') IS NOT NULL THEN
@@ -50,11 +54,20 @@ BEGIN
     IF to_regrole('fleet_writer') IS NOT NULL THEN
         GRANT SELECT, INSERT, UPDATE (replayed_at) ON rejected_message TO fleet_writer;
         GRANT INSERT ON audit_log TO fleet_writer;  -- a replay of rejects is recorded
-        GRANT EXECUTE ON FUNCTION ensure_partition(regclass, date) TO fleet_writer;
+        GRANT EXECUTE ON FUNCTION ensure_partition(regclass, date), ensure_quarter_partition(regclass, date) TO fleet_writer;
         GRANT SELECT ON device TO fleet_writer;
+        GRANT SELECT, UPDATE ON quarter_mark TO fleet_writer;
     END IF;
     IF to_regrole('fleet_reader') IS NOT NULL THEN
-        GRANT SELECT ON meter_assignment, device, reading_conflict TO fleet_reader;
+        GRANT SELECT ON meter_assignment, device, quarter_mark, meter_assignment_interval, history_day, vehicle_energy_quarter,
+            meter_energy_quarter, assigned_energy_quarter, charging_session, vehicle_live, meter_live,
+            reading_conflict TO fleet_reader;
+        GRANT EXECUTE ON FUNCTION us_of(timestamptz), instant_of(bigint), units_until(bigint, bigint, bigint, numeric),
+            energy_segments(text, text, timestamptz, timestamptz, float8),
+            energy_by_quarter(text, text, timestamptz, timestamptz, float8),
+            assigned_segments(text, timestamptz, timestamptz, float8),
+            assigned_energy_by_quarter(text, timestamptz, timestamptz, float8),
+            charging_sessions(text, timestamptz, timestamptz, float8) TO fleet_reader;
     END IF;
     IF to_regrole('fleet_api') IS NOT NULL THEN
         GRANT SELECT, INSERT, UPDATE ON api_key TO fleet_api;
@@ -63,8 +76,6 @@ BEGIN
     END IF;
     RETURN missing;
 END $$;
-
--- CREATE OR REPLACE removed the setting of 0004 (the reason is there) and kept the rights.
 DO $$
 BEGIN
     EXECUTE format('ALTER FUNCTION grant_roles() SET search_path = %I, pg_temp', current_schema());

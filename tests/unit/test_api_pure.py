@@ -14,7 +14,7 @@ from api.auth import ApiKey, bearer_token, id_of, is_device_pattern, is_key, new
 from api.body import decompress
 from api.keys import Grant, scopes
 from api.negotiation import negotiate
-from api.paging import decode_device, decode_position, decode_time, decode_time_and_device, encode_cursor
+from api.paging import decode_device, decode_position, decode_rank, decode_time, decode_time_and_device, encode_cursor
 from api.period import Period
 from api.problems import Problem
 from api.rate import RateLimit
@@ -147,6 +147,35 @@ def test_cursor_with_half_a_character_is_a_problem() -> None:
     text = '["2026-02-10T00:00:00Z", "2026-02-11T00:00:00Z", "\\ud800", "2026-02-10T00:00:00Z"]'
     with pytest.raises(Problem):
         decode_position(base64.urlsafe_b64encode(text.encode()).decode().rstrip("="))
+
+
+@given(st.floats(allow_nan=False) | st.integers(), ids)
+def test_cursor_holds_the_place_in_a_list_by_a_figure(figure: float, device: str) -> None:
+    end = datetime(2026, 2, 11, tzinfo=UTC)
+    place = (figure, -1.5, "meter", device)
+    cursor = encode_cursor(end - timedelta(days=1), end, end, "coverage", *place)
+    assert decode_rank(cursor) == (end - timedelta(days=1), end, end, "coverage", place)
+    assert len(cursor) <= 1_200
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"start": 3}, {"end": 1}, {"as_of": 3}, {"start": "x"}, {"order": 5}, {"order": "a\0"},
+        {"figure": float("nan")}, {"figure": True}, {"figure": "1"}, {"severity": None}, {"kind": ["x"]}, {"id": ""},
+    ],
+)  # fmt: skip
+def test_cursor_with_another_place_is_a_problem(changed: dict[str, object]) -> None:
+    """Numbers for instants are days."""
+    parts = {"start": 1, "end": 2, "as_of": 2, "order": "x", "figure": 1.5, "severity": 0, "kind": "meter", "id": "M"}
+    assert decode_rank(_rank(parts))
+    with pytest.raises(Problem):
+        decode_rank(_rank(parts | changed))
+
+
+def _rank(parts: dict[str, object]) -> str:
+    days = {name: NOW + timedelta(days=n) for name in ("start", "end", "as_of") if isinstance(n := parts[name], int)}
+    return encode_cursor(*(parts | days).values())
 
 
 @given(st.text(max_size=40))

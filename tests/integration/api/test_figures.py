@@ -267,12 +267,16 @@ async def test_detached_day_is_named(client: httpx.AsyncClient, db: Connection) 
         found = (await client.get("/v1/analytics/performance/V", params=asked)).json()
         pages = [
             (await client.get(path, params=asked | given)).json()
-            for path, given in (("/v1/analytics/energy", {"of": "vehicles"}), ("/v1/sessions", {"vehicle": "V"}))
+            for path, given in (
+                ("/v1/analytics/energy", {"of": "vehicles"}),
+                ("/v1/sessions", {"vehicle": "V"}),
+                ("/v1/quality", {}),
+            )
         ]
     finally:
         bounds = f"FROM ('{DAY:%F} 00:00+00') TO ('{DAY + timedelta(days=1):%F} 00:00+00')"
         await db.execute(f"ALTER TABLE vehicle_telemetry_history ATTACH PARTITION {partition} FOR VALUES {bounds}")
     assert (found["detachedDays"], found["totalKwhDeliveredDc"], found["complete"]) == ([f"{DAY:%F}"], None, False)
-    assert [page["detachedDays"] for page in pages] == [[f"{DAY:%F}"]] * 2
+    assert [page["detachedDays"] for page in pages] == [[f"{DAY:%F}"]] * 3
     again = (await client.get("/v1/analytics/performance/V", params=asked)).json()
     assert (again["detachedDays"], again["totalKwhDeliveredDc"]) == ([], 1.0)
