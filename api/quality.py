@@ -6,16 +6,17 @@ each device that it concerns, and is limited to `MOST_DEVICE_DAYS`.
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from api import models
-from api.csv_format import csv_text
+from api.csv_format import cells, columns
 from api.database import Connection, connection
 from api.device_faults import Faults, faults_of
-from api.energy.assignments import Assignment
+from api.energy.assignments import Assignment, edges_of
 from api.energy.buckets import figures, unassigned
 from api.energy.coverage import expected
 from api.energy.performance import Measured
@@ -23,25 +24,23 @@ from api.energy.quality import Order, Place, Quality, place, totals, worst_first
 from api.energy.spans import Span
 from api.energy.units import US_PER_S, kwh_of
 from api.groups import Part, Wanted, assignments_of, find_groups
-from api.history import negotiate
 from api.measured import MOST_DEVICE_DAYS, Question, detached_days, measured
+from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.paging import Cursor, Limit, decode_rank, encode_cursor, next_link
 from api.period import AskedPeriod, Period, checked
 from api.problems import Problem, invalid
 from api.register_models import TEXT_PATTERN
 from api.routing import needs
 from api.services import WithServices
+from api.streaming import csv_stream, pages_of
 from bridge.contract import KINDS, METER, Kind
 
 router = APIRouter(prefix="/v1", tags=["analytics"])
 
 _US = timedelta(microseconds=1)
-_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/csv": {"schema": {"type": "string"}}}},
-    404: {"description": "No device is declared at the site"},
-    406: {"description": "Neither JSON nor CSV is accepted"},
+_RESPONSES: dict[int | str, dict[str, Any]] = CSV_RESPONSES | {
+    404: {"description": "No device is declared at the site"}
 }
-_COLUMNS = [field.alias or name for name, field in models.Quality.model_fields.items()]
 
 
 class _Asked(NamedTuple):
@@ -68,6 +67,7 @@ async def quality(
     request: Request,
     services: WithServices,
     period: AskedPeriod,
+    form: AskedMediaType,
     site: Annotated[
         str | None, Query(max_length=200, pattern=TEXT_PATTERN, description="Devices that are declared at this site.")
     ] = None,
@@ -78,16 +78,16 @@ async def quality(
 ) -> Response:
     """Devices that have reported, are declared or are assigned, the worst first: a page as JSON, or by `Accept:
     text/csv` the whole list, independent of `limit`. `totals` are over all devices, not over the page."""
-    form = negotiate(request.headers.get("accept", "*/*"))
     asked = _Asked(kind, site, period, min(period.end, datetime.now(UTC)), sort, None)
     if cursor is not None:
         asked = _resumed(request, asked, cursor, services.settings.query_range_limit_days)
     async with connection(services.pool) as c:
-        devices = await _devices(c, asked, services.settings.reading_interval_s)
         days = await detached_days(c, KINDS, asked.period)
+        devices = await _devices(c, asked, days, services.settings.reading_interval_s)
     found = worst_first(devices, asked.order, asked.after)
     if form == "text/csv":
-        return Response(_csv(asked, found), media_type=form, headers={"Vary": "Accept"})
+        rows = [_item(asked, device) for device in found]
+        return await csv_stream("quality", columns(models.Quality), partial(cells, models.Quality), pages_of(rows))
     following = _cursor(asked, found[limit - 1]) if len(found) > limit else None
     page = _page(asked, devices, found[:limit], days, following)
     headers = next_link(request.query_params, following) | {"Vary": "Accept"}
@@ -110,14 +110,15 @@ def _cursor(asked: _Asked, last: Quality) -> str:
     return encode_cursor(*(asked.period.start, asked.period.end, asked.as_of, asked.order), *place(last, asked.order))
 
 
-async def _devices(c: Connection, asked: _Asked, default_interval_s: float) -> list[Quality]:
+async def _devices(c: Connection, asked: _Asked, days: Sequence[date], default_interval_s: float) -> list[Quality]:
     """Every device that the request concerns. Raises 404 for a site without any, 422 for too many."""
     ids = await _ids(c, asked)
     faults = await faults_of(c, ids, asked.period, asked.as_of, default_interval_s)
     assigned = await assignments_of(c, ids.get(METER, []), asked.period)
     found: list[Quality] = []
     for (kind, id_), own in faults.items():
-        read = await measured(c, Question(kind, asked.period), id_, default_interval_s)
+        question = Question(kind, asked.period, cuts=edges_of(assigned.get(id_, ())), detached_days=days)
+        read = await measured(c, question, id_, default_interval_s)
         found.append(_judged(asked, Part(kind, id_), read, own, assigned))
     return found
 
@@ -213,13 +214,3 @@ def _item(asked: _Asked, device: Quality) -> models.Quality:
         age_s=None if device.age_us is None else device.age_us / US_PER_S,
         interval_s=device.interval_us / US_PER_S,
     )
-
-
-def _csv(asked: _Asked, found: Sequence[Quality]) -> str:
-    """The columns are the members of an item."""
-    rows = (_item(asked, device).model_dump(mode="json") for device in found)
-    return csv_text([_COLUMNS, *(list(map(_cell, row.values())) for row in rows)])
-
-
-def _cell(value: Any) -> Any:
-    return str(value).lower() if isinstance(value, bool) else value

@@ -31,7 +31,7 @@ _CASES = {
 def _numbers() -> Numbers:
     numbers: dict[str, float] = {}
     for name, figures in _CASES.items():
-        ac, dc = figures.charge
+        ac, dc, _ = figures.charge
         numbers |= {
             f"{name}: totalKwhConsumedAc": kwh_of(figures.ac or 0),
             f"{name}: totalKwhDeliveredDc": kwh_of(figures.dc or 0),
