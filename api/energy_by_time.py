@@ -5,11 +5,9 @@ limited to `MOST_DEVICE_DAYS`.
 """
 
 from bisect import bisect_left
-from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from operator import add
 from typing import Annotated, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -19,19 +17,17 @@ from starlette.responses import Response
 
 from api import models
 from api.csv_format import cells, columns
-from api.database import Connection, connection
+from api.database import connection
 from api.energy import calendar
-from api.energy.assignments import Assignment, edges_of
-from api.energy.buckets import NOTHING, Figures, figures, share, unassigned
+from api.energy.buckets import Figures
 from api.energy.calendar import BucketName
-from api.energy.coverage import expected
-from api.energy.performance import Measured
-from api.energy.spans import Span
 from api.energy.units import kwh_of
-from api.groups import Group, Of, Wanted, assignments_of, find_groups
+from api.fleet import Buckets, Closed, closed
+from api.group_figures import Row, rows_of
+from api.groups import Group, Of, Wanted, find_groups
 from api.history import HistoryLimit
 from api.live import NEVER_SEEN
-from api.measured import MOST_DEVICE_DAYS, Question, detached_days, measured
+from api.measured import detached_days
 from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.paging import Cursor, decode_position, encode_cursor, next_link
 from api.period import AskedPeriod, CommaSeparated, Period, checked
@@ -40,11 +36,17 @@ from api.register_models import TEXT_PATTERN, TimeZone
 from api.routing import needs
 from api.services import Services, WithServices
 from api.streaming import CSV_PAGE, Page, csv_stream
-from bridge.contract import METER, VEHICLE, Kind
+from bridge.contract import KINDS, Kind
 from bridge.reading import DEVICE_ID_PATTERN
 
 router = APIRouter(prefix="/v1/analytics", tags=["analytics"])
 
+MOST_DEVICE_DAYS = 100_000
+"""Device-days of which one answer is made, each device at least one day."""
+MOST_UNCLOSED_DEVICE_DAYS = 1_000
+"""Of these, device-days that the keeper has not summarized yet."""
+_LEAST_UNCLOSED_DAYS = 0.02
+"""The quarter hours at the edges of a period and the last ones are made from readings."""
 _MOST_IDS = 200
 
 Ids = Annotated[
@@ -72,17 +74,6 @@ class _Asked(NamedTuple):
     @property
     def buckets(self) -> int:
         return len(self.edges) - 1
-
-
-class _Row(NamedTuple):
-    """A group's figures in one bucket, which add up with those of other devices."""
-
-    ac: Figures = NOTHING
-    dc: Figures = NOTHING
-    unassigned: int = 0
-
-    def __add__(self, other: "_Row") -> "_Row":  # type: ignore[override]  # a sum, not a longer tuple
-        return _Row(self.ac.plus(other.ac), self.dc.plus(other.dc), self.unassigned + other.unassigned)
 
 
 @router.get(
@@ -113,14 +104,13 @@ async def energy(
     first, at = "", None
     if cursor is not None:
         period, first, at = _resumed(request, period, cursor, services.settings.query_range_limit_days)
-    _refuse_long(period)
     edges = calendar.edges(period.start, period.end, bucket, ZoneInfo(tz))
     asked = _Asked(Wanted(of, sorted(set(ids)), site, first), period, edges, _skip(edges, at), limit)
     if form == "text/csv":
         return await _csv(services, asked)
+    items, following = await _page(services, asked)
     async with connection(services.pool) as c:
-        items, following = await _page(c, asked, services.settings.reading_interval_s)
-        days = await detached_days(c, [VEHICLE, METER], period)
+        days = await detached_days(c, KINDS, period)
     next_cursor = None if following is None else encode_cursor(period.start, period.end, *following)
     headers = next_link(request.query_params, next_cursor) | {"Vary": "Accept"}
     page = models.EnergyPage(detached_days=days, items=items, next_cursor=next_cursor)
@@ -136,8 +126,7 @@ async def _csv(services: Services, asked: _Asked) -> Response:
         if after is not None:
             name, skip = after[0], _skip(asked.edges, after[1])
         part = asked._replace(wanted=asked.wanted._replace(first=name), skip=skip, limit=whole - skip)
-        async with connection(services.pool) as c:
-            return await _page(c, part, services.settings.reading_interval_s)
+        return await _page(services, part)
 
     model = models.EnergyItem
     return await csv_stream(f"energy-{asked.wanted.of}", columns(model), partial(cells, model), page)
@@ -165,26 +154,27 @@ def _skip(edges: Sequence[datetime], at: datetime | None) -> int:
     return n
 
 
-def _most_devices(period: Period) -> int:
-    return int(MOST_DEVICE_DAYS / max(1, (period.end - period.start) / timedelta(days=1)))
+def _most_devices(period: Period, until: Closed) -> int:
+    """How many devices one request may read."""
+    unclosed = max(_LEAST_UNCLOSED_DAYS, until.unclosed_days(period))
+    days = max(1, (period.end - period.start) / timedelta(days=1))
+    return int(min(MOST_UNCLOSED_DEVICE_DAYS / unclosed, MOST_DEVICE_DAYS / days))
 
 
-def _refuse_long(period: Period) -> None:
-    if not _most_devices(period):
-        raise invalid("from", f"the period is longer than {MOST_DEVICE_DAYS} days")
-
-
-async def _page(
-    c: Connection, asked: _Asked, default_interval_s: float
-) -> tuple[list[models.EnergyItem], tuple[str, datetime] | None]:
+async def _page(services: Services, asked: _Asked) -> tuple[list[models.EnergyItem], tuple[str, datetime] | None]:
     """The items, and the name and begin of the one after them. Raises 422 when one item needs too many devices."""
-    most = _most_devices(asked.period)
-    count = min(most, -(-(asked.skip + asked.limit) // asked.buckets))
-    found = await find_groups(c, asked.wanted, asked.period, count + 1, most)
+    async with connection(services.pool) as c:
+        until = await closed(c)
+        most = _most_devices(asked.period, until)
+        if not most:
+            raise _too_long(asked.period, until)
+        count = min(most, -(-(asked.skip + asked.limit) // asked.buckets))
+        found = await find_groups(c, asked.wanted, asked.period, count + 1, most)
     groups = _affordable(found[:count], most)
     if found and not groups:
         raise _too_many(asked, most)
-    rows = await _rows(c, asked, groups, default_interval_s)
+    buckets = Buckets(asked.edges, until, datetime.now(UTC))
+    rows = await rows_of(services.pool, groups, buckets, services.settings.reading_interval_s)
     skip = asked.skip if found and found[0].name == asked.wanted.first else 0
     places = [(group.name, n) for group in groups for n in range(asked.buckets)][skip:]
     items = [_item(asked, name, n, rows[name][n]) for name, n in places[: asked.limit]]
@@ -211,54 +201,22 @@ def _too_many(asked: _Asked, most: int) -> Problem:
     narrower = {"vehicles": "from or to", "meters": "from or to"}.get(wanted.of, "site, from or to")
     return invalid(
         "site" if wanted.of in ("sites", "fleet") and wanted.site is None else "from",
-        f"one item is made of more than {most} devices, and at most {MOST_DEVICE_DAYS} days of readings are read for "
-        f"an answer; narrow {narrower}",
+        f"one item is made of more than {most} devices, the most whose energy of this period one answer is made of; "
+        f"narrow {narrower}",
     )
 
 
-async def _rows(
-    c: Connection, asked: _Asked, groups: Sequence[Group], default_interval_s: float
-) -> dict[str, list[_Row]]:
-    """The figures of each group by bucket. Each device is read once, and only its figures are kept."""
-    takers: dict[tuple[Kind, str], list[tuple[str, str | None]]] = defaultdict(list)
-    for group in groups:
-        for part in group.parts:
-            takers[part.kind, part.device].append((group.name, part.vehicle))
-    assigned = await assignments_of(c, [id_ for kind, id_ in takers if kind is METER], asked.period)
-    days = await detached_days(c, [VEHICLE, METER], asked.period)
-    edges = [asked.period.us(edge) for edge in asked.edges]
-    now = asked.period.us(datetime.now(UTC))
-    rows = {group.name: [_Row()] * asked.buckets for group in groups}
-    for (kind, id_), takes in takers.items():
-        cuts = [*edges, *edges_of(assigned.get(id_, ()))]
-        found = await measured(c, Question(kind, asked.period, cuts=cuts, detached_days=days), id_, default_interval_s)
-        for name, vehicle in takes:
-            own = _of_device(found, kind, vehicle, assigned.get(id_, ()), edges, now)
-            rows[name] = list(map(add, rows[name], own))
-    return rows
+def _too_long(period: Period, until: Closed) -> Problem:
+    unclosed = until.unclosed_days(period)
+    if unclosed > MOST_UNCLOSED_DEVICE_DAYS:
+        reason = f"{unclosed:.0f} days of it are not summarized yet (see the keeper), and at most"
+        return invalid(
+            "from", f"the period is too long: {reason} {MOST_UNCLOSED_DEVICE_DAYS:,} days are read for an answer"
+        )
+    return invalid("from", f"the period is longer than {MOST_DEVICE_DAYS:,} days")
 
 
-def _of_device(
-    found: Measured,
-    kind: Kind,
-    vehicle: str | None,
-    assigned: Sequence[Assignment],
-    edges: Sequence[int],
-    now: int,
-) -> list[_Row]:
-    """What a device adds to a group: its own energy, or of a meter a vehicle's share."""
-    if vehicle is not None:
-        return [_Row(ac=own) for own in figures(share(found.curve, assigned, vehicle), edges, [])]
-    wanted = expected(Span(edges[0], edges[-1]), found.curve.covered, now, found.device.interval_us)
-    own = figures(found.curve, edges, wanted)
-    if kind is VEHICLE:
-        return [_Row(dc=each) for each in own]
-    return [
-        _Row(each, unassigned=units) for each, units in zip(own, unassigned(found.curve, assigned, edges), strict=True)
-    ]
-
-
-def _item(asked: _Asked, name: str, n: int, row: _Row) -> models.EnergyItem:
+def _item(asked: _Asked, name: str, n: int, row: Row) -> models.EnergyItem:
     of, ac, dc = asked.wanted.of, row.ac, row.dc
     both, through = ac.plus(dc), dc if of == "vehicles" else ac
     return models.EnergyItem(

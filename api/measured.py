@@ -17,7 +17,7 @@ from api.database import Connection
 from api.energy.curve import Curve, Device, Reading, curve_of, curve_of_intervals
 from api.energy.interval import DAY_US, QUARTER_US, groups_of, observed_interval
 from api.energy.performance import Measured
-from api.energy.quarter import GaugeQuarter, Quarter, areas_of, quarters_of
+from api.energy.quarter import GaugeQuarter, Quarter, areas_of, quarters_of, whole_quarters
 from api.energy.spans import Span, union
 from api.energy.units import US_PER_S, register_units_of
 from api.period import EARLIEST, LATEST, Period
@@ -28,6 +28,7 @@ Row = Any
 _at = itemgetter(0)
 _NEIGHBOURS = timedelta(days=31)
 _DAY = timedelta(days=1)
+_LONG_ENOUGH = timedelta(hours=6)
 _US = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_RANGES = 12
@@ -73,6 +74,16 @@ async def detached_days(c: Connection, kinds: Sequence[Kind], period: Period) ->
     return sorted(days)
 
 
+def offset_of(period: Period) -> int:
+    """The start of the quarter hour in which a period starts."""
+    return -((period.start - _EPOCH) // _US % QUARTER_US)
+
+
+def observed_since(period: Period) -> int:
+    """From when on the readings show the interval of a device: for a short period from a day before it."""
+    return 0 if period.end - period.start >= _LONG_ENOUGH else max(-DAY_US, period.us(EARLIEST))
+
+
 class Question(NamedTuple):
     """What is asked of the devices of one kind."""
 
@@ -94,8 +105,7 @@ class Question(NamedTuple):
 
     @property
     def offset(self) -> int:
-        """The start of the quarter hour in which the period starts."""
-        return -((self.period.start - _EPOCH) // _US % QUARTER_US)
+        return offset_of(self.period)
 
     def rows_sql(self, sent: Sequence[str], days: str) -> str:
         """The readings of some spans of time, in any order, for a device that has sent these columns.
@@ -151,8 +161,7 @@ class Question(NamedTuple):
     def _months_sql(self) -> str:
         """Constants, which prune partitions when the statement is planned."""
         start = self.period.start - min(_DAY, self.period.start - EARLIEST)
-        last = self.period.end.astimezone(UTC).date()
-        return f"bucket >= '{start.astimezone(UTC).date()} 00:00+00' AND bucket < '{last} 24:00+00'"
+        return Period(start, self.period.end).days_sql("bucket")
 
 
 class DeviceReader:
@@ -180,8 +189,7 @@ class DeviceReader:
         if not self._sent:
             return self._measured()
         declared = self._about["interval_s"]
-        is_short = declared is None and question.span_us < DAY_US
-        since = max(-DAY_US, question.period.us(EARLIEST)) if is_short else 0
+        since = 0 if declared is not None else observed_since(question.period)
         first, beyond = self._whole_quarters(since)
         summaries, dirty = await self._summaries(first, beyond)
         divided = quarters_of([0, *question.cuts], question.offset) | dirty
@@ -190,10 +198,10 @@ class DeviceReader:
         in_detail = {q.start for q in summaries if q.start not in self._quarters} | dirty
         spans = [Span(since, first), Span(beyond, question.span_us), *(Span(q, q + QUARTER_US) for q in in_detail)]
         self._rows = await self._fetch(union(spans))
-        interval_us = round(declared * US_PER_S) if declared is not None else self._observed()
+        interval_us = round(declared * US_PER_S) if declared is not None else await self._observed(since)
         self._device = Device(interval_us, rated_kw)
         self._drop_before(0)
-        self._rows = _ordered([*self._rows, *await self._neighbours()])
+        self._rows = _ordered([*self._rows, *_nearest(await self._neighbours(), question.span_us)])
         await self._read_instead([q for q in self._quarters.values() if not q.is_unbroken(self._device)])
         return self._measured()
 
@@ -217,9 +225,8 @@ class DeviceReader:
     def _whole_quarters(self, since: int) -> tuple[int, int]:
         """The start of the first quarter hour and the end of the last one that may be taken from summaries."""
         question = self._question
-        first = since + (question.offset - since) % QUARTER_US
-        beyond = min(question.span_us - (question.span_us - question.offset) % QUARTER_US, self._about["closed"])
-        return (since, since) if question.needs_readings or first >= beyond else (first, beyond)
+        closed = since if question.needs_readings else self._about["closed"]
+        return whole_quarters(since, question.span_us, question.offset, closed)
 
     async def _summaries(self, first: int, beyond: int) -> tuple[list[Quarter], set[int]]:
         """Summaries of the quarter hours, and the starts of those that lack a reading."""
@@ -259,11 +266,17 @@ class DeviceReader:
         rows = await self._fetch(union(Span(q.start, q.end) for q in quarters))
         self._rows = _ordered([*self._rows, *rows])
 
-    def _observed(self) -> int:
-        """The interval that the readings with energy before the period's end show."""
-        times = [row[0] for row in self._rows if _has_energy(row)]
+    async def _observed(self, since: int) -> int:
+        """The interval that the readings with energy before the period's end show, from a day before it if need be."""
+        if (found := self._observed_in(self._rows)) is None and since == 0:
+            earlier = await self._fetch([Span(max(-DAY_US, self._question.period.us(EARLIEST)), 0)])
+            found = self._observed_in([*earlier, *self._rows])
+        return found or self._default_interval_us
+
+    def _observed_in(self, rows: Sequence[Row]) -> int | None:
+        times = [row[0] for row in rows if _has_energy(row)]
         groups = [*groups_of(times, self._question.offset), *(q.group for q in self._quarters.values() if q.has_energy)]
-        return observed_interval(sorted(groups)) or self._default_interval_us
+        return observed_interval(sorted(groups))
 
     def _drop_before(self, at: int) -> None:
         """Forget what was only read to observe the interval."""
@@ -328,6 +341,22 @@ def _quarter(row: Row) -> Quarter:
 
 def _has_energy(row: Row) -> bool:
     return row[1] is not None or row[2] is not None or row[3] is not None
+
+
+def _nearest(rows: Sequence[Row], span_us: int) -> list[Row]:
+    """Readings before and after the period with those values only that are the nearest of their measure.
+
+    A reading that was found for one measure may have a value of another one, further from the period than the nearest.
+    """
+    before = _ordered(row for row in rows if row[0] < 0)[::-1]
+    after = _ordered(row for row in rows if row[0] >= span_us)
+    found: list[Row] = []
+    for own in (before, after):
+        seen = {0}
+        for row in own:
+            found.append((row[0], *(None if n in seen else row[n] for n in range(1, len(row)))))
+            seen |= {n for n in range(1, len(row)) if row[n] is not None}
+    return found
 
 
 def _ordered(rows: Iterable[Row]) -> list[Row]:

@@ -56,12 +56,13 @@ class Period:
     start: datetime
     end: datetime
 
-    def days_sql(self) -> str:
-        """A condition on `ts` for the UTC days of the period, with constants: these prune partitions when the statement
-        is planned, which the exact bounds, being parameters, do not.
+    def days_sql(self, column: str = "ts") -> str:
+        """A condition on a column for the UTC days of the period, with constants: these prune partitions when the
+        statement is planned, which the exact bounds, being parameters, do not.
         """
         beyond = self.end.astimezone(UTC).date() + timedelta(days=1)
-        return f"ts >= '{self.start.astimezone(UTC).date()} 00:00+00' AND ts < '{beyond} 00:00+00'"
+        first = self.start.astimezone(UTC).date()
+        return f"{column} >= '{first} 00:00+00' AND {column} < '{beyond} 00:00+00'"
 
     def us(self, instant: datetime) -> int:
         """Microseconds since the start."""

@@ -134,9 +134,10 @@ class Curve(NamedTuple):
 
     def net(self, inward: Sequence[Segment], outward: Sequence[Segment], spans: Sequence[Span]) -> int | None:
         """Energy in less energy out of these segments, units; None where there is no reading and nothing is covered."""
-        if not intersection(self.covered, spans) and not any(s.start <= at < s.end for s in spans for at in self.at):
-            return None
-        return energy_in(inward, spans) - energy_in(outward, spans)
+        units = energy_in(inward, spans) - energy_in(outward, spans)
+        if units or intersection(self.covered, spans) or any(s.start <= at < s.end for s in spans for at in self.at):
+            return units
+        return None
 
     def resets(self, spans: Sequence[Span]) -> int:
         """How many resets of registers were found in these spans."""

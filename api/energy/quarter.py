@@ -115,6 +115,16 @@ def quarters_of(instants: Iterable[int], offset: int) -> set[int]:
     return {at - (at - offset) % QUARTER_US for at in instants if (at - offset) % QUARTER_US}
 
 
+def whole_quarters(since: int, until: int, offset: int, closed: int) -> tuple[int, int]:
+    """The start of the first and the end of the last quarter hour from `since` to `until` that is whole and closed.
+
+    Both are `since` when there is none.
+    """
+    first = since + (offset - since) % QUARTER_US
+    beyond = min(until - (until - offset) % QUARTER_US, closed)
+    return (since, since) if first >= beyond else (first, beyond)
+
+
 def areas_of(quarters: Iterable[Quarter]) -> Mapping[int, float]:
     """Twice the area under the gauge from the first to the last reading of each, by the time of the last."""
     return {q.last: q.gauge.area for q in quarters if q.gauge and q.gauge.area is not None and q.readings > 1}

@@ -13,8 +13,9 @@ from bridge.store.tables import Table
 class LiveRows:
     """The latest state of each device: the last known value of each measure, as of its newest device time.
 
-    A row that is not newer than the live one has no effect. One statement cannot update a row twice, so a device
-    that alternates between sets of measures needs several rounds, beginning with the oldest of its picked rows.
+    A row that is not newer than the live one only adds measures that it lacks. One statement cannot update a row twice,
+    so a device that alternates between sets of measures needs several rounds, beginning with the oldest of its picked
+    rows.
     """
 
     name = "live"
@@ -34,19 +35,32 @@ class LiveRows:
 
     def sql(self, table: Table, staged: str, measures: Sequence[Measure], *, rounds: bool) -> str:
         columns, device, live = ", ".join(table.columns_with(measures)), table.device_column, table.live
+        own = [measure.column for measure in measures]
         chosen = f"SELECT {columns}, now() FROM {staged} AS staged"  # noqa: S608  # the rows are in the order of the key
         if rounds:
             chosen = (
                 f"SELECT DISTINCT ON ({device}) {columns}, now() FROM {staged} AS staged "  # noqa: S608
-                f"WHERE NOT EXISTS (SELECT FROM {live} l WHERE l.{device} = staged.{device} AND l.ts >= staged.ts) "
-                f"ORDER BY {device}, ts"
+                f"WHERE NOT EXISTS (SELECT FROM {live} AS live WHERE live.{device} = staged.{device} "
+                f"AND NOT ({_has_news('staged', own)})) ORDER BY {device}, ts"
             )
-        kept = [f"{c} = coalesce(excluded.{c}, live.{c})" for c in (measure.column for measure in measures)]
-        updated = ", ".join(["ts = excluded.ts", "received_at = excluded.received_at", *kept, "extra = excluded.extra"])
+        newer = "excluded.ts > live.ts"
+        kept = [
+            f"{c} = CASE WHEN {newer} THEN coalesce(excluded.{c}, live.{c}) ELSE coalesce(live.{c}, excluded.{c}) END"
+            for c in own
+        ]
+        replaced = [
+            f"{c} = CASE WHEN {newer} THEN excluded.{c} ELSE live.{c} END" for c in ("ts", "received_at", "extra")
+        ]
         return (
             f"INSERT INTO {live} AS live ({columns}, received_at) {chosen} "
-            f"ON CONFLICT ({device}) DO UPDATE SET {updated} WHERE excluded.ts > live.ts"
+            f"ON CONFLICT ({device}) DO UPDATE SET {', '.join([*replaced, *kept])} WHERE {_has_news('excluded', own)}"
         )
+
+
+def _has_news(row: str, columns: Sequence[str]) -> str:
+    """Whether a row changes the live one: it is newer, or the first one with a measure."""
+    first = [f"live.{column} IS NULL AND {row}.{column} IS NOT NULL" for column in columns]
+    return " OR ".join([f"{row}.ts > live.ts", *first])
 
 
 def _last_of_each_measure(readings: Sequence[Reading], own: Sequence[int]) -> list[int]:

@@ -1,0 +1,96 @@
+"""The figures of many devices by bucket: folded in the database where that needs no judgement (`api.fleet_sql`)."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
+
+from api.database import Connection
+from api.energy.buckets import NOTHING, Figures
+from api.energy.interval import DAY_US, QUARTER_US
+from api.energy.quarter import quarters_of, whole_quarters
+from api.fleet_sql import fold_sql
+from api.measured import observed_since, offset_of, with_neighbours
+from api.period import Period
+from bridge.contract import Kind
+
+_HOUR = timedelta(hours=1)
+_US = timedelta(microseconds=1)
+
+
+class Closed(NamedTuple):
+    """Until when quarter hours are summarized, by kind."""
+
+    until: Mapping[str, datetime]
+
+    def unclosed_days(self, period: Period) -> float:
+        """Days of a period that must be made from readings."""
+        closed = min(self.until.values())
+        first = max(period.start, min(closed, period.end))
+        return (period.end - first) / timedelta(days=1)
+
+
+async def closed(c: Connection) -> Closed:
+    """What the keeper has summarized."""
+    rows = await c.fetch("SELECT kind, greatest(closed_until, '0001-01-02 00:00+00') FROM quarter_mark")
+    return Closed({row[0]: row[1] for row in rows})
+
+
+class Buckets(NamedTuple):
+    """The buckets of a request."""
+
+    edges: Sequence[datetime]
+    closed: Closed
+    now: datetime
+
+    @property
+    def period(self) -> Period:
+        return Period(self.edges[0], self.edges[-1])
+
+    @property
+    def days(self) -> float:
+        """Length of the period, at least one."""
+        return max(1.0, (self.edges[-1] - self.edges[0]) / timedelta(days=1))
+
+
+class Folded(NamedTuple):
+    """The sums of each key by bucket, and the devices that are not in them."""
+
+    figures: dict[int, list[Figures]]
+    others: list[str]
+
+
+async def fold(c: Connection, kind: Kind, keys: Mapping[str, int], buckets: Buckets, away: Sequence[date]) -> Folded:
+    """Fold devices of one kind, each under a key; `away` are detached days."""
+    period = buckets.period
+    span, cuts = period.us(period.end), [period.us(edge) for edge in buckets.edges]
+    offset = offset_of(period)
+    since = observed_since(period)
+    first, beyond = whole_quarters(since, span, offset, period.us(buckets.closed.until[kind.name]))
+    divided = quarters_of([0, *cuts], offset)
+    for day in away:
+        start = period.us(datetime(day.year, day.month, day.day, tzinfo=UTC))
+        divided |= set(range(start, start + DAY_US, QUARTER_US))
+    around = Period(period.start + since * _US, period.end)
+    sql = fold_sql(
+        kind,
+        around.days_sql(),
+        Period(period.start - _HOUR, period.start).days_sql(),
+        with_neighbours(period).days_sql(),
+        around.days_sql("bucket"),
+    )
+    now = period.us(buckets.now)
+    rows = await c.fetch(
+        sql,
+        *(list(keys), list(keys.values()), period.start, span, cuts, now, first, beyond, sorted(divided)),
+        *(kind.rated_kw, since),
+    )
+    found: dict[int, list[Figures]] = defaultdict(lambda: [NOTHING] * (len(cuts) - 1))
+    others: list[str] = []
+    for key, k, is_known, inward, outward, boundary, covered, expected, name in rows:
+        if name is not None:
+            others.append(name)
+            continue
+        own = Figures(int(is_known), inward, outward, boundary, 0, 0, covered, expected)
+        found[key][k - 1] = found[key][k - 1].plus(own)
+    return Folded(found, others)

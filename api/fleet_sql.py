@@ -1,0 +1,186 @@
+"""The energy of many devices by bucket in one statement, for those whose figures need no judgement. Pure.
+
+It folds the same pieces as `api.energy.curve` by the same whole-number rules: the summary of each quarter hour that may
+stand for its readings, and the readings elsewhere. A device is *plain* if its rules are trivial for this period: each
+of its readings has the same measures of energy, no register falls or rises steeply, and its interval is declared or
+does not matter because no gap is near 1.5 intervals. The statement names the others, which are folded one by one.
+"""
+
+import re
+
+from api.energy.interval import DAY_US, QUARTER_US
+from bridge.contract import Kind
+
+_TYPES = ("text[]", "int[]", "timestamptz", "int8", "int8[]", "int8", "int8", "int8", "int8[]", "float8", "int8")
+_COLUMNS = "first, last, n, widest, uf, ui, uo, rif, ril, rof, rol, steepest"
+
+
+def fold_sql(kind: Kind, days: str, near_days: str, far_days: str, months: str) -> str:
+    """The statement. The arguments are conditions with constants, which prune partitions: on `ts` for the days of the
+    period, of the hour before it, of the time in which neighbours are looked for, and on `bucket` for its months.
+
+    $1 are the devices and $2 the key of each; $3 is the period's start and $4 its length, $5 the buckets' edges, $6 is
+    now, from $7 up to $8 summaries may be used, except for quarter hours $9; $10 is the kind's rated power in kW, and
+    readings are taken from $11 on, to observe intervals. Times are microseconds since the period's start.
+
+    Rows: key, bucket (from 1), whether anything is known, energy in and out, energy of intervals across its edges,
+    covered and expected time. Rows with the bucket 0 name devices that are not plain.
+    """
+    device, history = kind.id_column, kind.history_table
+    interval, register_in, register_out = (
+        "NULL::float8" if m is None else m.column for m in (kind.interval, kind.register_in, kind.register_out)
+    )
+    units = f"({interval} * 1e12)::int8"
+    at = "(tstzrange_subdiff(ts, $3) * 1e6)::int8"
+    row = (
+        f"SELECT {at} AS first, {at} AS last, 1 AS n, 0 AS widest, {units} AS uf, 0::int8 AS ui, 0::int8 AS uo, "  # noqa: S608
+        f"{register_in} AS rif, {register_in} AS ril, {register_out} AS rof, {register_out} AS rol, "
+        f"0::float8 AS steepest FROM {history}"
+    )
+    energy = f"({interval} IS NOT NULL OR {register_in} IS NOT NULL OR {register_out} IS NOT NULL)"
+    before = f"ts < $3 AND {energy}"
+    last_one = f"ORDER BY {device} DESC, ts DESC LIMIT 1"
+    start = "(tstzrange_subdiff(bucket, $3) * 1e6)::int8"
+    sent = " + ".join(
+        f"CASE WHEN l.{m.column} IS NULL THEN 0 ELSE {bit} END"
+        for m, bit in ((kind.interval, 1), (kind.register_in, 2), (kind.register_out, 4))
+        if m is not None
+    )
+    sql = f"""
+WITH d AS MATERIALIZED (
+    SELECT g.id, g.key, {sent} AS sent, coalesce(v.rated_kw, $10) AS rated_kw, (v.interval_s * 1e6)::int8 AS declared,
+           l.ts >= $3 + $4 * interval '1 microsecond' AS continues
+    FROM unnest($1::text[], $2::int[]) AS g(id, key)
+    LEFT JOIN {kind.live_table} l ON l.{device} = g.id LEFT JOIN device v ON v.kind = '{kind.name}' AND v.id = g.id
+),
+marks AS MATERIALIZED (
+    SELECT DISTINCT {device} AS id, {start} AS quarter FROM {kind.dirty_table}
+    WHERE bucket >= $3 + $7 * interval '1 microsecond' AND bucket < $3 + $8 * interval '1 microsecond'
+),
+q AS MATERIALIZED (
+    SELECT d.id, s.*, is_even AND NOT quarter = ANY ($9) AND NOT (d.id, quarter) IN (SELECT id, quarter FROM marks)
+               AS is_usable
+    FROM d CROSS JOIN LATERAL (
+        SELECT {start} AS quarter, is_even, {start} + first_us AS first, {start} + last_us AS last, readings AS n,
+               coalesce(widest_us, 0) AS widest, interval_first AS uf, coalesce(interval_in, 0) AS ui,
+               coalesce(interval_out, 0) AS uo, register_in_first AS rif, register_in_last AS ril,
+               register_out_first AS rof, register_out_last AS rol, coalesce(steepest_kw, 0) AS steepest
+        FROM {kind.quarter_table} WHERE {device} = d.id AND {months}
+          AND bucket >= $3 + $7 * interval '1 microsecond' AND bucket < $3 + $8 * interval '1 microsecond'
+    ) AS s
+),
+spans AS (
+    SELECT id, $11::int8 AS since, $7::int8 AS until FROM d WHERE $11 < $7
+    UNION ALL SELECT id, $8::int8, $4::int8 FROM d WHERE $8 < $4
+    UNION ALL SELECT id, quarter, quarter + {QUARTER_US} FROM q WHERE NOT is_usable
+    UNION ALL SELECT id, quarter, quarter + {QUARTER_US} FROM marks
+              WHERE id = ANY ($1) AND NOT (id, quarter) IN (SELECT id, quarter FROM q)
+),
+pieces AS (
+    SELECT id, {_COLUMNS} FROM q WHERE is_usable AND (uf IS NOT NULL OR rif IS NOT NULL OR rof IS NOT NULL)
+    UNION ALL SELECT id, r.* FROM spans CROSS JOIN LATERAL (
+        {row} WHERE {device} = id AND ts >= $3 + since * interval '1 microsecond'
+            AND ts < $3 + until * interval '1 microsecond' AND {days} AND {energy}) AS r
+    UNION ALL SELECT id, r.* FROM d CROSS JOIN LATERAL (
+        SELECT * FROM ({row} WHERE {device} = id AND {before} AND {near_days} {last_one}) AS near
+        UNION ALL SELECT * FROM ({row} WHERE {device} = id AND {before} AND {far_days} {last_one}) AS far
+        LIMIT 1) AS r
+    UNION ALL SELECT id, r.* FROM d CROSS JOIN LATERAL (
+        {row} WHERE {device} = id AND ts >= $3 + $4 * interval '1 microsecond' AND {far_days} AND {energy}
+        ORDER BY {device}, ts LIMIT 1) AS r WHERE continues
+),
+w AS MATERIALIZED (
+    SELECT *, lag(last) OVER o AS prev, lag(ril) OVER o AS prev_in, lag(rol) OVER o AS prev_out
+    FROM pieces WINDOW o AS (PARTITION BY id ORDER BY first)
+),
+judged AS (
+    SELECT id,
+           min(CASE WHEN uf IS NULL THEN 0 ELSE 1 END + CASE WHEN rif IS NULL THEN 0 ELSE 2 END
+               + CASE WHEN rof IS NULL THEN 0 ELSE 4 END) AS least_sent,
+           max(CASE WHEN uf IS NULL THEN 0 ELSE 1 END + CASE WHEN rif IS NULL THEN 0 ELSE 2 END
+               + CASE WHEN rof IS NULL THEN 0 ELSE 4 END) AS most_sent,
+           coalesce(bool_or(rif < prev_in OR rof < prev_out), false) AS falls,
+           greatest(max(steepest), max(greatest(rif - prev_in, rof - prev_out) / nullif(first - prev, 0)) * 3.6e9)
+               AS steepest,
+           sum(n) FILTER (WHERE first >= 0 AND first < $4) AS readings_inside,
+           min(least(CASE WHEN n > 1 THEN (last - first) / (n - 1) END, first - prev)) AS least_gap,
+           max(widest) FILTER (WHERE first >= 0) AS widest,
+           max(first - prev) FILTER (WHERE first >= 0) AS widest_between,
+           bool_or(prev IS NULL AND first >= 0) AS begins,
+           max(last) FILTER (WHERE first < least($4, $6)) AS last
+    FROM w GROUP BY id
+),
+plain AS MATERIALIZED (
+    SELECT d.id, d.key, d.declared, d.sent, j.last,
+           d.sent = 1 AS by_interval,
+           j.id IS NULL OR
+               d.sent IN (1, 2, 4, 6, 7) AND j.least_sent = d.sent AND j.most_sent = d.sent
+               AND (d.sent = 1 OR NOT j.falls AND coalesce(j.steepest, 0) <= 1.089 * d.rated_kw AND d.rated_kw >= 0.1)
+               AND CASE WHEN d.declared IS NOT NULL THEN d.sent > 1 OR 2 * j.widest <= 3 * d.declared
+                        ELSE NOT j.begins AND j.readings_inside >= 5
+                             AND 5 * greatest(j.widest, j.widest_between) <= {DAY_US}
+                             AND 2 * greatest(j.widest, j.widest_between) <= 3 * j.least_gap END AS is_plain,
+           coalesce(d.declared, j.least_gap) AS least_interval,
+           coalesce(d.declared, greatest(j.widest, j.widest_between)) AS greatest_interval
+    FROM d LEFT JOIN judged j USING (id)
+),
+ends AS MATERIALIZED (
+    SELECT id, key, by_interval, declared, is_plain,
+           CASE WHEN last IS NOT NULL AND last < least($4, $6) AND 2 * ($6 - last) <= 3 * least_interval THEN last
+                ELSE least($4, $6) END AS until,
+           is_plain AND (declared IS NOT NULL OR last IS NULL OR last >= least($4, $6)
+                         OR 2 * ($6 - last) <= 3 * least_interval OR 2 * ($6 - last) > 3 * greatest_interval) AS is_sure
+    FROM plain
+),
+segments AS (
+    SELECT e.key, e.until, w.first, w.last,
+           CASE WHEN NOT e.by_interval THEN w.prev
+                WHEN w.prev IS NOT NULL AND (e.declared IS NULL OR 2 * (w.first - w.prev) <= 3 * e.declared) THEN w.prev
+                ELSE w.first - e.declared END AS start,
+           CASE WHEN e.by_interval THEN greatest(uf, 0) ELSE {_rise("rif", "prev_in")} END AS cross_in,
+           CASE WHEN e.by_interval THEN greatest(-uf, 0) ELSE {_rise("rof", "prev_out")} END AS cross_out,
+           CASE WHEN e.by_interval THEN ui ELSE {_rise("ril", "rif")} END AS rest_in,
+           CASE WHEN e.by_interval THEN uo ELSE {_rise("rol", "rof")} END AS rest_out
+    FROM ends e JOIN w USING (id) WHERE e.is_sure
+),
+crossing AS (
+    SELECT *, width_bucket(start, $5) AS k_start, width_bucket(first - 1, $5) AS k_end FROM segments WHERE start < first
+),
+parts AS (
+    SELECT key, k_end AS k, cross_in AS units_in, cross_out AS units_out, 0::int8 AS boundary,
+           greatest(0, least(first, until) - greatest(start, 0)) AS covered FROM crossing WHERE k_start = k_end
+    UNION ALL
+    SELECT key, k, {_part("cross_in")}, {_part("cross_out")}, cross_in + cross_out,
+           greatest(0, least(first, until, ($5)[k + 1]) - greatest(start, ($5)[k]))
+    FROM crossing CROSS JOIN LATERAL generate_series(greatest(k_start, 1), least(k_end, cardinality($5) - 1)) AS k
+    WHERE k_start < k_end
+    UNION ALL
+    SELECT key, width_bucket(first, $5), rest_in, rest_out, 0, greatest(0, least(last, until) - first) FROM segments
+)
+SELECT key, k, true AS is_known, sum(units_in)::int8, sum(units_out)::int8, sum(boundary)::int8, sum(covered)::int8,
+       0::int8 AS expected, NULL::text AS id
+FROM parts WHERE k BETWEEN 1 AND cardinality($5) - 1 GROUP BY key, k
+UNION ALL
+SELECT key, k, false, 0, 0, 0, 0, sum(greatest(0, least(($5)[k + 1], until) - ($5)[k]))::int8, NULL
+FROM ends CROSS JOIN LATERAL generate_series(1, cardinality($5) - 1) AS k WHERE is_sure GROUP BY key, k
+UNION ALL
+SELECT key, 0, false, 0, 0, 0, 0, 0, id FROM ends WHERE is_sure IS NOT TRUE
+"""  # noqa: S608
+    return re.sub(r"\$(\d+)(?!\d|::)", lambda found: f"{found[0]}::{_TYPES[int(found[1]) - 1]}", sql)
+
+
+def _rise(value: str, before: str) -> str:
+    """The rise of a register in units, as `register_units_of` has it; 0 without one."""
+    return f"coalesce((trunc({value}::numeric * 1e12) - trunc({before}::numeric * 1e12))::int8, 0)"
+
+
+def _part(units: str) -> str:
+    """The part of a segment in bucket k."""
+
+    def until(edge: str) -> str:
+        return (
+            f"CASE WHEN {edge} >= first THEN {units} WHEN {edge} <= start THEN 0 "
+            f"ELSE div({units}::numeric * ({edge} - start), first - start)::int8 END"
+        )
+
+    return f"{until('($5)[k + 1]')} - {until('($5)[k]')}"
