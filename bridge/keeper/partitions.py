@@ -1,4 +1,4 @@
-"""The duty that creates the daily partitions before their first reading comes.
+"""The duty that creates the daily partitions before their first reading comes, and the monthly ones of quarter hours.
 
 Creating a partition locks the history in a mode that conflicts with ANALYZE. A writer of readings would wait for the
 lock and delay the readings of today, so it is done here, and waits no longer than the session's lock timeout.
@@ -12,11 +12,14 @@ from bridge.store.tables import TABLES
 
 EVERY_S = 60.0
 # The database's clock, which is one for all programs.
-_SQL = "SELECT ensure_partition($1::text::regclass, (now() AT TIME ZONE 'UTC')::date + $2::int)"
+_SQL = """
+SELECT ensure_partition($1::text::regclass, (now() AT TIME ZONE 'UTC')::date + $3::int),
+       ensure_quarter_partition($2::text::regclass, (now() AT TIME ZONE 'UTC')::date + $3::int)
+"""
 
 
 def partitions(ahead_days: int) -> Duty:
-    """The duty to have the partitions of today and of `ahead_days` further days."""
+    """The duty to have the partitions of today and of `ahead_days` further days, and those of their months."""
 
     async def run(connection: Connection) -> bool:
         """Raises `StoreUnavailable` when a history is locked, after those of the others are made."""
@@ -25,7 +28,9 @@ def partitions(ahead_days: int) -> Duty:
             try:
                 with asking():
                     for day in range(ahead_days + 1):
-                        await connection.fetchval(_SQL, table.history, day)  # a transaction of its own
+                        await connection.fetchval(
+                            _SQL, table.history, table.kind.quarter_table, day
+                        )  # a transaction of its own
             except StoreUnavailable as error:
                 if not survives(error):
                     raise

@@ -13,7 +13,9 @@ from typing import TypeAlias
 import asyncpg
 import pytest
 
+from bridge.contract import KINDS
 from bridge.delivery import Kept
+from bridge.keeper.partitions import partitions as partitions_duty
 from bridge.keeper.port import Duty
 from bridge.store.migrate import migrate
 from bridge.store.postgres import PostgresStore
@@ -170,6 +172,18 @@ async def test_session_cut_at_any_statement_leaves_whole_partitions_and_every_re
             break
     assert seen < n > 10, "the last run was not cut, the ones before were"
     assert await db.fetchval("SELECT count(*) FROM vehicle_telemetry_history") == stored
+
+
+async def test_months_of_quarter_hours_are_created_ahead(db: Db) -> None:
+    await partitions_duty(40).run(db)
+    months = (
+        "SELECT DISTINCT $1 || to_char((now() AT TIME ZONE 'UTC')::date + n, '_YYYYMM') FROM generate_series(0, 40) n"
+    )
+    attached = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = $1::text::regclass"
+    for kind in KINDS:
+        found = {row[0] for row in await db.fetch(attached, kind.quarter_table)}
+        assert found == {row[0] for row in await db.fetch(months, kind.quarter_table)}
+        assert len(found) >= 2
 
 
 # -- Leader and standby
