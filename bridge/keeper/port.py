@@ -12,6 +12,8 @@ class Figure(NamedTuple):
     """What a duty tells about its work, as a gauge with the label `kind`."""
 
     name: str
+    field: str
+    """Its name in the answer of /readyz."""
     description: str
     value: Callable[[Kind], float]
     """Asked when the metrics are read."""
@@ -31,3 +33,5 @@ class Duty:
     Its errors are counted, and it is retried.
     """
     figures: tuple[Figure, ...] = ()
+    problem: Callable[[], str | None] = lambda: None
+    """Why an operator must look although its runs succeed, or None."""

@@ -7,7 +7,6 @@ multiples of 1e-12 kWh, so a sum does not depend on the order.
 from collections.abc import Iterator
 
 from bridge.contract import Kind, Measure
-from bridge.store.late_marks import QUARTER_SQL
 
 LONGEST_LINE_US = 600_000_000
 """The area under a gauge is kept where no two readings are further apart: lines of this length are always measured."""
@@ -19,51 +18,55 @@ def close_sql(kind: Kind) -> str:
 
     The devices are those of the live table: it has every device that the history has.
     """
-    device = kind.id_column
     chosen = (
-        f"SELECT {device} AS device, $1::timestamptz AS since, $2::timestamptz AS until FROM {kind.live_table} "  # noqa: S608
-        f"WHERE {device} > $3 AND {device} <= $4"
+        f"SELECT {kind.id_column} AS device, bucket FROM {kind.live_table}, "  # noqa: S608
+        "generate_series($1::timestamptz, $2::timestamptz - interval '15 minutes', interval '15 minutes') AS bucket "
+        f"WHERE {kind.id_column} > $3 AND {kind.id_column} <= $4"
     )
     return _make_sql(kind, chosen)
 
 
 def clean_sql(kind: Kind) -> str:
-    """Delete these marks, $1, and make the summaries of their quarter hours again; returns how many it deleted.
+    """Delete the marks $3, of quarter hours from $1 up to $2, and make their summaries again; returns their number.
 
     It is one statement, so it sees one state of the database: a reading that it does not see has a mark that it does
     not see, which stays.
     """
     device = kind.id_column
-    taken = f"taken AS (DELETE FROM {kind.dirty_table} WHERE ctid = ANY ($1) RETURNING {device}, bucket)"  # noqa: S608
-    chosen = f"SELECT DISTINCT {device} AS device, bucket AS since, bucket + interval '15 minutes' AS until FROM taken"  # noqa: S608
+    taken = f"taken AS (DELETE FROM {kind.dirty_table} WHERE ctid = ANY ($3) RETURNING {device}, bucket)"  # noqa: S608
+    chosen = f"SELECT DISTINCT {device} AS device, bucket FROM taken"  # noqa: S608
     return f"WITH {taken}, made AS ({_make_sql(kind, chosen)}) SELECT count(*) FROM taken"  # noqa: S608
 
 
 def _make_sql(kind: Kind, chosen: str) -> str:
+    """Each quarter hour is a scan of the key, whose order saves a sort."""
     columns = dict(_columns(kind))
     names = ", ".join([kind.id_column, "bucket", *columns])
     replaced = ", ".join(f"{name} = excluded.{name}" for name in columns)
     values = ", ".join(f"{value} AS {name}" for name, value in columns.items())
     return (
-        f"INSERT INTO {kind.quarter_table} ({names}) SELECT device, made.* FROM ({chosen}) AS chosen "  # noqa: S608
-        f"CROSS JOIN LATERAL (SELECT bucket, {values} FROM ({_rows_sql(kind)}) AS r GROUP BY bucket) AS made "
+        f"INSERT INTO {kind.quarter_table} ({names}) SELECT device, bucket, made.* FROM ({chosen}) AS chosen "  # noqa: S608
+        f"CROSS JOIN LATERAL (SELECT {values} FROM ({_rows_sql(kind)}) AS r HAVING count(*) > 0) AS made "
         f"ON CONFLICT ({kind.id_column}, bucket) DO UPDATE SET {replaced}"
     )
 
 
 def _rows_sql(kind: Kind) -> str:
-    """The readings of a chosen device and time, each with what it needs of the one before it in its quarter hour."""
+    """The readings of a chosen device and quarter hour, each with what it needs of the one before it.
+
+    `gap` is null in the first one. The constant bounds let the planner skip partitions.
+    """
     interval, registers = kind.interval, _registers(kind)
     measures = [m.column for m in (*(m for _, m in registers), *kind.of_sort("gauge"))]
     units = "NULL::int8" if interval is None else f"({interval.column} * 1e12)::int8"
     before = [f"lag({m.column}) OVER w AS {m.column}_before" for m in _with_difference(kind)]
     columns = ", ".join([f"{units} AS units", *measures, *before])
+    us = "(tstzrange_subdiff(ts, bucket) * 1e6)::int4"
     return (
-        f"SELECT bucket, us, {columns}, us - lag(us) OVER w AS gap, row_number() OVER w AS n, "  # noqa: S608
-        f"lead(us) OVER w IS NULL AS is_last FROM (SELECT *, {QUARTER_SQL} AS bucket, "
-        f"(tstzrange_subdiff(ts, {QUARTER_SQL}) * 1e6)::int4 AS us FROM {kind.history_table} "
-        f"WHERE {kind.id_column} = device AND ts >= since AND ts < until) AS h "
-        "WINDOW w AS (PARTITION BY bucket ORDER BY us)"
+        f"SELECT {us} AS us, {columns}, (tstzrange_subdiff(ts, lag(ts) OVER w) * 1e6)::int4 AS gap, "  # noqa: S608
+        f"lead(ts) OVER w IS NULL AS is_last FROM {kind.history_table} "
+        f"WHERE {kind.id_column} = device AND ts >= bucket AND ts < bucket + interval '15 minutes' "
+        "AND ts >= $1 AND ts < $2 WINDOW w AS (ORDER BY ts)"
     )
 
 
@@ -74,14 +77,13 @@ def _columns(kind: Kind) -> Iterator[tuple[str, str]]:
     yield "last_us", "max(us)"
     yield "widest_us", "max(gap)"
     yield "is_even", _is_even(kind)
-    yield "interval_first", "min(units) FILTER (WHERE n = 1)"
+    yield "interval_first", "min(units) FILTER (WHERE gap IS NULL)"
     for direction, sign in (("in", ">"), ("out", "<")):
-        others = f"FILTER (WHERE units {sign} 0 AND n > 1)"
-        total = f"abs(sum(units) {others})"
+        total = f"abs({_others(sign)})"
         yield f"interval_{direction}", f"CASE WHEN {total} < {_MOST_UNITS} THEN {total}::int8 END"
-        yield f"steps_{direction}", f"nullif(count(*) {others}, 0)::int4"
+        yield f"steps_{direction}", f"nullif(count(*) FILTER (WHERE units {sign} 0 AND gap IS NOT NULL), 0)::int4"
     for direction, measure in _registers(kind):
-        yield f"register_{direction}_first", f"min({measure.column}) FILTER (WHERE n = 1)"
+        yield f"register_{direction}_first", f"min({measure.column}) FILTER (WHERE gap IS NULL)"
         yield f"register_{direction}_last", f"max({measure.column}) FILTER (WHERE is_last)"
         rises = f"count(*) FILTER (WHERE {measure.column} > {measure.column}_before)"
         yield f"rises_{direction}", f"nullif({rises}, 0)::int4"
@@ -95,7 +97,7 @@ def _of_gauge(gauge: Measure) -> Iterator[tuple[str, str]]:
     column = gauge.column
     is_even = f"count({column}) = count(*)"
     yield f"{column}_readings", f"nullif(count({column}), 0)::int4"
-    yield f"{column}_first", f"CASE WHEN {is_even} THEN min({column}) FILTER (WHERE n = 1) END"
+    yield f"{column}_first", f"CASE WHEN {is_even} THEN min({column}) FILTER (WHERE gap IS NULL) END"
     yield f"{column}_last", f"CASE WHEN {is_even} THEN max({column}) FILTER (WHERE is_last) END"
     yield f"{column}_least", f"min({column})"
     yield f"{column}_most", f"max({column})"
@@ -105,12 +107,18 @@ def _of_gauge(gauge: Measure) -> Iterator[tuple[str, str]]:
         yield f"{column}_area", f"CASE WHEN {is_measured} THEN {area} END"
 
 
+def _others(sign: str) -> str:
+    """The sum of the positive or the negative energies of all intervals but the first."""
+    return f"sum(units) FILTER (WHERE units {sign} 0 AND gap IS NOT NULL)"
+
+
 def _is_even(kind: Kind) -> str:
     """Whether every reading has the same measures of energy, no register falls and no sum is out of range."""
     counted = ["units", *(m.column for _, m in _registers(kind))]
     conditions = [f"count({column}) IN (0, count(*))" for column in counted]
     conditions += [f"coalesce(bool_and({m.column} >= {m.column}_before), true)" for _, m in _registers(kind)]
-    conditions += [f"coalesce(sum(abs(units)) < {_MOST_UNITS}, true)"]
+    others = [f"coalesce(abs({_others(sign)}), 0)" for sign in "><"]
+    conditions += [f"{' + '.join(others)} + coalesce(abs(min(units) FILTER (WHERE gap IS NULL)), 0) < {_MOST_UNITS}"]
     return " AND ".join(conditions)
 
 

@@ -6,27 +6,38 @@ stored. Each step may be the last one of this process: the next one continues fr
 never added to.
 """
 
-import asyncio
+import contextlib
 import time
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
 
 from bridge.contract import KINDS, Kind
 from bridge.errors import StoreUnavailable
+from bridge.keeper.pace import Pace
 from bridge.keeper.port import Duty, Figure
 from bridge.keeper.quarter_sql import clean_sql, close_sql
-from bridge.store.database_errors import asking
+from bridge.keeper.writers import Writers
+from bridge.store.database_errors import asking, survives
 from bridge.store.session import Connection
 
 EVERY_S = 15.0
+_QUARTER = timedelta(minutes=15)
 _MOST_MARKS = 2_000
 """Marks that are cleaned in one transaction."""
-_DEVICE_MINUTES = 300_000
-"""Devices x minutes that are summarized in one transaction."""
-_LONGEST_STEP = timedelta(days=1)
-_POLL_S = 0.01
+_MOST_DEVICE_QUARTERS = 20_000
+"""Devices x quarter hours that are summarized in one transaction."""
+_MOST_QUARTERS = 96
+"""Quarter hours that are closed in one run."""
+_MOST_COUNTED = 100_000
+"""Marks that are counted for the metrics; there may be more."""
+_TURN_S = 1.0
+"""How long one kind is closed or cleaned in one run, if there is so much to do."""
+_ALARMING_S = 3600.0
+_STUCK_S = 600.0
 _MARKS = """
 SELECT greatest(marked_until, '0001-01-02 00:00+00') AS marked_until,
        greatest(closed_until, '0001-01-02 00:00+00') AS closed_until,
+       now() - $2::interval AS now,
        date_bin('15 minutes', now() - $2::interval, '1970-01-01 00:00+00') AS over
 FROM quarter_mark WHERE kind = $1
 """
@@ -37,17 +48,49 @@ _FIRST_DAY = """
 SELECT to_date(right(min(c.relname), 8), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC'
 FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE inhparent = $1::text::regclass
 """
-# Every transaction that has inserted into the history holds this lock until it ends.
-_WRITERS = """
-SELECT pid, virtualtransaction FROM pg_locks
-WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' AND granted AND pid <> pg_backend_pid()
-  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND relation = $1::text::regclass
-"""
 _LAST_OF_CHUNK = "SELECT max(id) FROM (SELECT {device} AS id FROM {live} WHERE {device} > $1 ORDER BY 1 LIMIT $2) AS d"
-_DIRTY = "SELECT ctid, date_trunc('month', bucket)::date AS month FROM {dirty} WHERE bucket < $1 LIMIT $2"
+_DIRTY = """
+SELECT ctid, bucket, date_trunc('month', bucket AT TIME ZONE 'UTC')::date AS month
+FROM {dirty} WHERE bucket < $1 LIMIT $2
+"""
 _PARTITION = "SELECT ensure_quarter_partition($1::text::regclass, $2)"
-_BACKLOG = "SELECT count(*) FROM (SELECT FROM {dirty} LIMIT 1000000) AS d"
+_BACKLOG = "SELECT count(*) FROM (SELECT FROM {dirty} LIMIT $1) AS d"
+_Step = Callable[[Connection, Kind], Awaitable[bool]]
+
+
+class _State:
+    """What this process knows about one kind."""
+
+    def __init__(self, kind: Kind, timeout_s: float) -> None:
+        self.writers = Writers(kind, timeout_s)
+        self.step = Pace(_MOST_QUARTERS, 1)
+        self.chunk = Pace(_MOST_DEVICE_QUARTERS, _MOST_DEVICE_QUARTERS // 4)
+        self.marks = Pace(_MOST_MARKS, _MOST_MARKS // 4)
+        self.dirty = 0
+        self.progressed_at: float | None = None
+        self._behind_s = 0.0
+        self._seen_at = 0.0
+
+    def see(self, behind: timedelta) -> None:
+        """Note how long ago, without the delay, the last summarized quarter hour ended."""
+        self._behind_s, self._seen_at = behind.total_seconds(), time.monotonic()
+        if self.progressed_at is None:
+            self.progressed_at = self._seen_at
+
+    @property
+    def behind_s(self) -> float:
+        """Of whole quarter hours, as of now."""
+        if self._seen_at == 0.0:
+            return 0.0
+        quarter = _QUARTER.total_seconds()
+        return max(0.0, (self._behind_s + time.monotonic() - self._seen_at) // quarter * quarter)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it is far behind and does not catch up either."""
+        progressed_at = self.progressed_at
+        is_idle = progressed_at is not None and time.monotonic() - progressed_at > _STUCK_S
+        return is_idle and self.behind_s > _ALARMING_S
 
 
 class Quarters:
@@ -56,9 +99,7 @@ class Quarters:
     def __init__(self, delay_s: float, timeout_s: float) -> None:
         """Quarter hours are closed `delay_s` after their end; a writer's transaction is awaited up to `timeout_s`."""
         self._delay = timedelta(seconds=delay_s)
-        self._timeout_s = timeout_s
-        self._behind_s = dict.fromkeys(KINDS, 0.0)
-        self._dirty = dict.fromkeys(KINDS, 0)
+        self._states = {kind: _State(kind, timeout_s) for kind in KINDS}
 
     @property
     def duty(self) -> Duty:
@@ -66,79 +107,118 @@ class Quarters:
         figures = (
             Figure(
                 "fleet_keeper_quarters_behind_seconds",
+                "behindSeconds",
                 "Time from the end of the last summarized quarter hour to the end of the last one that is over.",
-                lambda kind: self._behind_s[kind],
+                lambda kind: self._states[kind].behind_s,
             ),
             Figure(
                 "fleet_keeper_dirty_quarters",
-                "Marks of quarter hours whose summary lacks a late reading.",
-                lambda kind: float(self._dirty[kind]),
+                "dirty",
+                f"Marks of quarter hours whose summary lacks a late reading, counted up to {_MOST_COUNTED:,}.",
+                lambda kind: float(self._states[kind].dirty),
             ),
         )
-        return Duty("quarters", EVERY_S, self.run, figures)
+        return Duty("quarters", EVERY_S, self.run, figures, self.problem)
+
+    def problem(self) -> str | None:
+        """Why an operator must look: a kind is an hour behind, and nothing was summarized for ten minutes."""
+        stuck = [kind.name for kind, state in self._states.items() if state.is_stuck]
+        return f"no quarter hour of {' and '.join(stuck)} is summarized" if stuck else None
 
     async def run(self, connection: Connection) -> bool:
-        """One step of each kind. Raises `StoreUnavailable` when a writer's transaction does not end."""
-        more = False
+        """Close and clean the quarter hours of each kind, each for about a second; a failure does not stop the others.
+
+        Raises the first error: `StoreUnavailable` when a writer's transaction does not end.
+        """
+        more, errors = False, []
         for kind in KINDS:
-            with asking():
-                more |= await self._close(connection, kind)
-                more |= await self._clean(connection, kind)
+            for step in (self._close, self._clean):
+                try:
+                    with asking():
+                        more |= await self._take_turn(step, connection, kind)
+                except Exception as error:
+                    if isinstance(error, StoreUnavailable) and not survives(error):
+                        raise
+                    errors.append(error)
+        if errors:
+            raise errors[0]
+        return more
+
+    async def _take_turn(self, step: _Step, connection: Connection, kind: Kind) -> bool:
+        began = time.monotonic()
+        while more := await step(connection, kind):
+            if time.monotonic() > began + _TURN_S:
+                break
         return more
 
     async def _close(self, connection: Connection, kind: Kind) -> bool:
-        """Summarize the next quarter hours that are over, at most a day of them; whether there are more."""
-        marked, closed, over = await connection.fetchrow(_MARKS, kind.name, self._delay)  # type: ignore[misc]
-        self._behind_s[kind] = max(0.0, (over - closed).total_seconds())
-        until = await self._next(connection, kind, closed, over) if marked <= closed else marked
-        if until <= closed:
-            return False
-        await connection.execute(_MARK, kind.name, until)
-        await self._writers_ended(connection, kind)
-        await self._summarize(connection, kind, closed, until)
+        """Summarize the next quarter hours that are over; whether there are more, or transactions to wait for."""
+        state = self._states[kind]
+        marked, closed, now, over = await connection.fetchrow(_MARKS, kind.name, self._delay)  # type: ignore[misc]
+        first = await connection.fetchval(_FIRST_DAY, kind.history_table)
+        state.see(now - max(first or now, closed))
+        if marked <= closed:
+            if over <= closed:
+                return False
+            await connection.execute(_MARK, kind.name, marked := over)
+        if not await state.writers.ended(connection, marked):
+            return True
+        # Only now: a reading that comes before this day from now on has a mark.
+        first = await connection.fetchval(_FIRST_DAY, kind.history_table)
+        begin = marked if first is None else max(first, closed)
+        until = min(marked, begin + state.step.size * _QUARTER)
+        with _paced(state.step):
+            await self._summarize(connection, kind, begin, until)
         await connection.execute(_CLOSED, kind.name, until)
-        self._behind_s[kind] = max(0.0, (over - until).total_seconds())
+        state.see(now - until)
+        state.progressed_at = time.monotonic()
         return bool(until < over)
 
-    async def _next(self, connection: Connection, kind: Kind, closed: datetime, over: datetime) -> datetime:
-        """Where the next step ends: a day later, but not before there is something to summarize."""
-        first = await connection.fetchval(_FIRST_DAY, kind.history_table)
-        return over if first is None else min(over, max(first, closed) + _LONGEST_STEP)
-
-    async def _writers_ended(self, connection: Connection, kind: Kind) -> None:
-        """Wait for the end of every transaction that has inserted into the history by now."""
-        deadline = time.monotonic() + self._timeout_s
-        writers = {tuple(row) for row in await connection.fetch(_WRITERS, kind.history_table)}
-        while writers:
-            if time.monotonic() > deadline:
-                raise StoreUnavailable(f"a transaction that writes to {kind.history_table} does not end")
-            await asyncio.sleep(_POLL_S)
-            writers &= {tuple(row) for row in await connection.fetch(_WRITERS, kind.history_table)}
-
-    async def _summarize(self, connection: Connection, kind: Kind, since: datetime, until: datetime) -> None:
+    async def _summarize(self, connection: Connection, kind: Kind, begin: datetime, until: datetime) -> None:
         """In chunks of devices, so that no transaction is long."""
-        first = await connection.fetchval(_FIRST_DAY, kind.history_table)
-        if first is None:
-            return
-        month = max(first, since)
-        while month < until:
-            await connection.fetchval(_PARTITION, kind.quarter_table, month.date())
-            month = (month.replace(day=1) + timedelta(days=32)).replace(day=1, hour=0, minute=0)
-        minutes = (until - max(first, since)) / timedelta(minutes=1)
-        count = max(1, int(_DEVICE_MINUTES / max(1.0, minutes)))
-        chunk = _LAST_OF_CHUNK.format(device=kind.id_column, live=kind.live_table)
+        await _ensure_months(connection, kind, begin, until)
+        quarters = max(1, (until - begin) // _QUARTER)
+        pace, chunk = self._states[kind].chunk, _LAST_OF_CHUNK.format(device=kind.id_column, live=kind.live_table)
         after = ""
-        while (last := await connection.fetchval(chunk, after, count)) is not None:
-            await connection.execute(close_sql(kind), since, until, after, last)
+        while (
+            begin < until
+            and (last := await connection.fetchval(chunk, after, max(1, pace.size // quarters))) is not None
+        ):
+            with _paced(pace):
+                await connection.execute(close_sql(kind), begin, until, after, last)
             after = last
 
     async def _clean(self, connection: Connection, kind: Kind) -> bool:
         """Make summaries again that lack a late reading; whether there are more."""
-        _, closed, _ = await connection.fetchrow(_MARKS, kind.name, self._delay)  # type: ignore[misc]
-        marks = await connection.fetch(_DIRTY.format(dirty=kind.dirty_table), closed, _MOST_MARKS)
+        state = self._states[kind]
+        _, closed, _, _ = await connection.fetchrow(_MARKS, kind.name, self._delay)  # type: ignore[misc]
+        state.dirty = await connection.fetchval(_BACKLOG.format(dirty=kind.dirty_table), _MOST_COUNTED)
+        wanted = state.marks.size
+        marks = await connection.fetch(_DIRTY.format(dirty=kind.dirty_table), closed, wanted)
         for month in {row["month"] for row in marks}:
             await connection.fetchval(_PARTITION, kind.quarter_table, month)
         if marks:
-            await connection.fetchval(clean_sql(kind), [row["ctid"] for row in marks])
-        self._dirty[kind] = await connection.fetchval(_BACKLOG.format(dirty=kind.dirty_table))
-        return len(marks) == _MOST_MARKS
+            with _paced(state.marks):
+                buckets = [row["bucket"] for row in marks]
+                ctids = [row["ctid"] for row in marks]
+                state.dirty -= await connection.fetchval(clean_sql(kind), min(buckets), max(buckets) + _QUARTER, ctids)
+        return len(marks) == wanted
+
+
+@contextlib.contextmanager
+def _paced(pace: Pace) -> Iterator[None]:
+    """Adapt the pace to what the block takes."""
+    began = time.monotonic()
+    try:
+        yield
+    except Exception:
+        pace.failed()
+        raise
+    pace.took(time.monotonic() - began)
+
+
+async def _ensure_months(connection: Connection, kind: Kind, begin: datetime, until: datetime) -> None:
+    month = begin
+    while month < until:
+        await connection.fetchval(_PARTITION, kind.quarter_table, month.date())
+        month = (month.replace(day=1) + timedelta(days=32)).replace(day=1, hour=0, minute=0)

@@ -31,6 +31,10 @@ class AlreadyThere(Exception):
     """A row of the batch is in the history already."""
 
 
+class TransactionOpen(StoreUnavailable):
+    """The transaction of another session does not end; a retry may succeed."""
+
+
 @contextlib.contextmanager
 def storing() -> Iterator[None]:
     """For writing readings. Raises `AlreadyThere`, `Unstorable`, `Misconfigured` for SQLSTATE class 42, and
@@ -84,6 +88,10 @@ def _unavailable(error: Exception) -> StoreUnavailable | Misconfigured:
 
 
 def survives(error: StoreUnavailable) -> bool:
-    """Whether the session can be used after the error: the server rolled back a transaction or lacked resources."""
+    """Whether the session can be used after the error: the server rolled back a transaction or lacked resources, or
+    another session is the cause.
+    """
     cause = error.__cause__
+    if isinstance(error, TransactionOpen):
+        return True
     return isinstance(cause, asyncpg.PostgresError) and (cause.sqlstate or "")[:2] in ("40", "53", "55")

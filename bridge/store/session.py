@@ -17,6 +17,8 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 _SETTINGS = {
     "jit": "off",
     "timezone": "UTC",
+    # The keeper's marks (docs/decisions/0026) require that each statement sees what was committed before it.
+    "default_transaction_isolation": "read committed",
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",

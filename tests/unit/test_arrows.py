@@ -89,8 +89,11 @@ BRIDGE = {
     "service": "errors health ingest metrics settings.bridge settings.group sources sources.port store.postgres",
     "keeper": "",
     "keeper.port": "contract store.session",
-    "keeper.quarter_sql": "contract store.late_marks",
-    "keeper.quarters": "contract errors keeper.port keeper.quarter_sql store.database_errors store.session",
+    "keeper.quarter_sql": "contract",
+    "keeper.pace": "",
+    "keeper.writers": "contract store.database_errors store.session",
+    "keeper.quarters": "contract errors keeper.pace keeper.port keeper.quarter_sql keeper.writers "
+    "store.database_errors store.session",
     "keeper.schedule": "backoff keeper.port",
     "keeper.partitions": "errors keeper.port store.database_errors store.session store.tables",
     "keeper.duties": "keeper.partitions keeper.port keeper.quarters settings.keeper",
@@ -128,7 +131,7 @@ PURE = (
         for name in ("ratings", "verdict", "tables", "projection", "live_rows", "late_marks", "projections")
     ),
     *("bridge.store.few", "bridge.store.copy_format"),
-    *("bridge.keeper.port", "bridge.keeper.schedule", "bridge.keeper.quarter_sql"),
+    *("bridge.keeper.port", "bridge.keeper.schedule", "bridge.keeper.quarter_sql", "bridge.keeper.pace"),
     *("bridge.mqtt.codec", "bridge.mqtt.session", "bridge.sources.mqtt_arrival"),
 )
 IMPURE = {"asyncio", "socket", "ssl", "time", "asyncpg", "threading", "os", "random"}
