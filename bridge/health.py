@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -18,17 +18,20 @@ from bridge.errors import Misconfigured
 NotReady = Callable[[], str | None]
 """Returns why the process is not ready, or None."""
 
+Details = Callable[[], Mapping[str, object]]
+"""Returns further members of the answer of /readyz, which are JSON."""
+
 
 @contextlib.asynccontextmanager
 async def serving(
-    host: str, port: int, setting: str, registry: CollectorRegistry, not_ready: NotReady
+    host: str, port: int, setting: str, registry: CollectorRegistry, not_ready: NotReady, details: Details = dict
 ) -> AsyncIterator[None]:
     """Serve them on that address. Raises `Misconfigured` when that is not possible.
 
     It names the setting of the host or of the port; `setting` is how both begin, such as `FLEET_BRIDGE_HTTP`.
     """
     listening = listen(host, port, setting)
-    server = _Server(uvicorn.Config(_application(registry, not_ready), log_config=None, lifespan="off"))
+    server = _Server(uvicorn.Config(_application(registry, not_ready, details), log_config=None, lifespan="off"))
     running = asyncio.create_task(server.serve(sockets=[listening]))
     try:
         yield
@@ -55,15 +58,15 @@ def listen(host: str, port: int, setting: str) -> socket.socket:
         raise Misconfigured(f"{setting}_{part}: cannot listen on {host}, port {port}: {error.strerror}") from error
 
 
-def _application(registry: CollectorRegistry, not_ready: NotReady) -> Starlette:
+def _application(registry: CollectorRegistry, not_ready: NotReady, details: Details) -> Starlette:
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
     async def readyz(_: Request) -> Response:
         reason = not_ready()
         if reason is None:
-            return JSONResponse({"status": "ready"})
-        problem = {"title": "Not ready", "status": 503, "detail": reason}
+            return JSONResponse({"status": "ready", **details()})
+        problem = {"title": "Not ready", "status": 503, "detail": reason, **details()}
         return JSONResponse(problem, 503, media_type="application/problem+json")
 
     async def metrics(_: Request) -> Response:

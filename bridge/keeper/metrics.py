@@ -6,15 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from bridge.contract import KINDS
-from bridge.keeper.port import Duty
+from bridge.contract import KINDS, Kind
+from bridge.keeper.port import Duty, Figure
 
 
 class KeeperMetrics:
     """Gauges and counters of one keeper; `lag_s` is asked when they are read."""
 
     def __init__(self, registry: CollectorRegistry, duties: Sequence[Duty], lag_s: Callable[[Duty], float]) -> None:
-        self.leader = Gauge("fleet_keeper_leader", "1 for the keeper that works, 0 in standby.", registry=registry)
+        self.leads = False
+        """Whether this keeper works; in standby the figures are 0."""
+        leader = Gauge("fleet_keeper_leader", "1 for the keeper that works, 0 in standby.", registry=registry)
+        leader.set_function(lambda: float(self.leads))
+        self._duties = duties
         self._seconds = Histogram(
             "fleet_keeper_duty_seconds",
             "Duration of a run of the duty, whether it succeeded or not.",
@@ -38,7 +42,18 @@ class KeeperMetrics:
             for figure in duty.figures:
                 gauge = Gauge(figure.name, figure.description, ["kind"], registry=registry)
                 for kind in KINDS:
-                    gauge.labels(kind.name).set_function(lambda figure=figure, kind=kind: figure.value(kind))  # type: ignore[misc]
+                    gauge.labels(kind.name).set_function(lambda figure=figure, kind=kind: self._value(figure, kind))  # type: ignore[misc]
+
+    def _value(self, figure: Figure, kind: Kind) -> float:
+        return figure.value(kind) if self.leads else 0.0
+
+    def details(self) -> dict[str, object]:
+        """The figures of the duties for /readyz: by duty, field and kind."""
+        return {
+            duty.name: {f.field: {kind.name: self._value(f, kind) for kind in KINDS} for f in duty.figures}
+            for duty in self._duties
+            if duty.figures
+        }
 
     @contextlib.contextmanager
     def running(self, duty: Duty) -> Iterator[None]:

@@ -33,6 +33,7 @@ class Keeper:
 
     def __init__(self, settings: KeeperSettings, duties: Sequence[Duty]) -> None:
         self._settings = settings
+        self._duties = duties
         self._schedule = schedule = Schedule(duties, time.monotonic())
         self._registry = process_registry()
         self._metrics = KeeperMetrics(self._registry, duties, lambda duty: schedule.lag_s(duty, time.monotonic()))
@@ -42,7 +43,9 @@ class Keeper:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, which ends a running duty. Raises `Misconfigured` when the schema does not fit."""
         host, port = self._settings.keeper_http_host, self._settings.keeper_http_port
-        async with health.serving(host, port, "FLEET_KEEPER_HTTP", self._registry, self._not_ready):
+        async with health.serving(
+            host, port, "FLEET_KEEPER_HTTP", self._registry, self._not_ready, self._metrics.details
+        ):
             keeping, stopping = asyncio.create_task(self._keep()), asyncio.create_task(stop.wait())
             await asyncio.wait({keeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
             for task in (keeping, stopping):
@@ -75,7 +78,7 @@ class Keeper:
         log.info("keeper leading")
         self._schedule.resume(time.monotonic())
         self._waiting = ""
-        self._metrics.leader.set(1)
+        self._metrics.leads = True
         try:
             while True:
                 if (duty := self._schedule.next(time.monotonic())) is not None:
@@ -83,7 +86,7 @@ class Keeper:
                 else:
                     await self._idle(connection)
         finally:
-            self._metrics.leader.set(0)
+            self._metrics.leads = False
 
     async def _idle(self, connection: Connection) -> None:
         """Wait for the next duty, or for the moment to show the database that this process lives."""
@@ -107,4 +110,6 @@ class Keeper:
             self._schedule.succeeded(duty, time.monotonic(), more=more)
 
     def _not_ready(self) -> str | None:
-        return self._waiting or self._schedule.problem(time.monotonic())
+        if problem := self._waiting or self._schedule.problem(time.monotonic()):
+            return problem
+        return next((f"{duty.name}: {problem}" for duty in self._duties if (problem := duty.problem())), None)

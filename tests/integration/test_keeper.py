@@ -31,6 +31,9 @@ from tests.until import until
 pytestmark = pytest.mark.anyio
 Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
+_READY = (
+    '{"status":"ready","quarters":{"behindSeconds":{"vehicle":0.0,"meter":0.0},"dirty":{"vehicle":0.0,"meter":0.0}}}'
+)
 HISTORIES = ("vehicle_telemetry_history", "meter_telemetry_history")
 _ATTACHED = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = ANY($1::regclass[])"
 _DAYS = """
@@ -87,8 +90,12 @@ async def test_partitions_are_created_ahead_with_the_bridge_login(
         assert await keeper.metric("fleet_keeper_leader") == 1
         assert await keeper.metric(FAILURES, duty="partitions") == 0
         assert await keeper.metric(LAG, duty="partitions") == 0
-        assert await state(keeper) == (200, '{"status":"ready"}')
+        await until(lambda: _is_ready(keeper))
         assert await keeper.stop() == 0
+
+
+async def _is_ready(keeper: Health) -> bool:
+    return await state(keeper) == (200, _READY)
 
 
 async def test_readings_of_today_are_stored_while_the_keeper_waits_for_a_locked_history(
