@@ -47,6 +47,7 @@ MOST_UNCLOSED_DEVICE_DAYS = 1_000
 """Of these, device-days that the keeper has not summarized yet."""
 _LEAST_UNCLOSED_DAYS = 0.02
 """The quarter hours at the edges of a period and the last ones are made from readings."""
+_LONGEST_DAYS: dict[BucketName, int] = {"15m": 400, "hour": 1_600}
 _MOST_IDS = 200
 
 Ids = Annotated[
@@ -104,6 +105,7 @@ async def energy(
     first, at = "", None
     if cursor is not None:
         period, first, at = _resumed(request, period, cursor, services.settings.query_range_limit_days)
+    _refuse_fine(period, bucket)
     edges = calendar.edges(period.start, period.end, bucket, ZoneInfo(tz))
     asked = _Asked(Wanted(of, sorted(set(ids)), site, first), period, edges, _skip(edges, at), limit)
     if form == "text/csv":
@@ -152,6 +154,15 @@ def _skip(edges: Sequence[datetime], at: datetime | None) -> int:
     if edges[n] != at:
         raise invalid("cursor", "is of another bucket or time zone")
     return n
+
+
+def _refuse_fine(period: Period, bucket: BucketName) -> None:
+    """Raise 422 when a period has too many buckets."""
+    longest = _LONGEST_DAYS.get(bucket)
+    if longest is not None and period.end - period.start > timedelta(days=longest):
+        raise invalid(
+            "bucket", f"the period is longer than {longest:,} days, the most for {bucket}; ask for coarser ones"
+        )
 
 
 def _most_devices(period: Period, until: Closed) -> int:

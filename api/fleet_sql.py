@@ -100,8 +100,9 @@ judged AS (
            max(CASE WHEN uf IS NULL THEN 0 ELSE 1 END + CASE WHEN rif IS NULL THEN 0 ELSE 2 END
                + CASE WHEN rof IS NULL THEN 0 ELSE 4 END) AS most_sent,
            coalesce(bool_or(rif < prev_in OR rof < prev_out), false) AS falls,
-           greatest(max(steepest), max(greatest(rif - prev_in, rof - prev_out) / nullif(first - prev, 0)) * 3.6e9)
-               AS steepest,
+           greatest(max(steepest),
+                    max(greatest(rif - prev_in, rof - prev_out, 1e-12) * (3.6e9 / nullif(first - prev, 0)))
+               ) AS steepest,
            sum(n) FILTER (WHERE first >= 0 AND first < $4) AS readings_inside,
            min(least(CASE WHEN n > 1 THEN (last - first) / (n - 1) END, first - prev)) AS least_gap,
            max(widest) FILTER (WHERE first >= 0) AS widest,

@@ -151,7 +151,7 @@ def _slopes(registers: Sequence[Measure], rows: Sequence[Row], gaps: Sequence[in
     for before, after, gap in zip(rows, rows[1:], gaps, strict=False):
         pairs = ((before[m.column], after[m.column]) for m in registers)
         if rises := [b - a for a, b in pairs if a is not None and b is not None]:
-            yield max(rises) / gap * 3.6e9
+            yield max(rises) * (3.6e9 / gap)
 
 
 def _of_gauge(gauge: Measure, rows: Sequence[Row], gaps: Sequence[int]) -> Row:

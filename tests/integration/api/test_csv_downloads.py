@@ -112,8 +112,8 @@ async def test_series_of_more_columns_than_a_page_is_whole(client: httpx.AsyncCl
 
 async def test_list_that_cannot_be_completed_is_cut(api: Api, client: httpx.AsyncClient) -> None:
     """The second vehicle has more meters than an item may be made of: a response that is complete would hide it."""
-    rows = [{"meterId": f"M_{n}", "vehicleId": "V_2", "from": LONG["from"]} for n in range(5)]
-    rows.append({"meterId": "M_9", "vehicleId": "V_1", "from": LONG["from"]})
+    rows = [{"meterId": f"M_{n}", "vehicleId": "V_2", "from": LONG["from"]} for n in range(12)]
+    rows.append({"meterId": "M_99", "vehicleId": "V_1", "from": LONG["from"]})
     assert (await client.post("/v1/assignments", json=rows)).is_success
     query = LONG | {"of": "vehicles", "bucket": "15m"}
     with pytest.raises(httpx.RemoteProtocolError):

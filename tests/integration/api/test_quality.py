@@ -17,7 +17,7 @@ from api.measured import MOST_DEVICE_DAYS
 from api.period import Period
 from bridge.contract import KINDS, METER, VEHICLE, Kind
 from bridge.formats.contract_json import encode, encode_many, topic_of
-from bridge.reading import Reading, format_timestamp, reading
+from bridge.reading import Reading, format_timestamp, parse_timestamp, reading
 from local.mosquitto import Mosquitto
 from tests.bridges import serving
 from tests.devices import device
@@ -365,9 +365,11 @@ async def test_csv_is_the_whole_list(fleet: httpx.AsyncClient) -> None:
 
 
 def _from_csv(row: dict[str, str]) -> dict[str, Any]:
-    """The item of a row: empty is null, and the apostrophe before a formula is no part of a name."""
+    """The item of a row: empty is null, an apostrophe before a formula is no part of a name, times have six digits."""
     texts = {name: row[name].removeprefix("'") or None for name in ("kind", "id", "site", "lastReadingAt")}
     numbers = {name: float(text) if text else None for name, text in row.items() if name not in texts | {"silent": 0}}
+    if (seen_at := texts["lastReadingAt"]) is not None:
+        texts["lastReadingAt"] = format_timestamp(parse_timestamp(seen_at))
     return texts | numbers | {"silent": {"true": True, "false": False}[row["silent"]]}
 
 
