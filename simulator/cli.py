@@ -43,6 +43,7 @@ from simulator.options import (
     Name,
     NoTemperature,
     NoVoltage,
+    Partial,
     Power,
     ProfileOption,
     Receipts,
@@ -122,6 +123,7 @@ def run(
     slow: Slow = None,
     sentinels: Sentinels = None,
     counters_as_intervals: CountersAsIntervals = None,
+    partial: Partial = None,
 ) -> None:
     """Simulate a fleet for the given minutes or until Ctrl-C; then send delayed readings and wait for all acks."""
     if minutes is None and speed != 1:
@@ -145,6 +147,7 @@ def run(
         slow=slow,
         sentinels=sentinels,
         counters_as_intervals=counters_as_intervals,
+        partial=partial,
     )
     begin = start.replace(tzinfo=UTC, second=0, microsecond=0) if start else None
     begin = begin or start_for(speed, minutes or 0, datetime.now(UTC))

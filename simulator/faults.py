@@ -136,12 +136,15 @@ class Faults:
 
 
 def _other_values(payload: bytes) -> bytes:
-    """The reading with half a kWh more, or less if that exceeds the limit, and without unknown fields."""
+    """The reading with half a kWh more, or less if that exceeds the limit, and without unknown fields.
+
+    A reading without energy has another value of its first gauge.
+    """
     good = _parsed(payload).with_extra(None)
-    energy = next(measure for measure in good.measures if measure.sort != "gauge")
-    value = getattr(good, energy.column)
+    measure = next((m for m in good.measures if m.sort != "gauge"), good.measures[0])
+    value = getattr(good, measure.column)
     other = round(value + 0.5, 6)
-    return encode(good.changed(**{energy.column: other if other <= energy.most else round(value - 0.5, 6)}))
+    return encode(good.changed(**{measure.column: other if other <= measure.most else round(value - 0.5, 6)}))
 
 
 def _parsed(payload: bytes) -> Reading:

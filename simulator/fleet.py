@@ -170,7 +170,8 @@ class Fleet:
         if report.counters:
             truths = self.counted.setdefault(device, (CounterTruth(), CounterTruth()))
             for truth, value in zip(truths, report.counters, strict=True):
-                truth.report(report.epoch, value)
+                if value is not None:
+                    truth.report(report.epoch, value)
 
     def _replug(self, number: int, vehicle: Vehicle) -> list[int]:
         """Unplug the vehicle, and plug it in where it parks. Returns the meters that now feed another vehicle."""

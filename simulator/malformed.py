@@ -23,6 +23,12 @@ class Malformation(NamedTuple):
 _ENERGIES = [measure.name for kind in KINDS for measure in kind.measures if measure.sort != "gauge"]
 
 
+def _energy_of(reading: dict[str, Any]) -> str:
+    """An energy that devices of this reading's kind may send."""
+    kind = next(kind for kind in KINDS if kind.id_field in reading)
+    return next(measure.name for measure in kind.measures if measure.sort != "gauge")
+
+
 def _changed(**changes: Any) -> Callable[[bytes], bytes]:
     """Set or add fields."""
 
@@ -33,12 +39,12 @@ def _changed(**changes: Any) -> Callable[[bytes], bytes]:
 
 
 def _with_energy(change: Callable[[Any], Any]) -> Callable[[bytes], bytes]:
-    """Change the first energy of the reading, because a wrong gauge does not reject a reading."""
+    """Change the first energy of the reading, or add one, because a wrong gauge does not reject a reading."""
 
     def spoil(payload: bytes) -> bytes:
         reading = json.loads(payload)
-        name = next(name for name in reading if name in _ENERGIES)
-        return json.dumps({**reading, name: change(reading[name])}).encode()
+        name = next((name for name in reading if name in _ENERGIES), None) or _energy_of(reading)
+        return json.dumps({**reading, name: change(reading.get(name, 0.0))}).encode()
 
     return spoil
 

@@ -53,6 +53,8 @@ Slow = Annotated[float | None, _share("A reading every 15 min.")]
 Sentinels = Annotated[float | None, _share("65535, -127, unknown or null as the value of a gauge in 1 of 10 readings.")]
 CountersAsIntervals = Annotated[float | None, _share("A counter in the field of the interval energy.")]
 
+Partial = Annotated[float | None, _share("Readings without some measures, each time others.")]
+
 
 def shares_of(profile: Literal["plain", "real"], **given: float | None) -> Shares:
     """The profile's shares, overridden by the given ones. Raises `typer.BadParameter` if --fast and --slow exceed 1."""

@@ -29,10 +29,12 @@ class Shares:
     """A gauge occasionally has a value that means "no value": 65535, -127, "unknown", null."""
     counters_as_intervals: float = 0.0
     """They send a counter in the field of the interval energy."""
+    partial: float = 0.0
+    """Their readings lack measures, each time others."""
 
 
 PLAIN = Shares()
-REAL = Shares(0.3, 0.1, 0.1, 0.3, 0.1, 0.2, 0.1, 0.05)
+REAL = Shares(0.3, 0.1, 0.1, 0.3, 0.1, 0.2, 0.1, 0.05, 0.1)
 
 _SWITCHED_GAUGES = {"no_temperature": "batteryTemp", "no_voltage": "voltage", "power": "powerKw"}
 
@@ -48,6 +50,7 @@ class Profile(NamedTuple):
     has_sentinels: bool = False
     is_counter: bool = False
     """The field of the interval energy contains a counter."""
+    is_partial: bool = False
 
 
 def profile_of(kind: Kind, shares: Shares, random: Random) -> Profile:
@@ -59,6 +62,7 @@ def profile_of(kind: Kind, shares: Shares, random: Random) -> Profile:
         for option, name in _SWITCHED_GAUGES.items()
         if (random.random() < getattr(shares, option)) != (option == "power")
     }
+    is_partial = random.random() < shares.partial
     counts = is_counter < shares.counters_as_intervals
     registers = has_registers < shares.registers and not counts
     return Profile(
@@ -68,4 +72,5 @@ def profile_of(kind: Kind, shares: Shares, random: Random) -> Profile:
         has_registers=registers,
         has_sentinels=has_sentinels < shares.sentinels,
         is_counter=counts,
+        is_partial=is_partial,
     )

@@ -10,11 +10,14 @@ from simulator.profiles import FAST_S, MINUTE_S, SLOW_S, Profile
 
 MICRO = 1_000_000
 SENTINELS: tuple[float | str | None, ...] = (65535, -127, "unknown", None)
-_SENTINEL_RATE, _LOST_RATE = 0.1, 0.02
+_SENTINEL_RATE, _LOST_RATE, _ABSENT_RATE = 0.1, 0.02, 0.2
 _COUNTER_LIMIT_MICRO = 1000 * MICRO
 """A counter sent as an interval stays below the interval's limit; otherwise every reading would be rejected."""
 
 Value = float | str | None
+
+
+Sent = tuple[int | None, int | None]
 
 
 class Report(NamedTuple):
@@ -24,8 +27,8 @@ class Report(NamedTuple):
     values: dict[str, Value]
     interval_micro: int
     """The value of the interval field; 0 without one."""
-    counters: tuple[int, int] | None
-    """The values of the registers, in micro-kWh: positive and negative energy."""
+    counters: Sent | None
+    """The values of the registers, in micro-kWh: positive and negative energy; None where the reading lacks one."""
     epoch: int
     """Number of earlier resets of the counters."""
 
@@ -63,9 +66,10 @@ class Reporter:
             self._add(part)
             if self._profile.every_s == SLOW_S and minute_of_day % (SLOW_S // MINUTE_S):
                 continue
-            if not self._is_lost():
+            if self._is_lost():
+                self._since_micro = 0
+            else:
                 reports.append(self._report(first_ms + number * FAST_S * 1000, gauges))
-            self._since_micro = 0
         return reports
 
     def _add(self, micro: int) -> None:
@@ -79,14 +83,39 @@ class Reporter:
         return self._counters is not None and self._random.random() < _LOST_RATE
 
     def _report(self, at_ms: int, gauges: Mapping[str, float]) -> Report:
-        spoiled: dict[str, Value] = {}
-        if self._profile.has_sentinels and self._profile.gauges and self._random.random() < _SENTINEL_RATE:
-            spoiled[self._random.choice(self._profile.gauges)] = self._random.choice(SENTINELS)
         interval_micro = self._wrong_micro if self._profile.is_counter else self._since_micro
         counters = None if self._counters is None else self._counters.read()
-        values = self._values(interval_micro, gauges, counters or ()) | spoiled
+        values = self._partial(self._values(interval_micro, gauges, counters or ()))
+        if values.keys() - self._profile.gauges:  # a reading needs one measure that is not refused
+            values |= self._spoiled()
+        if self._interval in values or not self._profile.has_interval:
+            self._since_micro = 0  # else the next reading has this energy too
         epoch = 0 if self._counters is None else self._counters.epoch
-        return Report(at_ms, values, interval_micro if self._profile.has_interval else 0, counters, epoch)
+        interval_sent = interval_micro if self._interval in values else 0
+        return Report(at_ms, values, interval_sent, self._sent(counters, values), epoch)
+
+    def _sent(self, counters: tuple[int, int] | None, values: Mapping[str, Value]) -> Sent | None:
+        """The counters that the reading has."""
+        if counters is None:
+            return None
+        charged, discharged = (
+            micro if name in values else None for name, micro in zip(self._registers, counters, strict=True)
+        )
+        return charged, discharged
+
+    def _partial(self, values: dict[str, Value]) -> dict[str, Value]:
+        """The measures that a reading of this device has this time, at least one."""
+        if not self._profile.is_partial:
+            return values
+        left = {name: value for name, value in values.items() if self._random.random() >= _ABSENT_RATE}
+        return left or values
+
+    def _spoiled(self) -> dict[str, Value]:
+        """A gauge with a value that is none, occasionally."""
+        if not (self._profile.has_sentinels and self._profile.gauges and self._random.random() < _SENTINEL_RATE):
+            return {}
+        gauge = self._random.choice(self._profile.gauges)
+        return {gauge: self._random.choice(SENTINELS)}
 
     def _values(
         self, interval_micro: int, gauges: Mapping[str, float], counters: Sequence[int] = ()

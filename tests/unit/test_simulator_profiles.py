@@ -239,6 +239,43 @@ def test_sentinels_are_stored_as_absent_with_a_warning_and_their_original() -> N
     assert seen == set(SENTINELS)
 
 
+def test_partial_readings_lack_measures_and_no_energy() -> None:
+    """What a reading lacks is in the next interval energy, or in the next value of the register."""
+    fleet, true = fleet_of(Shares(partial=1, registers=0.5, sentinels=0.5)), energies()
+    sums, values = Counter[int](), defaultdict[tuple[int, str], list[float]](list)
+    lacking, has_last = Counter[str](), dict[int, bool]()
+    for _, device, reading in sent(fleet):
+        kind = kind_of(fleet, device)
+        assert any(isinstance(reading.get(measure.name), float) for measure in kind.measures)
+        assert kind.interval is not None
+        for name in (kind.interval.name, *REGISTERS[kind], kind.measures[0].name):
+            lacking[name] += name not in reading
+        has_last[device] = kind.interval.name in reading
+        sums[device] += interval_of(kind, reading) if has_last[device] else 0
+        for name in set(REGISTERS[kind]) & reading.keys():
+            values[device, name].append(reading[name])
+    assert len(lacking) == 7
+    assert min(lacking.values()) > 0.1 * 20 * MINUTES
+    assert fleet.delivered_micro == [sums[device] for device in range(40)]
+    complete = [device for device in range(40) if device not in fleet.counted and has_last[device]]
+    assert complete
+    assert [sums[device] for device in complete] == [sum(true[device]) for device in complete]
+    for device, truths in fleet.counted.items():
+        for name, truth in zip(REGISTERS[kind_of(fleet, device)], truths, strict=True):
+            assert counted_kwh(values[device, name]) * 1_000_000 == truth.micro
+
+
+def test_every_fault_is_possible_for_readings_without_energy() -> None:
+    fleet = fleet_of(Shares(partial=1, sentinels=1))
+    rates = FaultRates(conflict=0.3, malformed=0.3, wrong_clock=0.3)
+    faults = Faults(5, rates, 60, [False] * 40)
+    for _ in range(60):
+        fleet.step()
+        for emission in fleet.emissions():
+            for message in faults.befall(emission.minute, emission.device, emission.payload):
+                assert message.items
+
+
 def test_counter_as_interval_is_within_the_limit_and_implausible() -> None:
     fleet, implausible = fleet_of(Shares(counters_as_intervals=1, registers=1)), 0
     sums: Counter[int] = Counter()
