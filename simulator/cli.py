@@ -20,6 +20,7 @@ from simulator import findings
 from simulator.carriers import Route
 from simulator.converters import CONVERTERS
 from simulator.database import ERRORS as DATABASE_ERRORS
+from simulator.endpoints import Api
 from simulator.faults import ALL_FAULTS, FaultRates
 from simulator.http import UnexpectedAnswer
 from simulator.ledger_reader import DamagedLedger, read_ledger
@@ -56,6 +57,7 @@ from simulator.options import (
 )
 from simulator.pacing import start_for
 from simulator.progress import summary
+from simulator.questions import NoAnswer
 from simulator.recordings import NotARecording
 from simulator.replay import recorded, totals
 from simulator.replay import replay as send
@@ -63,6 +65,7 @@ from simulator.run import Plan
 from simulator.run import run as run_plan
 from simulator.tally import Tally
 from simulator.verify import verify as compare
+from simulator.verify_figures import Sample
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -238,8 +241,16 @@ def verify(
     ledger: Annotated[Path, typer.Argument(help="A ledger of `run` or `replay`.")],
     database_url: DatabaseUrl,
     wait: Annotated[float, typer.Option(min=0, help="Maximum seconds to wait for readings in transit.")] = 60,
+    figures: Annotated[
+        int, typer.Option(min=-1, help="Vehicles and meters whose figures the API is asked for; 0: none, -1: all.")
+    ] = 24,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
 ) -> None:
-    """Compare a ledger with the database. Exits with 1 if there is any difference, with 2 if it cannot compare."""
+    """Compare a ledger with the database, and figures of the API with the ledger.
+
+    Exits with 1 if there is any difference, with 2 if it cannot compare.
+    """
     console = Console()
     try:
         content = read_ledger(ledger)
@@ -250,11 +261,23 @@ def verify(
     if not len(content):
         raise _failure(console, "the ledger contains no message: nothing was verified")
     try:
-        result = asyncio.run(compare(content, database_url, wait))
+        result = asyncio.run(compare(content, database_url, wait, figures=_sample(figures, api_url, api_key, console)))
+    except NoAnswer as error:
+        raise _failure(console, f"the API does not answer: {error}", 2) from None
     except DATABASE_ERRORS as error:
         raise _failure(console, f"the database cannot be read: {type(error).__name__}: {error}", 2) from None
     findings.show(result, console)
     raise typer.Exit(0 if result.clean else 1)
+
+
+def _sample(count: int, url: str | None, key: str | None, console: Console) -> Sample | None:
+    """Whose figures are compared; None if there is no API to ask."""
+    if not count:
+        return None
+    if not (url and key):
+        console.print("the figures of the API are not compared: FLEET_API_URL or FLEET_API_KEY is not set")
+        return None
+    return Sample(Api(url.rstrip("/"), key), count if count > 0 else None)
 
 
 def _rates(all_faults: bool, given: dict[str, float | None]) -> FaultRates:

@@ -1,7 +1,7 @@
 """Queries the stored data of some devices, with SQL on the contract's tables."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeAlias
 
@@ -12,6 +12,7 @@ from bridge.contract import METER, Kind
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Period: TypeAlias = tuple[datetime, datetime]
 """First and last device time, both included."""
+EVER: Period = (datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC))
 
 ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 """What queries raise when the database is unavailable, or refuses the login or a statement."""

@@ -1,19 +1,22 @@
 """Derives from a device's ledger entries what history and rejects must, may and must not contain."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import itemgetter
 from typing import NamedTuple
 
 from bridge.contract import KIND_OF, Kind
 from bridge.reading import DeviceId
 from simulator.database import Period
 from simulator.ledger import IN_ARRAY, VIA_HTTP
-from simulator.ledger_reader import CALLED_NEW, TOLD, Ledger, SentItem
+from simulator.ledger_reader import ACKNOWLEDGED, CALLED_NEW, TOLD, Ledger, SentItem
 from simulator.message import READINGS
 from simulator.reject import kept_payload
 from simulator.stored import Values, stored, time_of
+
+_time = itemgetter(0)
 
 
 class Reject(NamedTuple):
@@ -80,6 +83,14 @@ class Expected:
                 self._reject(conflict, acks)
             elif at in history:
                 self.values[at] = values
+
+    def must_be(self, at: datetime, found: Collection[datetime]) -> bool:
+        """Whether the reading of this device time is in the history, or must be."""
+        return at in found or bool(self.acks[at] & ACKNOWLEDGED)
+
+    def due(self, found: Collection[datetime]) -> list[tuple[datetime, Values]]:
+        """The readings that are in the history, or must be, in the order of device time; `found` are those there."""
+        return sorted(((at, values) for at, values in self.values.items() if self.must_be(at, found)), key=_time)
 
     def _reject(self, reject: Reject, acks: int) -> None:
         self.rejects[reject] = self.rejects.get(reject, 0) | acks

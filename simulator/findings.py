@@ -22,6 +22,7 @@ FAULTS = {
     "energy differs": "a device's total of interval energies is not the simulated truth",
     "register differs": "the energy from a register's values is not the simulated truth",
     "efficiency differs": "a vehicle's DC over AC is not the simulated truth",
+    "figure differs": "a figure of the API is not what follows from the stored readings",
 }
 """All differences; each count must be 0."""
 _EXAMPLES = 3

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from bridge.settings.options import option
-from bridge.settings.simulator import SimulatorSettings, VerifySettings
+from bridge.settings.simulator import ApiClientSettings, SimulatorSettings, VerifySettings
 from simulator.carriers import Route, Via
 from simulator.endpoints import Api, broker_of
 from simulator.profiles import PLAIN, REAL, Shares
@@ -20,8 +20,8 @@ MqttUrl = Annotated[str, option(SimulatorSettings, "mqtt_url")]
 CaFile = Annotated[str | None, option(SimulatorSettings, "mqtt_ca_file")]
 CertFile = Annotated[str | None, option(SimulatorSettings, "mqtt_cert_file")]
 KeyFile = Annotated[str | None, option(SimulatorSettings, "mqtt_key_file")]
-ApiUrl = Annotated[str | None, option(SimulatorSettings, "api_url")]
-ApiKey = Annotated[str | None, option(SimulatorSettings, "api_key")]
+ApiUrl = Annotated[str | None, option(ApiClientSettings, "api_url")]
+ApiKey = Annotated[str | None, option(ApiClientSettings, "api_key")]
 DatabaseUrl = Annotated[str, option(VerifySettings, "database_url")]
 ViaOption = Annotated[Via, typer.Option(help="Protocol; both: every second connection uses HTTP.")]
 Connections = Annotated[int, typer.Option(min=1, max=1000, help="Number of connections, shared by all devices.")]

@@ -26,6 +26,7 @@ from simulator.findings import Findings
 from simulator.ledger_reader import ACKNOWLEDGED, FORGOTTEN, Ledger
 from simulator.message import READINGS
 from simulator.stored import Values, time_of
+from simulator.verify_figures import Sample, compare_figures
 
 _ITEMS_AT_ONCE = 50_000
 _TOLERANCE_KWH = Decimal("1e-9")
@@ -33,14 +34,16 @@ _TOLERANCE_KWH = Decimal("1e-9")
 _MICRO = Decimal(1_000_000)
 _NONE = Decimal()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EVER: Period = (datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC))
 _ACK_NAMES = ((1, "missing after PUBACK"), (2, "missing after receipt"), (4, "missing after HTTP answer"))
 
 
-async def verify(ledger: Ledger, url: str, wait_s: float, prefix: str | None = None) -> Findings:
+async def verify(
+    ledger: Ledger, url: str, wait_s: float, prefix: str | None = None, figures: Sample | None = None
+) -> Findings:
     """Compare, at most `wait_s` seconds after what is missing could still come.
 
     With `prefix` only the devices whose ids begin so, and of those the database may hold nothing else, of any time.
+    With `figures` also what the API answers about some of them; raises `NoAnswer` if it does not.
     """
     deadline = asyncio.get_running_loop().time() + wait_s
     connection = await asyncpg.connect(url, server_settings={"timezone": "UTC", "jit": "off"})
@@ -49,8 +52,11 @@ async def verify(ledger: Ledger, url: str, wait_s: float, prefix: str | None = N
         while True:
             findings = await _Comparison(connection, ledger, prefix).findings()
             if not findings.may_still_come or asyncio.get_running_loop().time() >= deadline:
-                return findings
+                break
             await asyncio.sleep(1)
+        if figures is not None:
+            await compare_figures(findings, connection, ledger, ledger.devices_of(prefix or ""), figures)
+        return findings
     finally:
         await connection.close()
 
@@ -99,7 +105,7 @@ class _Comparison:
         self._count()
         if self._prefix is not None:
             await self._look_for_others(self._prefix)
-        period = period_of(self._ledger, self._devices) if self._prefix is None else _EVER
+        period = period_of(self._ledger, self._devices) if self._prefix is None else database.EVER
         if period is None:
             return self._findings
         for kind, devices in self._portions():
@@ -207,7 +213,7 @@ class _Comparison:
         column = 1 + expected.kind.measures.index(interval)
         total = Decimal()
         for at, values in expected.values.items():
-            if _must_be(expected, at, found) and values[column] is not None:
+            if expected.must_be(at, found) and values[column] is not None:
                 kwh = Decimal(repr(values[column]))
                 total += kwh
                 if expected.kind is METER and (vehicle := self._fed(expected.device, at)) is not None:
@@ -216,7 +222,7 @@ class _Comparison:
 
     def _prove(self, expected: Expected, rows: Sequence[tuple[datetime, Values]], found: set[datetime]) -> None:
         """What the values of each register prove, as they are in the history and as the ledger has them."""
-        due = sorted((at, values) for at, values in expected.values.items() if _must_be(expected, at, found))
+        due = expected.due(found)
         for column, measure in enumerate(expected.kind.measures, start=1):
             if measure.sort == "register" and any(values[column] is not None for _, values in (*due, *rows)):
                 proof = _Proof(*(counted_kwh(values[column] for _, values in some) for some in (rows, due)))
@@ -298,11 +304,6 @@ class _Comparison:
         if total_ac := sum(consumed.values()):
             total_dc = sum(delivered.get(name, _NONE) for name in vehicles)
             self._findings.seen["fleet's DC over AC, per mille"] = round(1000 * total_dc / total_ac)
-
-
-def _must_be(expected: Expected, at: datetime, found: set[datetime]) -> bool:
-    """Whether a reading is in the history, or must be."""
-    return at in found or bool(expected.acks[at] & ACKNOWLEDGED)
 
 
 def _is_equal(found: Decimal, true: Decimal) -> bool:

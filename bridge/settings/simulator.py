@@ -4,12 +4,24 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from bridge.settings.group import Group
 from bridge.settings.groups import AdministrationSettings, LogSettings
 from bridge.settings.mqtt import BrokerCaSettings
 from bridge.settings.values import HttpUrl, MqttUrl
 
 
-class SimulatorSettings(LogSettings, BrokerCaSettings):
+class ApiClientSettings(Group):
+    """The API that the simulator asks."""
+
+    title: ClassVar[str] = "Simulator and clients"
+
+    api_url: HttpUrl | None = Field(
+        default=None, description="URL of the API; when unset, meters are not assigned and figures not compared."
+    )
+    api_key: str | None = Field(default=None, description="Key for the API.")
+
+
+class SimulatorSettings(LogSettings, BrokerCaSettings, ApiClientSettings):
     """All settings of `simulator run` and `simulator replay`."""
 
     title: ClassVar[str] = "Simulator and clients"
@@ -20,9 +32,7 @@ class SimulatorSettings(LogSettings, BrokerCaSettings):
     )
     mqtt_cert_file: str | None = Field(default=None, description="Certificate of the client (PEM), for mutual TLS.")
     mqtt_key_file: str | None = Field(default=None, description="Private key of the client's certificate (PEM).")
-    api_url: HttpUrl | None = Field(default=None, description="URL of the API; meters are not assigned when unset.")
-    api_key: str | None = Field(default=None, description="Key for the API.")
 
 
-class VerifySettings(AdministrationSettings):
+class VerifySettings(AdministrationSettings, ApiClientSettings):
     """All settings of `simulator verify`."""

@@ -1,6 +1,7 @@
 """A fleet with every fault is stored exactly, and `verify` detects every difference."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,7 +27,10 @@ EVERY_FAULT = (
     "--offline",
     "0.02",
 )
-MIXED = ("--profile", "real", "--registers", "0.5", "--sentinels", "0.3", "--counters-as-intervals", "0.1")
+MIXED = (
+    *("--profile", "real", "--registers", "0.5", "--sentinels", "0.3", "--counters-as-intervals", "0.1"),
+    *("--partial", "0.3"),
+)
 FLEET = ("--vehicles", "20", "--minutes", "60", "--speed", "0", "--connections", "4")
 
 
@@ -43,6 +47,8 @@ def test_run_with_every_fault_is_verified(platform: Platform, tmp_path: Path, vi
     assert found["readings in the history"] == 40 * 60
     assert found["vehicles of equal efficiency"] == 20
     assert found["rejects as expected"] > 100
+    assert found["vehicles whose figures were compared"] == found["meters whose figures were compared"] == 20
+    assert found["sessions compared"] > 10
     by_puback, by_answer = found["acknowledged by PUBACK"], found["acknowledged by HTTP answer"]
     assert by_puback + by_answer == found["items sent"]
     assert (by_puback > 0, by_answer > 0) == (via != "http", via != "mqtt")
@@ -172,6 +178,7 @@ RESTORED = (
     "meter_live_status",
     "rejected_message",
     "meter_assignment",
+    "device",
 )
 
 
@@ -191,21 +198,102 @@ def test_verify_reports_what_was_tampered_with_in_a_mixed_fleet(
     assert found == {name: int(name in expected) for name in FAULTS}
 
 
+@pytest.fixture(scope="module")
+def measured(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ledger of a fleet of real devices with assignments, whose figures are as they should be."""
+    ledger = tmp_path_factory.mktemp("measured") / "ledger"
+    options = ("--vehicles", "8", "--minutes", "200", "--speed", "0", "--name", "measured-", "--ledger", ledger)
+    ran = simulator(platform, "run", *options, "--registers", "0.7", "--partial", "0.3", "--seed", "2")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    verified = simulator(platform, "verify", ledger, "--figures", "-1")
+    assert verified.returncode == 0, verified.stdout
+    assert counts(verified)["vehicles whose figures were compared"] == 8
+    return ledger
+
+
+OLDEST_RISE = (
+    "(meter_id, ts) = (SELECT meter_id, ts FROM (SELECT *, kwh_import_register - lag(kwh_import_register) OVER "
+    "(PARTITION BY meter_id ORDER BY ts) AS rise FROM meter_telemetry_history WHERE meter_id LIKE 'measured-%') t "
+    "WHERE rise > 0.01 ORDER BY meter_id, ts LIMIT 1)"
+)
+WRONG_FIGURES = {
+    "the last reading of a register is removed": (
+        f"DELETE FROM meter_telemetry_history WHERE {NEWEST_REGISTER.replace('mixed', 'measured')}",
+        "totalKwhConsumedAc",
+    ),
+    "a register is reset": (
+        f"UPDATE meter_telemetry_history SET kwh_import_register = 0 WHERE {OLDEST_RISE}",
+        "totalKwhConsumedAc",
+    ),
+    "a register jumps": (
+        f"UPDATE meter_telemetry_history SET kwh_import_register = kwh_import_register + 9000 WHERE {OLDEST_RISE}",
+        "totalKwhConsumedAc",
+    ),
+    "energy is altered": (
+        "UPDATE vehicle_telemetry_history SET kwh_delivered_dc = kwh_delivered_dc + 0.000001 WHERE (vehicle_id, ts) = "
+        "(SELECT vehicle_id, ts FROM vehicle_telemetry_history WHERE vehicle_id LIKE 'measured-%' "
+        "AND kwh_charged_register IS NULL AND kwh_delivered_dc > 0 ORDER BY ts OFFSET 40 LIMIT 1)",
+        "totalKwhDeliveredDc",
+    ),
+    "a meter is given to nobody": (
+        "UPDATE meter_assignment SET vehicle_id = NULL WHERE vehicle_id = 'measured-EV_00003'",
+        "totalKwhConsumedAc",
+    ),
+    "silence is filled": (
+        "INSERT INTO vehicle_telemetry_history (vehicle_id, ts, kwh_delivered_dc) SELECT vehicle_id, "
+        "min(ts) - interval '1 minute', 0 FROM vehicle_telemetry_history WHERE vehicle_id LIKE 'measured-%' GROUP BY 1",
+        "dcCoverage",
+    ),
+    "a rated power is declared": (
+        "INSERT INTO device (kind, id, rated_kw) SELECT 'meter', meter_id, 0.01 FROM meter_live_status "
+        "WHERE meter_id LIKE 'measured-%'",
+        "totalKwhConsumedAc",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", WRONG_FIGURES)
+def test_verify_reports_wrong_figures_by_device_and_name(platform: Platform, measured: Path, change: str) -> None:
+    statement, figure = WRONG_FIGURES[change]
+    verified = verified_while(platform, statement, measured, "--figures", "-1")
+    assert verified.returncode == 1, verified.stdout
+    assert counts(verified)["figure differs"] > 0
+    assert re.search(rf"measured-EV_\d+ performance \S+/\S+, {figure}: \S+, expected \S+", shown(verified))
+
+
+def shown(verified: "subprocess.CompletedProcess[str]") -> str:
+    """The examples of the table, whose lines are broken."""
+    return " ".join(line.split("│")[3].strip() for line in verified.stdout.splitlines() if line.startswith("│"))
+
+
+def test_verify_without_an_answer_of_the_api_cannot_compare(platform: Platform, measured: Path) -> None:
+    refused = simulator(platform, "verify", measured, "--api-key", "fleet_nobody_nothing")
+    assert refused.returncode == 2
+    assert "401" in refused.stdout
+
+
 def tampered(platform: Platform, ledger: Path, statement: str) -> dict[str, int]:
-    """What `verify` finds while the database is altered by this statement."""
+    """What `verify` finds in the database while it is altered by this statement."""
+    verified = verified_while(platform, statement, ledger, "--figures", "0")
+    assert verified.returncode == 1, verified.stdout
+    found = counts(verified)
+    return {name: found[name] for name in FAULTS}
+
+
+def verified_while(
+    platform: Platform, statement: str, ledger: Path, *options: str
+) -> "subprocess.CompletedProcess[str]":
+    """The result of `verify` while the database is altered by this statement."""
     saved = "; ".join(f"CREATE TABLE saved_{t} AS SELECT * FROM {t}" for t in RESTORED)
     as_superuser(platform, saved)
     try:
         as_superuser(platform, statement)
-        verified = simulator(platform, "verify", ledger, "--wait", "0")
-        found = counts(verified)
+        return simulator(platform, "verify", ledger, "--wait", "0", *options)
     finally:
         restored = "; ".join(
             f"TRUNCATE {t}; INSERT INTO {t} SELECT * FROM saved_{t}; DROP TABLE saved_{t}" for t in RESTORED
         )
         as_superuser(platform, restored)
-    assert verified.returncode == 1, verified.stdout
-    return {name: found[name] for name in FAULTS}
 
 
 def test_verify_sees_a_row_that_is_there_twice(platform: Platform, recorded: Path) -> None:

@@ -47,7 +47,7 @@ BRIDGE = {
     "settings.mqtt": "settings.bridge settings.group settings.groups settings.values",
     "settings.api": "settings.group settings.groups settings.values",
     "settings.keeper": "settings.group settings.groups settings.values",
-    "settings.simulator": "settings.groups settings.mqtt settings.values",
+    "settings.simulator": "settings.group settings.groups settings.mqtt settings.values",
     "settings.provisioning": "settings.groups",
     "settings.local": "settings.api settings.bridge settings.groups settings.keeper settings.values",
     "settings.development": "settings.group",
