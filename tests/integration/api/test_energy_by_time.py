@@ -123,6 +123,35 @@ async def test_buckets_carry_a_registers_highest_value(client: httpx.AsyncClient
     assert [part["kwhAc"] for part in parts if part["kwhAc"]] == [2.0, 0.5]
 
 
+<<<<<<< HEAD
+=======
+async def test_register_counts_from_its_last_value_before_the_period_whatever_else_is_asked(
+    client: httpx.AsyncClient,
+) -> None:
+    """The earlier, higher value is read for the performance only, which looks for a battery temperature."""
+    register = "kwh_charged_register"
+    values = [
+        ("09:57", {register: 100.1, "battery_temp": 20.0}),
+        ("09:58", {register: 100.0}),
+        ("10:01", {register: 100.1}),
+    ]
+    await store(client, [reading(VEHICLE, "V", at(clock), own) for clock, own in values])
+    asked = {"from": format_timestamp(at("10:00")), "to": format_timestamp(at("10:02"))}
+    (total,) = await items(client, of="vehicles", id="V", **asked)
+    whole = (await client.get("/v1/analytics/performance/V", params=asked)).json()
+    assert total["kwhDc"] == whole["totalKwhDeliveredDc"] == pytest.approx(0.1 / 3)
+
+
+@pytest.mark.xfail(strict=True, reason="the live row says which measures a device has; late readings do not change it")
+async def test_register_counts_although_all_its_values_came_late(client: httpx.AsyncClient) -> None:
+    await store(client, [reading(METER, "M", at("12:00"), {"kwh_consumed_ac": 0.5})])
+    values = {"10:00": 100.0, "10:30": 103.0}
+    await store(client, [reading(METER, "M", at(clock), {"kwh_import_register": v}) for clock, v in values.items()])
+    (total,) = await items(client, of="meters", id="M")
+    assert total["kwhAc"] == 3.5
+
+
+>>>>>>> 59191d7 (Show that a register whose values all came late is not counted)
 # -- time zones
 
 
