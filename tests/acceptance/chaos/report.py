@@ -12,12 +12,13 @@ _FOUND = {
     "lost": _MISSING,
     "doubled": ("duplicated", "reject duplicated", "stored twice"),
     "never_sent": ("invented", "different", "reject unexpected"),
+    "figures_wrong": ("figure differs",),
 }
 """What the verifier's faults mean for a run; all others are called wrong."""
 
 
 def found(findings: Findings) -> dict[str, int]:
-    """How much of a run was lost, doubled, never sent, wrong."""
+    """How much of a run was lost, doubled, never sent, answered wrongly, wrong otherwise."""
     counts = {word: sum(findings.faults[name] for name in names) for word, names in _FOUND.items()}
     return {**counts, "wrong": findings.faults.total() - sum(counts.values())}
 
@@ -46,6 +47,9 @@ class Report:
     lost: int = 0
     doubled: int = 0
     never_sent: int = 0
+    figures: int = 0
+    """Answers of the API about energy that were compared in the end."""
+    figures_wrong: int = 0
     wrong: int = 0
     puback_only_lost: int = 0
     """Acknowledged by the broker alone, and forgotten by it when it was killed or its queue was full."""
@@ -71,7 +75,9 @@ class Report:
         self.reconciled = True
         self.readings = everything.seen["readings in the history"]
         self.rejects = everything.seen["rejects as expected"]
-        self.lost, self.doubled, self.never_sent, self.wrong = found(everything).values()
+        self.figures = everything.seen["figures compared"]
+        for word, count in found(everything).items():
+            setattr(self, word, count)
         self.bridge_mib = bridge_bytes // 2**20
         self.kills, self.seconds = kills, round(seconds, 1)
 
@@ -87,6 +93,7 @@ class Report:
             f"{unjudged}{done}{self.kills} kills, "
             f"{self.items} items, {self.readings} readings and {self.rejects} rejects kept in "
             f"{self.seconds:.0f} s\nlost {self.lost}, doubled {self.doubled}, never sent {self.never_sent}, "
-            f"wrong {self.wrong}; lost of what the broker alone had acknowledged: {self.puback_only_lost}; "
+            f"wrong {self.wrong}; {self.figures_wrong} of {self.figures} figures wrong; "
+            f"lost of what the broker alone had acknowledged: {self.puback_only_lost}; "
             f"the bridge used {self.bridge_mib} MiB at most"
         )

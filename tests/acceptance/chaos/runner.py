@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from simulator.findings import Findings
 from simulator.ledger_reader import Ledger, read_ledger
 from simulator.verify import verify
+from simulator.verify_figures import Sample
 from tests.acceptance.chaos.fault import Fault
 from tests.acceptance.chaos.stack import Stack
 from tests.until import wait_until
+
+_DEVICES_ASKED = 100
+"""Vehicles, and as many meters, whose figures are compared at the end of a run."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ def run_cycle(stack: Stack, cycle: int, faults: list[Fault], rng: random.Random,
 
 
 def examine_all(stack: Stack, undrained: int | None = None) -> Findings:
-    """Reconcile the whole run: what came back in a later cycle shows here.
+    """Reconcile the whole run, and what the API answers about its energy: what came back in a later cycle shows here.
 
     What a cycle that was cut off has not drained may lie in the broker still: there a PUBACK binds nobody yet. What
     we called stored holds there too.
@@ -53,7 +57,8 @@ def examine_all(stack: Stack, undrained: int | None = None) -> Findings:
     ledger = _ledger_of(stack)
     if undrained is not None:
         ledger.forget(ledger.devices_of(f"C{undrained}-"))
-    return _examine(stack, ledger, "C")
+    stack.ensure_api()
+    return _examine(stack, ledger, "C", Sample(stack.api_client, _DEVICES_ASKED))
 
 
 def _ledger_of(stack: Stack) -> Ledger:
@@ -61,9 +66,9 @@ def _ledger_of(stack: Stack) -> Ledger:
     return read_ledger(stack.ledger, stack.excused_until)
 
 
-def _examine(stack: Stack, ledger: Ledger, prefix: str) -> Findings:
+def _examine(stack: Stack, ledger: Ledger, prefix: str, figures: Sample | None = None) -> Findings:
     """Compare what the database has of devices whose ids begin with `prefix`; nothing may still be on its way."""
-    return asyncio.run(verify(ledger, stack.database_url, 0, prefix))
+    return asyncio.run(verify(ledger, stack.database_url, 0, prefix, figures))
 
 
 def _hurt(stack: Stack, faults: list[Fault], rng: random.Random, load: Load) -> None:

@@ -19,6 +19,7 @@ from bridge.store.migrate import migrate
 from local.ports import free_port, is_open
 from local.postgres import Postgres
 from local.process import Process, give_to_service
+from simulator.endpoints import Api
 from tests.acceptance.chaos.link import Link
 from tests.acceptance.chaos.processes import ROOT, Bridge, Broker, Keeper, Publisher, command
 from tests.acceptance.chaos.workload import UNSTORABLE_SOC
@@ -102,7 +103,7 @@ class Stack:
         self.api_key = made.stdout.strip()
         self.start_api()
         self._opened.callback(self.kill_api)
-        wait_until(lambda: is_open(self.api_port), "the API listens")
+        self.ensure_api()
 
     def _link(self, port: int) -> Link:
         link = Link(port)
@@ -153,6 +154,17 @@ class Stack:
     def kill_keeper(self) -> None:
         self.keeper.process.kill()
         self.kills += 1
+
+    @property
+    def api_client(self) -> Api:
+        """The API, for the verifier."""
+        return Api(self._api_url, self.api_key)
+
+    def ensure_api(self) -> None:
+        """Start the API unless it runs, and wait until it listens."""
+        if not self.api.running:
+            self.start_api()
+        wait_until(lambda: is_open(self.api_port), "the API listens")
 
     @property
     def _api_url(self) -> str:
