@@ -21,6 +21,8 @@ _LONGEST_GAP = Fraction(3, 2)
 _RESET_BELOW = Fraction(9, 10)
 _PLAUSIBLE = Fraction(11, 10)
 _FEWEST_GAPS = 3
+_LONG_ENOUGH_US = 6 * 3600 * SECOND_US
+_QUARTER_US = 900 * SECOND_US
 
 
 class Span(NamedTuple):
@@ -88,7 +90,7 @@ def register_kwh(value: float) -> Fraction:
 def curve_of(points: Sequence[Point], period: Span, rated_kw: float, default_interval_s: float) -> Curve:
     """The curve of a device's readings, which are in the order of time, as far as a period needs it."""
     known = [p for p in points if p.has_energy and period.start - NEIGHBOUR_US <= p.at < period.end + NEIGHBOUR_US]
-    interval_us = _interval_us([p.at for p in known], period.end) or round(default_interval_s * SECOND_US)
+    interval_us = _interval_us([p.at for p in known], period) or round(default_interval_s * SECOND_US)
     intervals = list(_intervals(known, interval_us))
     into = _flow(intervals, 1, _around([(p.at, p.register_in) for p in known], period), rated_kw)
     out = _flow(intervals, -1, _around([(p.at, p.register_out) for p in known], period), rated_kw)
@@ -97,10 +99,24 @@ def curve_of(points: Sequence[Point], period: Span, rated_kw: float, default_int
     return Curve(into, out, covered, [p.at for p in known], interval_us)
 
 
-def _interval_us(times: Sequence[int], before: int) -> int | None:
-    """The median time between readings in the day that ends with the last one before an instant."""
-    times = [at for at in times if at < before]
-    gaps = [later - earlier for earlier, later in pairwise(times) if earlier >= times[-1] - DAY_US]
+def _interval_us(times: Sequence[int], period: Span) -> int | None:
+    """The interval that is seen in the period if it is long enough and has enough gaps, else with the day before it."""
+    earlier = [at for at in times if period.start - DAY_US <= at < period.end]
+    if period.end - period.start < _LONG_ENOUGH_US:
+        return _seen_in(earlier)
+    return _seen_in([at for at in earlier if at >= period.start]) or _seen_in(earlier)
+
+
+def _seen_in(times: Sequence[int]) -> int | None:
+    """The median time between readings, those of a quarter hour averaged, in the day that ends with the last one."""
+    quarters: dict[int, list[int]] = {}
+    for at in times:
+        quarters.setdefault(at // _QUARTER_US, []).append(at)
+    own = [quarters[n] for n in sorted(quarters) if n >= max(quarters) - DAY_US // _QUARTER_US]
+    gaps = [after[0] - before[-1] for before, after in pairwise(own)]
+    for quarter in own:
+        count = len(quarter) - 1
+        gaps += [(quarter[-1] - quarter[0]) // count] * count if count else []
     return median_low(gaps) if len(gaps) >= _FEWEST_GAPS else None
 
 

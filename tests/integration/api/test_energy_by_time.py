@@ -123,8 +123,6 @@ async def test_buckets_carry_a_registers_highest_value(client: httpx.AsyncClient
     assert [part["kwhAc"] for part in parts if part["kwhAc"]] == [2.0, 0.5]
 
 
-<<<<<<< HEAD
-=======
 async def test_register_counts_from_its_last_value_before_the_period_whatever_else_is_asked(
     client: httpx.AsyncClient,
 ) -> None:
@@ -142,7 +140,6 @@ async def test_register_counts_from_its_last_value_before_the_period_whatever_el
     assert total["kwhDc"] == whole["totalKwhDeliveredDc"] == pytest.approx(0.1 / 3)
 
 
-@pytest.mark.xfail(strict=True, reason="the live row says which measures a device has; late readings do not change it")
 async def test_register_counts_although_all_its_values_came_late(client: httpx.AsyncClient) -> None:
     await store(client, [reading(METER, "M", at("12:00"), {"kwh_consumed_ac": 0.5})])
     values = {"10:00": 100.0, "10:30": 103.0}
@@ -151,7 +148,6 @@ async def test_register_counts_although_all_its_values_came_late(client: httpx.A
     assert total["kwhAc"] == 3.5
 
 
->>>>>>> 59191d7 (Show that a register whose values all came late is not counted)
 # -- time zones
 
 
