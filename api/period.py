@@ -73,8 +73,7 @@ class Period:
         return max(0.0, (min(self.end, now) - self.start).total_seconds())
 
 
-async def _period(
-    services: WithServices,
+async def _any_period(
     start: Annotated[
         Instant | None, Query(alias="from", description="Begin, included. Default: 24 hours before `to`.")
     ] = None,
@@ -87,7 +86,15 @@ async def _period(
         raise invalid("to", "no day is before it") from None
     if start >= end:
         raise invalid("from", f"{format_timestamp(start)} is not before to, {format_timestamp(end)}")
-    return checked(Period(start, end), services.settings.query_range_limit_days)
+    return Period(start, end)
+
+
+AnyPeriod = Annotated[Period, Depends(_any_period)]
+"""A period of any length: the question has a limit of its own."""
+
+
+async def _period(services: WithServices, period: AnyPeriod) -> Period:
+    return checked(period, services.settings.query_range_limit_days)
 
 
 def checked(period: Period, most_days: float) -> Period:

@@ -4,44 +4,30 @@ The period is divided into columns of equal time. Of each column the first, last
 so a line through them has the same extent in every column as a line through all readings.
 """
 
-from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
-import asyncpg
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from api import models
 from api.csv_format import cells, columns
 from api.database import connection
-from api.live import NEVER_SEEN, device_path, never_seen
+from api.live import NEVER_SEEN, device_path
 from api.negotiation import CSV_RESPONSES, AskedMediaType
-from api.period import AskedPeriod, CommaSeparated, Period
+from api.period import AnyPeriod, CommaSeparated, Period, checked
 from api.routing import needs
+from api.series_columns import Columns, Values, columns_of
+from api.series_reader import Device, read_series
 from api.services import Services, WithServices
 from api.streaming import csv_stream, pages_of
 from bridge.contract import KINDS, Kind, Measure
 
 router = APIRouter(prefix="/v1/analytics/series", tags=["analytics"])
 
+MOST_DAYS = 3_660
+"""The longest period of a request."""
 Points = Annotated[int, Query(ge=1, le=5_000, description="Columns of time, at most.")]
-_US = timedelta(microseconds=1)
-_VALUES = (
-    "count({0}) AS {0}_count, "
-    "(array_agg({0} ORDER BY ts) FILTER (WHERE {0} IS NOT NULL))[1] AS {0}_first, "
-    "(array_agg({0} ORDER BY ts DESC) FILTER (WHERE {0} IS NOT NULL))[1] AS {0}_last, "
-    "min({0}) AS {0}_least, max({0}) AS {0}_most"
-)
-
-
-def series_sql(kind: Kind, measures: list[Measure], period: Period) -> str:
-    """The columns that have readings, in order. $1 is the device, $2 and $3 the bounds, $4 a column's microseconds."""
-    values = ", ".join(_VALUES.format(measure.column) for measure in measures)
-    return (
-        f"SELECT (tstzrange_subdiff(ts, $2) * 1e6)::int8 / $4::int8 AS n, {values} FROM {kind.history_table} "  # noqa: S608
-        f"WHERE {kind.id_column} = $1 AND ts >= $2 AND ts < $3 AND {period.days_sql()} GROUP BY n ORDER BY n"
-    )
 
 
 def _names(kind: Kind) -> Any:
@@ -53,7 +39,7 @@ def _add_route(kind: Kind) -> None:
     async def series(
         services: WithServices,
         form: AskedMediaType,
-        period: AskedPeriod,
+        period: AnyPeriod,
         device: device_path(kind),  # type: ignore[valid-type]
         measure: Annotated[
             list[_names(kind)],  # type: ignore[valid-type]
@@ -87,12 +73,10 @@ for _kind in KINDS:
 async def _series(
     services: Services, kind: Kind, device: str, measures: list[Measure], period: Period, points: int
 ) -> models.Series:
-    width = -(-period.us(period.end) // points)
+    columns = columns_of(checked(period, MOST_DAYS), points)
+    most_days = services.settings.query_range_limit_days
     async with connection(services.pool) as c:
-        rows = await c.fetch(series_sql(kind, measures, period), device, period.start, period.end, width)
-        seen = f"SELECT EXISTS (SELECT FROM {kind.live_table} WHERE {kind.id_column} = $1)"  # noqa: S608
-        if not rows and not await c.fetchval(seen, device):
-            raise never_seen(kind, device)
+        found = await read_series(c, Device(kind, device, measures), columns, most_days)
     return models.Series(
         start=period.start,
         end=period.end,
@@ -100,7 +84,7 @@ async def _series(
             models.MeasureSeries(
                 measure=measure.name,
                 unit=measure.unit,
-                columns=[_column(row, measure, period, width) for row in rows if row[f"{measure.column}_count"]],
+                columns=[_column(columns, n, values) for n, values in sorted(found[measure.name].items())],
             )
             for measure in measures
         ],
@@ -115,9 +99,14 @@ async def _csv(name: str, found: models.Series) -> Response:
     return await csv_stream(name, header, lambda row: [row[0], *cells(model, row[1])], pages_of(rows))
 
 
-def _column(row: asyncpg.Record, measure: Measure, period: Period, width: int) -> models.SeriesColumn:
-    start = period.start + row["n"] * width * _US
-    values: dict[str, Any] = {
-        name: row[f"{measure.column}_{name}"] for name in ("count", "first", "last", "least", "most")
-    }
-    return models.SeriesColumn(start=start, end=min(period.end, start + width * _US), **values)
+def _column(columns: Columns, n: int, values: Values) -> models.SeriesColumn:
+    start, end = columns.bounds(n)
+    return models.SeriesColumn(
+        start=start,
+        end=end,
+        count=values.readings,
+        first=values.first,
+        last=values.last,
+        least=values.least,
+        most=values.most,
+    )

@@ -11,7 +11,7 @@ import pytest
 
 from api.database import SESSION
 from api.period import Period
-from api.series import series_sql
+from api.series_sql import readings_sql
 from bridge.contract import KINDS, METER, VEHICLE, Kind
 from bridge.formats.contract_json import encode_many
 from bridge.reading import Reading, format_timestamp, reading
@@ -121,8 +121,9 @@ async def test_wrong_question_is_refused(query: dict[str, str], reason: str, cli
 async def test_series_is_read_by_the_key(kind: Kind, client: httpx.AsyncClient, database_url: str) -> None:
     await store(client, [reading(kind, "D", DAY, {kind.measures[0].column: 1.0})])
     as_api = await asyncpg.connect(database_url, server_settings=SESSION)
-    sql = "EXPLAIN (COSTS OFF) " + series_sql(kind, list(kind.measures), Period(DAY, END))
-    plan = "\n".join(row[0] for row in await as_api.fetch(sql, "D", DAY, END, 1_000_000))
+    sql = "EXPLAIN (COSTS OFF) " + readings_sql(kind, kind.measures, Period(DAY, END))
+    plan = "\n".join(row[0] for row in await as_api.fetch(sql, "D", DAY, 1_000_000, [DAY], [END]))
     await as_api.close()
     assert "Seq Scan" not in plan
+    assert "ts >= s.since" in plan.partition("Index Cond: ")[2].partition("\n")[0]
     assert f"{kind.history_table}_{DAY:%Y%m%d}" in plan
