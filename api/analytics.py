@@ -18,7 +18,7 @@ from api.energy.coverage import ratio
 from api.energy.performance import Feed, Measured, Performance
 from api.energy.spans import Span, intersection
 from api.energy.units import kwh_of
-from api.groups import assignments_of, meters_of
+from api.groups import feeding
 from api.live import NEVER_SEEN, never_seen
 from api.measured import DeviceReader, Question, detached_days
 from api.negotiation import CSV_RESPONSES, AskedMediaType
@@ -64,17 +64,16 @@ async def ask(c: Connection, vehicle_id: str, period: Period, default_interval_s
     """The figures of a vehicle. Raises 404 when it has never reported and no meter was assigned to it."""
     whole = Span(0, period.us(period.end))
     now = period.us(datetime.now(UTC))
-    meters = [meter_id for _, meter_id in await meters_of(c, [vehicle_id], period)]
-    days = await detached_days(c, [VEHICLE, METER] if meters else [VEHICLE], period)
+    assigned = await feeding(c, vehicle_id, period)
+    days = await detached_days(c, [VEHICLE, METER] if assigned else [VEHICLE], period)
     question = Question(VEHICLE, period, _BATTERY_TEMP, detached_days=days)
     readers: dict[str | None, DeviceReader] = {None: DeviceReader(c, question, vehicle_id, default_interval_s)}
     found: dict[str | None, Measured] = {None: await readers[None].read()}
-    assigned = await assignments_of(c, meters, period) if meters else {}
     for meter_id, own in assigned.items():
         question = Question(METER, period, cuts=edges_of(own), detached_days=days)
         readers[meter_id] = DeviceReader(c, question, meter_id, default_interval_s)
         found[meter_id] = await readers[meter_id].read()
-    if not found[None].is_known and not meters:
+    if not found[None].is_known and not assigned:
         raise never_seen(VEHICLE, vehicle_id)
     while True:
         feeds = [Feed(name, found[name], vehicle_id, own, whole, now) for name, own in assigned.items()]

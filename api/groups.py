@@ -6,7 +6,7 @@ page needs.
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from api.database import Connection
 from api.energy.assignments import Assignment
@@ -80,6 +80,12 @@ FROM (SELECT meter_id, vehicle_id, valid_from,
 WHERE vehicle_id IS NOT NULL AND coalesce(valid_to, $3) > $2
 ORDER BY meter_id, valid_from
 """
+_FEEDING = _ASSIGNMENTS.replace(
+    "meter_id = ANY($1)",
+    "meter_id IN (SELECT a.meter_id FROM meter_assignment a WHERE a.vehicle_id = $1 AND a.valid_from < $5 "
+    "AND NOT EXISTS (SELECT FROM meter_assignment n WHERE n.meter_id = a.meter_id AND n.valid_from > a.valid_from "
+    "AND n.valid_from <= $4))",
+)
 
 
 def _sql(text: str, kind: Kind) -> str:
@@ -144,11 +150,21 @@ async def vehicles_of(c: Connection, meters: Sequence[str], period: Period) -> l
     return sorted({row["vehicle_id"] for row in rows})
 
 
+async def feeding(c: Connection, vehicle: str, period: Period) -> dict[str, list[Assignment]]:
+    """The assignments around a period, to all vehicles, of each meter that fed a vehicle in it; as `assignments_of`."""
+    around = with_neighbours(period)
+    rows = await c.fetch(_FEEDING, vehicle, around.start, around.end, period.start, period.end)
+    return _by_meter(rows, period, [])
+
+
 async def assignments_of(c: Connection, meters: Sequence[str], period: Period) -> dict[str, list[Assignment]]:
     """The assignments of each meter around a period, in order, in microseconds since its start."""
     around = with_neighbours(period)
-    rows = await c.fetch(_ASSIGNMENTS, meters, around.start, around.end)
+    return _by_meter(await c.fetch(_ASSIGNMENTS, meters, around.start, around.end), period, meters)
+
+
+def _by_meter(rows: Sequence[Any], period: Period, meters: Sequence[str]) -> dict[str, list[Assignment]]:
     found: dict[str, list[Assignment]] = {meter: [] for meter in meters}
     for meter, vehicle, start, end in rows:
-        found[meter].append(Assignment(period.us(start), period.us(end), vehicle))
+        found.setdefault(meter, []).append(Assignment(period.us(start), period.us(end), vehicle))
     return found
