@@ -108,8 +108,8 @@ class Question(NamedTuple):
     def rows_sql(self, sent: Sequence[str], days: str) -> str:
         """The readings of some spans of time, in any order, for a device that has sent these columns.
 
-        $1 is the device, $2 the period's start, $3 and $4 are the spans' bounds. OFFSET 0 keeps the planner from joining
-        the spans with all readings of the days.
+        $1 is the device, $2 the period's start, $3 and $4 are the spans' bounds. OFFSET 0 keeps the planner from
+        joining the spans with all readings of the days.
         """
         return (
             f"SELECT r.* FROM unnest($3::timestamptz[], $4::timestamptz[]) AS s(since, until) CROSS JOIN LATERAL "  # noqa: S608
