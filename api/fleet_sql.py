@@ -66,7 +66,7 @@ q AS MATERIALIZED (
                coalesce(interval_out, 0) AS uo, register_in_first AS rif, register_in_last AS ril,
                register_out_first AS rof, register_out_last AS rol, coalesce(steepest_kw, 0) AS steepest
         FROM {kind.quarter_table} WHERE {device} = d.id AND {months}
-          AND bucket >= $3 + $7 * interval '1 microsecond' AND bucket < $3 + $8 * interval '1 microsecond'
+          AND bucket >= $3 + $7 * interval '1 microsecond' AND bucket < $3 + $8 * interval '1 microsecond' OFFSET 0
     ) AS s
 ),
 spans AS (
@@ -80,7 +80,7 @@ pieces AS (
     SELECT id, {_COLUMNS} FROM q WHERE is_usable AND (uf IS NOT NULL OR rif IS NOT NULL OR rof IS NOT NULL)
     UNION ALL SELECT id, r.* FROM spans CROSS JOIN LATERAL (
         {row} WHERE {device} = id AND ts >= $3 + since * interval '1 microsecond'
-            AND ts < $3 + until * interval '1 microsecond' AND {days} AND {energy}) AS r
+            AND ts < $3 + until * interval '1 microsecond' AND {days} AND {energy} OFFSET 0) AS r
     UNION ALL SELECT id, r.* FROM d CROSS JOIN LATERAL (
         SELECT * FROM ({row} WHERE {device} = id AND {before} AND {near_days} {last_one}) AS near
         UNION ALL SELECT * FROM ({row} WHERE {device} = id AND {before} AND {far_days} {last_one}) AS far
@@ -145,18 +145,23 @@ segments AS (
     FROM ends e JOIN w USING (id) WHERE e.is_sure
 ),
 crossing AS (
-    SELECT *, width_bucket(start, $5) AS k_start, width_bucket(first - 1, $5) AS k_end FROM segments WHERE start < first
+    SELECT *, coalesce(width_bucket(start, $5), k) AS k_start, width_bucket(first - 1, $5) AS k_end
+    FROM (SELECT *, width_bucket(first, $5) AS k FROM segments) AS s
 ),
 parts AS (
-    SELECT key, k_end AS k, cross_in AS units_in, cross_out AS units_out, 0::int8 AS boundary,
-           greatest(0, least(first, until) - greatest(start, 0)) AS covered FROM crossing WHERE k_start = k_end
+    SELECT key, k, cross_in + rest_in AS units_in, cross_out + rest_out AS units_out, 0::int8 AS boundary,
+           greatest(0, least(last, until) - greatest(coalesce(start, first), 0)) AS covered
+    FROM crossing WHERE k_start = k
     UNION ALL
-    SELECT key, k, {_part("cross_in")}, {_part("cross_out")}, cross_in + cross_out,
-           greatest(0, least(first, until, ($5)[k + 1]) - greatest(start, ($5)[k]))
-    FROM crossing CROSS JOIN LATERAL generate_series(greatest(k_start, 1), least(k_end, cardinality($5) - 1)) AS k
+    SELECT key, k_end, cross_in, cross_out, 0, greatest(0, least(first, until) - greatest(start, 0))
+    FROM crossing WHERE k_start <> k AND k_start = k_end
+    UNION ALL
+    SELECT key, edge, {_part("cross_in")}, {_part("cross_out")}, cross_in + cross_out,
+           greatest(0, least(first, until, ($5)[edge + 1]) - greatest(start, ($5)[edge]))
+    FROM crossing CROSS JOIN LATERAL generate_series(greatest(k_start, 1), least(k_end, cardinality($5) - 1)) AS edge
     WHERE k_start < k_end
     UNION ALL
-    SELECT key, width_bucket(first, $5), rest_in, rest_out, 0, greatest(0, least(last, until) - first) FROM segments
+    SELECT key, k, rest_in, rest_out, 0, greatest(0, least(last, until) - first) FROM crossing WHERE k_start <> k
 )
 SELECT key, k, true AS is_known, sum(units_in)::int8, sum(units_out)::int8, sum(boundary)::int8, sum(covered)::int8,
        0::int8 AS expected, NULL::text AS id
@@ -176,7 +181,7 @@ def _rise(value: str, before: str) -> str:
 
 
 def _part(units: str) -> str:
-    """The part of a segment in bucket k."""
+    """The part of a segment in a bucket."""
 
     def until(edge: str) -> str:
         return (
@@ -184,4 +189,4 @@ def _part(units: str) -> str:
             f"ELSE div({units}::numeric * ({edge} - start), first - start)::int8 END"
         )
 
-    return f"{until('($5)[k + 1]')} - {until('($5)[k]')}"
+    return f"{until('($5)[edge + 1]')} - {until('($5)[edge]')}"
