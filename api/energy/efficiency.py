@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from api.energy.curve import Curve, Segment, energy_in
-from api.energy.spans import Span, chained, difference, intersection, union
+from api.energy.spans import Span, chained, difference, intersection, overlaps, union
 
 
 class Side(NamedTuple):
@@ -53,9 +53,9 @@ def divided(sums: Sequence[Span], time: Sequence[Span]) -> list[Span]:
 
 def sums_in(sums: Sequence[Span], ends: Collection[int], time: Sequence[Span]) -> list[Span]:
     """The sums with one of these ends that have a part in a set of time."""
-    return [one for one in sums if one.end in ends and intersection([one], time)] if ends else []
+    return [one for one in sums if one.end in ends and overlaps(one, time)] if ends else []
 
 
 def sums_about(sums: Sequence[Span], spans: Sequence[Span]) -> list[Span]:
-    """The sums that have a part in one of these spans."""
-    return [one for one in sums if intersection([one], spans)] if spans else []
+    """The sums that have a part in one of these spans, which are in order and do not overlap."""
+    return [one for one in sums if overlaps(one, spans)] if spans else []

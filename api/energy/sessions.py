@@ -125,7 +125,7 @@ class Session:
         if self.party.own is None or not self.feeds:
             return None
         curve = self.party.own.curve
-        sides = [Side(feed.inward, feed.assigned, feed.covered) for feed in self.party.feeds]
+        sides = [Side(overlapping(feed.inward, *self.span), feed.assigned, feed.covered) for feed in self.party.feeds]
         compared = compare(curve, curve.flow_in.segments, sides, self.span)
         return compared.dc / compared.ac if compared.ac else None
 

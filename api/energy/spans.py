@@ -1,5 +1,6 @@
 """Sets of time as sorted lists of half-open spans [start, end) that do not touch each other. Microseconds."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -67,6 +68,17 @@ def difference(whole: Sequence[Span], taken: Sequence[Span]) -> list[Span]:
         if at < end:
             left.append(Span(at, end))
     return left
+
+
+def within(span: Span, others: Sequence[Span]) -> list[Span]:
+    """The parts of a span that lie in a set."""
+    first = bisect_left(others, span.start, key=lambda other: other.end)
+    return intersection([span], others[first : bisect_left(others, (span.end,))])
+
+
+def overlaps(span: Span, others: Sequence[Span]) -> bool:
+    """Whether a part of a span lies in a set."""
+    return bool(within(span, others))
 
 
 def duration(spans: Iterable[Span]) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from api.energy.curve import Segment, energy_in
-from api.energy.spans import Span, difference, duration, intersection, union
+from api.energy.spans import Span, difference, duration, intersection, overlaps, union, within
 
 MINUTE_US = 60_000_000
 LONGEST_PAUSE_US = 15 * MINUTE_US
@@ -53,10 +53,10 @@ def charging(
     at_meter = union([*fed_back, *(s[:2] for own in meters for s in own if _flows_in(s))])
     inward = [Span(*s[:2]) for s in dc if _flows_in(s)]
     outward = [Span(*s[:2]) for s in dc if _flows_out(s)]
-    to_grid = [span for span in outward if 2 * duration(_within(span, fed_back)) >= span.end - span.start]
+    to_grid = [span for span in outward if 2 * duration(within(span, fed_back)) >= span.end - span.start]
     driving = difference(difference(union(outward), union(to_grid)), at_meter)
-    known = [span for span in inward if _overlaps(span, at_meter)]
-    alone = union(span for span in inward if not _overlaps(span, at_meter))
+    known = [span for span in inward if overlaps(span, at_meter)]
+    alone = union(span for span in inward if not overlaps(span, at_meter))
     elsewhere = _without_recuperation(alone, driving, at_meter, odometer)
     active = difference(union([*at_meter, *to_grid, *known, *elsewhere]), driving)
     own = sorted([*inward, *to_grid])
@@ -88,7 +88,7 @@ def _ended(before: Span, after: Span, ends: Sequence[Span], cuts: Sequence[int])
     cut = bisect_left(cuts, before.end)
     if cut < len(cuts) and cuts[cut] <= after.start:
         return True
-    return _overlaps(Span(before.end, after.start), ends)
+    return overlaps(Span(before.end, after.start), ends)
 
 
 def _cut(spans: Sequence[Span], instants: Sequence[int]) -> Iterable[Span]:
@@ -103,9 +103,9 @@ def _without_recuperation(
     """The inflow at no meter that is charging. It is judged with the inflow that only a pause separates from it."""
     kept: list[Span] = []
     for run in joined(alone, union([*driving, *at_meter]), ()):
-        inflow = _within(run, alone)
+        inflow = within(run, alone)
         near = Span(run.start - LONGEST_PAUSE_US, run.end + LONGEST_PAUSE_US)
-        is_short = duration(inflow) <= LONGEST_RECUPERATION_US and _overlaps(near, driving)
+        is_short = duration(inflow) <= LONGEST_RECUPERATION_US and overlaps(near, driving)
         if _borders(run, at_meter) or not (is_short or _driven_km(run, odometer) >= LEAST_DRIVEN_KM):
             kept += inflow
     return kept
@@ -121,7 +121,7 @@ def _moved(at: int, own: Sequence[Span], at_meter: Sequence[Span]) -> int:
     if n == 0 or own[n - 1].end <= at:
         return at
     start, end = own[n - 1]
-    before, after = _overlaps(Span(start, at), at_meter), _overlaps(Span(at, end), at_meter)
+    before, after = overlaps(Span(start, at), at_meter), overlaps(Span(at, end), at_meter)
     if before == after:
         return at
     return end if before else start
@@ -145,19 +145,9 @@ def _flows_out(segment: Segment) -> bool:
     return -segment.units * IDLE_UNITS_PER_US[1] >= (segment.end - segment.start) * IDLE_UNITS_PER_US[0]
 
 
-def _within(span: Span, others: Sequence[Span]) -> list[Span]:
-    """The parts of a span that lie in a set."""
-    first = bisect_left(others, span.start, key=lambda other: other.end)
-    return intersection([span], others[first : bisect_left(others, (span.end,))])
-
-
-def _overlaps(span: Span, others: Sequence[Span]) -> bool:
-    return bool(_within(span, others))
-
-
 def _borders(span: Span, others: Sequence[Span]) -> bool:
     """Whether one of a set begins or ends at the span's edge, or lies within."""
-    return _overlaps(Span(span.start - 1, span.end + 1), others)
+    return overlaps(Span(span.start - 1, span.end + 1), others)
 
 
 def _span(pair: tuple[int, int]) -> Span:
