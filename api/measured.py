@@ -18,7 +18,7 @@ from api.energy.curve import Curve, Device, Reading, curve_of, curve_of_interval
 from api.energy.interval import DAY_US, QUARTER_US, groups_of, observed_interval
 from api.energy.performance import Measured
 from api.energy.quarter import GaugeQuarter, Quarter, areas_of, quarters_of, whole_quarters
-from api.energy.spans import Span, union
+from api.energy.spans import Span, overlaps, union
 from api.energy.units import US_PER_S, register_units_of
 from api.period import EARLIEST, LATEST, Period
 from bridge.contract import Kind, Measure
@@ -93,8 +93,6 @@ class Question(NamedTuple):
     """Further gauges of the same readings; no neighbours are looked for on their account."""
     cuts: Sequence[int] = ()
     """Where figures are divided, besides at the period's edges: microseconds since its start."""
-    needs_readings: bool = False
-    """Every reading is needed: no summary may stand for several."""
     detached_days: Sequence[date] = ()
 
     @property
@@ -204,11 +202,10 @@ class DeviceReader:
         await self._read_instead([q for q in self._quarters.values() if not q.is_unbroken(self._device)])
         return self._measured()
 
-    async def refine(self, sums: Iterable[Span]) -> Measured:
-        """The same with the readings of the quarter hours in which these sums are."""
-        offset = self._question.offset
-        starts = {one.start - (one.start - offset) % QUARTER_US for one in sums}
-        await self._read_instead([self._quarters[start] for start in starts if start in self._quarters])
+    async def refine(self, spans: Iterable[Span]) -> Measured:
+        """The same with the readings of the quarter hours that have a part in these spans of time."""
+        wanted = union(spans)
+        await self._read_instead([q for q in self._quarters.values() if overlaps(Span(q.start, q.end), wanted)])
         return self._measured()
 
     async def _ask_about(self) -> Any:
@@ -224,8 +221,7 @@ class DeviceReader:
     def _whole_quarters(self, since: int) -> tuple[int, int]:
         """The start of the first quarter hour and the end of the last one that may be taken from summaries."""
         question = self._question
-        closed = since if question.needs_readings else self._about["closed"]
-        return whole_quarters(since, question.span_us, question.offset, closed)
+        return whole_quarters(since, question.span_us, question.offset, self._about["closed"])
 
     async def _summaries(self, first: int, beyond: int) -> tuple[list[Quarter], set[int]]:
         """Summaries of the quarter hours, and the starts of those that lack a reading."""

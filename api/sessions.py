@@ -1,9 +1,11 @@
 """GET /v1/sessions: when vehicles were charged, and what flowed. Derived from the readings when it is asked for.
 
-The rules are those of `api.energy.stretches` and `api.energy.sessions` (DESIGN 5).
+The rules are those of `api.energy.stretches` and `api.energy.sessions` (DESIGN 5). Readings are read only near the time
+in which energy flows; where none does, summaries of quarter hours say so (`Party.near_flow`).
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal, NamedTuple
@@ -14,14 +16,14 @@ from starlette.responses import JSONResponse, Response
 from api import models
 from api.csv_format import Cell, cells, columns
 from api.database import Connection, connection
-from api.energy.assignments import Assignment
+from api.energy.assignments import Assignment, edges_of
 from api.energy.performance import Feed, Measured
 from api.energy.sessions import ALGORITHM, Party, Session, Unassigned
 from api.energy.spans import Span
 from api.energy.units import kwh_of
 from api.groups import assignments_of, meters_of, vehicles_of
 from api.live import NEVER_SEEN, never_seen
-from api.measured import MOST_DEVICE_DAYS, Question, detached_days, measured
+from api.measured import MOST_DEVICE_DAYS, DeviceReader, Question, detached_days
 from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.paging import Cursor, Limit, decode_time_and_name, encode_cursor, next_link
 from api.period import AskedPeriod, Period
@@ -90,7 +92,7 @@ async def list_sessions(
     after = None if cursor is None else decode_time_and_name(cursor)
     async with connection(services.pool) as c:
         read = await _read(c, scope, period, services.settings.reading_interval_s)
-    # In a thread, so that other requests are answered meanwhile: 400 device-days take seconds.
+    # In a thread, so that other requests are answered meanwhile: the sessions of years take seconds.
     found = await asyncio.to_thread(_answers, read, period)
     items = [item for item in found if after is None or _position(item) > after]
     if form == "text/csv":
@@ -117,24 +119,29 @@ class _Read(NamedTuple):
 
 
 async def _read(c: Connection, scope: _Scope, period: Period, default_interval_s: float) -> _Read:
-    """The readings of every device that may take part. Raises 404 for an unknown device, 422 for too much work."""
+    """What every device measured that may take part. Raises 404 for an unknown device, 422 for too much work."""
     asked = await _asked_meters(c, scope)
     vehicles = [scope.name] if scope.by == "vehicle" else await vehicles_of(c, asked, period)
     meters = sorted({*asked, *(meter_id for _, meter_id in await meters_of(c, vehicles, period))})
     _refuse_much(scope, len(vehicles) + len(meters), period)
     assigned = await assignments_of(c, meters, period)
-    devices = [(VEHICLE, vehicle) for vehicle in vehicles] + [(METER, meter) for meter in meters]
-    found = {
-        (kind, name): await measured(
-            c, Question(kind, period, gauges=_GAUGES[kind], needs_readings=True), name, default_interval_s
-        )
-        for kind, name in devices
-    }
+    days = await detached_days(c, [VEHICLE, METER], period)
+    readers: dict[_Device, DeviceReader] = {}
+    for kind, name in [*((VEHICLE, vehicle) for vehicle in vehicles), *((METER, meter) for meter in meters)]:
+        # No sum is divided by a change of the assignment.
+        cuts = edges_of(assigned[name]) if kind is METER else []
+        question = Question(kind, period, gauges=_GAUGES[kind], cuts=cuts, detached_days=days)
+        readers[kind, name] = DeviceReader(c, question, name, default_interval_s)
+    found: dict[_Device, Measured] = {}
+    for device, reader in readers.items():
+        found[device] = await reader.read()
     _refuse_unknown(scope, found, meters)
-    parties = [_vehicle(vehicle, found, assigned, period) for vehicle in vehicles]
-    parties += [_unassigned(meter, found, assigned, period) for meter in asked]
+    near = await asyncio.to_thread(_near_flow, _parties(vehicles, asked, found, assigned, period))
+    for device, spans in near.items():
+        found[device] = await readers[device].refine(spans)
+    parties = _parties(vehicles, asked, found, assigned, period)
     sites = {row["id"]: row["site"] for row in await c.fetch(_SITES, meters)}
-    return _Read(parties, frozenset(asked), sites, await detached_days(c, [VEHICLE, METER], period))
+    return _Read(parties, frozenset(asked), sites, days)
 
 
 async def _asked_meters(c: Connection, scope: _Scope) -> list[str]:
@@ -165,8 +172,29 @@ def _refuse_unknown(scope: _Scope, found: "_Found", meters: Sequence[str]) -> No
         raise never_seen(METER, scope.name)
 
 
-_Found = Mapping[tuple[Kind, str], Measured]
+_Device = tuple[Kind, str]
+_Found = Mapping[_Device, Measured]
 _Assigned = Mapping[str, Sequence[Assignment]]
+
+
+def _parties(
+    vehicles: Sequence[str], asked: Sequence[str], found: _Found, assigned: _Assigned, period: Period
+) -> list[Party]:
+    """The vehicles, and the meters that were asked for in the time in which they feed none."""
+    parties = [_vehicle(vehicle, found, assigned, period) for vehicle in vehicles]
+    return parties + [_unassigned(meter, found, assigned, period) for meter in asked]
+
+
+def _near_flow(parties: Sequence[Party]) -> dict[_Device, list[Span]]:
+    """Of each device, the time in which its readings are needed: near the flows of those with whom it has sessions."""
+    near: dict[_Device, list[Span]] = defaultdict(list)
+    for party in parties:
+        spans = party.near_flow()
+        if party.vehicle_id is not None:
+            near[VEHICLE, party.vehicle_id] += spans
+        for feed in party.feeds:
+            near[METER, feed.meter_id] += spans
+    return near
 
 
 def _vehicle(vehicle: str, found: _Found, assigned: _Assigned, period: Period) -> Party:
