@@ -22,7 +22,7 @@ from api.groups import feeding
 from api.live import NEVER_SEEN, never_seen
 from api.measured import DeviceReader, Question, detached_days
 from api.negotiation import CSV_RESPONSES, AskedMediaType
-from api.period import AskedPeriod, DeviceId, Period
+from api.period import DeviceId, FiguresPeriod, Period
 from api.routing import needs
 from api.services import WithServices
 from api.streaming import csv_stream, pages_of
@@ -46,7 +46,7 @@ _BATTERY_TEMP = next(measure for measure in VEHICLE.measures if measure.name == 
 async def performance(
     services: WithServices,
     form: AskedMediaType,
-    period: AskedPeriod,
+    period: FiguresPeriod,
     vehicleId: DeviceId,  # noqa: N803
 ) -> Response:
     """A vehicle's AC and DC energy, their ratio and its mean battery temperature over a period: as JSON, or with

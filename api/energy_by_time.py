@@ -1,7 +1,7 @@
 """GET /v1/analytics/energy: the energy of vehicles, meters, sites or the fleet by day, hour, ... in any time zone.
 
 The figures are made from the readings of each device (`api.measured`), which are read once per request; a request is
-limited to `MOST_DEVICE_DAYS`.
+limited to `MOST_DAYS_OF_READINGS` x devices.
 """
 
 from bisect import bisect_left
@@ -30,7 +30,7 @@ from api.live import NEVER_SEEN
 from api.measured import detached_days
 from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.paging import Cursor, decode_position, encode_cursor, next_link
-from api.period import AskedPeriod, CommaSeparated, Period, checked
+from api.period import CommaSeparated, FiguresPeriod, Period, checked
 from api.problems import Problem, invalid
 from api.register_models import TEXT_PATTERN, TimeZone
 from api.routing import needs
@@ -89,7 +89,7 @@ async def energy(
     request: Request,
     services: WithServices,
     form: AskedMediaType,
-    period: AskedPeriod,
+    period: FiguresPeriod,
     of: Annotated[Of, Query(description="What an item is about.")],
     ids: Ids = [],  # noqa: B006
     site: Site = None,
@@ -104,7 +104,7 @@ async def energy(
         raise invalid("id", f"names vehicles or meters; of={of} is narrowed by site")
     first, at = "", None
     if cursor is not None:
-        period, first, at = _resumed(request, period, cursor, services.settings.query_range_limit_days)
+        period, first, at = _resumed(request, period, cursor, services.settings.figures_range_limit_days)
     _refuse_fine(period, bucket)
     edges = calendar.edges(period.start, period.end, bucket, ZoneInfo(tz))
     asked = _Asked(Wanted(of, sorted(set(ids)), site, first), period, edges, _skip(edges, at), limit)

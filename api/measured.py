@@ -21,6 +21,7 @@ from api.energy.quarter import GaugeQuarter, Quarter, areas_of, quarters_of, who
 from api.energy.spans import Span, overlaps, union
 from api.energy.units import US_PER_S, register_units_of
 from api.period import EARLIEST, LATEST, Period
+from api.read_limit import refuse_readings
 from bridge.contract import Kind, Measure
 
 Row = Any
@@ -32,8 +33,6 @@ _LONG_ENOUGH = timedelta(hours=6)
 _US = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_RANGES = 12
-MOST_DEVICE_DAYS = 400
-"""A request reads at most this many days of readings: devices x days of the period, each device at least one day."""
 _DETACHED = """
 SELECT relname::text FROM unnest($1::name[], $2::name[]) AS days(first, last)
 JOIN pg_class ON relname BETWEEN first AND last AND relkind = 'r' AND NOT relispartition
@@ -174,6 +173,8 @@ class DeviceReader:
         self._device = Device(self._default_interval_us, question.kind.rated_kw)
         self._rows: list[Row] = []
         """In the order of time, each once."""
+        self.days_read = 0.0
+        """Elapsed time of which readings were read, days."""
         self._quarters: dict[int, Quarter] = {}
         """Those that stand for their readings, by their start."""
 
@@ -245,6 +246,9 @@ class DeviceReader:
         if not spans:
             return []
         start = self._question.period.start
+        now = self._question.period.us(datetime.now(UTC))
+        self.days_read += sum(max(0, min(s.end, now) - s.start) for s in spans) / DAY_US
+        refuse_readings(self.days_read)
         since, until = [start + s.start * _US for s in spans], [start + s.end * _US for s in spans]
         sql = self._question.rows_sql(self._sent, _days_sql(since, until))
         return sorted(await self._c.fetch(sql, self._name, start, since, until), key=_at)

@@ -97,6 +97,10 @@ async def _period(services: WithServices, period: AnyPeriod) -> Period:
     return checked(period, services.settings.query_range_limit_days)
 
 
+async def _figures_period(services: WithServices, period: AnyPeriod) -> Period:
+    return checked(period, services.settings.figures_range_limit_days)
+
+
 def checked(period: Period, most_days: float) -> Period:
     """The period itself. Raises 422 when it is too long."""
     if period.end - period.start > timedelta(days=most_days):
@@ -105,3 +109,6 @@ def checked(period: Period, most_days: float) -> Period:
 
 
 AskedPeriod = Annotated[Period, Depends(_period)]
+"""Of a history."""
+FiguresPeriod = Annotated[Period, Depends(_figures_period)]
+"""Of figures, which summaries may stand for: it may be longer."""

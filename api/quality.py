@@ -1,7 +1,7 @@
 """GET /v1/quality: how far the figures of each device can be relied on, the worst devices first.
 
 The rules are those of `api.energy.quality`. The worst devices are known only when all are judged, so a request reads
-each device that it concerns, and is limited to `MOST_DEVICE_DAYS`.
+each device that it concerns, and is limited (`api.read_limit`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,11 +24,12 @@ from api.energy.quality import Order, Place, Quality, place, totals, worst_first
 from api.energy.spans import Span
 from api.energy.units import US_PER_S, kwh_of
 from api.groups import Part, Wanted, assignments_of, find_groups
-from api.measured import MOST_DEVICE_DAYS, Question, detached_days, measured
+from api.measured import Question, detached_days, measured
 from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.paging import Cursor, Limit, decode_rank, encode_cursor, next_link
-from api.period import AskedPeriod, Period, checked
+from api.period import FiguresPeriod, Period, checked
 from api.problems import Problem, invalid
+from api.read_limit import MOST_DEVICE_DAYS, allowance
 from api.register_models import TEXT_PATTERN
 from api.routing import needs
 from api.services import WithServices
@@ -66,7 +67,7 @@ class _Asked(NamedTuple):
 async def quality(
     request: Request,
     services: WithServices,
-    period: AskedPeriod,
+    period: FiguresPeriod,
     form: AskedMediaType,
     site: Annotated[
         str | None, Query(max_length=200, pattern=TEXT_PATTERN, description="Devices that are declared at this site.")
@@ -80,7 +81,7 @@ async def quality(
     text/csv` the whole list, independent of `limit`. `totals` are over all devices, not over the page."""
     asked = _Asked(kind, site, period, min(period.end, datetime.now(UTC)), sort, None)
     if cursor is not None:
-        asked = _resumed(request, asked, cursor, services.settings.query_range_limit_days)
+        asked = _resumed(request, asked, cursor, services.settings.figures_range_limit_days)
     async with connection(services.pool) as c:
         days = await detached_days(c, KINDS, asked.period)
         devices = await _devices(c, asked, days, services.settings.reading_interval_s)
@@ -130,24 +131,9 @@ async def _ids(c: Connection, asked: _Asked) -> dict[Kind, list[str]]:
     if asked.site is not None and not parts:
         wanted = next((kind.name for kind in KINDS if kind.plural == asked.kind), "device")
         raise Problem(404, f"no {wanted} is declared at the site {asked.site}")
-    _refuse_much(asked, len(parts))
+    narrow = ("site", "one site") if asked.site is None else ("kind", "fewer devices")
+    (await allowance(c, asked.period)).refuse(len(parts), narrow)
     return {kind: [part.device for part in parts if part.kind is kind] for kind in KINDS}
-
-
-def _refuse_much(asked: _Asked, devices: int) -> None:
-    """Raise 422 that says what to narrow when the readings of these devices would take too long to read."""
-    days = max(1.0, (asked.period.end - asked.period.start) / timedelta(days=1))
-    if devices * days <= MOST_DEVICE_DAYS:
-        return
-    if devices <= MOST_DEVICE_DAYS:
-        field, narrower = "from", "a shorter period"
-    elif asked.site is None:
-        field, narrower = "site", "one site"
-    else:
-        field, narrower = "kind", "fewer devices"
-    count = f"{devices} devices" if devices <= MOST_DEVICE_DAYS else f"more than {MOST_DEVICE_DAYS} devices"
-    work = f"{count} over {days:.1f} days are more than {MOST_DEVICE_DAYS} device-days"
-    raise invalid(field, f"{work}; ask for {narrower}")
 
 
 def _judged(

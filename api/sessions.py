@@ -23,11 +23,12 @@ from api.energy.spans import Span
 from api.energy.units import kwh_of
 from api.groups import assignments_of, meters_of, vehicles_of
 from api.live import NEVER_SEEN, never_seen
-from api.measured import MOST_DEVICE_DAYS, DeviceReader, Question, detached_days
+from api.measured import DeviceReader, Question, detached_days
 from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.paging import Cursor, Limit, decode_time_and_name, encode_cursor, next_link
-from api.period import AskedPeriod, Period
+from api.period import FiguresPeriod, Period
 from api.problems import Problem, invalid
+from api.read_limit import MOST_DEVICE_DAYS, allowance, refuse_readings
 from api.register_models import TEXT_PATTERN
 from api.routing import needs
 from api.services import WithServices
@@ -77,7 +78,7 @@ async def list_sessions(
     request: Request,
     services: WithServices,
     form: AskedMediaType,
-    period: AskedPeriod,
+    period: FiguresPeriod,
     vehicle: Annotated[str | None, Query(pattern=DEVICE_ID_PATTERN, description="Of this vehicle.")] = None,
     meter: Annotated[str | None, Query(pattern=DEVICE_ID_PATTERN, description="Through this meter.")] = None,
     site: Annotated[
@@ -123,7 +124,8 @@ async def _read(c: Connection, scope: _Scope, period: Period, default_interval_s
     asked = await _asked_meters(c, scope)
     vehicles = [scope.name] if scope.by == "vehicle" else await vehicles_of(c, asked, period)
     meters = sorted({*asked, *(meter_id for _, meter_id in await meters_of(c, vehicles, period))})
-    _refuse_much(scope, len(vehicles) + len(meters), period)
+    allowed = await allowance(c, period)
+    allowed.refuse(len(vehicles) + len(meters), (scope.by, "fewer devices"))
     assigned = await assignments_of(c, meters, period)
     days = await detached_days(c, [VEHICLE, METER], period)
     readers: dict[_Device, DeviceReader] = {}
@@ -135,10 +137,12 @@ async def _read(c: Connection, scope: _Scope, period: Period, default_interval_s
     found: dict[_Device, Measured] = {}
     for device, reader in readers.items():
         found[device] = await reader.read()
+        refuse_readings(sum(one.days_read for one in readers.values()))
     _refuse_unknown(scope, found, meters)
     near = await asyncio.to_thread(_near_flow, _parties(vehicles, asked, found, assigned, period))
     for device, spans in near.items():
         found[device] = await readers[device].refine(spans)
+        refuse_readings(sum(one.days_read for one in readers.values()))
     parties = _parties(vehicles, asked, found, assigned, period)
     sites = {row["id"]: row["site"] for row in await c.fetch(_SITES, meters)}
     return _Read(parties, frozenset(asked), sites, days)
@@ -152,16 +156,6 @@ async def _asked_meters(c: Connection, scope: _Scope) -> list[str]:
     if not meters:
         raise Problem(404, f"no meter is declared at the site {scope.name}")
     return meters
-
-
-def _refuse_much(scope: _Scope, devices: int, period: Period) -> None:
-    """Raise 422 when the readings of these devices would take too long to read."""
-    days = max(1.0, (period.end - period.start) / timedelta(days=1))
-    if devices * days <= MOST_DEVICE_DAYS:
-        return
-    field, narrower = ("from", "a shorter period") if devices <= MOST_DEVICE_DAYS else (scope.by, "fewer devices")
-    work = f"{devices} devices over {days:.1f} days are more than {MOST_DEVICE_DAYS} device-days"
-    raise invalid(field, f"{work}; ask for {narrower}")
 
 
 def _refuse_unknown(scope: _Scope, found: "_Found", meters: Sequence[str]) -> None:

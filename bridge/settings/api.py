@@ -76,7 +76,16 @@ class QuerySettings(Group):
         default=10.0, description="Maximum time of a database query; then the request gets 503."
     )
     query_range_limit_days: float = Field(
-        default=92.0, ge=0.001, le=3_660_000, description="Maximum period of one history or analytics request."
+        default=92.0,
+        ge=0.001,
+        le=3_660_000,
+        description="Maximum period of one history request, and of the readings of one series.",
+    )
+    figures_range_limit_days: float = Field(
+        default=3_660.0,
+        ge=0.001,
+        le=3_660_000,
+        description="Maximum period of one performance, energy, sessions or quality request.",
     )
 
 

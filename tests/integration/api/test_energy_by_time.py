@@ -376,7 +376,7 @@ async def test_vehicle_with_too_many_meters_is_refused(client: httpx.AsyncClient
 
 
 async def test_period_longer_than_the_bound_is_refused(start_api: Callable[..., Api], token: str) -> None:
-    api = start_api(query_range_limit_days=100_000)
+    api = start_api(figures_range_limit_days=100_000)
     async with api.client(token) as client:
         answer = await client.get(ENERGY, params={"of": "meters", "from": "1900-01-01T00:00:00Z", "bucket": "15m"})
         assert_problem(answer, 422, "bucket: the period is longer than 400 days")
