@@ -11,7 +11,21 @@ from typing import Annotated
 import typer
 import uvloop
 
-from tests.bench import end_to_end, endurance, growth, latency, overload, posts, questions, report, tls, writes
+from tests.bench import (
+    closing,
+    end_to_end,
+    endurance,
+    figures,
+    growth,
+    keeping,
+    latency,
+    overload,
+    posts,
+    questions,
+    report,
+    tls,
+    writes,
+)
 from tests.bench.machine import Machine
 
 MEASURES = {
@@ -30,6 +44,16 @@ MEASURES = {
     ("T12",): end_to_end.t12,
     ("T13",): endurance.t13,
     ("T13-OVERLOAD",): overload.t13_overload,
+    ("F1",): figures.f1,
+    ("F2",): figures.f2,
+    ("F3",): figures.f3,
+    ("F4",): figures.f4,
+    ("F5",): keeping.f5,
+    ("F6",): keeping.f6,
+    ("F7",): closing.f7,
+    ("F8",): closing.f8,
+    ("F9",): figures.f9,
+    ("F10",): keeping.f10,
 }
 QUICK = {"T1", "T2", "T3", "T6", "T8"}
 
@@ -48,15 +72,15 @@ def main(
         raise typer.BadParameter(f"unknown measure {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
     rows = rows or (10_000_000 if quick else 100_000_000)
     minutes = minutes or (1 if quick else 10)
-    figures: list[report.Figure] | None = None
+    found: list[report.Figure] | None = None
     interrupted = contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt)
     with interrupted, tempfile.TemporaryDirectory(dir=directory, prefix="fleet-bench-") as private:
-        figures = uvloop.run(_measure(Machine(Path(private) / "servers", quick, rows, minutes), wanted))
-    if figures is None:
+        found = uvloop.run(_measure(Machine(Path(private) / "servers", quick, rows, minutes), wanted))
+    if found is None:
         raise typer.Exit(130)  # interrupted, and nothing is left behind
     before = report.earlier()
-    print(report.table(figures, before))
-    print(f"stored in {report.save(figures, quick)}")
+    print(report.table(found, before))
+    print(f"stored in {report.save(found, quick)}")
 
 
 async def _measure(machine: Machine, wanted: set[str]) -> list[report.Figure]:
@@ -64,7 +88,7 @@ async def _measure(machine: Machine, wanted: set[str]) -> list[report.Figure]:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    figures: list[report.Figure] = []
+    measured: list[report.Figure] = []
     async with machine.running():
         for names, measure in MEASURES.items():
             if wanted.intersection(names):
@@ -72,8 +96,8 @@ async def _measure(machine: Machine, wanted: set[str]) -> list[report.Figure]:
                 found = await measure(machine)
                 for figure in found:
                     print(f"   {figure.measure}: {figure.value:.2f}{figure.unit}  {figure.detail}", file=sys.stderr)
-                figures += found
-    return figures
+                measured += found
+    return measured
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ FROM generate_series({first}, {devices} - 1, 2) AS t
 """
 _ASSIGNED = """
 INSERT INTO meter_assignment (meter_id, valid_from, vehicle_id)
-SELECT 'METER_' || lpad((v + 1)::text, 6, '0'), now() - interval '60 days', 'EV_' || lpad(v::text, 6, '0')
+SELECT 'METER_' || lpad((v + 1)::text, 6, '0'), now() - interval '400 days', 'EV_' || lpad(v::text, 6, '0')
 FROM generate_series(0, $1 - 1, 2) AS v
 """
 
@@ -73,9 +73,19 @@ async def fill(url: str, rows: int) -> None:
 async def _prepare(db: Db, devices: int, partitions: list[tuple[Table, date]]) -> None:
     for table, day in partitions:
         await db.execute("SELECT ensure_partition($1::text::regclass, $2)", table.history, day)
+    await know(db, devices)
+    await assign(db, devices)
+
+
+async def know(db: Db, devices: int) -> None:
+    """Give so many devices a live row."""
     for table in TABLES:
         made = "50, 1, 25" if table.kind is VEHICLE else "1, 230"
-        await db.execute(_LIVE.format(live=table.live, made=made, **_of(table, devices)))
+        await db.execute(_LIVE.format(live=table.live, made=made, **columns_of(table, devices)))
+
+
+async def assign(db: Db, devices: int) -> None:
+    """Assign to every vehicle the meter with the next number."""
     await db.execute(_ASSIGNED, devices)
 
 
@@ -89,12 +99,13 @@ async def _fill_days(url: str, devices: int, end: datetime, waiting: list[tuple[
             midnight = datetime.combine(day, datetime.min.time(), UTC)
             begin, stop = max(midnight, end - timedelta(days=DAYS)), min(midnight + timedelta(days=1), end)
             span = {"begin": f"'{begin.isoformat()}'", "end": f"'{stop.isoformat()}'", "made": _MADE[table.kind.name]}
-            await db.execute(_ROWS.format(partition=partition, **span, **_of(table, devices)))
+            await db.execute(_ROWS.format(partition=partition, **span, **columns_of(table, devices)))
     finally:
         await db.close()
 
 
-def _of(table: Table, devices: int) -> dict[str, object]:
+def columns_of(table: Table, devices: int) -> dict[str, object]:
+    """What statements that make rows of so many devices need to know of a table."""
     first, prefix = (1, "METER_") if table.kind is METER else (0, "EV_")
     values = ", ".join(seed_columns(table.kind))
     return {"device": table.device_column, "values": values, "first": first, "prefix": prefix, "devices": devices}

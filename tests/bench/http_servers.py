@@ -1,6 +1,8 @@
 """The HTTP servers of the benchmark: the API and its references."""
 
 import contextlib
+import http.client
+import json
 import sys
 from collections.abc import AsyncIterator, Iterator
 
@@ -26,6 +28,32 @@ class RunningApi(Service):
     def cpu_s(self) -> float:
         """User and system time since the start."""
         return cpu_s(self.process)
+
+
+class Refused(RuntimeError):
+    """The API answered 422: it does not answer this request."""
+
+
+class Client:
+    """One connection to an API, kept open."""
+
+    def __init__(self, running: RunningApi) -> None:
+        self._key = running.key
+        self._connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=120)
+
+    async def get(self, path: str) -> bytes:
+        """The body of a response. Raises `Refused` for status 422, `RuntimeError` for any other than 200."""
+        self._connection.request("GET", path, headers={"Authorization": f"Bearer {self._key}"})
+        answer = self._connection.getresponse()
+        body = answer.read()
+        if answer.status == 422:
+            raise Refused(json.loads(body)["detail"])
+        if answer.status != 200:
+            raise RuntimeError(f"{path}: {answer.status} {body.decode()}")
+        return body
+
+    def close(self) -> None:
+        self._connection.close()
 
 
 def cpu_s(process: Process) -> float:

@@ -33,14 +33,15 @@ class Load(NamedTuple):
         """Topic and payload of message `n`."""
         turn, device = divmod(n, self.devices)
         device = device * self.stride % self.devices
-        first = self._first_minute + timedelta(minutes=turn * self.per_message)
+        first = self.first_minute + timedelta(minutes=turn * self.per_message)
         kind = ("vehicle", "meter")[device % 2]
         objects = [self._payload(device, first + timedelta(minutes=m)) for m in range(self.per_message)]
         payload = objects[0] if self.per_message == 1 else f"[{','.join(objects)}]"
         return f"fleet/{kind}/{_name(device)}/telemetry", payload.encode()
 
     @property
-    def _first_minute(self) -> datetime:
+    def first_minute(self) -> datetime:
+        """The time of the first reading."""
         turns = -(-self.messages // self.devices)
         return self.now - timedelta(minutes=turns * self.per_message)
 

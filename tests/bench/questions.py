@@ -1,7 +1,6 @@
 """T8: a vehicle's last day in a long history, compared with minimal requests to the database and the API."""
 
 import asyncio
-import http.client
 import json
 import random
 import time
@@ -17,7 +16,7 @@ from api.period import Period
 from bridge import memory
 from tests.bench.end_to_end import DEVICES, until
 from tests.bench.history import devices_of, long_history
-from tests.bench.http_servers import RunningApi, api
+from tests.bench.http_servers import Client, RunningApi, api
 from tests.bench.load import Load, this_minute, vehicle_name
 from tests.bench.machine import Db, Machine, flood, result_of
 from tests.bench.report import Figure, median_ratio, percentile
@@ -36,6 +35,10 @@ class Times(NamedTuple):
     @property
     def p99s(self) -> tuple[float, float]:
         return percentile(self.asked, 0.99), percentile(self.least, 0.99)
+
+    @property
+    def medians(self) -> tuple[float, float]:
+        return percentile(self.asked, 0.5), percentile(self.least, 0.5)
 
     def shown(self) -> str:
         p = [f"{percentile(values, p) * 1e3:.2f}" for values in self for p in (0.5, 0.99)]
@@ -125,24 +128,16 @@ async def _under_load(
 
 
 async def _over_http(running: RunningApi, devices: int, count: int) -> Times:
-    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
-
-    async def get(path: str) -> bytes:
-        connection.request("GET", path, headers={"Authorization": f"Bearer {running.key}"})
-        answer = connection.getresponse()
-        body = answer.read()
-        if answer.status != 200:
-            raise RuntimeError(f"{path}: {answer.status} {body.decode()}")
-        return body
+    client = Client(running)
 
     async def ask() -> None:
-        found = json.loads(await get(f"/v1/analytics/performance/{random_vehicle(devices)}"))
+        found = json.loads(await client.get(f"/v1/analytics/performance/{random_vehicle(devices)}"))
         _check(found["readings"], found["meters"][0]["readings"])
 
     async def least() -> None:
-        await get("/healthz")
+        await client.get("/healthz")
 
     try:
         return await in_turns(ask, least, count)
     finally:
-        connection.close()
+        client.close()

@@ -23,6 +23,7 @@ T = TypeVar("T")
 _BATCH = 5_000
 _DEVICES = 10_000
 _MINUTES = 20
+READINGS = _DEVICES * _MINUTES
 _T11_MINUTES = 100
 
 
@@ -63,13 +64,24 @@ async def store_rate(machine: Machine) -> float:
     """Readings/s of the store's own transaction: history, live rows and all that makes it idempotent."""
     _copies()
     with machine.database() as url:
-        await (await _prepared(url)).close()
-        store = PostgresStore(url)
-        await store.write([])  # connects
-        try:
-            return await _rate(_batches(), store.write)
-        finally:
-            await store.close()
+        return await store_rate_into(url)
+
+
+async def store_rate_into(url: str) -> float:
+    """The same into a database that is there."""
+    await (await _prepared(url)).close()
+    store = PostgresStore(url)
+    await store.write([])  # connects
+    try:
+        return await _rate(_batches(), store.write)
+    finally:
+        await store.close()
+
+
+def first_minute() -> datetime:
+    """The time of the first reading that is written."""
+    first: datetime = _batches()[0][0][1]
+    return first
 
 
 async def _prepared(url: str) -> Db:
