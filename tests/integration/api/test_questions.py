@@ -154,7 +154,7 @@ async def test_history_in_another_form_is_406(client: httpx.AsyncClient) -> None
         ({"from": "2026-02-10T10:15:00"}, "from: "),
         ({"to": "yesterday"}, "to: "),
         ({"from": "2026-02-10T10:15:00Z", "to": "2026-02-10T10:15:00Z"}, "not before"),
-        ({"from": "2020-01-01T00:00:00Z"}, "exceeds 92 days"),
+        ({"from": "1900-01-01T00:00:00Z"}, "the period exceeds"),
         ({"to": "0001-01-01T00:00:00Z"}, "to: "),
         ({"from": "' OR 1=1 --"}, "from: "),
     ],

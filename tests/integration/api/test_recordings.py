@@ -36,7 +36,7 @@ async def test_recorded_household_has_its_energy_and_its_voltages(
     first = household[0].timestamp - timedelta(minutes=1)
     period = {"from": format_timestamp(first), "to": format_timestamp(LAST)}
     energy = period | {"of": "meters", "id": "HOME", "bucket": "day", "tz": "Europe/Paris"}
-    series = period | {"measure": "voltage", "points": 100}
+    series = period | {"measure": "voltage", "points": "100"}
     before: list[Any] = []
     for _ in range(2):
         days = (await client.get("/v1/analytics/energy", params=energy)).json()["items"]
