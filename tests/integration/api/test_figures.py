@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from local.mosquitto import Mosquitto
 from tests.bridges import serving
 from tests.devices import device
 from tests.integration.api.server import Connection, different
-from tests.keepers import summarize
+from tests.keepers import keeper_processes, summarize
 from tests.until import until
 
 pytestmark = pytest.mark.anyio
@@ -256,6 +257,41 @@ async def test_late_reading_changes_the_answer_at_once(
     assert (await client.get("/v1/analytics/performance/V", params=asked)).json() == after
     assert (before["totalKwhDeliveredDc"], after["totalKwhDeliveredDc"]) == (2.0, 4.0)
     assert len(before["gaps"]) == len(after["gaps"]) + 1
+
+
+async def test_22_month_is_right_after_a_late_reading_and_a_crash_of_the_keeper(
+    tmp_path: Path, client: httpx.AsyncClient, database_url: str, db: Connection
+) -> None:
+    """The month is over and summarized; the keeper is killed while it makes the summary of the late reading again."""
+    first = DAY.replace(day=1) - timedelta(days=31)
+    month = {"from": format_timestamp(first), "to": format_timestamp(first + timedelta(days=28)), "of": "meters"}
+
+    async def kwh() -> float:
+        (item,) = (await client.get("/v1/analytics/energy", params=month)).json()["items"]
+        return float(item["kwhAc"])
+
+    hourly = [reading(METER, "M", first + timedelta(hours=n), {"kwh_consumed_ac": 0.5}) for n in range(1, 28 * 24 + 1)]
+    late = hourly.pop(100)
+    assert (await client.post("/v1/ingest", content=encode_many(hourly))).status_code == 201
+    await summarize(db)
+    assert await kwh() == 0.5 * 671
+    assert (await client.post("/v1/ingest", content=encode_many([late]))).status_code == 201
+    assert await db.fetchval("SELECT count(*) FROM meter_quarter_dirty") == 1
+    assert await kwh() == 0.5 * 672
+    async with keeper_processes(tmp_path, database_url, 1) as (keeper,), db.transaction():
+        await db.execute("LOCK TABLE meter_quarter IN SHARE MODE")  # the keeper waits in the middle of its statement
+        await keeper.start()
+        await until(lambda: _waits_for_a_lock(db))
+        keeper.process.kill()
+    assert await kwh() == 0.5 * 672
+    await summarize(db)
+    assert await db.fetchval("SELECT count(*) FROM meter_quarter_dirty") == 0
+    assert await kwh() == 0.5 * 672
+
+
+async def _waits_for_a_lock(db: Connection) -> bool:
+    waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'meter_quarter'::regclass)"
+    return bool(await db.fetchval(waiting))
 
 
 async def test_detached_day_is_named(client: httpx.AsyncClient, db: Connection) -> None:
