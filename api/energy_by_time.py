@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from api import models
 from api.csv_format import cells, columns
-from api.database import connection
+from api.database import Connection, connection
 from api.energy import calendar
 from api.energy.buckets import Figures
 from api.energy.calendar import BucketName
@@ -156,6 +156,12 @@ def _skip(edges: Sequence[datetime], at: datetime | None) -> int:
     return n
 
 
+async def _refuse_unknown_site(c: Connection, site: str | None) -> None:
+    """Raise 404 for a site without devices: a sum of nothing would look like a site without energy."""
+    if site is not None and not await c.fetchval("SELECT EXISTS (SELECT FROM device WHERE site = $1)", site):
+        raise Problem(404, f"no device is declared at the site {site}")
+
+
 def _refuse_fine(period: Period, bucket: BucketName) -> None:
     """Raise 422 when a period has too many buckets."""
     longest = _LONGEST_DAYS.get(bucket)
@@ -181,6 +187,7 @@ async def _page(services: Services, asked: _Asked) -> tuple[list[models.EnergyIt
             raise _too_long(asked.period, until)
         count = min(most, -(-(asked.skip + asked.limit) // asked.buckets))
         found = await find_groups(c, asked.wanted, asked.period, count + 1, most)
+        await _refuse_unknown_site(c, asked.wanted.site)
     groups = _affordable(found[:count], most)
     if found and not groups:
         raise _too_many(asked, most)

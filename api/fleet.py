@@ -11,7 +11,7 @@ from api.energy.interval import DAY_US, QUARTER_US
 from api.energy.quarter import quarters_of, whole_quarters
 from api.fleet_sql import fold_sql
 from api.measured import observed_since, offset_of, with_neighbours
-from api.period import Period
+from api.period import EARLIEST, Period
 from bridge.contract import Kind
 
 _HOUR = timedelta(hours=1)
@@ -77,7 +77,7 @@ async def fold(c: Connection, kind: Kind, keys: Mapping[str, int], buckets: Buck
     sql = fold_sql(
         kind,
         around.days_sql(),
-        Period(period.start - _HOUR, period.start).days_sql(),
+        Period(max(EARLIEST, period.start - _HOUR), period.start).days_sql(),
         with_neighbours(period).days_sql(),
         around.days_sql("bucket"),
     )
@@ -95,6 +95,9 @@ async def fold(c: Connection, kind: Kind, keys: Mapping[str, int], buckets: Buck
         if name is not None:
             others.append(name)
             continue
-        own = Figures(int(is_known), inward, outward, boundary, 0, 0, covered, expected)
+        # Sums are numeric: those of a fleet are larger than int8.
+        own = Figures(
+            int(is_known), int(inward), int(outward), int(boundary), covered=int(covered), expected=int(expected)
+        )
         found[key][k - 1] = found[key][k - 1].plus(own)
     return Folded(found, others)

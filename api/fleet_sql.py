@@ -12,6 +12,8 @@ from api.energy.interval import DAY_US, QUARTER_US
 from bridge.contract import Kind
 
 _TYPES = ("text[]", "int[]", "timestamptz", "int8", "int8[]", "int8", "int8", "int8", "int8[]", "float8", "int8")
+_MOST_RISE_KWH = 4_000_000
+"""In units, the sum of two such rises fits into int8."""
 _COLUMNS = "first, last, n, widest, uf, ui, uo, rif, ril, rof, rol, steepest"
 
 
@@ -100,6 +102,7 @@ judged AS (
            max(CASE WHEN uf IS NULL THEN 0 ELSE 1 END + CASE WHEN rif IS NULL THEN 0 ELSE 2 END
                + CASE WHEN rof IS NULL THEN 0 ELSE 4 END) AS most_sent,
            coalesce(bool_or(rif < prev_in OR rof < prev_out), false) AS falls,
+           coalesce(max(greatest(rif - prev_in, rof - prev_out, ril - rif, rol - rof)), 0) AS greatest_rise,
            greatest(max(steepest),
                     max(greatest(rif - prev_in, rof - prev_out, 1e-12) * (3.6e9 / nullif(first - prev, 0)))
                ) AS steepest,
@@ -116,7 +119,8 @@ plain AS MATERIALIZED (
            d.sent = 1 AS by_interval,
            j.id IS NULL OR
                d.sent IN (1, 2, 4, 6, 7) AND j.least_sent = d.sent AND j.most_sent = d.sent
-               AND (d.sent = 1 OR NOT j.falls AND coalesce(j.steepest, 0) <= 1.089 * d.rated_kw AND d.rated_kw >= 0.1)
+               AND (d.sent = 1 OR NOT j.falls AND j.greatest_rise < {_MOST_RISE_KWH}
+                    AND coalesce(j.steepest, 0) <= 1.089 * d.rated_kw AND d.rated_kw >= 0.1)
                AND CASE WHEN d.declared IS NOT NULL THEN d.sent > 1 OR 2 * j.widest <= 3 * d.declared
                         ELSE NOT j.begins AND j.readings_inside >= 5
                              AND 5 * greatest(j.widest, j.widest_between) <= {DAY_US}
@@ -163,11 +167,11 @@ parts AS (
     UNION ALL
     SELECT key, k, rest_in, rest_out, 0, greatest(0, least(last, until) - first) FROM crossing WHERE k_start <> k
 )
-SELECT key, k, true AS is_known, sum(units_in)::int8, sum(units_out)::int8, sum(boundary)::int8, sum(covered)::int8,
-       0::int8 AS expected, NULL::text AS id
+SELECT key, k, true AS is_known, sum(units_in), sum(units_out), sum(boundary), sum(covered),
+       0::numeric AS expected, NULL::text AS id
 FROM parts WHERE k BETWEEN 1 AND cardinality($5) - 1 GROUP BY key, k
 UNION ALL
-SELECT key, k, false, 0, 0, 0, 0, sum(greatest(0, least(($5)[k + 1], until) - ($5)[k]))::int8, NULL
+SELECT key, k, false, 0, 0, 0, 0, sum(greatest(0, least(($5)[k + 1], until) - ($5)[k])), NULL
 FROM ends CROSS JOIN LATERAL generate_series(1, cardinality($5) - 1) AS k WHERE is_sure GROUP BY key, k
 UNION ALL
 SELECT key, 0, false, 0, 0, 0, 0, 0, id FROM ends WHERE is_sure IS NOT TRUE

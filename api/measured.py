@@ -6,6 +6,7 @@ the last reading before the period and the first one after it, for each measure 
 looked for within 31 days.
 """
 
+import asyncio
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -21,6 +22,7 @@ from api.energy.quarter import GaugeQuarter, Quarter, areas_of, quarters_of, who
 from api.energy.spans import Span, overlaps, union
 from api.energy.units import US_PER_S, register_units_of
 from api.period import EARLIEST, LATEST, Period
+from api.problems import invalid
 from api.read_limit import refuse_readings
 from bridge.contract import Kind, Measure
 
@@ -33,6 +35,10 @@ _LONG_ENOUGH = timedelta(hours=6)
 _US = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_RANGES = 12
+_MOST_READINGS = 300_000
+"""Readings of one device that an answer is made of, besides summaries: 208 days of one a minute."""
+_IN_A_THREAD = 5_000
+"""From so many readings on a curve is made in a thread, so that other requests are answered meanwhile."""
 _DETACHED = """
 SELECT relname::text FROM unnest($1::name[], $2::name[]) AS days(first, last)
 JOIN pg_class ON relname BETWEEN first AND last AND relkind = 'r' AND NOT relispartition
@@ -65,7 +71,7 @@ def with_neighbours(period: Period) -> Period:
 
 async def detached_days(c: Connection, kinds: Sequence[Kind], period: Period) -> list[date]:
     """Days of the period whose readings exist, but in a partition that was detached from the history."""
-    first, last = (f"{instant.astimezone(UTC):%Y%m%d}" for instant in (period.start, period.end))
+    first, last = (f"{instant.astimezone(UTC):%Y%m%d}" for instant in (period.start, period.end - _US))
     tables = [kind.history_table for kind in kinds]
     names = await c.fetch(_DETACHED, [f"{t}_{first}" for t in tables], [f"{t}_{last}" for t in tables])
     return sorted({datetime.strptime(row[0][-8:], "%Y%m%d").date() for row in names})  # noqa: DTZ007  # a date
@@ -173,6 +179,7 @@ class DeviceReader:
         self._device = Device(self._default_interval_us, question.kind.rated_kw)
         self._rows: list[Row] = []
         """In the order of time, each once."""
+        self._readings_read = 0
         self.days_read = 0.0
         """Elapsed time of which readings were read, days."""
         self._quarters: dict[int, Quarter] = {}
@@ -185,7 +192,7 @@ class DeviceReader:
         rated_kw = self._about["rated_kw"] or question.kind.rated_kw
         self._device = Device(self._default_interval_us, rated_kw)
         if not self._sent:
-            return self._measured()
+            return await self._made()
         declared = self._about["interval_s"]
         since = 0 if declared is not None else observed_since(question.period)
         first, beyond = self._whole_quarters(since)
@@ -201,13 +208,18 @@ class DeviceReader:
         self._drop_before(0)
         self._rows = _ordered([*self._rows, *_nearest(await self._neighbours(), question.span_us)])
         await self._read_instead([q for q in self._quarters.values() if not q.is_unbroken(self._device)])
-        return self._measured()
+        return await self._made()
 
     async def refine(self, spans: Iterable[Span]) -> Measured:
         """The same with the readings of the quarter hours that have a part in these spans of time."""
         wanted = union(spans)
         await self._read_instead([q for q in self._quarters.values() if overlaps(Span(q.start, q.end), wanted)])
-        return self._measured()
+        return await self._made()
+
+    async def _made(self) -> Measured:
+        if len(self._rows) + len(self._quarters) < _IN_A_THREAD:
+            return self._measured()
+        return await asyncio.to_thread(self._measured)
 
     async def _ask_about(self) -> Any:
         question, kind = self._question, self._question.kind
@@ -251,7 +263,11 @@ class DeviceReader:
         refuse_readings(self.days_read)
         since, until = [start + s.start * _US for s in spans], [start + s.end * _US for s in spans]
         sql = self._question.rows_sql(self._sent, _days_sql(since, until))
-        return sorted(await self._c.fetch(sql, self._name, start, since, until), key=_at)
+        rows = await self._c.fetch(f"{sql} LIMIT {_MOST_READINGS + 1}", self._name, start, since, until)
+        self._readings_read += len(rows)
+        if self._readings_read > _MOST_READINGS:
+            raise invalid("from", f"{self._name} has more than {_MOST_READINGS:,} readings that this answer needs")
+        return sorted(rows, key=_at)
 
     async def _neighbours(self) -> list[Row]:
         period = self._question.period
@@ -370,6 +386,8 @@ def _days_sql(since: Sequence[datetime], until: Sequence[datetime]) -> str:
         (first.astimezone(UTC).toordinal(), (beyond - _US).astimezone(UTC).toordinal() + 1)
         for first, beyond in zip(since, until, strict=True)
     )
+    if not days:
+        return "false"
     if len(days) > _MOST_RANGES:
         days = [Span(days[0].start, days[-1].end)]
     return " OR ".join(

@@ -196,6 +196,7 @@ class Series(_Answer):
 
     start: Annotated[Instant, Field(alias="from")]
     end: Annotated[Instant, Field(alias="to")]
+    detached_days: DetachedDays
     series: list[MeasureSeries]
 
 

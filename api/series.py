@@ -14,6 +14,7 @@ from api import models
 from api.csv_format import cells, columns
 from api.database import connection
 from api.live import NEVER_SEEN, device_path
+from api.measured import detached_days
 from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.period import AnyPeriod, CommaSeparated, Period, checked
 from api.routing import needs
@@ -77,9 +78,11 @@ async def _series(
     most_days = services.settings.query_range_limit_days
     async with connection(services.pool) as c:
         found = await read_series(c, Device(kind, device, measures), columns, most_days)
+        days = await detached_days(c, [kind], period)
     return models.Series(
         start=period.start,
         end=period.end,
+        detached_days=days,
         series=[
             models.MeasureSeries(
                 measure=measure.name,

@@ -43,20 +43,31 @@ async def stale_live(connection: Connection, kind: Kind, devices: Sequence[str])
 
     Time and unknown fields are those of the newest row. Of each measure it is the newest value among the rows that
     were newer than the live row when they were stored: those whose ts is greater than that of every row stored before
-    (in the order of received_at, then ts: the rows of a transaction count in the order of their ts).
+    (in the order of received_at, then ts: the rows of a transaction count in the order of their ts). If no such row has
+    the measure, it is that of a late row: of one in the first transaction with such rows.
     """
     device, columns = kind.id_column, [measure.column for measure in kind.measures]
-    values = [
-        f"(array_agg({c} ORDER BY ts DESC) FILTER (WHERE is_newest AND {c} IS NOT NULL))[1] AS {c}" for c in columns
+    firsts = [
+        f"min(received_at) FILTER (WHERE {c} IS NOT NULL) OVER (PARTITION BY {device}) AS first_{c}" for c in columns
     ]
-    due, live = (", ".join(f"{row}.{c}" for c in ("ts", "extra", *columns)) for row in ("due", "live"))
+    values = [
+        f"(array_agg({c} ORDER BY ts DESC) FILTER (WHERE is_newest AND {c} IS NOT NULL))[1] AS {c}, "
+        f"array_agg({c}) FILTER (WHERE received_at = first_{c}) AS late_{c}"
+        for c in columns
+    ]
+    wrong = [
+        f"CASE WHEN due.{c} IS NULL AND due.late_{c} IS NOT NULL "
+        f"THEN NOT coalesce(live.{c} = ANY (due.late_{c}), false) ELSE live.{c} IS DISTINCT FROM due.{c} END"
+        for c in columns
+    ]
     sql = (
-        f"WITH stored AS (SELECT *, ts = max(ts) OVER (PARTITION BY {device} ORDER BY received_at, ts) AS is_newest "  # noqa: S608
-        f"FROM {kind.history_table} WHERE {device} = ANY($1)), "
+        f"WITH stored AS (SELECT *, ts = max(ts) OVER (PARTITION BY {device} ORDER BY received_at, ts) AS is_newest, "  # noqa: S608
+        f"{', '.join(firsts)} FROM {kind.history_table} WHERE {device} = ANY($1)), "
         f"due AS (SELECT {device}, max(ts) AS ts, (array_agg(extra ORDER BY ts DESC))[1] AS extra, {', '.join(values)} "
         f"FROM stored GROUP BY {device}) "
         f"SELECT sent.id FROM unnest($1::text[]) sent(id) LEFT JOIN due ON due.{device} = sent.id "
-        f"LEFT JOIN {kind.live_table} live ON live.{device} = sent.id WHERE ({due}) IS DISTINCT FROM ({live})"
+        f"LEFT JOIN {kind.live_table} live ON live.{device} = sent.id "
+        f"WHERE (due.ts, due.extra) IS DISTINCT FROM (live.ts, live.extra) OR {' OR '.join(wrong)}"
     )
     return [row["id"] for row in await connection.fetch(sql, devices)]
 

@@ -88,7 +88,7 @@ def _columns(kind: Kind) -> Iterator[tuple[str, str]]:
         rises = f"count(*) FILTER (WHERE {measure.column} > {measure.column}_before)"
         yield f"rises_{direction}", f"nullif({rises}, 0)::int4"
     if steepest := [f"{m.column} - {m.column}_before" for _, m in _registers(kind)]:
-        yield "steepest_kw", f"max(greatest({', '.join(steepest)}) * (3.6e9 / gap))"
+        yield "steepest_kw", f"max(greatest({', '.join(steepest)}) * (3.6e9::float8 / gap))"
     for gauge in kind.of_sort("gauge"):
         yield from _of_gauge(gauge)
 

@@ -67,11 +67,17 @@ async def _alter(db: Db, kind: Kind, column: str) -> None:
     await db.execute(f"UPDATE {kind.live_table} SET {column} = {other} WHERE {kind.id_column} = 'D_3'")
 
 
-async def test_value_of_a_late_reading_is_not_due_in_the_live_row(store: PostgresStore, db: Db) -> None:
+async def test_late_reading_only_adds_the_measures_that_the_live_row_lacks(store: PostgresStore, db: Db) -> None:
     newest = reading(VEHICLE, "D_1", SEED_TIME, {"soc": 50.0})
-    late = reading(VEHICLE, "D_1", SEED_TIME - timedelta(minutes=5), {"battery_temp": 20.0})
+    late = reading(VEHICLE, "D_1", SEED_TIME - timedelta(minutes=5), {"soc": 40.0, "battery_temp": 20.0})
     for one in (newest, late):
         assert await store.write([one]) == [Kept.STORED]
+    live = await db.fetchrow("SELECT ts, soc, battery_temp FROM vehicle_live_status")
+    assert tuple(live or ()) == (SEED_TIME, 50.0, 20.0)
     assert await stale_live(db, VEHICLE, ["D_1"]) == []
-    await db.execute("UPDATE vehicle_live_status SET battery_temp = 20")
-    assert await stale_live(db, VEHICLE, ["D_1"]) == ["D_1"]
+    for wrong in ("battery_temp = NULL", "battery_temp = 21", "soc = 40"):
+        altered = db.transaction()
+        await altered.start()
+        await db.execute(f"UPDATE vehicle_live_status SET {wrong}")
+        assert await stale_live(db, VEHICLE, ["D_1"]) == ["D_1"]
+        await altered.rollback()

@@ -17,6 +17,7 @@ from bridge.formats.contract_json import encode_many
 from bridge.reading import Reading, format_timestamp, reading
 from tests.integration.api.server import Api, assert_problem
 from tests.integration.api.test_figures import CASES, DAY, at, declare
+from tests.keepers import summarize
 
 pytestmark = pytest.mark.anyio
 
@@ -228,7 +229,7 @@ async def test_sites_are_the_sums_of_their_devices(fleet: httpx.AsyncClient) -> 
     assert (north["kwhAc"], north["kwhDc"], north["kwhIn"], north["kwhOut"]) == (3.0, 1.75, 4.0, 1.0)
     assert (south["kwhAc"], south["kwhDc"], south["coverage"]) == (5.0, 4.5, 1 / 96)
     assert await items(fleet, of="sites", site="North") == [north]
-    assert await items(fleet, of="sites", site="East") == []
+    assert_problem(await fleet.get(ENERGY, params={"of": "sites", "site": "East"}), 404, "East")
 
 
 async def test_fleet_is_the_sum_of_all_devices(fleet: httpx.AsyncClient) -> None:
@@ -401,3 +402,30 @@ async def test_groups_are_found_by_keys(fleet: httpx.AsyncClient, database_url: 
         assert "Index" in plan
         assert "Seq Scan" not in plan, plan
     await as_api.close()
+
+
+@pytest.mark.parametrize("is_summarized", [False, True])
+async def test_sum_of_a_fleet_may_be_larger_than_eight_bytes(
+    is_summarized: bool,
+    client: httpx.AsyncClient,
+    db: asyncpg.Connection,
+) -> None:
+    """10,000 MWh in units of 1e-12 kWh; each reading has the most that the contract allows."""
+    count, minute = 10_000, timedelta(minutes=1)
+    await store(client, [reading(METER, "M", DAY - n * minute, {"kwh_consumed_ac": 1000}) for n in range(count)])
+    if is_summarized:
+        await summarize(db)
+    period = {"from": format_timestamp(DAY - count * minute), "to": format_timestamp(DAY)}
+    (total,) = await items(client, of="fleet", **period)
+    assert total["kwhAc"] == 1e7
+
+
+async def test_unknown_site_is_not_found(fleet: httpx.AsyncClient) -> None:
+    for of in ("fleet", "sites", "vehicles", "meters"):
+        assert_problem(await fleet.get(ENERGY, params={"of": of, "site": "typo"}), 404, "typo")
+
+
+@pytest.mark.parametrize("path", [ENERGY + "?of=fleet", "/v1/quality?", "/v1/analytics/performance/V1?"])
+async def test_earliest_instant_is_answered(path: str, fleet: httpx.AsyncClient) -> None:
+    answer = await fleet.get(f"{path}&from=0001-01-02T00:00:00Z&to=0001-01-03T00:00:00Z")
+    assert answer.status_code == 200, answer.text

@@ -307,12 +307,13 @@ async def test_detached_day_is_named(client: httpx.AsyncClient, db: Connection) 
                 ("/v1/analytics/energy", {"of": "vehicles"}),
                 ("/v1/sessions", {"vehicle": "V"}),
                 ("/v1/quality", {}),
+                ("/v1/analytics/series/vehicles/V", {"measure": "kwhDeliveredDc"}),
             )
         ]
     finally:
         bounds = f"FROM ('{DAY:%F} 00:00+00') TO ('{DAY + timedelta(days=1):%F} 00:00+00')"
         await db.execute(f"ALTER TABLE vehicle_telemetry_history ATTACH PARTITION {partition} FOR VALUES {bounds}")
     assert (found["detachedDays"], found["totalKwhDeliveredDc"], found["complete"]) == ([f"{DAY:%F}"], None, False)
-    assert [page["detachedDays"] for page in pages] == [[f"{DAY:%F}"]] * 3
+    assert [page["detachedDays"] for page in pages] == [[f"{DAY:%F}"]] * 4
     again = (await client.get("/v1/analytics/performance/V", params=asked)).json()
     assert (again["detachedDays"], again["totalKwhDeliveredDc"]) == ([], 1.0)

@@ -11,6 +11,7 @@ import pytest
 from api.energy.spans import Span
 from api.measured import DeviceReader, Question
 from api.period import Period
+from api.problems import Problem
 from bridge.contract import METER, VEHICLE, Kind
 from bridge.reading import Reading, format_timestamp, reading
 from bridge.store.postgres import PostgresStore
@@ -155,3 +156,19 @@ async def test_most_readings_of_a_steady_device_are_not_read(database_url: str, 
     found = await DeviceReader(db, Question(METER, period), "M", 60.0).read()
     assert (len(found.curve.sums), found.readings(Span(0, period.us(period.end)))) == (95, 1440)
     assert len(found.curve.at) < 95 * 2 + 20
+
+
+async def test_readings_that_an_answer_needs_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, db: Connection
+) -> None:
+    """A device that sends each measure in a message of its own has no summaries to use."""
+    store = PostgresStore(database_url)
+    apart = ({"soc": 50.0}, {"kwh_delivered_dc": 0.1})
+    await store.write([reading(VEHICLE, "V", START + timedelta(seconds=n), apart[n % 2]) for n in range(1000)])
+    await store.close()
+    await summarize(db)
+    question = Question(VEHICLE, Period(START, START + timedelta(hours=1)))
+    assert (await DeviceReader(db, question, "V", 60.0).read()).readings(Span(0, 3_600_000_000)) == 1000
+    monkeypatch.setattr("api.measured._MOST_READINGS", 900)
+    with pytest.raises(Problem, match="V has more than 900 readings"):
+        await DeviceReader(db, question, "V", 60.0).read()
