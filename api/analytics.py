@@ -32,6 +32,7 @@ router = APIRouter(prefix="/v1/analytics", tags=["analytics"])
 
 _US = timedelta(microseconds=1)
 _MOST_GAPS = 1_000
+_SHORT = timedelta(days=7)
 _BATTERY_TEMP = next(measure for measure in VEHICLE.measures if measure.name == "batteryTemp")
 
 
@@ -66,13 +67,18 @@ async def ask(c: Connection, vehicle_id: str, period: Period, default_interval_s
     now = period.us(datetime.now(UTC))
     assigned = await feeding(c, vehicle_id, period)
     days = await detached_days(c, [VEHICLE, METER] if assigned else [VEHICLE], period)
-    question = Question(VEHICLE, period, _BATTERY_TEMP, detached_days=days)
-    readers: dict[str | None, DeviceReader] = {None: DeviceReader(c, question, vehicle_id, default_interval_s)}
-    found: dict[str | None, Measured] = {None: await readers[None].read()}
+    # In a short period it costs less to read these quarter hours at once than to find out that they are needed.
+    is_short = period.end - period.start <= _SHORT
+    readers: dict[str | None, DeviceReader] = {}
+    found: dict[str | None, Measured] = {}
     for meter_id, own in assigned.items():
-        question = Question(METER, period, cuts=edges_of(own), detached_days=days)
+        question = Question(METER, period, cuts=edges_of(own), is_compared=is_short, detached_days=days)
         readers[meter_id] = DeviceReader(c, question, meter_id, default_interval_s)
         found[meter_id] = await readers[meter_id].read()
+    details = [start for reader in readers.values() for start in reader.patchy]
+    question = Question(VEHICLE, period, _BATTERY_TEMP, details=details, detached_days=days)
+    readers[None] = DeviceReader(c, question, vehicle_id, default_interval_s)
+    found[None] = await readers[None].read()
     if not found[None].is_known and not assigned:
         raise never_seen(VEHICLE, vehicle_id)
     while True:

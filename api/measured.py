@@ -98,6 +98,10 @@ class Question(NamedTuple):
     """Further gauges of the same readings; no neighbours are looked for on their account."""
     cuts: Sequence[int] = ()
     """Where figures are divided, besides at the period's edges: microseconds since its start."""
+    details: Sequence[int] = ()
+    """The starts of quarter hours of which the readings are needed."""
+    is_compared: bool = False
+    """Whether the readings are needed where energy flowed in a part of a quarter hour only."""
     detached_days: Sequence[date] = ()
 
     @property
@@ -179,6 +183,8 @@ class DeviceReader:
         self._device = Device(self._default_interval_us, question.kind.rated_kw)
         self._rows: list[Row] = []
         """In the order of time, each once."""
+        self.patchy: list[int] = []
+        """The starts of quarter hours that were read in detail because the question compares its energy."""
         self._readings_read = 0
         self.days_read = 0.0
         """Elapsed time of which readings were read, days."""
@@ -197,7 +203,10 @@ class DeviceReader:
         since = 0 if declared is not None else observed_since(question.period)
         first, beyond = self._whole_quarters(since)
         summaries, dirty = await self._summaries(first, beyond)
-        divided = quarters_of([0, *question.cuts], question.offset) | dirty
+        divided = quarters_of([0, *question.cuts], question.offset) | dirty | set(question.details)
+        if question.is_compared:
+            self.patchy = [q.start for q in summaries if q.is_patchy]
+            divided |= set(self.patchy)
         usable = [q for q in summaries if q.is_usable(rated_kw) and not self._is_detached(q)]
         self._quarters = {q.start: q for q in usable if q.start not in divided}
         in_detail = {q.start for q in summaries if q.start not in self._quarters} | dirty

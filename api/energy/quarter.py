@@ -66,6 +66,12 @@ class Quarter(NamedTuple):
         """Its readings with energy, for the observed interval."""
         return Group(self.start, self.first, self.last, self.readings)
 
+    @property
+    def is_patchy(self) -> bool:
+        """Whether energy flowed in one direction in a part of its time only, as at the begin of a charge."""
+        steps = self.rises_in, self.rises_out, self.steps_in, self.steps_out
+        return any(0 < count < self.readings - 1 for count in steps)
+
     def is_usable(self, rated_kw: float) -> bool:
         """Whether it may stand for its readings as far as the interval does not matter."""
         gauge = self.gauge
