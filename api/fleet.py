@@ -77,7 +77,7 @@ async def fold(c: Connection, kind: Kind, keys: Mapping[str, int], buckets: Buck
     sql = fold_sql(
         kind,
         around.days_sql(),
-        Period(max(EARLIEST, period.start - _HOUR), period.start).days_sql(),
+        Period(max(EARLIEST, around.start - _HOUR), around.start).days_sql(),
         with_neighbours(period).days_sql(),
         around.days_sql("bucket"),
     )
@@ -87,7 +87,7 @@ async def fold(c: Connection, kind: Kind, keys: Mapping[str, int], buckets: Buck
         rows = await c.fetch(
             sql,
             *(list(keys), list(keys.values()), period.start, span, cuts, now, first, beyond, sorted(divided)),
-            *(kind.rated_kw, since),
+            *(kind.rated_kw, since, offset),
         )
     found: dict[int, list[Figures]] = defaultdict(lambda: [NOTHING] * (len(cuts) - 1))
     others: list[str] = []

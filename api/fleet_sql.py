@@ -2,8 +2,9 @@
 
 It folds the same pieces as `api.energy.curve` by the same whole-number rules: the summary of each quarter hour that may
 stand for its readings, and the readings elsewhere. A device is *plain* if its rules are trivial for this period: each
-of its readings has the same measures of energy, no register falls or rises steeply, and its interval is declared or
-does not matter because no gap is near 1.5 intervals. The statement names the others, which are folded one by one.
+of its readings has the same measures of energy, no register falls or rises steeply, and its interval is declared, is
+observed, or does not matter because no gap is near 1.5 intervals. The statement names the others, which are folded one
+by one.
 """
 
 import re
@@ -11,7 +12,20 @@ import re
 from api.energy.interval import DAY_US, QUARTER_US
 from bridge.contract import Kind
 
-_TYPES = ("text[]", "int[]", "timestamptz", "int8", "int8[]", "int8", "int8", "int8", "int8[]", "float8", "int8")
+_TYPES = (
+    "text[]",
+    "int[]",
+    "timestamptz",
+    "int8",
+    "int8[]",
+    "int8",
+    "int8",
+    "int8",
+    "int8[]",
+    "float8",
+    "int8",
+    "int8",
+)
 _MOST_RISE_KWH = 4_000_000
 """In units, the sum of two such rises fits into int8."""
 _COLUMNS = "first, last, n, widest, uf, ui, uo, rif, ril, rof, rol, steepest"
@@ -22,8 +36,9 @@ def fold_sql(kind: Kind, days: str, near_days: str, far_days: str, months: str) 
     period, of the hour before it, of the time in which neighbours are looked for, and on `bucket` for its months.
 
     $1 are the devices and $2 the key of each; $3 is the period's start and $4 its length, $5 the buckets' edges, $6 is
-    now, from $7 up to $8 summaries may be used, except for quarter hours $9; $10 is the kind's rated power in kW, and
-    readings are taken from $11 on, to observe intervals. Times are microseconds since the period's start.
+    now; from $7 up to $8 summaries may be used, except for quarter hours $9; $10 is the kind's rated power in kW.
+    Readings are taken from $11 on, to observe intervals; $12 is the start of a quarter hour. Times are microseconds
+    since the period's start.
 
     Rows: key, bucket (from 1), whether anything is known, energy in and out, energy of intervals across its edges,
     covered and expected time. Rows with the bucket 0 name devices that are not plain.
@@ -40,7 +55,7 @@ def fold_sql(kind: Kind, days: str, near_days: str, far_days: str, months: str) 
         f"0::float8 AS steepest FROM {history}"
     )
     energy = f"({interval} IS NOT NULL OR {register_in} IS NOT NULL OR {register_out} IS NOT NULL)"
-    before = f"ts < $3 AND {energy}"
+    before = f"ts < $3 + $11 * interval '1 microsecond' AND {energy}"
     last_one = f"ORDER BY {device} DESC, ts DESC LIMIT 1"
     start = "(tstzrange_subdiff(bucket, $3) * 1e6)::int8"
     sent = " + ".join(
@@ -114,20 +129,43 @@ judged AS (
            max(last) FILTER (WHERE first < least($4, $6)) AS last
     FROM w GROUP BY id
 ),
-plain AS MATERIALIZED (
-    SELECT d.id, d.key, d.declared, d.sent, j.last,
-           d.sent = 1 AS by_interval,
-           j.id IS NULL OR
-               d.sent IN (1, 2, 4, 6, 7) AND j.least_sent = d.sent AND j.most_sent = d.sent
+base AS MATERIALIZED (
+    SELECT d.id, d.key, d.declared, d.sent, j.last, j.id IS NULL AS is_silent, coalesce(j.widest, 0) AS widest,
+           j.least_gap, greatest(j.widest, j.widest_between) AS widest_gap,
+           d.sent IN (1, 2, 4, 6, 7) AND j.least_sent = d.sent AND j.most_sent = d.sent
                AND (d.sent = 1 OR NOT j.falls AND j.greatest_rise < {_MOST_RISE_KWH}
-                    AND coalesce(j.steepest, 0) <= 1.089 * d.rated_kw AND d.rated_kw >= 0.1)
-               AND CASE WHEN d.declared IS NOT NULL THEN d.sent > 1 OR 2 * j.widest <= 3 * d.declared
-                        ELSE NOT j.begins AND j.readings_inside >= 5
-                             AND 5 * greatest(j.widest, j.widest_between) <= {DAY_US}
-                             AND 2 * greatest(j.widest, j.widest_between) <= 3 * j.least_gap END AS is_plain,
-           coalesce(d.declared, j.least_gap) AS least_interval,
-           coalesce(d.declared, greatest(j.widest, j.widest_between)) AS greatest_interval
+                    AND coalesce(j.steepest, 0) <= 1.089 * d.rated_kw AND d.rated_kw >= 0.1) AS is_even,
+           NOT j.begins AND j.readings_inside >= 5 AND 5 * greatest(j.widest, j.widest_between) <= {DAY_US}
+               AND 2 * greatest(j.widest, j.widest_between) <= 3 * j.least_gap AS is_gapless
     FROM d LEFT JOIN judged j USING (id)
+),
+grouped AS (
+    SELECT w.id, w.first - mod(mod(w.first - $12, {QUARTER_US}) + {QUARTER_US}, {QUARTER_US}) AS quarter,
+           min(w.first) AS first, max(w.last) AS last, sum(w.n)::int8 AS n
+    FROM base b JOIN w USING (id)
+    WHERE b.declared IS NULL AND b.is_even AND NOT b.is_gapless AND w.first >= $11 AND w.first < $4
+    GROUP BY 1, 2
+),
+recent AS (
+    SELECT * FROM (SELECT *, max(quarter) OVER (PARTITION BY id) AS newest FROM grouped) AS g
+    WHERE quarter >= newest - {DAY_US}
+),
+gaps AS (
+    SELECT id, (last - first) / (n - 1) AS gap, n - 1 AS n FROM recent WHERE n > 1
+    UNION ALL SELECT id, first - lag(last) OVER (PARTITION BY id ORDER BY quarter), 1 FROM recent
+),
+observed AS MATERIALIZED (
+    SELECT id, min(gap) AS us FROM (
+        SELECT id, gap, sum(n) OVER (PARTITION BY id ORDER BY gap) AS passed, sum(n) OVER (PARTITION BY id) AS whole
+        FROM gaps WHERE gap IS NOT NULL) AS g
+    WHERE whole >= 3 AND 2 * passed >= whole GROUP BY id
+),
+plain AS MATERIALIZED (
+    SELECT id, key, sent = 1 AS by_interval, coalesce(declared, us) AS declared, last,
+           is_silent OR is_even AND CASE WHEN coalesce(declared, us) IS NULL THEN is_gapless
+                                         ELSE sent > 1 OR 2 * widest <= 3 * coalesce(declared, us) END AS is_plain,
+           coalesce(declared, us, least_gap) AS least_interval, coalesce(declared, us, widest_gap) AS greatest_interval
+    FROM base LEFT JOIN observed USING (id)
 ),
 ends AS MATERIALIZED (
     SELECT id, key, by_interval, declared, is_plain,

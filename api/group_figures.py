@@ -69,8 +69,8 @@ async def rows_of(
     if len(rest) * buckets.days > MOST_ONE_BY_ONE:
         raise invalid(
             "from",
-            f"{len(rest)} devices must be read one by one, because their readings have gaps without a declared "
-            "intervalS, or because their assignments change; narrow from, to or site, or declare intervalS",
+            f"{len(rest)} devices must be read one by one, because their registers fall, measures are sent apart, "
+            "their assignments change, or they have few readings and no declared intervalS; narrow from, to or site",
         )
     now = buckets.period.us(buckets.now)
     async with connection(pool) as c:
