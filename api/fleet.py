@@ -9,7 +9,7 @@ from api.database import Connection
 from api.energy.buckets import NOTHING, Figures
 from api.energy.interval import DAY_US, QUARTER_US
 from api.energy.quarter import quarters_of, whole_quarters
-from api.fleet_sql import fold_sql
+from api.fleet_sql import Days, fold_sql
 from api.measured import observed_since, offset_of, with_neighbours
 from api.period import EARLIEST, Period
 from bridge.contract import Kind
@@ -74,8 +74,7 @@ async def fold(c: Connection, kind: Kind, keys: Mapping[str, int], buckets: Buck
         start = period.us(datetime(day.year, day.month, day.day, tzinfo=UTC))
         divided |= set(range(start, start + DAY_US, QUARTER_US))
     around = Period(period.start + since * _US, period.end)
-    sql = fold_sql(
-        kind,
+    days = Days(
         around.days_sql(),
         Period(max(EARLIEST, around.start - _HOUR), around.start).days_sql(),
         with_neighbours(period).days_sql(),
@@ -85,7 +84,7 @@ async def fold(c: Connection, kind: Kind, keys: Mapping[str, int], buckets: Buck
     async with c.transaction():
         await c.execute(_SESSION)
         rows = await c.fetch(
-            sql,
+            fold_sql(kind, days),
             *(list(keys), list(keys.values()), period.start, span, cuts, now, first, beyond, sorted(divided)),
             *(kind.rated_kw, since, offset),
         )

@@ -5,35 +5,54 @@ stand for its readings, and the readings elsewhere. A device is *plain* if its r
 of its readings has the same measures of energy, no register falls or rises steeply, and its interval is declared, is
 observed, or does not matter because no gap is near 1.5 intervals. The statement names the others, which are folded one
 by one.
+
+The statement is composed of steps, one function or text each:
+
+    d, marks, q      the devices, their dirty quarter hours and their summaries
+    pieces, w        summaries and readings in the order of time, each with the one before it
+    judged, base     of each device, what shows whether it is plain
+    observed         the intervals of those that declare none and have gaps, as `api.energy.interval` sees them
+    plain, ends      the interval of each, and until when readings are expected by now
+    segments, parts  energy from `start` to `first` (cross) and from `first` to `last` (rest), cut at the buckets' edges
+
+The columns of a piece: `uf` is the interval energy of its first reading, `ui` and `uo` that of the others (units);
+`rif` and `ril` are the first and the last value of the register of energy in, `rof` and `rol` of energy out (kWh).
 """
 
 import re
+from typing import NamedTuple
 
 from api.energy.interval import DAY_US, QUARTER_US
 from bridge.contract import Kind
 
 _TYPES = (
-    "text[]",
-    "int[]",
-    "timestamptz",
-    "int8",
-    "int8[]",
-    "int8",
-    "int8",
-    "int8",
-    "int8[]",
-    "float8",
-    "int8",
-    "int8",
+    *("text[]", "int[]", "timestamptz", "int8", "int8[]", "int8"),
+    *("int8", "int8", "int8[]", "float8", "int8", "int8"),
 )
+"""Of the parameters; each use is cast, because the statement is too long for the server to infer them."""
 _MOST_RISE_KWH = 4_000_000
 """In units, the sum of two such rises fits into int8."""
-_COLUMNS = "first, last, n, widest, uf, ui, uo, rif, ril, rof, rol, steepest"
+_FROM = "$3 + $11 * interval '1 microsecond'"
+_TO = "$3 + $4 * interval '1 microsecond'"
+_CLOSED = "bucket >= $3 + $7 * interval '1 microsecond' AND bucket < $3 + $8 * interval '1 microsecond'"
+_START = "(tstzrange_subdiff(bucket, $3) * 1e6)::int8"
 
 
-def fold_sql(kind: Kind, days: str, near_days: str, far_days: str, months: str) -> str:
-    """The statement. The arguments are conditions with constants, which prune partitions: on `ts` for the days of the
-    period, of the hour before it, of the time in which neighbours are looked for, and on `bucket` for its months.
+class Days(NamedTuple):
+    """Conditions with constants, which prune partitions when the statement is planned."""
+
+    period: str
+    """On `ts`: the days from which readings are taken."""
+    before: str
+    """On `ts`: the hour before these, in which most devices have their neighbour."""
+    around: str
+    """On `ts`: the days in which neighbours are looked for."""
+    months: str
+    """On `bucket`."""
+
+
+def fold_sql(kind: Kind, days: Days) -> str:
+    """The statement.
 
     $1 are the devices and $2 the key of each; $3 is the period's start and $4 its length, $5 the buckets' edges, $6 is
     now; from $7 up to $8 summaries may be used, except for quarter hours $9; $10 is the kind's rated power in kW.
@@ -41,71 +60,117 @@ def fold_sql(kind: Kind, days: str, near_days: str, far_days: str, months: str) 
     since the period's start.
 
     Rows: key, bucket (from 1), whether anything is known, energy in and out, energy of intervals across its edges,
-    covered and expected time. Rows with the bucket 0 name devices that are not plain.
+    covered and expected time, device. Rows with the bucket 0 name devices that are not plain.
     """
-    device, history = kind.id_column, kind.history_table
-    interval, register_in, register_out = (
-        "NULL::float8" if m is None else m.column for m in (kind.interval, kind.register_in, kind.register_out)
-    )
-    units = f"({interval} * 1e12)::int8"
-    at = "(tstzrange_subdiff(ts, $3) * 1e6)::int8"
-    row = (
-        f"SELECT {at} AS first, {at} AS last, 1 AS n, 0 AS widest, {units} AS uf, 0::int8 AS ui, 0::int8 AS uo, "  # noqa: S608
-        f"{register_in} AS rif, {register_in} AS ril, {register_out} AS rof, {register_out} AS rol, "
-        f"0::float8 AS steepest FROM {history}"
-    )
-    energy = f"({interval} IS NOT NULL OR {register_in} IS NOT NULL OR {register_out} IS NOT NULL)"
-    before = f"ts < $3 + $11 * interval '1 microsecond' AND {energy}"
-    last_one = f"ORDER BY {device} DESC, ts DESC LIMIT 1"
-    start = "(tstzrange_subdiff(bucket, $3) * 1e6)::int8"
+    steps = [
+        _devices_sql(kind),
+        _summaries_sql(kind, days),
+        _pieces_sql(kind, days),
+        _JUDGED,
+        _OBSERVED,
+        _PLAIN,
+        _PARTS,
+    ]
+    sql = f"WITH {', '.join(steps)} {_SUMS}"
+    return re.sub(r"\$(\d+)", lambda found: f"({found[0]}::{_TYPES[int(found[1]) - 1]})", sql)
+
+
+def _devices_sql(kind: Kind) -> str:
+    """Bits of `sent`: 1 interval, 2 register in, 4 register out."""
     sent = " + ".join(
         f"CASE WHEN l.{m.column} IS NULL THEN 0 ELSE {bit} END"
         for m, bit in ((kind.interval, 1), (kind.register_in, 2), (kind.register_out, 4))
         if m is not None
     )
-    sql = f"""
-WITH d AS MATERIALIZED (
+    return f"""
+d AS MATERIALIZED (
     SELECT g.id, g.key, {sent} AS sent, coalesce(v.rated_kw, $10) AS rated_kw, (v.interval_s * 1e6)::int8 AS declared,
-           l.ts >= $3 + $4 * interval '1 microsecond' AS continues
-    FROM unnest($1::text[], $2::int[]) AS g(id, key)
-    LEFT JOIN {kind.live_table} l ON l.{device} = g.id LEFT JOIN device v ON v.kind = '{kind.name}' AND v.id = g.id
-),
+           l.ts >= {_TO} AS continues
+    FROM unnest($1, $2) AS g(id, key)
+    LEFT JOIN {kind.live_table} l ON l.{kind.id_column} = g.id
+    LEFT JOIN device v ON v.kind = '{kind.name}' AND v.id = g.id
+)
+"""  # noqa: S608
+
+
+def _summaries_sql(kind: Kind, days: Days) -> str:
+    return f"""
 marks AS MATERIALIZED (
-    SELECT DISTINCT {device} AS id, {start} AS quarter FROM {kind.dirty_table}
-    WHERE bucket >= $3 + $7 * interval '1 microsecond' AND bucket < $3 + $8 * interval '1 microsecond'
+    SELECT DISTINCT {kind.id_column} AS id, {_START} AS quarter FROM {kind.dirty_table}
+    WHERE {_CLOSED}
 ),
 q AS MATERIALIZED (
     SELECT d.id, s.*, is_even AND NOT quarter = ANY ($9) AND NOT (d.id, quarter) IN (SELECT id, quarter FROM marks)
                AS is_usable
     FROM d CROSS JOIN LATERAL (
-        SELECT {start} AS quarter, is_even, {start} + first_us AS first, {start} + last_us AS last, readings AS n,
+        SELECT {_START} AS quarter, is_even, {_START} + first_us AS first, {_START} + last_us AS last, readings AS n,
                coalesce(widest_us, 0) AS widest, interval_first AS uf, coalesce(interval_in, 0) AS ui,
                coalesce(interval_out, 0) AS uo, register_in_first AS rif, register_in_last AS ril,
                register_out_first AS rof, register_out_last AS rol, coalesce(steepest_kw, 0) AS steepest
-        FROM {kind.quarter_table} WHERE {device} = d.id AND {months}
-          AND bucket >= $3 + $7 * interval '1 microsecond' AND bucket < $3 + $8 * interval '1 microsecond' OFFSET 0
+        FROM {kind.quarter_table} WHERE {kind.id_column} = d.id AND {days.months}
+          AND {_CLOSED} OFFSET 0
     ) AS s
-),
+)
+"""  # noqa: S608
+
+
+def _pieces_sql(kind: Kind, days: Days) -> str:
+    device = kind.id_column
+    interval, register_in, register_out = (
+        "NULL::float8" if m is None else m.column for m in (kind.interval, kind.register_in, kind.register_out)
+    )
+    at = "(tstzrange_subdiff(ts, $3) * 1e6)::int8"
+    row = (
+        f"SELECT {at} AS first, {at} AS last, 1 AS n, 0 AS widest, ({interval} * 1e12)::int8 AS uf, 0::int8 AS ui, "  # noqa: S608
+        f"0::int8 AS uo, {register_in} AS rif, {register_in} AS ril, {register_out} AS rof, {register_out} AS rol, "
+        f"0::float8 AS steepest FROM {kind.history_table}"
+    )
+    energy = f"({interval} IS NOT NULL OR {register_in} IS NOT NULL OR {register_out} IS NOT NULL)"
+    before = f"ts < {_FROM} AND {energy}"
+    last_one = f"ORDER BY {device} DESC, ts DESC LIMIT 1"
+    return f"""
 spans AS (
-    SELECT id, $11::int8 AS since, $7::int8 AS until FROM d WHERE $11 < $7
-    UNION ALL SELECT id, $8::int8, $4::int8 FROM d WHERE $8 < $4
+    SELECT id, $11 AS since, $7 AS until FROM d WHERE $11 < $7
+    UNION ALL SELECT id, $8, $4 FROM d WHERE $8 < $4
     UNION ALL SELECT id, quarter, quarter + {QUARTER_US} FROM q WHERE NOT is_usable
     UNION ALL SELECT id, quarter, quarter + {QUARTER_US} FROM marks
               WHERE id = ANY ($1) AND NOT (id, quarter) IN (SELECT id, quarter FROM q)
 ),
 pieces AS (
-    SELECT id, {_COLUMNS} FROM q WHERE is_usable AND (uf IS NOT NULL OR rif IS NOT NULL OR rof IS NOT NULL)
+    SELECT id, first, last, n, widest, uf, ui, uo, rif, ril, rof, rol, steepest FROM q
+    WHERE is_usable AND (uf IS NOT NULL OR rif IS NOT NULL OR rof IS NOT NULL)
     UNION ALL SELECT id, r.* FROM spans CROSS JOIN LATERAL (
         {row} WHERE {device} = id AND ts >= $3 + since * interval '1 microsecond'
-            AND ts < $3 + until * interval '1 microsecond' AND {days} AND {energy} OFFSET 0) AS r
+            AND ts < $3 + until * interval '1 microsecond' AND {days.period} AND {energy} OFFSET 0) AS r
     UNION ALL SELECT id, r.* FROM d CROSS JOIN LATERAL (
-        SELECT * FROM ({row} WHERE {device} = id AND {before} AND {near_days} {last_one}) AS near
-        UNION ALL SELECT * FROM ({row} WHERE {device} = id AND {before} AND {far_days} {last_one}) AS far
+        SELECT * FROM ({row} WHERE {device} = id AND {before} AND {days.before} {last_one}) AS near
+        UNION ALL SELECT * FROM ({row} WHERE {device} = id AND {before} AND {days.around} {last_one}) AS far
         LIMIT 1) AS r
     UNION ALL SELECT id, r.* FROM d CROSS JOIN LATERAL (
-        {row} WHERE {device} = id AND ts >= $3 + $4 * interval '1 microsecond' AND {far_days} AND {energy}
+        {row} WHERE {device} = id AND ts >= {_TO} AND {days.around} AND {energy}
         ORDER BY {device}, ts LIMIT 1) AS r WHERE continues
-),
+)
+"""  # noqa: S608
+
+
+def _rise(value: str, before: str) -> str:
+    """The rise of a register in units, as `register_units_of` has it; 0 without one."""
+    return f"coalesce((trunc({value}::numeric * 1e12) - trunc({before}::numeric * 1e12))::int8, 0)"
+
+
+def _part(units: str) -> str:
+    """The part of a segment in a bucket."""
+
+    def until(edge: str) -> str:
+        return (
+            f"CASE WHEN {edge} >= first THEN {units} WHEN {edge} <= start THEN 0 "
+            f"ELSE div({units}::numeric * ({edge} - start), first - start)::int8 END"
+        )
+
+    return f"{until('($5)[edge + 1]')} - {until('($5)[edge]')}"
+
+
+_JUDGED = f"""
 w AS MATERIALIZED (
     SELECT *, lag(last) OVER o AS prev, lag(ril) OVER o AS prev_in, lag(rol) OVER o AS prev_out
     FROM pieces WINDOW o AS (PARTITION BY id ORDER BY first)
@@ -138,7 +203,9 @@ base AS MATERIALIZED (
            NOT j.begins AND j.readings_inside >= 5 AND 5 * greatest(j.widest, j.widest_between) <= {DAY_US}
                AND 2 * greatest(j.widest, j.widest_between) <= 3 * j.least_gap AS is_gapless
     FROM d LEFT JOIN judged j USING (id)
-),
+)
+"""  # noqa: S608
+_OBSERVED = f"""
 grouped AS (
     SELECT w.id, w.first - mod(mod(w.first - $12, {QUARTER_US}) + {QUARTER_US}, {QUARTER_US}) AS quarter,
            min(w.first) AS first, max(w.last) AS last, sum(w.n)::int8 AS n
@@ -159,7 +226,9 @@ observed AS MATERIALIZED (
         SELECT id, gap, sum(n) OVER (PARTITION BY id ORDER BY gap) AS passed, sum(n) OVER (PARTITION BY id) AS whole
         FROM gaps WHERE gap IS NOT NULL) AS g
     WHERE whole >= 3 AND 2 * passed >= whole GROUP BY id
-),
+)
+"""  # noqa: S608
+_PLAIN = """
 plain AS MATERIALIZED (
     SELECT id, key, sent = 1 AS by_interval, coalesce(declared, us) AS declared, last,
            is_silent OR is_even AND CASE WHEN coalesce(declared, us) IS NULL THEN is_gapless
@@ -174,7 +243,9 @@ ends AS MATERIALIZED (
            is_plain AND (declared IS NOT NULL OR last IS NULL OR last >= least($4, $6)
                          OR 2 * ($6 - last) <= 3 * least_interval OR 2 * ($6 - last) > 3 * greatest_interval) AS is_sure
     FROM plain
-),
+)
+"""
+_PARTS = f"""
 segments AS (
     SELECT e.key, e.until, w.first, w.last,
            CASE WHEN NOT e.by_interval THEN w.prev
@@ -205,6 +276,8 @@ parts AS (
     UNION ALL
     SELECT key, k, rest_in, rest_out, 0, greatest(0, least(last, until) - first) FROM crossing WHERE k_start <> k
 )
+"""  # noqa: S608
+_SUMS = """
 SELECT key, k, true AS is_known, sum(units_in), sum(units_out), sum(boundary), sum(covered),
        0::numeric AS expected, NULL::text AS id
 FROM parts WHERE k BETWEEN 1 AND cardinality($5) - 1 GROUP BY key, k
@@ -213,22 +286,4 @@ SELECT key, k, false, 0, 0, 0, 0, sum(greatest(0, least(($5)[k + 1], until) - ($
 FROM ends CROSS JOIN LATERAL generate_series(1, cardinality($5) - 1) AS k WHERE is_sure GROUP BY key, k
 UNION ALL
 SELECT key, 0, false, 0, 0, 0, 0, 0, id FROM ends WHERE is_sure IS NOT TRUE
-"""  # noqa: S608
-    return re.sub(r"\$(\d+)(?!\d|::)", lambda found: f"{found[0]}::{_TYPES[int(found[1]) - 1]}", sql)
-
-
-def _rise(value: str, before: str) -> str:
-    """The rise of a register in units, as `register_units_of` has it; 0 without one."""
-    return f"coalesce((trunc({value}::numeric * 1e12) - trunc({before}::numeric * 1e12))::int8, 0)"
-
-
-def _part(units: str) -> str:
-    """The part of a segment in a bucket."""
-
-    def until(edge: str) -> str:
-        return (
-            f"CASE WHEN {edge} >= first THEN {units} WHEN {edge} <= start THEN 0 "
-            f"ELSE div({units}::numeric * ({edge} - start), first - start)::int8 END"
-        )
-
-    return f"{until('($5)[edge + 1]')} - {until('($5)[edge]')}"
+"""

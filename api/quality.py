@@ -96,7 +96,7 @@ async def quality(
 
 
 def _resumed(request: Request, asked: _Asked, cursor: str, most_days: float) -> _Asked:
-    """The request with the period and the instant of the page before: without them each page would judge anew."""
+    """The request with the period and the instant of the page before, so that all pages are judged alike."""
     found = decode_rank(cursor)
     given = request.query_params
     if ("from" in given and found.start != asked.period.start) or ("to" in given and found.end != asked.period.end):
