@@ -10,6 +10,7 @@ from typing import Any
 
 from bridge.contract import KINDS
 from bridge.errors import Rejected
+from bridge.store.late_marks import marked_until_sql
 from bridge.store.projection import Projection
 from bridge.store.projections import PROJECTIONS
 from bridge.store.tables import TABLES, Table, columns_of, reject_columns, reject_sql, reject_types
@@ -53,10 +54,16 @@ def _table_sql(table: Table, first: int) -> str:
 
 
 def _projection_sql(projection: Projection, table: Table, first: int, picked: int) -> str:
+    """Its statements; for one of late readings only if the oldest reading is late."""
     columns, beyond = ", ".join(table.columns), first + len(table.columns)
     given = ", ".join(f"${n}" for n in (*range(first, beyond), picked))
     staged = f"(SELECT {columns} FROM unnest({given}) AS g({columns}, picked) WHERE picked IS NOT FALSE)"  # noqa: S608
     once, again = (projection.sql(table, staged, table.kind.measures, rounds=rounds) for rounds in (False, True))
+    if projection.is_of_late:
+        oldest = f"(SELECT min(t) FROM unnest(${first + 1}) t)"  # noqa: S608
+        return f"""
+        IF {oldest} < ({marked_until_sql(table.kind)}) THEN {once}; END IF;
+"""
     return f"""
         IF ${picked + 1} = 1 THEN
             {once};

@@ -31,6 +31,7 @@ class LateMarks:
     """One mark for each device and quarter hour of the late readings of a batch."""
 
     name = "late"
+    is_of_late = True
 
     def pick(self, readings: Sequence[Reading], late_before: datetime | None) -> Picked:
         """Pick one late reading of each device and quarter hour; all readings if it is not known which are late."""

@@ -19,6 +19,7 @@ class LiveRows:
     """
 
     name = "live"
+    is_of_late = False
 
     def pick(self, readings: Sequence[Reading], late_before: datetime | None) -> Picked:  # noqa: ARG002
         """Pick of each device the newest reading, and the newest ones with a measure that all later readings lack."""

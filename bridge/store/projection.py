@@ -26,6 +26,8 @@ class Projection(Protocol):
 
     name: str
     """Part of the name of the temporary table through which its rows are written."""
+    is_of_late: bool
+    """Whether only late readings concern it: it is skipped for a batch without any."""
 
     def pick(self, readings: Sequence[Reading], late_before: datetime | None) -> Picked:
         """Pick from readings of one kind, which are in the order of device and time.

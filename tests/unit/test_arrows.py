@@ -65,7 +65,7 @@ BRIDGE = {
     "store.live_rows": "contract reading store.projection store.tables",
     "store.late_marks": "contract reading store.projection store.tables",
     "store.projections": "store.late_marks store.live_rows store.projection",
-    "store.few": "contract errors store.projection store.projections store.tables store.verdict",
+    "store.few": "contract errors store.late_marks store.projection store.projections store.tables store.verdict",
     "store.database_errors": "errors",
     "store.singly": "contract reading store.projections store.tables",
     "store.migrate": "errors store.database_errors",
