@@ -118,11 +118,13 @@ REVOKE EXECUTE ON FUNCTION ensure_quarter_partition(regclass, date), create_quar
 SELECT create_quarters('vehicle', ARRAY['soc', 'battery_temp', 'power_kw', 'odometer_km'], ARRAY['battery_temp']);
 SELECT create_quarters('meter', ARRAY['voltage', 'power_kw'], ARRAY[]::text[]);
 
--- As in 0006, with the tables of quarter hours, which the keeper writes with the writer's rights.
+-- As in 0006, with the tables of quarter hours, which the keeper writes with the writer's rights. From here on a view, and
+-- a function that changes nothing (IMMUTABLE or STABLE), needs no change of this function: fleet_reader may use them all.
 CREATE OR REPLACE FUNCTION grant_roles() RETURNS text[] LANGUAGE plpgsql AS $$
 DECLARE
     role     text;
     relation regclass;
+    routine  regprocedure;
     missing  text[] := '{}';
 BEGIN
     FOREACH role IN ARRAY ARRAY['fleet_writer', 'fleet_reader', 'fleet_api'] LOOP
@@ -157,6 +159,20 @@ BEGIN
             EXECUTE format('GRANT SELECT ON %s TO fleet_reader', relation);
         END IF;
     END LOOP;
+
+    IF to_regrole('fleet_reader') IS NOT NULL THEN
+        FOR relation IN
+            SELECT oid::regclass FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'v'
+        LOOP
+            EXECUTE format('GRANT SELECT ON %s TO fleet_reader', relation);
+        END LOOP;
+        FOR routine IN
+            SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = current_schema()::regnamespace
+                AND provolatile <> 'v' AND NOT prosecdef AND proowner = current_user::regrole
+        LOOP
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO fleet_reader', routine);
+        END LOOP;
+    END IF;
 
     IF to_regrole('fleet_writer') IS NOT NULL THEN
         GRANT SELECT, INSERT, UPDATE (replayed_at) ON rejected_message TO fleet_writer;
