@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+from bridge.keeper.attached import attached_days
 from bridge.keeper.duties import duties
 from bridge.keeper.port import Duty
 from bridge.keeper.quarters import Quarters
@@ -18,6 +19,7 @@ from tests.bridges import Health, ServingProcess
 async def summarize(connection: Connection) -> None:
     """Summarize every quarter hour that is over, as the keeper does."""
     quarters = Quarters(0.0, 5.0)
+    await attached_days.run(connection)
     while await quarters.run(connection):
         pass
 

@@ -42,6 +42,7 @@ RIGHTS: dict[str, dict[str, set[str]]] = {
         **dict.fromkeys(QUARTERS, KEEP),
         **dict.fromkeys(DIRTY, ADD | {"DELETE"}),
         "quarter_mark": READ | {"UPDATE"},
+        "quarter_day": ADD | {"DELETE"},
         "rejected_message": ADD,
         "audit_log": {"INSERT"},
         "device": READ,

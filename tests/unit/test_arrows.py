@@ -96,7 +96,8 @@ BRIDGE = {
     "store.database_errors store.session",
     "keeper.schedule": "backoff keeper.port",
     "keeper.partitions": "errors keeper.port store.database_errors store.session store.tables",
-    "keeper.duties": "keeper.partitions keeper.port keeper.quarters settings.keeper",
+    "keeper.attached": "contract keeper.port store.database_errors store.session",
+    "keeper.duties": "keeper.attached keeper.partitions keeper.port keeper.quarters settings.keeper",
     "keeper.metrics": "contract keeper.port",
     "keeper.leader": "settings.keeper store.database_errors store.migrate store.session",
     "keeper.service": "backoff errors health keeper.leader keeper.metrics keeper.port keeper.schedule metrics "

@@ -17,7 +17,7 @@ _TABLES = (
     *("vehicle_telemetry_history", "meter_telemetry_history", "vehicle_live_status", "meter_live_status"),
     *("device", "meter_assignment", "rejected_message", "api_key", "audit_log"),
 )
-_QUARTERS = ("vehicle_quarter", "meter_quarter", "vehicle_quarter_dirty", "meter_quarter_dirty")
+_QUARTERS = ("vehicle_quarter", "meter_quarter", "vehicle_quarter_dirty", "meter_quarter_dirty", "quarter_day")
 _EMPTY = "; ".join(
     [
         "SET session_replication_role = replica",

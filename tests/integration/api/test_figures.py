@@ -294,12 +294,16 @@ async def _waits_for_a_lock(db: Connection) -> bool:
     return bool(await db.fetchval(waiting))
 
 
-async def test_detached_day_is_named(client: httpx.AsyncClient, db: Connection) -> None:
+@pytest.mark.parametrize("is_kept", [False, True], ids=["without a keeper", "with a keeper"])
+async def test_detached_day_is_named(is_kept: bool, client: httpx.AsyncClient, db: Connection) -> None:
+    """A day that is closed while it is detached is right when it is attached again."""
     asked = {"from": format_timestamp(at("00:00")), "to": format_timestamp(at("24:00"))}
     await client.post("/v1/ingest", content=encode_many(dc("10:00", 1.0)))
     partition = f"vehicle_telemetry_history_{DAY:%Y%m%d}"
     await db.execute(f"ALTER TABLE vehicle_telemetry_history DETACH PARTITION {partition}")
     try:
+        if is_kept:
+            await summarize(db)
         found = (await client.get("/v1/analytics/performance/V", params=asked)).json()
         pages = [
             (await client.get(path, params=asked | given)).json()
@@ -315,5 +319,8 @@ async def test_detached_day_is_named(client: httpx.AsyncClient, db: Connection) 
         await db.execute(f"ALTER TABLE vehicle_telemetry_history ATTACH PARTITION {partition} FOR VALUES {bounds}")
     assert (found["detachedDays"], found["totalKwhDeliveredDc"], found["complete"]) == ([f"{DAY:%F}"], None, False)
     assert [page["detachedDays"] for page in pages] == [[f"{DAY:%F}"]] * 4
+    if is_kept:
+        await summarize(db)
+        assert await db.fetchval("SELECT count(*) FROM vehicle_quarter") == 1
     again = (await client.get("/v1/analytics/performance/V", params=asked)).json()
     assert (again["detachedDays"], again["totalKwhDeliveredDc"]) == ([], 1.0)
