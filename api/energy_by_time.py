@@ -1,7 +1,7 @@
 """GET /v1/analytics/energy: the energy of vehicles, meters, sites or the fleet by day, hour, ... in any time zone.
 
 The figures are made from the readings of each device (`api.measured`), which are read once per request; a request is
-limited to `MOST_DAYS_OF_READINGS` x devices.
+limited by `api.read_limit.FOLDED`.
 """
 
 from bisect import bisect_left
@@ -22,7 +22,7 @@ from api.energy import calendar
 from api.energy.buckets import Figures
 from api.energy.calendar import BucketName
 from api.energy.units import kwh_of
-from api.fleet import Buckets, Closed, closed
+from api.fleet import Buckets
 from api.group_figures import Row, rows_of
 from api.groups import Group, Of, Wanted, find_groups
 from api.history import HistoryLimit
@@ -32,6 +32,7 @@ from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.paging import Cursor, decode_position, encode_cursor, next_link
 from api.period import CommaSeparated, FiguresPeriod, Period, checked
 from api.problems import Problem, invalid
+from api.read_limit import FOLDED, closed
 from api.register_models import TEXT_PATTERN, TimeZone
 from api.routing import needs
 from api.services import Services, WithServices
@@ -41,12 +42,6 @@ from bridge.reading import DEVICE_ID_PATTERN
 
 router = APIRouter(prefix="/v1/analytics", tags=["analytics"])
 
-MOST_DEVICE_DAYS = 100_000
-"""Device-days of which one answer is made, each device at least one day."""
-MOST_UNCLOSED_DEVICE_DAYS = 1_000
-"""Of these, device-days that the keeper has not summarized yet."""
-_LEAST_UNCLOSED_DAYS = 0.02
-"""The quarter hours at the edges of a period and the last ones are made from readings."""
 _LONGEST_DAYS: dict[BucketName, int] = {"15m": 400, "hour": 1_600}
 _MOST_IDS = 200
 
@@ -171,20 +166,13 @@ def _refuse_fine(period: Period, bucket: BucketName) -> None:
         )
 
 
-def _most_devices(period: Period, until: Closed) -> int:
-    """How many devices one request may read."""
-    unclosed = max(_LEAST_UNCLOSED_DAYS, until.unclosed_days(period))
-    days = max(1, (period.end - period.start) / timedelta(days=1))
-    return int(min(MOST_UNCLOSED_DEVICE_DAYS / unclosed, MOST_DEVICE_DAYS / days))
-
-
 async def _page(services: Services, asked: _Asked) -> tuple[list[models.EnergyItem], tuple[str, datetime] | None]:
     """The items, and the name and begin of the one after them. Raises 422 when one item needs too many devices."""
     async with connection(services.pool) as c:
         until = await closed(c)
-        most = _most_devices(asked.period, until)
-        if not most:
-            raise _too_long(asked.period, until)
+        allowed = until.allowance(asked.period, FOLDED)
+        allowed.refuse(1, ("from", "a shorter period"))
+        most = allowed.devices
         count = min(most, -(-(asked.skip + asked.limit) // asked.buckets))
         found = await find_groups(c, asked.wanted, asked.period, count + 1, most)
         await _refuse_unknown_site(c, asked.wanted.site)
@@ -222,16 +210,6 @@ def _too_many(asked: _Asked, most: int) -> Problem:
         f"one item is made of more than {most} devices, the most whose energy of this period one answer is made of; "
         f"narrow {narrower}",
     )
-
-
-def _too_long(period: Period, until: Closed) -> Problem:
-    unclosed = until.unclosed_days(period)
-    if unclosed > MOST_UNCLOSED_DEVICE_DAYS:
-        reason = f"{unclosed:.0f} days of it are not summarized yet (see the keeper), and at most"
-        return invalid(
-            "from", f"the period is too long: {reason} {MOST_UNCLOSED_DEVICE_DAYS:,} days are read for an answer"
-        )
-    return invalid("from", f"the period is longer than {MOST_DEVICE_DAYS:,} days")
 
 
 def _item(asked: _Asked, name: str, n: int, row: Row) -> models.EnergyItem:

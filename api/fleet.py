@@ -12,30 +12,13 @@ from api.energy.quarter import quarters_of, whole_quarters
 from api.fleet_sql import Days, fold_sql
 from api.measured import observed_since, offset_of, with_neighbours
 from api.period import EARLIEST, Period
+from api.read_limit import Closed
 from bridge.contract import Kind
 
 _HOUR = timedelta(hours=1)
 _US = timedelta(microseconds=1)
 # The planner does not know how many devices there are, and would compare each with each; their pieces are sorted.
 _SESSION = "SET LOCAL enable_nestloop = off; SET LOCAL work_mem = '64MB'"
-
-
-class Closed(NamedTuple):
-    """Until when quarter hours are summarized, by kind."""
-
-    until: Mapping[str, datetime]
-
-    def unclosed_days(self, period: Period) -> float:
-        """Days of a period that must be made from readings."""
-        closed = min(self.until.values())
-        first = max(period.start, min(closed, period.end))
-        return (period.end - first) / timedelta(days=1)
-
-
-async def closed(c: Connection) -> Closed:
-    """What the keeper has summarized."""
-    rows = await c.fetch("SELECT kind, greatest(closed_until, '0001-01-02 00:00+00') FROM quarter_mark")
-    return Closed({row[0]: row[1] for row in rows})
 
 
 class Buckets(NamedTuple):

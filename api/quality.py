@@ -29,7 +29,7 @@ from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.paging import Cursor, Limit, decode_rank, encode_cursor, next_link
 from api.period import FiguresPeriod, Period, checked
 from api.problems import Problem, invalid
-from api.read_limit import MOST_DEVICE_DAYS, allowance
+from api.read_limit import ONE_BY_ONE, closed
 from api.register_models import TEXT_PATTERN
 from api.routing import needs
 from api.services import WithServices
@@ -126,13 +126,13 @@ async def _devices(c: Connection, asked: _Asked, days: Sequence[date], default_i
 
 async def _ids(c: Connection, asked: _Asked) -> dict[Kind, list[str]]:
     """The devices by kind, as many as one request may read."""
-    groups = await find_groups(c, Wanted("fleet", [], asked.site), asked.period, 1, MOST_DEVICE_DAYS)
+    groups = await find_groups(c, Wanted("fleet", [], asked.site), asked.period, 1, ONE_BY_ONE.device_days)
     parts = [part for group in groups for part in group.parts if asked.kind in (None, part.kind.plural)]
     if asked.site is not None and not parts:
         wanted = next((kind.name for kind in KINDS if kind.plural == asked.kind), "device")
         raise Problem(404, f"no {wanted} is declared at the site {asked.site}")
     narrow = ("site", "one site") if asked.site is None else ("kind", "fewer devices")
-    (await allowance(c, asked.period)).refuse(len(parts), narrow)
+    (await closed(c)).allowance(asked.period).refuse(len(parts), narrow)
     return {kind: [part.device for part in parts if part.kind is kind] for kind in KINDS}
 
 

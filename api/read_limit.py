@@ -4,6 +4,7 @@ A day of readings costs far more than a day of summaries of quarter hours. So th
 summarized yet are limited apart from the days in all.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -11,12 +12,40 @@ from api.database import Connection
 from api.period import Period
 from api.problems import invalid
 
-MOST_DEVICE_DAYS = 8_000
-"""Days of a period x devices, each device at least one day: a year of twenty devices."""
-MOST_DAYS_OF_READINGS = 400
-"""Of these, the days that are read as readings."""
+
+class Limits(NamedTuple):
+    """Days of a period x devices, each device at least one day."""
+
+    device_days: int
+    readings: int
+    """Of these, the days that are read as readings."""
+
+
+ONE_BY_ONE = Limits(8_000, 400)
+"""Of devices that are read one by one: a year of twenty devices."""
+FOLDED = Limits(100_000, 1_000)
+"""Of devices that are folded in the database."""
 _DAY = timedelta(days=1)
-_CLOSED = "SELECT greatest(min(closed_until), '0001-01-02 00:00+00') FROM quarter_mark"
+_LEAST_OPEN_DAYS = 0.02
+"""The quarter hours at the edges of a period, and the last ones, are made from readings."""
+
+
+class Closed(NamedTuple):
+    """Until when the keeper has summarized quarter hours, by kind."""
+
+    until: Mapping[str, datetime]
+
+    def allowance(self, period: Period, limits: Limits = ONE_BY_ONE) -> "Allowance":
+        """What a request about this period costs."""
+        elapsed = min(period.end, datetime.now(UTC))
+        open_days = max(0.0, (elapsed - max(period.start, min(self.until.values()))) / _DAY)
+        return Allowance((period.end - period.start) / _DAY, open_days, limits)
+
+
+async def closed(c: Connection) -> Closed:
+    """What the keeper has summarized; the first instant that is accepted, if nothing."""
+    rows = await c.fetch("SELECT kind, greatest(closed_until, '0001-01-02 00:00+00') FROM quarter_mark")
+    return Closed({row[0]: row[1] for row in rows})
 
 
 class Allowance(NamedTuple):
@@ -26,12 +55,13 @@ class Allowance(NamedTuple):
     """Of the period."""
     open_days: float
     """Of these, the elapsed ones that the keeper has not summarized."""
+    limits: Limits = ONE_BY_ONE
 
     @property
     def devices(self) -> int:
         """How many devices a request may read over the period; 0 when it is too long for any."""
-        most = MOST_DEVICE_DAYS / max(1.0, self.days)
-        return int(min(most, MOST_DAYS_OF_READINGS / self.open_days) if self.open_days else most)
+        most = self.limits.device_days / max(1.0, self.days)
+        return int(min(most, self.limits.readings / max(_LEAST_OPEN_DAYS, self.open_days)))
 
     def refuse(self, devices: int, narrow: tuple[str, str]) -> None:
         """Raise 422 when so many devices are too much; `narrow` is the parameter that says which devices, and advice.
@@ -40,28 +70,22 @@ class Allowance(NamedTuple):
         """
         if devices <= self.devices:
             return
-        field, advice = ("from", "a shorter period") if devices <= MOST_DAYS_OF_READINGS else narrow
+        field, advice = ("from", "a shorter period") if devices <= self.limits.readings else narrow
         raise invalid(field, f"{self._work(devices)}; ask for {advice}")
 
     def _work(self, devices: int) -> str:
-        count = f"{devices} devices" if devices <= MOST_DEVICE_DAYS else f"more than {MOST_DEVICE_DAYS} devices"
-        if devices * max(1.0, self.days) > MOST_DEVICE_DAYS:
-            return f"{count} over {self.days:.1f} days are more than {MOST_DEVICE_DAYS} device-days"
+        most = self.limits.device_days
+        count = f"{devices} devices" if devices <= most else f"more than {most} devices"
+        if devices * max(1.0, self.days) > most:
+            return f"{count} over {self.days:.1f} days are more than {most} device-days"
         return (
             f"{count} over {self.open_days:.1f} days that the keeper has not summarized are more than "
-            f"{MOST_DAYS_OF_READINGS} device-days"
+            f"{self.limits.readings} device-days"
         )
-
-
-async def allowance(c: Connection, period: Period) -> Allowance:
-    """What a request about this period costs, by what the keeper has summarized."""
-    closed: datetime = await c.fetchval(_CLOSED)
-    elapsed = min(period.end, datetime.now(UTC))
-    return Allowance((period.end - period.start) / _DAY, max(0.0, (elapsed - max(closed, period.start)) / _DAY))
 
 
 def refuse_readings(days: float) -> None:
     """Raise 422 when summaries cannot stand for the readings of so many device-days that these are too many."""
-    if days > MOST_DAYS_OF_READINGS:
+    if days > ONE_BY_ONE.readings:
         work = f"{days:.0f} device-days that the keeper has not summarized, or whose readings a figure needs, are more"
-        raise invalid("from", f"{work} than {MOST_DAYS_OF_READINGS}; ask for a shorter period")
+        raise invalid("from", f"{work} than {ONE_BY_ONE.readings}; ask for a shorter period")

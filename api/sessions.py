@@ -28,7 +28,7 @@ from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.paging import Cursor, Limit, decode_time_and_name, encode_cursor, next_link
 from api.period import FiguresPeriod, Period
 from api.problems import Problem, invalid
-from api.read_limit import MOST_DEVICE_DAYS, allowance, refuse_readings
+from api.read_limit import ONE_BY_ONE, closed, refuse_readings
 from api.register_models import TEXT_PATTERN
 from api.routing import needs
 from api.services import WithServices
@@ -124,7 +124,7 @@ async def _read(c: Connection, scope: _Scope, period: Period, default_interval_s
     asked = await _asked_meters(c, scope)
     vehicles = [scope.name] if scope.by == "vehicle" else await vehicles_of(c, asked, period)
     meters = sorted({*asked, *(meter_id for _, meter_id in await meters_of(c, vehicles, period))})
-    allowed = await allowance(c, period)
+    allowed = (await closed(c)).allowance(period)
     allowed.refuse(len(vehicles) + len(meters), (scope.by, "fewer devices"))
     assigned = await assignments_of(c, meters, period)
     days = await detached_days(c, [VEHICLE, METER], period)
@@ -152,7 +152,7 @@ async def _asked_meters(c: Connection, scope: _Scope) -> list[str]:
     """The meters that the caller asked for by name or site. Raises 404 for a site without any."""
     if scope.by != "site":
         return [scope.name] if scope.by == "meter" else []
-    meters = [row["id"] for row in await c.fetch(_METERS_OF_SITE, scope.name, MOST_DEVICE_DAYS + 1)]
+    meters = [row["id"] for row in await c.fetch(_METERS_OF_SITE, scope.name, ONE_BY_ONE.device_days + 1)]
     if not meters:
         raise Problem(404, f"no meter is declared at the site {scope.name}")
     return meters

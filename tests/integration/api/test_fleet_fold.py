@@ -11,9 +11,10 @@ from api import group_figures
 from api.database import SESSION, Pool, connection
 from api.energy import calendar
 from api.energy.calendar import BucketName
-from api.fleet import Buckets, closed, fold
+from api.fleet import Buckets, fold
 from api.group_figures import Row, rows_of
 from api.groups import Group, Part
+from api.read_limit import closed
 from bridge.contract import KINDS, METER, VEHICLE
 from tests.integration.api.server import Connection
 from tests.integration.api.test_summaries import DEVICES, LENGTH, START, ZONES, fill, name_of

@@ -14,7 +14,7 @@ from api import device_faults, keys
 from api.database import SESSION
 from api.energy.quality import Order
 from api.period import Period
-from api.read_limit import MOST_DAYS_OF_READINGS
+from api.read_limit import ONE_BY_ONE
 from bridge.contract import KINDS, METER, VEHICLE, Kind
 from bridge.formats.contract_json import encode, encode_many, topic_of
 from bridge.reading import Reading, format_timestamp, parse_timestamp, reading
@@ -419,8 +419,8 @@ async def test_key_without_the_scope_is_refused(api: Api, db: Connection) -> Non
 
 async def test_work_of_a_request_is_bounded(client: httpx.AsyncClient) -> None:
     """All devices are read, so more than the bound is refused, and the answer says what to narrow."""
-    await declare(client, "vehicles", "North", *(f"V{n}" for n in range(MOST_DAYS_OF_READINGS + 1)))
-    await declare(client, "meters", "North", *(f"M{n}" for n in range(MOST_DAYS_OF_READINGS // 90 + 1)))
+    await declare(client, "vehicles", "North", *(f"V{n}" for n in range(ONE_BY_ONE.readings + 1)))
+    await declare(client, "meters", "North", *(f"M{n}" for n in range(ONE_BY_ONE.readings // 90 + 1)))
     whole = assert_problem(await client.get(QUALITY), 422, "site: 406 devices over 1.0 days that the keeper")
     assert "; ask for one site" in whole["detail"]
     site = await client.get(QUALITY, params={"site": "North"})
@@ -428,9 +428,9 @@ async def test_work_of_a_request_is_bounded(client: httpx.AsyncClient) -> None:
     days = {"from": format_timestamp(DAY - timedelta(days=89)), "to": format_timestamp(DAY + timedelta(days=1))}
     meters = {"kind": "meters", "site": "North"}
     long = await client.get(QUALITY, params=meters | days)
-    assert_problem(long, 422, f"from: {MOST_DAYS_OF_READINGS // 90 + 1} devices over 90.0 days that the keeper")
+    assert_problem(long, 422, f"from: {ONE_BY_ONE.readings // 90 + 1} devices over 90.0 days that the keeper")
     page = await ask(client, **meters)
-    assert page["totals"]["devices"] == MOST_DAYS_OF_READINGS // 90 + 1
+    assert page["totals"]["devices"] == ONE_BY_ONE.readings // 90 + 1
 
 
 async def test_faults_are_found_by_keys(fleet: httpx.AsyncClient, database_url: str) -> None:

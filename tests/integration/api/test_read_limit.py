@@ -11,7 +11,7 @@ import pytest
 
 from api import keys
 from api.problems import Problem
-from api.read_limit import MOST_DAYS_OF_READINGS, MOST_DEVICE_DAYS, Allowance
+from api.read_limit import ONE_BY_ONE, Allowance
 from bridge.contract import METER, VEHICLE
 from bridge.reading import Reading, format_timestamp, reading
 from bridge.store.postgres import PostgresStore
@@ -89,11 +89,11 @@ async def test_period_beyond_every_limit_is_refused(fleet: Fleet) -> None:
 @pytest.mark.parametrize(
     ("allowed", "devices"),
     [
-        (Allowance(0.1, 0.0), MOST_DEVICE_DAYS),
+        (Allowance(0.1, 0.0), ONE_BY_ONE.device_days),
         (Allowance(365.0, 0.0), 21),
         (Allowance(365.0, 365.0), 1),
-        (Allowance(1.0, 1.0), MOST_DAYS_OF_READINGS),
-        (Allowance(1.0, 0.02), MOST_DEVICE_DAYS),
+        (Allowance(1.0, 1.0), ONE_BY_ONE.readings),
+        (Allowance(1.0, 0.02), ONE_BY_ONE.device_days),
         (Allowance(3_000.0, 500.0), 0),
     ],
 )
