@@ -15,12 +15,13 @@ from api.csv_format import cells, columns
 from api.database import Connection, connection
 from api.energy.assignments import edges_of
 from api.energy.coverage import ratio
-from api.energy.performance import Feed, Measured, Performance
+from api.energy.performance import Feed, Performance
 from api.energy.spans import Span, intersection
 from api.energy.units import kwh_of
 from api.groups import feeding
 from api.live import NEVER_SEEN, never_seen
-from api.measured import DeviceReader, Question, detached_days
+from api.measured import Readers
+from api.measured_sql import Question
 from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.period import DeviceId, FiguresPeriod, Period
 from api.routing import needs
@@ -66,27 +67,23 @@ async def ask(c: Connection, vehicle_id: str, period: Period, default_interval_s
     whole = Span(0, period.us(period.end))
     now = period.us(datetime.now(UTC))
     assigned = await feeding(c, vehicle_id, period)
-    days = await detached_days(c, [VEHICLE, METER] if assigned else [VEHICLE], period)
     # In a short period it costs less to read these quarter hours at once than to find out that they are needed.
     is_short = period.end - period.start <= _SHORT
-    readers: dict[str | None, DeviceReader] = {}
-    found: dict[str | None, Measured] = {}
-    for meter_id, own in assigned.items():
-        question = Question(METER, period, cuts=edges_of(own), is_compared=is_short, detached_days=days)
-        readers[meter_id] = DeviceReader(c, question, meter_id, default_interval_s)
-        found[meter_id] = await readers[meter_id].read()
-    details = [start for reader in readers.values() for start in reader.patchy]
-    question = Question(VEHICLE, period, _BATTERY_TEMP, details=details, detached_days=days)
-    readers[None] = DeviceReader(c, question, vehicle_id, default_interval_s)
-    found[None] = await readers[None].read()
-    if not found[None].is_known and not assigned:
+    asked = [
+        (Question(METER, period, cuts=edges_of(own), is_compared=is_short), name) for name, own in assigned.items()
+    ]
+    readers = Readers(c, [*asked, (Question(VEHICLE, period, _BATTERY_TEMP), vehicle_id)], default_interval_s)
+    found = await readers.read()
+    if not found[-1].is_known and not assigned:
         raise never_seen(VEHICLE, vehicle_id)
+    places = {name: n for n, name in enumerate([*assigned, None])}
     while True:
-        feeds = [Feed(name, found[name], vehicle_id, own, whole, now) for name, own in assigned.items()]
-        figures = Performance(found[None], feeds, whole, now, days)
+        feeds = [Feed(name, found[places[name]], vehicle_id, own, whole, now) for name, own in assigned.items()]
+        figures = Performance(found[-1], feeds, whole, now, readers.detached_days)
         if not (sums := figures.too_coarse):
             return figures
-        found |= {name: await readers[name].refine(own) for name, own in sums.items()}
+        for n, refined in (await readers.refine({places[name]: own for name, own in sums.items()})).items():
+            found[n] = refined
 
 
 def answer(vehicle_id: str, period: Period, figures: Performance) -> models.Performance:

@@ -10,7 +10,7 @@ from api.energy.buckets import NOTHING, Figures
 from api.energy.interval import DAY_US, QUARTER_US
 from api.energy.quarter import quarters_of, whole_quarters
 from api.fleet_sql import Days, fold_sql
-from api.measured import observed_since, offset_of, with_neighbours
+from api.measured_sql import observed_since, offset_of, with_neighbours
 from api.period import EARLIEST, Period
 from api.read_limit import Closed
 from bridge.contract import Kind

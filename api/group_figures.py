@@ -19,7 +19,8 @@ from api.energy.performance import Measured
 from api.energy.spans import Span, union
 from api.fleet import Buckets, Folded, fold
 from api.groups import Group, Part, assignments_of
-from api.measured import Question, detached_days, measured, with_neighbours
+from api.measured import detached_days, measured
+from api.measured_sql import Question, with_neighbours
 from api.period import Period
 from api.problems import invalid
 from bridge.contract import KINDS, METER, VEHICLE, Kind
@@ -76,7 +77,7 @@ async def rows_of(
     async with connection(pool) as c:
         for kind, id_ in sorted(rest, key=lambda device: device[1]):
             own_assignments = assigned.get(id_, [])
-            found = await _measured(c, kind, id_, buckets, own_assignments, away, default_interval_s)
+            found = await _measured(c, kind, id_, buckets, own_assignments, default_interval_s)
             for name, part in takers[kind, id_]:
                 own_rows = _of_device(found, part, own_assignments, [buckets.period.us(e) for e in buckets.edges], now)
                 rows[name] = list(map(add, rows[name], own_rows))
@@ -140,11 +141,10 @@ async def _measured(
     id_: str,
     buckets: Buckets,
     assignments: Sequence[Assignment],
-    away: Sequence[date],
     default_interval_s: float,
 ) -> Measured:
     cuts = [*map(buckets.period.us, buckets.edges), *edges_of(assignments)]
-    question = Question(kind, buckets.period, cuts=cuts, detached_days=away)
+    question = Question(kind, buckets.period, cuts=cuts)
     return await measured(c, question, id_, default_interval_s)
 
 

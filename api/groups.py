@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from api.database import Connection
 from api.energy.assignments import Assignment
 from api.live import never_seen
-from api.measured import with_neighbours
+from api.measured_sql import with_neighbours
 from api.period import Period
 from bridge.contract import KIND_OF, KINDS, METER, VEHICLE, Kind
 

@@ -24,7 +24,8 @@ from api.energy.quality import Order, Place, Quality, place, totals, worst_first
 from api.energy.spans import Span
 from api.energy.units import US_PER_S, kwh_of
 from api.groups import Part, Wanted, assignments_of, find_groups
-from api.measured import Question, detached_days, measured
+from api.measured import detached_days, measured
+from api.measured_sql import Question
 from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.paging import Cursor, Limit, decode_rank, encode_cursor, next_link
 from api.period import FiguresPeriod, Period, checked
@@ -84,7 +85,7 @@ async def quality(
         asked = _resumed(request, asked, cursor, services.settings.figures_range_limit_days)
     async with connection(services.pool) as c:
         days = await detached_days(c, KINDS, asked.period)
-        devices = await _devices(c, asked, days, services.settings.reading_interval_s)
+        devices = await _devices(c, asked, services.settings.reading_interval_s)
     found = worst_first(devices, asked.order, asked.after)
     if form == "text/csv":
         rows = [_item(asked, device) for device in found]
@@ -111,14 +112,14 @@ def _cursor(asked: _Asked, last: Quality) -> str:
     return encode_cursor(*(asked.period.start, asked.period.end, asked.as_of, asked.order), *place(last, asked.order))
 
 
-async def _devices(c: Connection, asked: _Asked, days: Sequence[date], default_interval_s: float) -> list[Quality]:
+async def _devices(c: Connection, asked: _Asked, default_interval_s: float) -> list[Quality]:
     """Every device that the request concerns. Raises 404 for a site without any, 422 for too many."""
     ids = await _ids(c, asked)
     faults = await faults_of(c, ids, asked.period, asked.as_of, default_interval_s)
     assigned = await assignments_of(c, ids.get(METER, []), asked.period)
     found: list[Quality] = []
     for (kind, id_), own in faults.items():
-        question = Question(kind, asked.period, cuts=edges_of(assigned.get(id_, ())), detached_days=days)
+        question = Question(kind, asked.period, cuts=edges_of(assigned.get(id_, ())))
         read = await measured(c, question, id_, default_interval_s)
         found.append(_judged(asked, Part(kind, id_), read, own, assigned))
     return found

@@ -23,12 +23,13 @@ from api.energy.spans import Span
 from api.energy.units import kwh_of
 from api.groups import assignments_of, meters_of, vehicles_of
 from api.live import NEVER_SEEN, never_seen
-from api.measured import DeviceReader, Question, detached_days
+from api.measured import Readers
+from api.measured_sql import Question
 from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.paging import Cursor, Limit, decode_time_and_name, encode_cursor, next_link
 from api.period import FiguresPeriod, Period
 from api.problems import Problem, invalid
-from api.read_limit import ONE_BY_ONE, closed, refuse_readings
+from api.read_limit import ONE_BY_ONE, closed
 from api.register_models import TEXT_PATTERN
 from api.routing import needs
 from api.services import WithServices
@@ -127,25 +128,24 @@ async def _read(c: Connection, scope: _Scope, period: Period, default_interval_s
     allowed = (await closed(c)).allowance(period)
     allowed.refuse(len(vehicles) + len(meters), (scope.by, "fewer devices"))
     assigned = await assignments_of(c, meters, period)
-    days = await detached_days(c, [VEHICLE, METER], period)
-    readers: dict[_Device, DeviceReader] = {}
-    for kind, name in [*((VEHICLE, vehicle) for vehicle in vehicles), *((METER, meter) for meter in meters)]:
-        # No sum is divided by a change of the assignment.
-        cuts = edges_of(assigned[name]) if kind is METER else []
-        question = Question(kind, period, gauges=_GAUGES[kind], cuts=cuts, detached_days=days)
-        readers[kind, name] = DeviceReader(c, question, name, default_interval_s)
-    found: dict[_Device, Measured] = {}
-    for device, reader in readers.items():
-        found[device] = await reader.read()
-        refuse_readings(sum(one.days_read for one in readers.values()))
+    devices: list[_Device] = [*((VEHICLE, vehicle) for vehicle in vehicles), *((METER, meter) for meter in meters)]
+    readers = Readers(
+        c, [(_question(kind, name, assigned, period), name) for kind, name in devices], default_interval_s
+    )
+    found = dict(zip(devices, await readers.read(), strict=True))
     _refuse_unknown(scope, found, meters)
     near = await asyncio.to_thread(_near_flow, _parties(vehicles, asked, found, assigned, period))
-    for device, spans in near.items():
-        found[device] = await readers[device].refine(spans)
-        refuse_readings(sum(one.days_read for one in readers.values()))
+    refined = await readers.refine({devices.index(device): spans for device, spans in near.items()})
+    found |= {devices[n]: measured for n, measured in refined.items()}
     parties = _parties(vehicles, asked, found, assigned, period)
     sites = {row["id"]: row["site"] for row in await c.fetch(_SITES, meters)}
-    return _Read(parties, frozenset(asked), sites, days)
+    return _Read(parties, frozenset(asked), sites, readers.detached_days)
+
+
+def _question(kind: Kind, name: str, assigned: "_Assigned", period: Period) -> Question:
+    """No sum is divided by a change of the assignment."""
+    cuts = edges_of(assigned[name]) if kind is METER else []
+    return Question(kind, period, gauges=_GAUGES[kind], cuts=cuts)
 
 
 async def _asked_meters(c: Connection, scope: _Scope) -> list[str]:

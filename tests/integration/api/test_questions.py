@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 from api.database import SESSION
+from api.energy.spans import Span
 from api.history import page_sql
-from api.measured import Question
+from api.measured_sql import Neighbour, Question, Wanted, far_neighbours_sql, readings_sql
 from api.period import Period
 from bridge.contract import KINDS, VEHICLE, Kind
 from bridge.formats.contract_json import encode_many
@@ -357,12 +358,16 @@ async def test_figures_are_read_by_the_keys_of_near_partitions(
         end = at(0) - timedelta(days=day)
         await store(client, *minutes("EV_1", 20, end), *(meter("EV_1", end - timedelta(minutes=n)) for n in range(20)))
     postgres.sql("VACUUM ANALYZE", "api")
-    question, sent = Question(kind, Period(at(-30), at(30))), [measure.column for measure in kind.measures]
-    in_period = "EXPLAIN (ANALYZE, COSTS OFF) " + question.rows_sql(sent, question.period.days_sql())
-    near = "EXPLAIN (ANALYZE, COSTS OFF) " + question.neighbours_sql(sent)
+    question, sent = Question(kind, Period(at(-30), at(30))), {measure.column for measure in kind.measures}
+    columns = [measure.column for measure in question.measures]
+    near = [Neighbour(0, "EV_1", column, is_before) for column in columns for is_before in (True, False)]
+    wanted = [Wanted(0, "EV_1", Span(0, question.span_us))]
+    statements = [readings_sql(wanted, near, [question], [sent]), far_neighbours_sql(near, [question], [sent])]
     as_api = await asyncpg.connect(database_url, server_settings=SESSION)
-    rows = await as_api.fetch(in_period, "EV_1", at(-30), [at(-30)], [at(30)])
-    rows += await as_api.fetch(near, "EV_1", at(-30), at(30))
+    rows = []
+    for statement in statements:
+        explained = "EXPLAIN (ANALYZE, COSTS OFF) " + statement.text
+        rows += await as_api.fetch(explained, *statement.arguments)
     await as_api.close()
     plan = "\n".join(row[0] for row in rows)
     assert "Seq Scan" not in plan

@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from api.energy.spans import Span
-from api.measured import DeviceReader, Question
+from api.measured import measured
+from api.measured_sql import Question
 from api.period import Period
 from api.problems import Problem
 from bridge.contract import METER, VEHICLE, Kind
@@ -153,7 +154,7 @@ async def test_most_readings_of_a_steady_device_are_not_read(database_url: str, 
     await store.close()
     await summarize(db)
     period = Period(START + timedelta(hours=1, minutes=5), START + timedelta(hours=25, minutes=5))
-    found = await DeviceReader(db, Question(METER, period), "M", 60.0).read()
+    found = await measured(db, Question(METER, period), "M", 60.0)
     assert (len(found.curve.sums), found.readings(Span(0, period.us(period.end)))) == (95, 1440)
     assert len(found.curve.at) < 95 * 2 + 20
 
@@ -168,7 +169,7 @@ async def test_readings_that_an_answer_needs_are_bounded(
     await store.close()
     await summarize(db)
     question = Question(VEHICLE, Period(START, START + timedelta(hours=1)))
-    assert (await DeviceReader(db, question, "V", 60.0).read()).readings(Span(0, 3_600_000_000)) == 1000
+    assert (await measured(db, question, "V", 60.0)).readings(Span(0, 3_600_000_000)) == 1000
     monkeypatch.setattr("api.measured._MOST_READINGS", 900)
     with pytest.raises(Problem, match="V has more than 900 readings"):
-        await DeviceReader(db, question, "V", 60.0).read()
+        await measured(db, question, "V", 60.0)

@@ -12,7 +12,8 @@ import pytest
 from api.energy import buckets, calendar
 from api.energy.spans import Span
 from api.energy.units import kwh_of
-from api.measured import Question, measured
+from api.measured import measured
+from api.measured_sql import Question
 from api.period import Period
 from bridge.contract import METER, VEHICLE
 from bridge.formats.contract_json import encode_many
