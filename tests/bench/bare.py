@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from api.server import configured
 from bridge import memory
 from bridge.contract import VEHICLE
+from bridge.health import listen
 from bridge.reading import Id, Timestamp
 from bridge.settings.api import ApiSettings
 
@@ -69,7 +70,8 @@ class _Canned(asyncio.Protocol):
 
 
 async def _route(port: int) -> None:
-    await uvicorn.Server(configured(ApiSettings(http_port=port), _application())).serve()
+    listening = listen("127.0.0.1", port, "the bare route")
+    await uvicorn.Server(configured(ApiSettings(), _application())).serve(sockets=[listening])
 
 
 async def _canned(port: int) -> None:
