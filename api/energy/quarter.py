@@ -69,8 +69,13 @@ class Quarter(NamedTuple):
     @property
     def is_patchy(self) -> bool:
         """Whether energy flowed in one direction in a part of its time only, as at the begin of a charge."""
-        steps = self.rises_in, self.rises_out, self.steps_in, self.steps_out
-        return any(0 < count < self.readings - 1 for count in steps)
+        count = self.readings - 1
+        return (
+            0 < self.steps_in < count
+            or 0 < self.steps_out < count
+            or 0 < self.rises_in < count
+            or 0 < self.rises_out < count
+        )
 
     def is_usable(self, rated_kw: float) -> bool:
         """Whether it may stand for its readings as far as the interval does not matter."""
@@ -89,24 +94,26 @@ class Quarter(NamedTuple):
 
     def energy(self) -> Iterable[Reading]:
         """Its first reading, and the sum of the others."""
-        if not self.has_energy:
-            return
-        yield Reading(self.first, self.interval_first, _value(self.register_in, 0), _value(self.register_out, 0))
+        interval, register_in, register_out = self.interval_first, self.register_in, self.register_out
+        if interval is None and register_in is None and register_out is None:
+            return ()
+        first = Reading(self.first, interval, _value(register_in, 0), _value(register_out, 0))
         if self.readings == 1:
-            return
+            return (first,)
         count = self.readings - 1
-        steps_in = self.steps_in if self.register_in is None else self.rises_in
-        steps_out = self.steps_out if self.register_out is None else self.rises_out
-        yield Reading(
+        steps_in = self.steps_in if register_in is None else self.rises_in
+        steps_out = self.steps_out if register_out is None else self.rises_out
+        others = Reading(
             self.last,
-            None if self.interval_first is None else self.interval_in,
-            _value(self.register_in, 1),
-            _value(self.register_out, 1),
+            None if interval is None else self.interval_in,
+            _value(register_in, 1),
+            _value(register_out, 1),
             self.first,
             self.interval_out,
-            steps_in not in (0, count),
-            steps_out not in (0, count),
+            0 < steps_in < count,
+            0 < steps_out < count,
         )
+        return first, others
 
     def points(self) -> Sequence[tuple[int, float]]:
         """The first and the last value of the gauge."""
