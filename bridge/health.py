@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -29,8 +29,11 @@ async def serving(
     """Serve them on that address. Raises `Misconfigured` when that is not possible.
 
     It names the setting of the host or of the port; `setting` is how both begin, such as `FLEET_BRIDGE_HTTP`.
+    The registry gets a gauge of what /readyz answers, because Prometheus does not read that.
     """
     listening = listen(host, port, setting)
+    ready = Gauge("fleet_ready", "1 if /readyz answers 200.", registry=registry)
+    ready.set_function(lambda: float(not_ready() is None))
     server = _Server(uvicorn.Config(_application(registry, not_ready, details), log_config=None, lifespan="off"))
     running = asyncio.create_task(server.serve(sockets=[listening]))
     try:

@@ -15,7 +15,7 @@ from prometheus_client import (
 )
 
 from bridge.delivery import Kept, KeptWithWarnings, Outcome, kept_as
-from bridge.errors import Rejected
+from bridge.errors import Reason, Rejected
 from bridge.reading import WarningCode
 from bridge.version import VERSION
 
@@ -61,8 +61,11 @@ class IngestMetrics:
         self._reject_alarms = Counter(
             "fleet_reject_alarms", "Minutes in which the share of rejected items was too high.", registry=registry
         )
+        # A counter that begins with its first event shows no increase.
         for outcome in ("stored", "duplicate", "rejected"):
             self._readings.labels(outcome)
+        for reason in get_args(Reason):
+            self._rejected.labels(reason)
         for code in get_args(WarningCode):
             self._warnings.labels(code)
 

@@ -196,6 +196,9 @@ async def test_standby_takes_over_when_the_first_is_killed(
             assert (await second.get("/healthz"))[0] == 200
             assert await second.metric("fleet_bridge_leader") == 0
             assert await first.metric("fleet_bridge_leader") == 1
+            assert await second.metric("fleet_ready") == 0
+            assert await first.metric("fleet_ready") == 1
+            assert await first.metric("fleet_rejected_total", reason="not_json") == 0
             async with load(broker.url) as published:
                 await until(lambda: published[0] > 100)
                 first.process.kill()
