@@ -15,10 +15,10 @@ INSTALLED := $(VENV)/.installed
 TIED := exec setpriv --pdeathsig TERM --
 # Servers that are unpacked from the distribution's packages, where the system has none.
 SERVERS := $(CURDIR)/.servers
-export PATH := $(PATH):/usr/sbin:/usr/local/sbin:$(SERVERS)/mosquitto/usr/sbin
+export PATH := $(PATH):/usr/sbin:/usr/local/sbin:$(SERVERS)/mosquitto/usr/sbin:$(SERVERS)/monitoring/usr/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-servers check bench chaos lock clean system
+.PHONY: help up test test-servers check bench chaos lock clean system monitoring
 
 help:
 	@echo 'make up | test | test-servers | check | bench | chaos CYCLES=n SEED=s | lock | clean    (see README.md)'
@@ -27,7 +27,7 @@ up: system $(INSTALLED)
 	@$(TIED) $(BIN)/python -m local
 
 # Most tests wait for servers rather than compute, so more of them than there are cores run at a time.
-test: system $(INSTALLED)
+test: system monitoring $(INSTALLED)
 	$(BIN)/python -m pytest -n 4 --dist worksteal $(PYTEST_FLAGS)
 
 # The tests of the store and of MQTT with the oldest PostgreSQL that is served and with a newer Mosquitto.
@@ -61,6 +61,9 @@ clean:
 
 system:
 	@sh scripts/system-packages $(SERVERS)/mosquitto
+
+monitoring:
+	@sh scripts/monitoring-servers $(SERVERS)/monitoring
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@sh scripts/virtual-environment '$(PYTHON)' $(VENV)

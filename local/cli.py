@@ -11,7 +11,7 @@ from bridge.errors import Misconfigured
 from bridge.settings.groups import LogSettings
 from bridge.settings.local import LocalSettings
 from bridge.startup import configured
-from local import contract_page, settings_page, views_page
+from local import alarms_page, contract_page, settings_page, views_page
 from local import secrets as compose_secrets
 from local.up import up
 
@@ -76,6 +76,17 @@ def views(
     """Renew the tables of views in docs/views.md, in a checkout of the repository."""
     try:
         page.write_text(views_page.renewed(page.read_text()))
+    except (OSError, ValueError) as error:
+        _fail(f"{page}: {error}; {_NEEDS_CHECKOUT}", 1)
+
+
+@app.command(hidden=True)
+def alarms(
+    page: Annotated[Path, typer.Argument(help="The page with the generated table.")] = Path("docs/operations.md"),
+) -> None:
+    """Renew the table of alarms in docs/operations.md, in a checkout of the repository."""
+    try:
+        page.write_text(alarms_page.renewed(page.read_text()))
     except (OSError, ValueError) as error:
         _fail(f"{page}: {error}; {_NEEDS_CHECKOUT}", 1)
 
