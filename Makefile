@@ -30,11 +30,11 @@ up: system $(INSTALLED)
 test: system monitoring $(INSTALLED)
 	$(BIN)/python -m pytest -n 4 --dist worksteal $(PYTEST_FLAGS)
 
-# The tests of the store and of MQTT with the oldest PostgreSQL that is served and with a newer Mosquitto.
-test-servers: system $(INSTALLED)
+# The tests of the store, of MQTT and of the dashboards with the oldest PostgreSQL that is served and a newer Mosquitto.
+test-servers: system monitoring $(INSTALLED)
 	@servers="$$(sh scripts/test-servers $(SERVERS))" && env $$servers $(BIN)/python -m pytest -n 4 --dist worksteal \
 		$(PYTEST_FLAGS) $(addprefix tests/integration/test_,store.py migration.py roles.py schema_mismatch.py \
-		poison_positions.py mqtt_ingest.py mqtt_security.py mqtt_session.py bridge_process.py)
+		poison_positions.py mqtt_ingest.py mqtt_security.py mqtt_session.py bridge_process.py monitoring.py)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
