@@ -23,6 +23,7 @@ def make(directory: Path) -> Path:
     broker = Directory(directory / "mosquitto")
     provisioning.initialise(broker, _BROKER_HOSTS)
     _make_addresses(directory, accounts(broker))
+    _make_monitoring(directory)
     return directory.resolve()
 
 
@@ -35,6 +36,13 @@ def _make_addresses(directory: Path, broker: Mapping[str, str]) -> None:
     for login in LOGINS:
         url = _database_url(directory, login, f"postgres_password_{login}")
         _made_once(directory / f"fleet_database_url_{login}", url)
+
+
+def _make_monitoring(directory: Path) -> None:
+    """The passwords of Grafana's database login and of its administrator, and a place for Prometheus' API key."""
+    _made_once(directory / "postgres_password_grafana", secrets.token_urlsafe(24))
+    _made_once(directory / "grafana_password", secrets.token_urlsafe(24))
+    _made_once(directory / "fleet_prometheus_api_key", "")
 
 
 def _database_url(directory: Path, login: str, password_file: str) -> str:

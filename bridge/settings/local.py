@@ -38,3 +38,6 @@ class ComposeSettings(PlatformPortSettings):
     postgres_shared_buffers: str = Field(
         default="512MB", description="`shared_buffers` of PostgreSQL; a quarter of the memory is usual."
     )
+    prometheus_port: Port = Field(default=9090, description="Port of Prometheus (profile `monitoring`).")
+    alertmanager_port: Port = Field(default=9093, description="Port of Alertmanager (profile `monitoring`).")
+    grafana_port: Port = Field(default=3000, description="Port of Grafana (profile `monitoring`).")

@@ -14,6 +14,7 @@ from bridge.settings.group import variable
 from bridge.settings.local import ComposeSettings
 from local import secrets
 from local.postgres import LOGINS, SETTINGS
+from tests.grafana import DASHBOARDS
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -29,9 +30,10 @@ def secrets_of(service: str) -> dict[str, str]:
 def test_every_image_has_an_exact_version() -> None:
     (base,) = re.findall(r"^FROM (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     images = {base, *(service["image"] for service in SERVICES.values() if "build" not in service)}
-    assert {image.split(":")[0] for image in images} == {"python", "postgres", "eclipse-mosquitto"}
+    monitoring = {"prom/prometheus", "prom/alertmanager", "prom/node-exporter", "grafana/grafana"}
+    assert {image.split(":")[0] for image in images} == {"python", "postgres", "eclipse-mosquitto", *monitoring}
     # PostgreSQL's versions have two numbers.
-    assert all(re.fullmatch(r"postgres:\d+\.\d+|[a-z-]+:\d+\.\d+\.\d+(-slim)?", image) for image in images)
+    assert all(re.fullmatch(r"postgres:\d+\.\d+|[a-z/-]+:v?\d+\.\d+\.\d+(-slim)?", image) for image in images)
 
 
 def test_provisioning_works_on_the_files_that_the_secrets_command_makes(tmp_path: Path) -> None:
@@ -108,7 +110,7 @@ def test_secrets_command_keeps_what_is_there(tmp_path: Path) -> None:
     first = {path: path.read_text() for path in kept}
     secrets.make(tmp_path)
     assert {path: path.read_text() for path in kept} == first
-    assert len(kept) == 16
+    assert len(kept) == 19
 
 
 def test_secrets_command_adds_what_an_earlier_version_did_not_make(tmp_path: Path) -> None:
@@ -136,7 +138,7 @@ def test_each_program_has_its_login(tmp_path: Path, service: str, login: str) ->
 
 
 def test_owner_and_superuser_are_for_migrations_and_logins_only() -> None:
-    assert [name for name in SERVICES if "fleet_database_url" in secrets_of(name).values()] == ["migrate"]
+    assert [name for name in SERVICES if "fleet_database_url" in secrets_of(name).values()] == ["migrate", "analyst"]
     assert [name for name in SERVICES if "postgres_password" in secrets_of(name).values()] == ["postgres", "logins"]
 
 
@@ -170,6 +172,60 @@ def test_no_secret_is_in_a_container_s_environment() -> None:
             secret = any(word in name for word in ("PASSWORD", "KEY", "DATABASE_URL", "MQTT_URL"))
             assert name.endswith("_FILE") or not secret
             assert "@" not in str(value)
+
+
+# -- the profile `monitoring`
+
+
+def mounted(service: str) -> dict[str, Path]:
+    """What of the repository the service's containers have, by their paths."""
+    volumes = [str(volume).split(":") for volume in SERVICES[service]["volumes"]]
+    return {there: ROOT / here for here, there, *_ in volumes if here.startswith("./")}
+
+
+def test_monitoring_starts_on_request_only() -> None:
+    started = {name for name, service in SERVICES.items() if "monitoring" in service.get("profiles", ())}
+    assert started == {"analyst", "node-exporter", "prometheus", "alertmanager", "grafana"}
+    assert all(path.exists() for name in ("prometheus", "alertmanager", "grafana") for path in mounted(name).values())
+
+
+def test_prometheus_reads_every_program_on_its_port_with_the_key_that_it_has() -> None:
+    config = yaml.safe_load(mounted("prometheus")["/etc/prometheus/prometheus.yml"].read_text())
+    jobs = {job["job_name"]: job for job in config["scrape_configs"]}
+    targets = {name: target for name, job in jobs.items() for c in job["static_configs"] for target in c["targets"]}
+    published = {name: f"{name}:{SERVICES[name]['ports'][0].rsplit(':', 1)[1]}" for name in ("bridge", "keeper", "api")}
+    assert targets == {f"fleet-{name}": at for name, at in published.items()} | {"node": "node-exporter:9100"}
+    key = Path(jobs["fleet-api"]["authorization"]["credentials_file"])
+    assert key.parent == Path("/run/secrets")
+    assert key.name in secrets_of("prometheus")
+    (to,) = config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"]
+    assert to == f"alertmanager:{SERVICES['alertmanager']['ports'][0].rsplit(':', 1)[1]}"
+    directory = Path("/etc/prometheus")
+    assert {str(directory / name) for name in config["rule_files"]} <= mounted("prometheus").keys()
+
+
+def test_grafana_has_the_sources_that_its_dashboards_choose_first() -> None:
+    provisioning = mounted("grafana")["/etc/grafana/provisioning"]
+    sources = yaml.safe_load((provisioning / "datasources" / "fleet.yml").read_text())["datasources"]
+    found = {(source["type"], source["uid"]) for source in sources}
+    for dashboard in DASHBOARDS.values():
+        variables = [v for v in dashboard["templating"]["list"] if v["type"] == "datasource"]
+        assert {(v["query"], v["current"]["value"]) for v in variables} == found
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "fleet.yml").read_text())["providers"]
+    assert provider["options"]["path"] in mounted("grafana")
+
+
+def test_grafana_reads_the_database_with_the_login_that_is_made_for_it() -> None:
+    sources = (mounted("grafana")["/etc/grafana/provisioning"] / "datasources" / "fleet.yml").read_text()
+    database, prometheus = yaml.safe_load(sources)["datasources"]
+    program, command, _, name, _, password_file = SERVICES["analyst"]["command"]
+    assert (program, command, name) == ("bridge", "migrate", database["user"])
+    assert database["secureJsonData"]["password"] == f"$__file{{{password_file}}}"
+    for service in ("analyst", "grafana"):
+        assert Path(password_file).name in secrets_of(service)
+    assert "postgres_password_grafana" not in secrets_of("api")
+    assert prometheus["url"] == "http://prometheus:9090"
+    assert SERVICES["grafana"]["depends_on"] == {"analyst": {"condition": "service_completed_successfully"}}
 
 
 def test_image_copies_only_what_docker_may_see() -> None:
