@@ -1,13 +1,17 @@
-"""The status line of `make up`: the rate of readings, every second on a terminal, less often elsewhere."""
+"""The status line of `make up`: the rate of readings, or what is not well; each second on a terminal, else less often.
 
-import contextlib
-import sys
+The line fits the terminal: a longer one would wrap, and could not be replaced by the next.
+"""
+
+import os
 import time
 from dataclasses import dataclass
+from typing import TextIO
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from local.platform import Platform
+from local.troubles import troubles
 
 _INTERVAL_S, _PLAIN_INTERVAL_S = 1.0, 10.0
 _LIVE_SQL = "SELECT count(*) FROM vehicle_live_status WHERE received_at > now() - interval '5 minutes'"
@@ -26,9 +30,10 @@ class Figures:
 class LiveLine:
     """Prints the changes since the previous line, at regular intervals."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: Platform, out: TextIO) -> None:
         self._platform = platform
-        self._terminal = sys.stdout.isatty()
+        self._out = out
+        self._terminal = out.isatty()
         self._interval_s = _INTERVAL_S if self._terminal else _PLAIN_INTERVAL_S
         self._stored, self._last_at = 0, time.monotonic()
 
@@ -38,17 +43,33 @@ class LiveLine:
         return time.monotonic() - self._last_at >= self._interval_s
 
     def show(self) -> None:
-        """Print the line; print nothing while a server does not respond."""
-        with contextlib.suppress(OSError, RuntimeError):
-            self._show(_figures(self._platform), time.monotonic())
+        """Print the line: the figures, or what is not well."""
+        if found := troubles(self._platform):
+            self._last_at = time.monotonic()
+            return self._print(f"not well: {'; '.join(found)}")
+        try:
+            figures = _figures(self._platform)
+        except (OSError, RuntimeError):  # it became unwell meanwhile: the next line says so
+            return None
+        return self._print(self._changes(figures, time.monotonic()))
 
-    def _show(self, figures: Figures, now: float) -> None:
+    def _changes(self, figures: Figures, now: float) -> str:
         # A counter restarts with its process, and must not result in a negative rate.
         rate = max(0, figures.stored - self._stored) / (now - self._last_at)
-        text = f"{rate:8,.1f} readings/s stored   {figures.vehicles:,} vehicles live   {figures.rejected:,} rejected"
-        sys.stdout.write(f"{_CLEAR}{text}" if self._terminal else f"{text}\n")
-        sys.stdout.flush()
         self._stored, self._last_at = figures.stored, now
+        return f"{rate:8,.1f} readings/s stored   {figures.vehicles:,} vehicles live   {figures.rejected:,} rejected"
+
+    def _print(self, text: str) -> None:
+        self._out.write(f"{_CLEAR}{_shortened(text, self._width())}" if self._terminal else f"{text}\n")
+        self._out.flush()
+
+    def _width(self) -> int:
+        """Columns of the terminal; some wrap already when the last one is used."""
+        return (os.get_terminal_size(self._out.fileno()).columns or 80) - 1
+
+
+def _shortened(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
 def _figures(platform: Platform) -> Figures:

@@ -23,10 +23,10 @@ from local.platform import Platform
 from local.ports import Ports, PortTaken, free_port, is_free
 from local.process import wait_for_orphans
 
-_READING = (
-    '{"vehicleId": "EV_002", "soc": 72.5, "kwhDeliveredDc": 4.25, "batteryTemp": 38.6, '
-    """"timestamp": "'$(date -u +%FT%TZ)'"}"""
-)
+# The lines that are printed have at most 80 columns, so that a terminal does not wrap them; paths are the exception.
+_TOPIC = "$FLEET_MQTT_URL/fleet/vehicle/EV_002/telemetry"
+_READING = """'{"vehicleId": "EV_002", "soc": 72.5, "kwhDeliveredDc": 4.25,
+    "batteryTemp": 38.6, "timestamp": "'$(date -u +%FT%TZ)'"}'"""
 
 
 class AlreadyRunning(Misconfigured):
@@ -72,7 +72,7 @@ def _ports(settings: LocalSettings) -> Ports:
         raise PortTaken({variable(name): port for name, port in taken.items() if name in given})
     chosen = {name: free_port() for name in taken}
     for name, port in chosen.items():
-        _say(f"port {taken[name]} is in use by another program: using {port} (set {variable(name)})")
+        _say(f"port {taken[name]} is in use by another program: using {port}\n  ({variable(name)} sets it)")
     return Ports(*(wanted | chosen).values())
 
 
@@ -117,32 +117,46 @@ def _assignments(values: Mapping[str, str]) -> str:
 
 
 def _introduce(platform: Platform) -> None:
-    env, python = platform.directory / "env", shlex.quote(sys.executable)
-    tls, password = (f"mqtts://localhost:{port}" for port in (platform.ports.mqtt_tls, platform.ports.mqtt_password))
+    env, python = _short(platform.directory / "env"), _short(Path(sys.executable))
+    ports = platform.ports
     _say(f"""
 The platform is ready.
-  API          {platform.api.url}        (documentation: {platform.api.url}/docs)
-  MQTT         mqtt://127.0.0.1:{platform.ports.mqtt}        (gateways and the simulator, plain text)
-  devices      {tls} with a certificate, {password} with a password
-  PostgreSQL   postgresql://127.0.0.1:{platform.ports.postgres}/{platform.database}
+  API          {platform.api.url}        (documentation: /docs)
+  MQTT         mqtt://127.0.0.1:{ports.mqtt}        (gateways, simulator; plain text)
+  devices      mqtts://localhost:{ports.mqtt_tls}       with a certificate
+               mqtts://localhost:{ports.mqtt_password}       with a password
+  PostgreSQL   postgresql://127.0.0.1:{ports.postgres}/{platform.database}
   bridge       {platform.bridge.url}/metrics
   keeper       {platform.keeper.url}/metrics
-  API key      in {platform.api_key_file}; addresses with passwords, as shell assignments, in {env}
+  API key      {_short(platform.api_key_file)}
+  for a shell  {env}
 
 Try it in another terminal:
-  . {env}; mosquitto_pub -V 5 -q 1 -L $FLEET_MQTT_URL/fleet/vehicle/EV_002/telemetry -m '{_READING}'
-  . {env}; curl -sS -H "Authorization: Bearer $FLEET_API_KEY" $FLEET_API_URL/v1/live/vehicles/EV_002
+  . {env}
+  mosquitto_pub -V 5 -q 1 -L {_TOPIC} \\
+    -m {_READING}
+  curl -sS -H "Authorization: Bearer $FLEET_API_KEY" \\
+    $FLEET_API_URL/v1/live/vehicles/EV_002
 
-Provision a device (creates its key, certificate and CA; with --password its password), see docs/security.md:
-  {python} -m mosquitto device add EV_002 --kind vehicle --dir {platform.broker.directory}
+Provision a device (key and certificate, or with --password a password), see
+docs/security.md:
+  {python} \\
+    -m mosquitto device add EV_002 --kind vehicle \\
+    --dir {_short(platform.broker.directory)}
 
 Ctrl-C stops the platform.
 """)
 
 
+def _short(path: Path) -> str:
+    """The path for a shell in the current directory: relative if it is below it."""
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
+
+
 def _watch(platform: Platform) -> None:
     """Print the status line until a signal arrives. Raises `RuntimeError` when a part ends."""
-    line = LiveLine(platform)
+    line = LiveLine(platform, sys.stdout)
     while (dead := platform.dead()) is None:
         if line.wait():
             line.show()

@@ -257,8 +257,8 @@ def test_printed_line_provisions_a_device_for_the_printed_ports(running: Up) -> 
     output = running.introduction()
     tls, password = map(int, re.findall(r"mqtts://localhost:(\d+)", output))
     assert (tls, password) == (int(running.port("MQTT_TLS")), int(running.port("MQTT_PASSWORD")))
-    (line,) = [line for line in output.splitlines() if "device add" in line]
-    for command in (line, line.replace("EV_002 --kind vehicle", "METER_001 --kind meter --password")):
+    (shown,) = [lines for lines in re.findall(r"(?:.*\\\n)+.*\n", output) if "device add" in lines]
+    for command in (shown, shown.replace("EV_002 --kind vehicle", "METER_001 --kind meter --password")):
         subprocess.run(["sh", "-c", command], cwd=ROOT, check=True, timeout=60)
     devices = running.directory / "mosquitto" / "devices"
     with connected(with_certificate(devices / "vehicle" / "EV_002"), tls) as vehicle:
