@@ -17,6 +17,7 @@ from bridge import memory, rejects
 from bridge.command_line import with_version
 from bridge.errors import Misconfigured, Reason, StoreUnavailable
 from bridge.private_file import write_private
+from bridge.progress import on_terminal
 from bridge.settings.bridge import BridgeSettings, ReplaySettings
 from bridge.settings.groups import AdministrationSettings
 from bridge.settings.keeper import KeeperSettings
@@ -170,11 +171,12 @@ def replay(
             return stores.setdefault(source, PostgresStore(url, source=source))
 
         try:
-            async for id_, result in rejects.replay_rejected(
-                url, store_of, window, ids or [], reason, even_forbidden=even_forbidden
-            ):
-                print(f"{id_} {result}")
-                are_stored = are_stored and result == "stored"
+            with on_terminal() as stages:
+                async for id_, result in rejects.replay_rejected(
+                    url, store_of, window, ids or [], reason, even_forbidden=even_forbidden, stages=stages
+                ):
+                    print(f"{id_} {result}")
+                    are_stored = are_stored and result == "stored"
             return are_stored
         finally:
             for store in stores.values():

@@ -13,6 +13,7 @@ from bridge.delivery import Item, Store
 from bridge.errors import Rejected
 from bridge.formats import decode, named
 from bridge.formats.port import MAX_READINGS_PER_MESSAGE, AcceptedWindow
+from bridge.progress import Silent, Stages
 
 _LIST = """
 SELECT id, received_at, source, topic, device, reason, detail, format, length(payload) AS bytes, replayed_at
@@ -58,6 +59,7 @@ async def replay_rejected(
     reason: str | None,
     *,
     even_forbidden: bool = False,
+    stages: Stages | None = None,
 ) -> AsyncIterator[tuple[UUID, str]]:
     """Decode and write the messages again. Yields the outcome of each: `stored`, or the reason why it is not stored.
 
@@ -72,7 +74,10 @@ async def replay_rejected(
         for id_ in ids:
             if id_ not in known:
                 yield id_, "there is no rejected message with this id"
-        for row in await connection.fetch(_PENDING, list(ids), reason):
+        pending = await connection.fetch(_PENDING, list(ids), reason)
+        advance = (stages or Silent()).stage("rejected messages", len(pending))
+        for row in pending:
+            advance(1)
             if row["reason"] == "forbidden" and not even_forbidden:
                 yield row["id"], f"forbidden: {row['detail']}; use --even-forbidden to store it"
                 continue

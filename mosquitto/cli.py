@@ -16,6 +16,7 @@ import typer
 from bridge.command_line import VersionOption
 from bridge.contract import KIND_OF
 from bridge.private_file import write_private
+from bridge.progress import on_terminal
 from bridge.settings.groups import LogSettings
 from bridge.settings.options import option
 from bridge.settings.provisioning import ProvisioningSettings
@@ -118,10 +119,11 @@ def add(
         if (id_ is None) == (csv is None):
             raise BadDevice("specify an ID with --kind, or --csv FILE")
         devices = read_csv(csv, kind) if csv else [device(kind, id_ or "")]
-        if password:
-            provisioning.add_passwords(place, devices)
-        else:
-            provisioning.add_certificates(place, devices, timedelta(days=days))
+        with on_terminal() as stages:
+            if password:
+                provisioning.add_passwords(place, devices, stages)
+            else:
+                provisioning.add_certificates(place, devices, timedelta(days=days), stages)
         # A new certificate needs no reload, except to remove the denial of a previously revoked device.
         _tell(place, reload_command, [])
     where = place.credentials(str(devices[0])) if id_ else place.handed_out
@@ -182,7 +184,7 @@ def _tell(place: Directory, reload_command: str | None, cut_off: Sequence[Device
     if reload_command is not None:
         subprocess.run(shlex.split(reload_command), check=True)  # noqa: S603
     elif not broker.reload(place):
-        print("no broker with these files runs on this machine; the files take effect when it starts", file=sys.stderr)
+        print("no broker with these files runs on this machine: they take effect at its start", file=sys.stderr)
         return
     broker.disconnect(place, cut_off)
 

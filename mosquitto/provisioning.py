@@ -6,10 +6,12 @@ generated after that, under the registry's lock, so concurrent commands cannot o
 
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
+from typing import TypeVar
 
 from bridge.private_file import write_private
+from bridge.progress import Advance, Silent, Stages
 from mosquitto import authority, broker, password_hash, registry
 from mosquitto.authority import Authority, Issued
 from mosquitto.device import BadDevice, Device
@@ -17,6 +19,7 @@ from mosquitto.directory import Directory, accounts
 from mosquitto.registry import Credential
 
 _SERVER_LIFE = timedelta(days=5 * 365)
+T = TypeVar("T")
 
 
 def initialise(directory: Directory, hosts: Sequence[str]) -> bool:
@@ -53,21 +56,33 @@ def refresh(directory: Directory) -> None:
         broker.write_files(directory, _authority(directory), db)
 
 
-def add_certificates(directory: Directory, devices: Sequence[Device], life: timedelta) -> None:
+def add_certificates(
+    directory: Directory, devices: Sequence[Device], life: timedelta, stages: Stages | None = None
+) -> None:
     """Provision new devices with certificates: all, or none if one is invalid. Raises `BadDevice`."""
-    issuer = _authority(directory)
-    issued = [(device, authority.issue_device(issuer, device, life)) for device in devices]
+    issuer, stages = _authority(directory), stages or Silent()
+    devices_issued = _counted(devices, stages.stage("certificates", len(devices)))
+    issued = [(device, authority.issue_device(issuer, device, life)) for device in devices_issued]
     _add(directory, [(device, _credential(one)) for device, one in issued])
-    for device, one in issued:
+    for device, one in _counted(issued, stages.stage("files", len(issued))):
         _hand_out_certificate(directory, device, one)
 
 
-def add_passwords(directory: Directory, devices: Sequence[Device]) -> None:
+def add_passwords(directory: Directory, devices: Sequence[Device], stages: Stages | None = None) -> None:
     """Provision new devices with passwords: all, or none if one is invalid. Raises `BadDevice`."""
+    stages = stages or Silent()
     made = [(device, secrets.token_urlsafe(24)) for device in devices]
-    _add(directory, [(device, Credential(password_hash=password_hash(password))) for device, password in made])
-    for device, password in made:
+    hashed = _counted(made, stages.stage("passwords", len(made)))
+    _add(directory, [(device, Credential(password_hash=password_hash(password))) for device, password in hashed])
+    for device, password in _counted(made, stages.stage("files", len(made))):
         _hand_out_password(directory, device, password)
+
+
+def _counted(items: Iterable[T], advance: Advance) -> Iterator[T]:
+    """The items; each counts as done when the next one is wanted."""
+    for item in items:
+        yield item
+        advance(1)
 
 
 def rotate(directory: Directory, device: Device, life: timedelta, *, password: bool, keep_old: bool) -> None:

@@ -31,6 +31,7 @@ class Registrar:
 
     def register(self, assignments: Sequence[Assignment]) -> None:
         """Queue assignments for registration."""
+        self._tally.assignments_due += len(assignments)
         for assignment in assignments:
             self._queue.put_nowait(assignment)
 

@@ -86,9 +86,12 @@ class Carriers:
 
 @contextlib.asynccontextmanager
 async def carriers(
-    route: Route, devices: Sequence[Device], info: dict[str, Any], console: Console
+    route: Route, devices: Sequence[Device], info: dict[str, Any], console: Console, total: int | None = None
 ) -> AsyncIterator[Carriers]:
-    """Start the lanes; on exit stop them and flush the ledger. Raises the failure of a lane."""
+    """Start the lanes; on exit stop them and flush the ledger. Raises the failure of a lane.
+
+    `total` is the number of readings that will be sent, if it is known.
+    """
     run_id = secrets.token_bytes(8)
     ledger = LedgerWriter(
         route.ledger, {**info, "run": run_id.hex(), "created": datetime.now(UTC).isoformat()}, route.fsync
@@ -107,7 +110,7 @@ async def carriers(
         work: list[Coroutine[Any, Any, None]] = [lane.run() for lane in lanes]
         if registrar is not None:
             work.append(registrar.run())
-        async with _running([*work, show(tally, console)]):
+        async with _running([*work, show(tally, console, total)]):
             try:
                 yield Carriers(lanes, ledger, tally, registrar)
             finally:

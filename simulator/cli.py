@@ -14,6 +14,7 @@ import uvloop
 from rich.console import Console
 
 from bridge.command_line import VersionOption
+from bridge.progress import on_terminal
 from bridge.settings.groups import LogSettings
 from bridge.startup import configured
 from simulator import findings
@@ -261,7 +262,9 @@ def verify(
     if not len(content):
         raise _failure(console, "the ledger contains no message: nothing was verified")
     try:
-        result = asyncio.run(compare(content, database_url, wait, figures=_sample(figures, api_url, api_key, console)))
+        sample = _sample(figures, api_url, api_key, console)
+        with on_terminal() as stages:
+            result = asyncio.run(compare(content, database_url, wait, figures=sample, stages=stages))
     except NoAnswer as error:
         raise _failure(console, f"the API does not answer: {error}", 2) from None
     except DATABASE_ERRORS as error:

@@ -41,6 +41,7 @@ class Tally:
     """Warnings in receipts and HTTP responses."""
     reconnects: int = 0
     assignments: int = 0
+    assignments_due: int = 0
     trouble: str = ""
     """Why the last attempt to reach a server failed; empty after a successful one."""
     puback_latency: Latencies = field(default_factory=Latencies)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import asyncpg
 
 from bridge.contract import KIND_OF, KINDS, METER, VEHICLE, Kind
+from bridge.progress import Silent, Stages
 from simulator import database
 from simulator.counters import counted_kwh
 from simulator.database import Connection, Period
@@ -38,24 +39,29 @@ _ACK_NAMES = ((1, "missing after PUBACK"), (2, "missing after receipt"), (4, "mi
 
 
 async def verify(
-    ledger: Ledger, url: str, wait_s: float, prefix: str | None = None, figures: Sample | None = None
+    ledger: Ledger,
+    url: str,
+    wait_s: float,
+    prefix: str | None = None,
+    figures: Sample | None = None,
+    stages: Stages | None = None,
 ) -> Findings:
     """Compare, at most `wait_s` seconds after what is missing could still come.
 
     With `prefix` only the devices whose ids begin so, and of those the database may hold nothing else, of any time.
     With `figures` also what the API answers about some of them; raises `NoAnswer` if it does not.
     """
-    deadline = asyncio.get_running_loop().time() + wait_s
+    deadline, stages = asyncio.get_running_loop().time() + wait_s, stages or Silent()
     connection = await asyncpg.connect(url, server_settings={"timezone": "UTC", "jit": "off"})
     try:
         await _settled(connection, ledger, ledger.devices_of(prefix or ""), deadline)
         while True:
-            findings = await _Comparison(connection, ledger, prefix).findings()
+            findings = await _Comparison(connection, ledger, prefix).findings(stages)
             if not findings.may_still_come or asyncio.get_running_loop().time() >= deadline:
                 break
             await asyncio.sleep(1)
         if figures is not None:
-            await compare_figures(findings, connection, ledger, ledger.devices_of(prefix or ""), figures)
+            await compare_figures(findings, connection, ledger, ledger.devices_of(prefix or ""), figures, stages)
         return findings
     finally:
         await connection.close()
@@ -101,16 +107,18 @@ class _Comparison:
         self._registers: dict[tuple[str, str], _Proof] = {}
         self._is_certain = ledger.complete
 
-    async def findings(self) -> Findings:
+    async def findings(self, stages: Stages) -> Findings:
         self._count()
         if self._prefix is not None:
             await self._look_for_others(self._prefix)
         period = period_of(self._ledger, self._devices) if self._prefix is None else database.EVER
         if period is None:
             return self._findings
+        advance = stages.stage("readings compared", self._findings.seen["items sent"])
         for kind, devices in self._portions():
             expected = [expected_of(self._ledger, d, self._ledger.numbers_of(d)) for d in devices]
             await self._compare(kind, expected, period)
+            advance(sum(len(self._ledger.numbers_of(d)) for d in devices))
         self._apply_truth()
         await self._compare_energy(period)
         self._compare_registers()

@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 import httpx
 
 from bridge.contract import METER, VEHICLE, Kind
+from bridge.progress import Stages
 from bridge.reading import format_timestamp, parse_timestamp
 from simulator.database import Connection
 from simulator.endpoints import Api
@@ -63,7 +64,12 @@ class Sample(NamedTuple):
 
 
 async def compare_figures(
-    findings: Findings, connection: Connection, ledger: Ledger, devices: Sequence[int], sample: Sample
+    findings: Findings,
+    connection: Connection,
+    ledger: Ledger,
+    devices: Sequence[int],
+    sample: Sample,
+    stages: Stages,
 ) -> None:
     """Add what the API answers wrongly about a sample of these devices.
 
@@ -75,8 +81,11 @@ async def compare_figures(
         comparison = _Comparison(findings, connection, ledger, Questions(client, sample.api))
         for kind, compare in ((VEHICLE, comparison.vehicle), (METER, comparison.meter)):
             own = [ledger.devices[device][1] for device in devices if ledger.devices[device][0] == kind.name]
-            for device in _spread(own, sample.devices):
+            asked = _spread(own, sample.devices)
+            advance = stages.stage(f"figures of {kind.name}s", len(asked))
+            for device in asked:
                 await compare(device)
+                advance(1)
 
 
 def _spread(devices: Sequence[str], count: int | None) -> list[str]:

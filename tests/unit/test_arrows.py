@@ -20,6 +20,7 @@ BRIDGE = {
     "batch": "",
     "audit": "",
     "private_file": "",
+    "progress": "",
     "url": "",
     "reject_rate": "",
     "connect_rate": "",
@@ -74,7 +75,7 @@ BRIDGE = {
     "store.postgres": "contract delivery errors reading store.copy_format store.database_errors store.few "
     "store.late_marks store.migrate store.projection store.projections store.ratings store.session store.singly "
     "store.tables store.verdict",
-    "rejects": "audit delivery errors formats formats.port",
+    "rejects": "audit delivery errors formats formats.port progress",
     "mqtt": "",
     "mqtt.url": "url",
     "mqtt.codec": "",
@@ -103,8 +104,9 @@ BRIDGE = {
     "keeper.service": "backoff errors health keeper.leader keeper.metrics keeper.port keeper.schedule metrics "
     "settings.keeper store.database_errors store.session",
     "startup": "logs settings.group settings.groups settings.names",
-    "cli": "command_line errors keeper.duties keeper.service memory private_file rejects service settings.bridge "
-    "settings.groups settings.keeper sources startup store.analyst store.database_errors store.migrate store.postgres",
+    "cli": "command_line errors keeper.duties keeper.service memory private_file progress rejects service "
+    "settings.bridge settings.groups settings.keeper sources startup store.analyst store.database_errors store.migrate "
+    "store.postgres",
     "__main__": "cli memory",
 }
 """What each module imports of the bridge. `store` and `sources` never import each other; nobody needs the keeper."""
@@ -117,7 +119,10 @@ OUTSIDE = {
     "local": {"bridge", "api", "simulator", "mosquitto"},
 }
 SIMULATOR_KNOWS = {
-    *(f"bridge.{name}" for name in ("backoff", "command_line", "contract", "reading", "errors", "extras", "memory")),
+    *(
+        f"bridge.{name}"
+        for name in ("backoff", "command_line", "contract", "progress", "reading", "errors", "extras", "memory")
+    ),
     "bridge.startup",
     *(f"bridge.settings.{name}" for name in ("groups", "options", "simulator")),
     *(f"bridge.formats.{name}" for name in ("contract_json", "payload", "port")),
