@@ -24,7 +24,7 @@ from api.measured import Readers
 from api.measured_sql import Question
 from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.period import DeviceId, FiguresPeriod, Period
-from api.routing import needs
+from api.routing import named, needs
 from api.services import WithServices
 from api.streaming import csv_stream, pages_of
 from bridge.contract import METER, VEHICLE
@@ -41,7 +41,7 @@ _BATTERY_TEMP = next(measure for measure in VEHICLE.measures if measure.name == 
     "/performance/{vehicleId}",
     operation_id="getVehiclePerformance",
     summary="Get energy and efficiency of a vehicle",
-    openapi_extra=needs("read"),
+    openapi_extra=needs("read", named(vehicleId=VEHICLE)),
     response_model=models.Performance,
     responses=NEVER_SEEN | CSV_RESPONSES,
 )

@@ -41,6 +41,7 @@ from api.layers.headers import Headers
 from api.layers.metrics import Metrics
 from api.layers.queries import Queries
 from api.layers.routes import Endpoints, Routes
+from api.layers.sight import Sights
 from api.rate import RateLimit
 from api.routing import PlainRoute, RouteTable
 from api.services import Services
@@ -83,13 +84,13 @@ async def service(settings: ApiSettings, on_failure: Callable[[], None]) -> Asyn
     pool = await open_pool(settings)
     keyring = Keyring(pool, settings.database_url)
     budget = BodyBudget(settings.http_body_budget_mib * 1024 * 1024)
-    app = application(IngestEndpoint(settings, ingest, budget))
+    app = application(IngestEndpoint(settings, ingest, budget, pool))
     app.state.services = Services(settings, pool, registry)
     writing = asyncio.create_task(ingest.run())
     writing.add_done_callback(lambda _: on_failure())
     try:
         async with keyring.running():
-            yield layered(app, settings, keyring, registry, budget)
+            yield layered(app, settings, keyring, registry, budget, pool)
     finally:
         ingest.stop()
         await writing
@@ -98,11 +99,11 @@ async def service(settings: ApiSettings, on_failure: Callable[[], None]) -> Asyn
 
 
 def layered(
-    app: FastAPI, settings: ApiSettings, keyring: Keyring, registry: CollectorRegistry, budget: BodyBudget
+    app: FastAPI, settings: ApiSettings, keyring: Keyring, registry: CollectorRegistry, budget: BodyBudget, pool: Pool
 ) -> ASGIApp:
     """The application within its layers, in the order in which a request passes them.
 
-    Raises `ValueError` for a route that does not declare its scope.
+    Raises `ValueError` for a route that does not declare its scope and what limited keys get.
     """
     rate = RateLimit(settings.rate_limit_per_s, settings.rate_limit_burst)
     layers: list[Layer] = [
@@ -115,6 +116,7 @@ def layered(
         Head,
         partial(Authentication, keyring=keyring, rate=rate),
         Queries,
+        partial(Sights, pool=pool),
         partial(Bodies, budget=budget, timeout_s=settings.http_body_timeout_s),
     ]
     return around(Endpoints(app), layers)

@@ -20,10 +20,12 @@ from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.paging import Cursor, Limit, decode_time, decode_time_and_device, encode_cursor, next_link
 from api.period import DeviceId, Instant
 from api.problems import Problem, invalid
-from api.routing import needs
-from api.services import Caller, WithServices
+from api.routing import named, needs, only_seen
+from api.services import Caller, WithServices, WithSight
+from api.sight import Ids, Sight
 from api.streaming import CSV_PAGE, Page, csv_stream, first_rows
 from bridge import audit
+from bridge.contract import METER, VEHICLE
 from bridge.reading import DEVICE_ID_PATTERN, format_timestamp
 
 router = APIRouter(prefix="/v1", tags=["assignments"])
@@ -42,13 +44,24 @@ SELECT a.meter_id, a.valid_from, a.vehicle_id, a.assigned_at,
 FROM meter_assignment a
 """
 _ONE = _SELECT + "WHERE a.meter_id = $1 AND a.valid_from = $2"
+# A key does not see which other vehicles its meters fed.
 _OF_METER = _SELECT + (
-    "WHERE a.meter_id = $1 AND ($2::timestamptz IS NULL OR a.valid_from > $2) ORDER BY a.valid_from LIMIT $3"
+    "WHERE a.meter_id = $1 AND ($2::timestamptz IS NULL OR a.valid_from > $2) AND (a.vehicle_id IS NULL OR {seen}) "
+    "ORDER BY a.valid_from LIMIT $3"
 )
 _OF_VEHICLE = _SELECT + (
     "WHERE a.vehicle_id = $1 AND ($2::timestamptz IS NULL OR (a.valid_from, a.meter_id) > ($2, $3)) "
     "ORDER BY a.valid_from, a.meter_id LIMIT $4"
 )
+# OFFSET 0: each row that the key sees is looked up by the key.
+_SEEN = f"""
+SELECT a.* FROM (
+    SELECT meter_id, valid_from FROM {{of_vehicles}}
+    UNION ALL
+    SELECT meter_id, valid_from FROM {{of_meters}} WHERE vehicle_id IS NULL
+) AS seen CROSS JOIN LATERAL (
+    {_SELECT} WHERE a.meter_id = seen.meter_id AND a.valid_from = seen.valid_from OFFSET 0) AS a
+"""  # noqa: S608
 _FILTERS = {
     "meter": "meter_id = {}",
     "vehicle": "vehicle_id = {}",
@@ -196,13 +209,14 @@ async def import_assignments(
     "/assignments",
     operation_id="listAssignments",
     summary="List assignments",
-    openapi_extra=needs("read"),
+    openapi_extra=needs("read", only_seen(meter=METER, vehicle=VEHICLE)),
     response_model=AssignmentPage,
     responses=CSV_RESPONSES,
 )
 async def all_assignments(
     request: Request,
     services: WithServices,
+    sight: WithSight,
     form: AskedMediaType,
     meter: Annotated[str | None, Query(pattern=DEVICE_ID_PATTERN, description="Assignments of this meter.")] = None,
     vehicle: Annotated[str | None, Query(pattern=DEVICE_ID_PATTERN, description="Assignments of this vehicle.")] = None,
@@ -218,7 +232,7 @@ async def all_assignments(
 
     async def page(after: tuple[str, datetime] | None, size: int) -> Page[asyncpg.Record, tuple[str, datetime]]:
         async with connection(services.pool) as c:
-            rows = await _filtered(c, filters, after, size + 1)
+            rows = await _filtered(c, sight, filters, after, size + 1)
         return first_rows(rows, size, itemgetter("meter_id", "valid_from"))
 
     begin = None if cursor is None else decode_time_and_device(cursor)[::-1]
@@ -236,11 +250,12 @@ async def all_assignments(
     "/meters/{meterId}/assignments",
     operation_id="listMeterAssignments",
     summary="List the assignments of a meter",
-    openapi_extra=needs("read"),
+    openapi_extra=needs("read", only_seen(meterId=METER)),
     response_model=AssignmentPage,
 )
 async def meter_assignments(
     services: WithServices,
+    sight: WithSight,
     meterId: DeviceId,  # noqa: N803
     cursor: Cursor = None,
     limit: Limit = 100,
@@ -248,7 +263,8 @@ async def meter_assignments(
     """A meter's assignments."""
     after = None if cursor is None else decode_time(cursor)
     async with connection(services.pool) as c:
-        rows = await c.fetch(_OF_METER, meterId, after, limit + 1)
+        sql = _OF_METER.format(seen=sight.condition("'vehicle'", "a.vehicle_id", first=4))
+        rows = await c.fetch(sql, meterId, after, limit + 1, *sight.arguments)
     following = encode_cursor(rows[limit - 1]["valid_from"]) if len(rows) > limit else None
     return AssignmentPage(items=[_assignment(row) for row in rows[:limit]], next_cursor=following)
 
@@ -257,7 +273,7 @@ async def meter_assignments(
     "/vehicles/{vehicleId}/assignments",
     operation_id="listVehicleAssignments",
     summary="List the assignments of a vehicle",
-    openapi_extra=needs("read"),
+    openapi_extra=needs("read", named(vehicleId=VEHICLE)),
     response_model=AssignmentPage,
 )
 async def vehicle_assignments(
@@ -303,18 +319,32 @@ async def _one(c: Connection, meter: str, start: datetime) -> Assignment:
 
 
 async def _filtered(
-    c: Connection, filters: Mapping[str, object], after: tuple[str, datetime] | None, limit: int
+    c: Connection, sight: Sight, filters: Mapping[str, object], after: tuple[str, datetime] | None, limit: int
 ) -> list[asyncpg.Record]:
-    """The rows after a position that pass the filters, by meter and begin."""
-    given = {_FILTERS[name]: value for name, value in filters.items() if value is not None}
-    conditions = [condition.format(f"${n}") for n, condition in enumerate(given, start=2)]
-    values = list(given.values())
-    if after is not None:
-        conditions.append(f"(meter_id, valid_from) > (${len(values) + 2}, ${len(values) + 3})")
-        values += after
+    """The rows after a position that pass the filters and that a key sees, by meter and begin."""
+    given = {name: value for name, value in filters.items() if value is not None}
+    sql = page_sql(sight, list(given), after is not None)
+    return await c.fetch(sql, limit, *given.values(), *(after or ()), *sight.arguments)
+
+
+def page_sql(sight: Sight, filters: Sequence[str], is_following: bool) -> str:
+    """A page of the assignments that a key sees: those of its vehicles, and the time in which its meters feed none.
+
+    $1 is the limit; the filters follow, the position of a following page, and the arguments of the sight.
+    """
+    conditions = [_FILTERS[name].format(f"${n}") for n, name in enumerate(filters, start=2)]
+    first = 2 + len(filters)
+    if is_following:
+        conditions.append(f"(meter_id, valid_from) > (${first}, ${first + 1})")
+        first += 2
+    rows = _SELECT
+    if sight.is_limited:
+        of_vehicles, of_meters = (
+            sight.rows(Ids(kind, "meter_assignment", kind.id_column), first) for kind in (VEHICLE, METER)
+        )
+        rows = _SEEN.format(of_vehicles=of_vehicles, of_meters=of_meters)
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    sql = f"SELECT * FROM ({_SELECT}) AS a {where} ORDER BY meter_id, valid_from LIMIT $1"  # noqa: S608
-    return await c.fetch(sql, limit, *values)
+    return f"SELECT * FROM ({rows}) AS a {where} ORDER BY meter_id, valid_from LIMIT $1"  # noqa: S608
 
 
 def _checked(period: Period) -> Period:

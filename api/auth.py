@@ -1,7 +1,7 @@
 """Authorization of API keys. Pure: no clock, no database.
 
 A key is `fleet_<id>_<secret>`: the id finds the row, the secret (256 bits) is compared by its hash in constant time.
-The scope that a request needs is declared next to its route (`routing.needs`).
+The scope that a request needs is declared next to its route (`routing.needs`), `api.sight` has what the key sees.
 """
 
 import hmac
@@ -12,12 +12,11 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Literal
 
-from bridge.contract import KIND_OF
+from api.sight import Sight
 
 Scope = Literal["ingest", "read", "assign", "admin"]
 
 _token = re.compile(r"fleet_([a-z0-9]{12})_([A-Za-z0-9_-]{43})").fullmatch
-_device_pattern = re.compile(rf"(?:(?:{'|'.join(KIND_OF)}):)?[A-Za-z0-9_-]{{1,64}}\*?").fullmatch
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -29,7 +28,7 @@ class ApiKey:
     name: str
     hash: bytes
     scopes: frozenset[Scope]
-    devices: tuple[str, ...] | None
+    sight: Sight
     expires_at: datetime | None
     revoked_at: datetime | None
 
@@ -44,22 +43,6 @@ class ApiKey:
         if self.expires_at is not None and self.expires_at <= now:
             return "the API key has expired"
         return None
-
-    def may_report(self, kind: str, device: str) -> bool:
-        """Whether the key may send this device's readings."""
-        return self.devices is None or any(_covers(pattern, kind, device) for pattern in self.devices)
-
-
-def _covers(pattern: str, kind: str, device: str) -> bool:
-    pattern_kind, _, name = pattern.rpartition(":")
-    if pattern_kind not in ("", kind):
-        return False
-    return device.startswith(name[:-1]) if name.endswith("*") else device == name
-
-
-def is_device_pattern(text: str) -> bool:
-    """Whether `text` names devices: `EV_1`, a prefix `EV_*`, either of one kind only (`vehicle:EV_1`)."""
-    return _device_pattern(text) is not None
 
 
 def new_token() -> tuple[str, str]:

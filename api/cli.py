@@ -100,11 +100,18 @@ def openapi_() -> None:
 def create(
     name: Annotated[str, typer.Argument(help="Name of the key's owner.")],
     scope: Annotated[
-        list[str] | None, typer.Option(help="ingest, read, assign or admin; may be repeated. Default: all but admin.")
+        list[str] | None,
+        typer.Option(
+            help="ingest, read, assign or admin; may be repeated. Default: all but admin, or ingest for a limited key."
+        ),
     ] = None,
     device: Annotated[
         list[str] | None,
-        typer.Option(help="Restrict the key to this device or prefix: EV_1, EV_*, vehicle:EV_1; may be repeated."),
+        typer.Option(help="Limit the key to this device or prefix: EV_1, EV_*, vehicle:EV_1; may be repeated."),
+    ] = None,
+    site: Annotated[
+        list[str] | None,
+        typer.Option(help="Limit the key to the devices declared at this site; may be repeated, adds to --device."),
     ] = None,
     expires: Annotated[str | None, typer.Option(help="Lifetime: 90d, 12h, 30m.")] = None,
 ) -> None:
@@ -112,9 +119,10 @@ def create(
     if not name.isprintable() or not 1 <= len(name) <= _LONGEST_NAME:
         raise typer.BadParameter(f"the name must have 1 to {_LONGEST_NAME} printable characters")
     lifetime = None if expires is None else _duration(expires, least_s=1)
-    default = ["ingest"] if device else keys.DEFAULT_SCOPES
+    default = ["ingest"] if device or site else keys.DEFAULT_SCOPES
     try:
-        grant = keys.Grant(keys.scopes(scope or default), tuple(device) if device else None, lifetime)
+        devices, sites = (tuple(names) if names else None for names in (device, site))
+        grant = keys.Grant(keys.scopes(scope or default), devices, lifetime, sites)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     print(_in_database(lambda connection: keys.create(connection, name, grant))[1])

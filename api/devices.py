@@ -20,8 +20,9 @@ from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.paging import Cursor, Limit, decode_device, encode_cursor, next_link
 from api.problems import Problem, invalid
 from api.register_models import TEXT_PATTERN, Device, DeviceBody, DevicePage, DeviceRow, Imported
-from api.routing import needs
-from api.services import Caller, WithServices
+from api.routing import SITE, named, needs, only_seen
+from api.services import Caller, WithServices, WithSight
+from api.sight import Ids, Sight
 from api.streaming import CSV_PAGE, Page, csv_stream, first_rows
 from bridge import audit
 from bridge.contract import KINDS, Kind
@@ -96,6 +97,7 @@ class _Register:
         self,
         request: Request,
         services: WithServices,
+        sight: WithSight,
         form: AskedMediaType,
         site: Site = None,
         tag: Tag = None,
@@ -108,7 +110,7 @@ class _Register:
 
         async def page(after: str | None, size: int) -> Page[asyncpg.Record, str]:
             async with connection(services.pool) as c:
-                rows = await _page(c, self._kind, filters, after or "", size + 1)
+                rows = await _page(c, self._kind, sight, filters, after or "", size + 1)
             return first_rows(rows, size, itemgetter("id"))
 
         start = decode_device(cursor)
@@ -205,7 +207,7 @@ def _add_routes(kind: Kind) -> None:
         response_model=DevicePage,
         responses=CSV_RESPONSES,
         operation_id=f"listDeclared{many}",
-        openapi_extra=needs("read"),
+        openapi_extra=needs("read", only_seen(site=SITE)),
         summary=f"List declared {kind.plural}",
     )
     bulk.add_api_route(
@@ -222,7 +224,7 @@ def _add_routes(kind: Kind) -> None:
         routes.get,
         responses=_NOT_DECLARED,
         operation_id=f"getDeclared{one}",
-        openapi_extra=needs("read"),
+        openapi_extra=needs("read", named(id=kind)),
         summary=f"Get a declared {kind.name}",
     )
     router.add_api_route(
@@ -263,14 +265,21 @@ for _kind in KINDS:
 
 
 async def _page(
-    c: Connection, kind: Kind, filters: Mapping[str, str | None], after: str, limit: int
+    c: Connection, kind: Kind, sight: Sight, filters: Mapping[str, str | None], after: str, limit: int
 ) -> list[asyncpg.Record]:
-    """The rows after an id that pass the filters, from the key and in its order."""
+    """The rows after an id that pass the filters and that a key sees, from the key and in its order."""
     given = {name: value for name, value in filters.items() if value is not None}
-    conditions = ["kind = $1", "id > $2", *(_FILTERS[name].format(f"${n}") for n, name in enumerate(given, start=4))]
+    sql = page_sql(kind, sight, list(given))
+    return await c.fetch(sql, kind.name, after, limit, *given.values(), *sight.arguments)
+
+
+def page_sql(kind: Kind, sight: Sight, filters: Sequence[str]) -> str:
+    """A page of the declarations that a key sees. $1 is the kind, $2 the id before it, $3 the limit, then the filters
+    and the arguments of the sight."""
+    conditions = ["kind = $1", *(_FILTERS[name].format(f"${n}") for n, name in enumerate(filters, start=4))]
     where = " AND ".join(conditions)
-    sql = f"SELECT {_COLUMNS} FROM device WHERE {where} ORDER BY id LIMIT $3"  # noqa: S608
-    return await c.fetch(sql, kind.name, after, limit, *given.values())
+    seen = sight.rows(Ids(kind, "device", "id", bound="> $2", where=where, limit="$3"), first=4 + len(filters))
+    return f"SELECT {_COLUMNS} FROM {seen} WHERE id > $2 AND {where} ORDER BY id LIMIT $3"  # noqa: S608
 
 
 async def _write(c: Connection, kind: Kind, declared: Sequence[Mapping[str, Any]]) -> list[bool]:

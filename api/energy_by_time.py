@@ -34,8 +34,9 @@ from api.period import CommaSeparated, FiguresPeriod, Period, checked
 from api.problems import Problem, invalid
 from api.read_limit import FOLDED, closed
 from api.register_models import TEXT_PATTERN, TimeZone
-from api.routing import needs
-from api.services import Services, WithServices
+from api.routing import SITE, needs, only_seen
+from api.seen import refuse_unseen
+from api.services import Services, WithServices, WithSight
 from api.streaming import CSV_PAGE, Page, csv_stream
 from bridge.contract import KINDS, Kind
 from bridge.reading import DEVICE_ID_PATTERN
@@ -76,13 +77,14 @@ class _Asked(NamedTuple):
     "/energy",
     operation_id="getEnergy",
     summary="Get energy by time",
-    openapi_extra=needs("read"),
+    openapi_extra=needs("read", only_seen(site=SITE)),
     response_model=models.EnergyPage,
     responses=NEVER_SEEN | CSV_RESPONSES,
 )
 async def energy(
     request: Request,
     services: WithServices,
+    sight: WithSight,
     form: AskedMediaType,
     period: FiguresPeriod,
     of: Annotated[Of, Query(description="What an item is about.")],
@@ -97,12 +99,13 @@ async def energy(
     `Accept: text/csv` the whole list, independent of `limit`."""
     if ids and of in ("sites", "fleet"):
         raise invalid("id", f"names vehicles or meters; of={of} is narrowed by site")
+    await refuse_unseen(services.pool, sight, "id", "vehicle" if of == "vehicles" else "meter", ids)
     first, at = "", None
     if cursor is not None:
         period, first, at = _resumed(request, period, cursor, services.settings.figures_range_limit_days)
     _refuse_fine(period, bucket)
     edges = calendar.edges(period.start, period.end, bucket, ZoneInfo(tz))
-    asked = _Asked(Wanted(of, sorted(set(ids)), site, first), period, edges, _skip(edges, at), limit)
+    asked = _Asked(Wanted(of, sorted(set(ids)), site, sight, first), period, edges, _skip(edges, at), limit)
     if form == "text/csv":
         return await _csv(services, asked)
     items, following = await _page(services, asked)

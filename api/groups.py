@@ -13,6 +13,7 @@ from api.energy.assignments import Assignment
 from api.live import never_seen
 from api.measured_sql import with_neighbours
 from api.period import Period
+from api.sight import Ids, Sight
 from bridge.contract import KIND_OF, KINDS, METER, VEHICLE, Kind
 
 Of = Literal["vehicles", "meters", "sites", "fleet"]
@@ -35,12 +36,14 @@ class Group(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Which groups: of these devices, of this site; from the name `first` on."""
+    """Which groups of what a key sees: of these devices, of this site; from the name `first` on."""
 
     of: Of
     ids: Sequence[str]
-    """Sorted; none: all."""
+    """Sorted, and seen; none: all."""
     site: str | None
+    """Seen."""
+    sight: Sight
     first: str = ""
 
 
@@ -61,8 +64,11 @@ LIMIT 1
 _OF_SITE = "SELECT id FROM device WHERE kind = $1 AND site = $2 AND id >= $3 ORDER BY id LIMIT $4"
 _IDS_OF_SITE = "SELECT id FROM device WHERE kind = $1 AND site = $2 AND id = ANY($3)"
 _SITES = """
-SELECT site, kind, id FROM device WHERE site COLLATE "C" >= $1 AND ($2::text IS NULL OR site = $2)
-ORDER BY site COLLATE "C", kind, id LIMIT $3
+SELECT site, kind, id FROM device WHERE site COLLATE "C" >= $1 ORDER BY site COLLATE "C", kind, id LIMIT $2
+"""
+_THESE_SITES = """
+SELECT site, kind, id FROM device WHERE site COLLATE "C" >= $1 AND kind = ANY($3) AND site = ANY($4)
+ORDER BY site COLLATE "C", kind, id LIMIT $2
 """
 # An assignment ends where the meter's next one begins.
 _FED_BY = """
@@ -116,9 +122,21 @@ async def _devices(c: Connection, kind: Kind, wanted: Wanted, count: int) -> lis
         return (await _named(c, kind, wanted))[:count]
     if wanted.site is not None:
         rows = await c.fetch(_OF_SITE, kind.name, wanted.site, wanted.first, count)
+    elif wanted.sight.is_limited:
+        rows = await c.fetch(own_devices_sql(kind), wanted.first, count, *wanted.sight.arguments)
     else:
         rows = await c.fetch(_sql(_DEVICES, kind), wanted.first, count)
     return [row["id"] for row in rows]
+
+
+def own_devices_sql(kind: Kind) -> str:
+    """The devices that a limited key sees, as `_DEVICES`; from $3 on the arguments of its sight."""
+    sources = [
+        Ids(kind, kind.live_table, kind.id_column, ">= $1", limit="$2"),
+        Ids(kind, "device", "id", ">= $1", f"kind = '{kind.name}'", "$2"),
+        Ids(kind, "meter_assignment", kind.id_column, ">= $1", limit="$2"),
+    ]
+    return f"{' UNION '.join(source.sql(first=3) for source in sources)} ORDER BY id LIMIT $2"
 
 
 async def _named(c: Connection, kind: Kind, wanted: Wanted) -> list[str]:
@@ -132,7 +150,11 @@ async def _named(c: Connection, kind: Kind, wanted: Wanted) -> list[str]:
 
 
 async def _sites(c: Connection, wanted: Wanted, most: int) -> list[Group]:
-    rows = await c.fetch(_SITES, wanted.first, wanted.site, most)
+    if wanted.site is None and not wanted.sight.is_limited:
+        rows = await c.fetch(_SITES, wanted.first, most)
+    else:
+        sites = list(wanted.sight.sites or ()) if wanted.site is None else [wanted.site]
+        rows = await c.fetch(_THESE_SITES, wanted.first, most, [kind.name for kind in KINDS], sites)
     return [
         Group(site, [Part(KIND_OF[row["kind"]], row["id"]) for row in own])
         for site, own in groupby(rows, key=lambda row: str(row["site"]))

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from api.database import connection
 from api.problems import unavailable
-from api.routing import PUBLIC, needs
+from api.routing import NOTHING, PUBLIC, needs
 from api.services import WithServices
 from bridge.contract import KINDS
 from bridge.errors import StoreUnavailable
@@ -43,7 +43,7 @@ async def readyz(services: WithServices) -> dict[str, str]:
     "/metrics",
     operation_id="getMetrics",
     summary="Get the metrics for Prometheus",
-    openapi_extra=needs("read"),
+    openapi_extra=needs("read", NOTHING),
     response_class=Response,
     responses={200: {"content": {"text/plain": {}}}},
 )

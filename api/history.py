@@ -14,7 +14,7 @@ from api.models import page_model
 from api.negotiation import CSV_RESPONSES, AskedMediaType, MediaType
 from api.paging import Cursor, decode_time, encode_cursor, next_link
 from api.period import AskedPeriod, Period
-from api.routing import needs
+from api.routing import named, needs
 from api.rows import COLUMNS, csv_header, page_json
 from api.services import Services, WithServices
 from api.streaming import CSV_PAGE, Page, csv_stream, first_rows
@@ -55,7 +55,7 @@ def _add_route(kind: Kind) -> None:
         f"/{kind.plural}/{{{kind.id_field}}}",
         device_history,
         operation_id=f"get{kind.name.capitalize()}History",
-        openapi_extra=needs("read"),
+        openapi_extra=needs("read", named(**{kind.id_field: kind})),
         summary=f"Get the readings of a {kind.name}",
         response_model=page_model(kind),
         responses=NEVER_SEEN | CSV_RESPONSES,

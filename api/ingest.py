@@ -14,7 +14,9 @@ from starlette.types import Receive, Scope, Send
 
 from api.auth import ApiKey
 from api.body import MAX_BODY_BYTES, BodyBudget, announced_bytes, decompress, header, read_body
+from api.database import Pool
 from api.problems import Problem, unavailable
+from api.seen import Device, unseen
 from bridge.contract import KIND_OF, KINDS
 from bridge.delivery import Item, Outcome, Receipt, Settlement, delivery
 from bridge.errors import NotJson, Rejected, StoreUnavailable, TooManyReadings
@@ -22,7 +24,7 @@ from bridge.formats import FORMATS, decode_body, of_content_type
 from bridge.formats.document import loads
 from bridge.formats.port import Format
 from bridge.ingest import Ingest
-from bridge.reading import Flagged
+from bridge.reading import Flagged, Reading
 from bridge.settings.api import ApiSettings
 from bridge.store.verdict import refuse
 
@@ -34,12 +36,13 @@ _LARGE_BYTES = 256 * 1024  # some thousand readings
 class IngestEndpoint:
     """Decodes and stores the body of a request and answers with the receipt."""
 
-    def __init__(self, settings: ApiSettings, ingest: Ingest, budget: BodyBudget) -> None:
+    def __init__(self, settings: ApiSettings, ingest: Ingest, budget: BodyBudget, pool: Pool) -> None:
         self._ingest = ingest
         self._window = settings.accepted_window
         self._commit_timeout_s = settings.commit_timeout_s
         self._body_timeout_s = settings.http_body_timeout_s
         self._budget = budget
+        self._pool = pool
         self._one_large = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,8 +54,8 @@ class IngestEndpoint:
             body = await read_body(receive, MAX_BODY_BYTES, self._body_timeout_s)
             encoding = header(scope, b"content-encoding").strip().lower()
             items = await self._decoded(decompress(body, encoding, MAX_BODY_BYTES), format_)
-            if key.devices is not None:
-                items = [_forbid_foreign(item, key) for item in items]
+            if key.sight.is_limited:
+                items = await self._without_foreign(items, key)
             outcomes = await self._commit(items, len(body))
         await _answer(outcomes, send)
 
@@ -70,6 +73,16 @@ class IngestEndpoint:
             raise Problem(400, f"not JSON: {error}") from None
         except TooManyReadings as error:
             raise Problem(413, str(error)) from None
+
+    async def _without_foreign(self, items: Sequence[Item], key: ApiKey) -> list[Item]:
+        """The items, with rejects instead of those whose device the key does not see. A key with sites asks the
+        register once for all of them."""
+        named = [_devices(item) for item in items]
+        foreign = await unseen(self._pool, key.sight, {device for devices in named for device in devices})
+        return [
+            _forbidden(item, key) if devices and foreign.issuperset(devices) else item
+            for item, devices in zip(items, named, strict=True)
+        ]
 
     async def _commit(self, items: Sequence[Item], size_bytes: int) -> Sequence[Outcome]:
         """Offer the items and wait for their outcomes. Raises 503 when the result is unknown or the queue is full."""
@@ -107,22 +120,29 @@ def _format(content_type: str) -> Format:
     return format_
 
 
-def _forbid_foreign(item: Item, key: ApiKey) -> Item:
-    """The item itself, or a reject when the key is not allowed to send readings of its device."""
-    if key.devices is None:
-        return item
+def _devices(item: Item) -> list[Device]:
+    """The device of a reading; of a reject each device that it may be of, if it names any."""
     if isinstance(item, Rejected):
         device = item.device
-        foreign = device is not None and not any(key.may_report(kind, device) for kind in _kinds(item.payload))
-        return dataclasses.replace(item, reason="forbidden", detail=_detail(key, item.device)) if foreign else item
-    reading = item.reading if isinstance(item, Flagged) else item
-    if key.may_report(reading.kind.name, reading.device):
-        return item
+        return [] if device is None else [(kind, device) for kind in _kinds(item.payload)]
+    reading = _reading(item)
+    return [(reading.kind.name, reading.device)]
+
+
+def _forbidden(item: Item, key: ApiKey) -> Rejected:
+    """The reject of a reading that the key is not allowed to send."""
+    if isinstance(item, Rejected):
+        return dataclasses.replace(item, reason="forbidden", detail=_detail(key, item.device))
+    reading = _reading(item)
     return refuse(reading, "forbidden", _detail(key, f"{reading.kind.name} {reading.device}"), "http")
 
 
+def _reading(item: Reading | Flagged) -> Reading:
+    return item.reading if isinstance(item, Flagged) else item
+
+
 def _kinds(payload: bytes) -> Sequence[str]:
-    """The kinds that a rejected reading may belong to: as it may be replayed, the key must be allowed for all."""
+    """The kinds that a rejected reading may belong to: those whose id it names, else all."""
     try:
         fields = loads(payload)
     except ValueError:

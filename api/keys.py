@@ -7,24 +7,28 @@ from typing import get_args
 
 import asyncpg
 
-from api.auth import ApiKey, Scope, is_device_pattern, new_token, token_hash
+from api.auth import ApiKey, Scope, new_token, token_hash
 from api.database import Connection
+from api.register_models import is_text
+from api.sight import Sight, is_device_pattern
 from bridge import audit
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 DEFAULT_SCOPES: tuple[Scope, ...] = ("ingest", "read", "assign")
+LIMITABLE: frozenset[Scope] = frozenset({"ingest", "read"})
+"""The scopes of a key that is limited to devices or sites."""
 
 _CREATE = """
-INSERT INTO api_key (id, name, hash, scopes, devices, expires_at, replaces)
-VALUES ($1, $2, $3, $4, $5, now() + $6::interval, $7)
+INSERT INTO api_key (id, name, hash, scopes, devices, sites, expires_at, replaces)
+VALUES ($1, $2, $3, $4, $5, $6, now() + $7::interval, $8)
 """
-_FIND = "SELECT id, name, hash, scopes, devices, expires_at, revoked_at FROM api_key WHERE id = $1"
+_FIND = "SELECT id, name, hash, scopes, devices, sites, expires_at, revoked_at FROM api_key WHERE id = $1"
 _LIST = """
-SELECT id, name, scopes, devices, created_at, expires_at, revoked_at, last_used_at, replaces
+SELECT id, name, scopes, devices, sites, created_at, expires_at, revoked_at, last_used_at, replaces
 FROM api_key ORDER BY created_at, id
 """
 _REVOKE = "UPDATE api_key SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL RETURNING name"
-_LOCK = "SELECT name, scopes, devices FROM api_key WHERE id = $1 AND revoked_at IS NULL FOR UPDATE"
+_LOCK = "SELECT name, scopes, devices, sites FROM api_key WHERE id = $1 AND revoked_at IS NULL FOR UPDATE"
 # A key that expires before the end of the overlap keeps its expiry.
 _LAPSE = "UPDATE api_key SET expires_at = least(expires_at, now() + $2::interval) WHERE id = $1"
 _USED = """
@@ -47,26 +51,34 @@ class Grant:
     scopes: tuple[Scope, ...]
     devices: tuple[str, ...] | None = None
     lifetime: timedelta | None = None
+    sites: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.devices == () or self.sites == ():
+            raise ValueError("a key that is limited to devices or sites names at least one")
         for device in self.devices or ():
             if not is_device_pattern(device):
                 raise ValueError(f"{device!r} is not a device id, a prefix (EV_*) or a device of a kind (vehicle:EV_1)")
-        if self.devices is not None and set(self.scopes) != {"ingest"}:
-            raise ValueError("a key that is restricted to devices can only have the scope ingest")
+        for site in self.sites or ():
+            if not is_text(site):
+                raise ValueError(f"{site!r} is not the name of a site: 1 to 200 characters without control characters")
+        is_limited = self.devices is not None or self.sites is not None
+        if is_limited and not set(self.scopes) <= LIMITABLE:
+            raise ValueError("a key that is limited to devices or sites can only have the scopes ingest and read")
 
 
-async def create(connection: Connection, name: str, grant: Grant, replaces: str | None = None) -> tuple[str, str]:
+async def create(connection: Connection, name: str, grant: Grant) -> tuple[str, str]:
     """Create a key; return its id and the complete key, which is not stored and cannot be shown again."""
+    id_, token = await _insert(connection, name, grant, None)
+    rights = {"scopes": grant.scopes, "devices": grant.devices, "sites": grant.sites}
+    await audit.record(connection, audit.operator(), "key.create", f"key:{id_}", name=name, **rights)
+    return id_, token
+
+
+async def _insert(connection: Connection, name: str, grant: Grant, replaces: str | None) -> tuple[str, str]:
     id_, token = new_token()
-    devices = None if grant.devices is None else list(grant.devices)
-    await connection.execute(
-        _CREATE, id_, name, token_hash(token), list(grant.scopes), devices, grant.lifetime, replaces
-    )
-    if replaces is None:
-        await audit.record(
-            connection, audit.operator(), "key.create", f"key:{id_}", name=name, scopes=grant.scopes, devices=devices
-        )
+    rights = grant.scopes, grant.devices, grant.sites
+    await connection.execute(_CREATE, id_, name, token_hash(token), *rights, grant.lifetime, replaces)
     return id_, token
 
 
@@ -75,16 +87,19 @@ async def find(connection: Connection, id_: str) -> ApiKey | None:
     row = await connection.fetchrow(_FIND, id_)
     if row is None:
         return None
-    devices = None if row["devices"] is None else tuple(row["devices"])
     return ApiKey(
         row["id"],
         row["name"],
         row["hash"],
         frozenset(row["scopes"]),
-        devices,
+        Sight(_several(row["devices"]), _several(row["sites"])),
         row["expires_at"],
         row["revoked_at"],
     )
+
+
+def _several(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(names)
 
 
 async def list_keys(connection: Connection) -> Sequence[asyncpg.Record]:
@@ -105,12 +120,11 @@ async def rotate(connection: Connection, id_: str, overlap: timedelta) -> tuple[
     row = await connection.fetchrow(_LOCK, id_)
     if row is None:
         return None
-    grant = Grant(tuple(row["scopes"]), None if row["devices"] is None else tuple(row["devices"]))
+    grant = Grant(tuple(row["scopes"]), _several(row["devices"]), sites=_several(row["sites"]))
     await connection.execute(_LAPSE, id_, overlap)
-    successor = await create(connection, row["name"], grant, replaces=id_)
-    await audit.record(
-        connection, audit.operator(), "key.rotate", f"key:{id_}", name=row["name"], successor=successor[0]
-    )
+    successor = await _insert(connection, row["name"], grant, id_)
+    detail = {"name": row["name"], "successor": successor[0]}
+    await audit.record(connection, audit.operator(), "key.rotate", f"key:{id_}", **detail)
     return successor
 
 

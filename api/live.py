@@ -12,9 +12,10 @@ from api.models import page_model, state_model
 from api.negotiation import CSV_RESPONSES, AskedMediaType, MediaType
 from api.paging import Cursor, Limit, decode_device, encode_cursor
 from api.problems import Problem
-from api.routing import needs
+from api.routing import named, needs, only_seen
 from api.rows import COLUMNS, csv_header, page_json, row_json
-from api.services import WithServices
+from api.services import WithServices, WithSight
+from api.sight import Ids, Sight
 from api.streaming import CSV_PAGE, Page, csv_stream, first_rows
 from bridge.contract import KINDS, Kind
 from bridge.reading import DEVICE_ID_PATTERN
@@ -25,9 +26,11 @@ router = APIRouter(prefix="/v1/live", tags=["live"])
 NEVER_SEEN: dict[int | str, dict[str, Any]] = {404: {"description": "No reading of the device was ever stored"}}
 
 
-def _page_sql(table: Table) -> str:
+def page_sql(table: Table, sight: Sight) -> str:
+    """A page of the states that a key sees. $1 is the device before it, $2 the limit."""
     key = table.device_column
-    return f"SELECT {COLUMNS[table.kind]} FROM {table.live} WHERE {key} > $1 ORDER BY {key} LIMIT $2"  # noqa: S608
+    seen = sight.rows(Ids(table.kind, table.live, key, bound="> $1", limit="$2"), first=3)
+    return f"SELECT {COLUMNS[table.kind]} FROM {seen} WHERE {key} > $1 ORDER BY {key} LIMIT $2"  # noqa: S608
 
 
 def _one_sql(table: Table) -> str:
@@ -41,12 +44,12 @@ def device_path(kind: Kind) -> Any:
 
 def _add_routes(kind: Kind) -> None:
     table = TABLE_OF[kind]
-    page_sql, one_sql = _page_sql(table), _one_sql(table)
+    one_sql = _one_sql(table)
 
     async def live_devices(
-        services: WithServices, form: AskedMediaType, cursor: Cursor = None, limit: Limit = 100
+        services: WithServices, sight: WithSight, form: AskedMediaType, cursor: Cursor = None, limit: Limit = 100
     ) -> Response:
-        return await _list(services.pool, form, table, page_sql, cursor, limit)
+        return await _list(services.pool, sight, form, table, cursor, limit)
 
     async def live_device(services: WithServices, device: device_path(kind)) -> Response:  # type: ignore[valid-type]
         return await _one(services.pool, table, one_sql, device)
@@ -55,7 +58,7 @@ def _add_routes(kind: Kind) -> None:
         f"/{kind.plural}",
         live_devices,
         operation_id=f"listLive{kind.plural.capitalize()}",
-        openapi_extra=needs("read"),
+        openapi_extra=needs("read", only_seen()),
         summary=f"List the latest states of {kind.plural}",
         response_model=page_model(kind),
         responses=CSV_RESPONSES,
@@ -66,7 +69,7 @@ def _add_routes(kind: Kind) -> None:
         f"/{kind.plural}/{{{kind.id_field}}}",
         live_device,
         operation_id=f"getLive{kind.name.capitalize()}",
-        openapi_extra=needs("read"),
+        openapi_extra=needs("read", named(**{kind.id_field: kind})),
         summary=f"Get the latest state of a {kind.name}",
         response_model=state_model(kind),
         responses=NEVER_SEEN,
@@ -78,10 +81,12 @@ for _kind in KINDS:
     _add_routes(_kind)
 
 
-async def _list(pool: Pool, form: MediaType, table: Table, sql: str, cursor: str | None, limit: int) -> Response:
+async def _list(pool: Pool, sight: Sight, form: MediaType, table: Table, cursor: str | None, limit: int) -> Response:
+    sql, arguments = page_sql(table, sight), sight.arguments
+
     async def page(after: str | None, size: int) -> Page[asyncpg.Record, str]:
         async with connection(pool) as c:
-            rows = await c.fetch(sql, after or "", size + 1)
+            rows = await c.fetch(sql, after or "", size + 1, *arguments)
         return first_rows(rows, size, itemgetter(table.device_column))
 
     start = decode_device(cursor)

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from api.problems import MEDIA_TYPE
-from api.routing import PlainRoute, access, needs
+from api.routing import Limited, PlainRoute, access, limited, needs, only_seen
 from bridge.contract import KINDS, Kind
 from bridge.formats import FORMATS, contract_json
 from bridge.reading import DEVICE_ID_PATTERN
@@ -89,7 +89,7 @@ def _receipt(text: str) -> dict[str, Any]:
     return {"description": text, "content": {"application/json": {"schema": _ref("Receipt")}}}
 
 
-INGEST: dict[str, Any] = needs("ingest") | {
+INGEST: dict[str, Any] = needs("ingest", only_seen()) | {
     "tags": ["ingest"],
     "summary": "Store readings",
     "operationId": "ingestReadings",
@@ -124,7 +124,7 @@ INGEST: dict[str, Any] = needs("ingest") | {
 }
 _ALWAYS = {
     "401": _problem("No API key, or an unknown, expired or revoked one"),
-    "403": _problem("The API key lacks the scope, or is not allowed to send readings of the device"),
+    "403": _problem("The API key lacks the scope, or is limited to other devices or sites"),
     "429": _problem("Too many requests with this key; retry after Retry-After"),
     "431": _problem("The request line and its headers are too long"),
     "503": _problem("The database is unavailable; retry after Retry-After"),
@@ -175,5 +175,18 @@ def _finish(operation: dict[str, Any]) -> None:
         responses[status] = _problem(responses[status]["description"])
     needed = access(operation)
     if needed != "public":
-        operation["description"] = f"{operation.get('description', '')} Needs the scope `{needed}`."
+        key = f" Needs the scope `{needed}`.{_of_limited(limited(operation))}"
+        operation["description"] = f"{operation.get('description', '')}{key}"
         operation["responses"] = responses | _ALWAYS
+
+
+def _of_limited(found: Limited | None) -> str:
+    """What a key gets that is limited to devices or sites."""
+    if found is None or found.gets == "all":
+        return ""
+    if found.gets == "nothing":
+        return " It is closed to keys that are limited to devices or sites."
+    names = " or ".join(f"`{name}`" for name in found.names)
+    refused = f" 403 if {names} is not one that the key is limited to." if names else ""
+    answered = " A key that is limited to devices or sites concerns these only." if found.gets == "seen" else ""
+    return answered + refused

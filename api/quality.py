@@ -32,8 +32,9 @@ from api.period import FiguresPeriod, Period, checked
 from api.problems import Problem, invalid
 from api.read_limit import ONE_BY_ONE, closed
 from api.register_models import TEXT_PATTERN
-from api.routing import needs
-from api.services import WithServices
+from api.routing import SITE, needs, only_seen
+from api.services import WithServices, WithSight
+from api.sight import Sight
 from api.streaming import csv_stream, pages_of
 from bridge.contract import KINDS, METER, Kind
 
@@ -48,6 +49,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = CSV_RESPONSES | {
 class _Asked(NamedTuple):
     """One request, with the defaults filled in."""
 
+    sight: Sight
     kind: str | None
     site: str | None
     period: Period
@@ -61,13 +63,14 @@ class _Asked(NamedTuple):
     "/quality",
     operation_id="getQuality",
     summary="Get the quality of the data by device",
-    openapi_extra=needs("read"),
+    openapi_extra=needs("read", only_seen(site=SITE)),
     response_model=models.QualityPage,
     responses=_RESPONSES,
 )
 async def quality(
     request: Request,
     services: WithServices,
+    sight: WithSight,
     period: FiguresPeriod,
     form: AskedMediaType,
     site: Annotated[
@@ -80,7 +83,7 @@ async def quality(
 ) -> Response:
     """Devices that have reported, are declared or are assigned, the worst first: a page as JSON, or by `Accept:
     text/csv` the whole list, independent of `limit`. `totals` are over all devices, not over the page."""
-    asked = _Asked(kind, site, period, min(period.end, datetime.now(UTC)), sort, None)
+    asked = _Asked(sight, kind, site, period, min(period.end, datetime.now(UTC)), sort, None)
     if cursor is not None:
         asked = _resumed(request, asked, cursor, services.settings.figures_range_limit_days)
     async with connection(services.pool) as c:
@@ -127,7 +130,7 @@ async def _devices(c: Connection, asked: _Asked, default_interval_s: float) -> l
 
 async def _ids(c: Connection, asked: _Asked) -> dict[Kind, list[str]]:
     """The devices by kind, as many as one request may read."""
-    groups = await find_groups(c, Wanted("fleet", [], asked.site), asked.period, 1, ONE_BY_ONE.device_days)
+    groups = await find_groups(c, Wanted("fleet", [], asked.site, asked.sight), asked.period, 1, ONE_BY_ONE.device_days)
     parts = [part for group in groups for part in group.parts if asked.kind in (None, part.kind.plural)]
     if asked.site is not None and not parts:
         wanted = next((kind.name for kind in KINDS if kind.plural == asked.kind), "device")

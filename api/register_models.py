@@ -4,7 +4,7 @@ from functools import cache
 from typing import Annotated
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
@@ -37,6 +37,7 @@ TEXT_PATTERN = f"^[^{_CONTROL}]+$"
 _TAG_PATTERN = rf"^[^\s;{_CONTROL}]([^;{_CONTROL}]*[^\s;{_CONTROL}])?$"
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=TEXT_PATTERN)]
+_TEXT = TypeAdapter[str](Text)
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=_TAG_PATTERN)]
 Tags = Annotated[
     list[Tag],
@@ -49,6 +50,14 @@ TimeZone = Annotated[
 Id = Annotated[str, Field(pattern=DEVICE_ID_PATTERN)]
 IntervalS = Annotated[float, Field(ge=0.01, le=86_400, allow_inf_nan=False)]
 RatedKw = Annotated[float, Field(ge=0.001, le=100_000, allow_inf_nan=False)]
+
+
+def is_text(text: str) -> bool:
+    """Whether `text` may be a name or a site in the register."""
+    try:
+        return _TEXT.validate_python(text) == text
+    except ValidationError:
+        return False
 
 
 class DeviceBody(BaseModel):

@@ -1,8 +1,9 @@
 """The table of routes that the layers use: the declarations of a route, found by method and path.
 
-Each route declares its scope next to its path, as `openapi_extra=needs("read")` or `openapi_extra=PUBLIC`. This is also
-the `security` of its part of the OpenAPI document, so document and check cannot differ. A route without a declaration,
-or with a path that also matches another route, is refused at start.
+Each route declares its scope next to its path, as `openapi_extra=needs("read", ...)` or `openapi_extra=PUBLIC`. This is
+also the `security` of its part of the OpenAPI document, so document and check cannot differ. Next to the scope it
+declares what a key gets that is limited to devices or sites (`api.sight`): see `Limited`. A route without these
+declarations, or with a path that also matches another route, is refused at start.
 """
 
 import re
@@ -11,26 +12,70 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args, get_origin
 
+from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.params import Query
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from api import auth
 from api.body import MAX_FORM_BYTES
-from api.keys import SCOPES
+from api.keys import LIMITABLE, SCOPES
+from api.services import sight_of_caller
+from bridge.contract import KINDS, Kind
 
 Access: TypeAlias = auth.Scope | Literal["public"]
 """Who may call a route: keys with this scope, or every client."""
 
 PUBLIC: dict[str, Any] = {"security": []}
+SITE = "site"
+"""What a parameter names that is not a device."""
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def needs(scope: auth.Scope) -> dict[str, Any]:
-    """The declaration of a route that requires a key with this scope (OpenAPI 3.1: a role of the scheme)."""
-    return {"security": [{"apiKey": [scope]}]}
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """What a limited key gets from a route.
+
+    The parameters of path and query in `names` name devices of a kind, or sites: a request that names one that the key
+    does not see is refused with 403 before the route is called, whether it exists or not.
+    """
+
+    gets: Literal["named", "seen", "all", "nothing"]
+    """What the request names, and nothing about others; what the key sees, of a list; everything, because nothing of it
+    is about a device; 403."""
+    names: Mapping[str, str]
+
+    def declared(self) -> dict[str, Any]:
+        """The part of the OpenAPI document."""
+        return {"x-limited-keys": {"get": self.gets, "names": dict(self.names)}}
+
+
+ALL = Limited("all", {})
+NOTHING = Limited("nothing", {})
+
+
+def named(**parameters: Kind | str) -> Limited:
+    """The route is about the devices that these parameters name, and about nothing else."""
+    return Limited("named", _names(parameters))
+
+
+def only_seen(**parameters: Kind | str) -> Limited:
+    """The route answers what the key sees: it depends on `services.WithSight`. These parameters narrow that."""
+    return Limited("seen", _names(parameters))
+
+
+def _names(parameters: Mapping[str, Kind | str]) -> dict[str, str]:
+    return {name: of.name if isinstance(of, Kind) else of for name, of in parameters.items()}
+
+
+def needs(scope: auth.Scope, limited: Limited | None = None) -> dict[str, Any]:
+    """The declaration of a route that requires a key with this scope (OpenAPI 3.1: a role of the scheme).
+
+    Limited keys cannot have the scopes assign and admin, so routes with these declare nothing, and refuse them anyway.
+    """
+    return {"security": [{"apiKey": [scope]}]} | (limited.declared() if limited is not None else {})
 
 
 class PlainRoute(Route):
@@ -49,6 +94,9 @@ class Endpoint:
     path: str
     """The template: `/v1/live/vehicles/{vehicleId}`."""
     access: Access
+    limited: Limited
+    pattern: re.Pattern[str]
+    """Of the path."""
     query: Mapping[str, bool]
     """The declared query parameters, and whether each may be repeated."""
     body_limit: int | None
@@ -67,6 +115,12 @@ class Found(NamedTuple):
 UNKNOWN_PATH = Found(None, ())
 FOUND = "fleet.found"
 """The key of `Found` in the scope of a request."""
+
+
+def path_of(scope: Scope) -> str:
+    """The path of a request as the routes have it: behind a prefix, a server may pass the prefix in root_path, too."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 class RouteTable:
@@ -116,12 +170,18 @@ def _by_method(endpoints: dict[str, Endpoint]) -> _Methods:
 def _endpoint(method: str, route: APIRoute | PlainRoute) -> Endpoint:
     plain = isinstance(route, PlainRoute)
     try:
-        declared = access(route.openapi_extra or {})
+        operation = route.openapi_extra or {}
+        declared = access(operation)
+        found = limited(operation)
+        if declared in LIMITABLE:
+            _refuse_careless(route, found)
     except ValueError as error:
         raise ValueError(f"{method} {route.path}: {error}") from None
     return Endpoint(
         route.path,
         declared,
+        found or NOTHING,
+        route.path_regex,
         _query(route) if isinstance(route, APIRoute) else {},
         None if plain or method in _BODILESS else getattr(route, "body_limit", MAX_FORM_BYTES),
         route.app if plain else None,
@@ -137,6 +197,38 @@ def access(operation: Mapping[str, Any]) -> Access:
         if declared == needs(scope)["security"]:
             return scope
     raise ValueError("the route declares neither a scope nor that it is public")
+
+
+def limited(operation: Mapping[str, Any]) -> Limited | None:
+    """What an operation of the OpenAPI document declares for limited keys, if anything."""
+    declared = operation.get("x-limited-keys")
+    return None if declared is None else Limited(declared["get"], declared["names"])
+
+
+_NAMES_OF_DEVICES = {name: kind.name for kind in KINDS for name in (kind.id_field, kind.name)} | {SITE: SITE}
+"""The parameters that name devices and sites wherever they are used."""
+
+
+def _refuse_careless(route: APIRoute | PlainRoute, found: Limited | None) -> None:
+    """Raise `ValueError` for a route that a limited key may call and that does not respect the limit."""
+    if found is None:
+        raise ValueError("the route does not declare what a limited key gets")
+    if isinstance(route, PlainRoute) or found.gets == "nothing":
+        return
+    parameters = {field.alias for field in get_flat_params(route.dependant)}
+    if unknown := found.names.keys() - parameters:
+        raise ValueError(f"limited keys: {', '.join(sorted(unknown))} is no parameter of the route")
+    for name in parameters & _NAMES_OF_DEVICES.keys():
+        if found.names.get(name) != _NAMES_OF_DEVICES[name]:
+            raise ValueError(f"limited keys: the route does not declare that {name} names a {_NAMES_OF_DEVICES[name]}")
+    if (found.gets == "seen") != _depends_on_sight(route.dependant):
+        raise ValueError("limited keys: a route depends on WithSight if it answers what the key sees, and only then")
+    if (found.gets == "named") and not found.names:
+        raise ValueError("limited keys: no parameter names a device")
+
+
+def _depends_on_sight(dependant: Dependant) -> bool:
+    return any(each.call is sight_of_caller or _depends_on_sight(each) for each in dependant.dependencies)
 
 
 def _query(route: APIRoute) -> dict[str, bool]:

@@ -17,7 +17,7 @@ from api.live import NEVER_SEEN, device_path
 from api.measured import detached_days
 from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.period import AnyPeriod, CommaSeparated, Period, checked
-from api.routing import needs
+from api.routing import named, needs
 from api.series_columns import Columns, Values, columns_of
 from api.series_reader import Device, read_series
 from api.services import Services, WithServices
@@ -59,7 +59,7 @@ def _add_route(kind: Kind) -> None:
         f"/{kind.plural}/{{{kind.id_field}}}",
         series,
         operation_id=f"get{kind.name.capitalize()}Series",
-        openapi_extra=needs("read"),
+        openapi_extra=needs("read", named(**{kind.id_field: kind})),
         summary=f"Get measures of a {kind.name} for a chart",
         response_model=models.Series,
         responses=NEVER_SEEN | CSV_RESPONSES,

@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from api.auth import ApiKey
 from api.database import Pool
+from api.sight import Sight
 from bridge.settings.api import ApiSettings
 
 
@@ -31,6 +32,14 @@ async def _caller(request: Request) -> ApiKey:
     return key
 
 
+async def sight_of_caller(request: Request) -> Sight:
+    """What the key of the request sees. A route of lists depends on it (`routing.only_seen`)."""
+    key: ApiKey = request.state.key
+    return key.sight
+
+
 WithServices = Annotated[Services, Depends(_services)]
 Caller = Annotated[ApiKey, Depends(_caller)]
 """The key of the request."""
+WithSight = Annotated[Sight, Depends(sight_of_caller)]
+"""What the key of the request sees."""

@@ -31,8 +31,10 @@ from api.period import FiguresPeriod, Period
 from api.problems import Problem, invalid
 from api.read_limit import ONE_BY_ONE, closed
 from api.register_models import TEXT_PATTERN
-from api.routing import needs
-from api.services import WithServices
+from api.routing import SITE, needs, only_seen
+from api.seen import seen
+from api.services import WithServices, WithSight
+from api.sight import Sight
 from api.streaming import csv_stream, pages_of
 from bridge.contract import METER, VEHICLE, Kind
 from bridge.reading import DEVICE_ID_PATTERN
@@ -71,13 +73,14 @@ def _scope(**given: str | None) -> _Scope:
     "/sessions",
     operation_id="listSessions",
     summary="List charging sessions",
-    openapi_extra=needs("read"),
+    openapi_extra=needs("read", only_seen(vehicle=VEHICLE, meter=METER, site=SITE)),
     response_model=models.SessionPage,
     responses=_RESPONSES,
 )
 async def list_sessions(
     request: Request,
     services: WithServices,
+    sight: WithSight,
     form: AskedMediaType,
     period: FiguresPeriod,
     vehicle: Annotated[str | None, Query(pattern=DEVICE_ID_PATTERN, description="Of this vehicle.")] = None,
@@ -93,7 +96,7 @@ async def list_sessions(
     scope = _scope(vehicle=vehicle, meter=meter, site=site)
     after = None if cursor is None else decode_time_and_name(cursor)
     async with connection(services.pool) as c:
-        read = await _read(c, scope, period, services.settings.reading_interval_s)
+        read = await _read(c, sight, scope, period, services.settings.reading_interval_s)
     # In a thread, so that other requests are answered meanwhile: the sessions of years take seconds.
     found = await asyncio.to_thread(_answers, read, period)
     items = [item for item in found if after is None or _position(item) > after]
@@ -120,10 +123,11 @@ class _Read(NamedTuple):
     detached_days: list[date]
 
 
-async def _read(c: Connection, scope: _Scope, period: Period, default_interval_s: float) -> _Read:
+async def _read(c: Connection, sight: Sight, scope: _Scope, period: Period, default_interval_s: float) -> _Read:
     """What every device measured that may take part. Raises 404 for an unknown device, 422 for too much work."""
     asked = await _asked_meters(c, scope)
-    vehicles = [scope.name] if scope.by == "vehicle" else await vehicles_of(c, asked, period)
+    fed = [scope.name] if scope.by == "vehicle" else await vehicles_of(c, asked, period)
+    vehicles = await _seen(c, sight, VEHICLE, fed)
     meters = sorted({*asked, *(meter_id for _, meter_id in await meters_of(c, vehicles, period))})
     allowed = (await closed(c)).allowance(period)
     allowed.refuse(len(vehicles) + len(meters), (scope.by, "fewer devices"))
@@ -138,8 +142,14 @@ async def _read(c: Connection, scope: _Scope, period: Period, default_interval_s
     refined = await readers.refine({devices.index(device): spans for device, spans in near.items()})
     found |= {devices[n]: measured for n, measured in refined.items()}
     parties = _parties(vehicles, asked, found, assigned, period)
-    sites = {row["id"]: row["site"] for row in await c.fetch(_SITES, meters)}
+    own_meters = await _seen(c, sight, METER, meters)
+    sites = {row["id"]: row["site"] for row in await c.fetch(_SITES, own_meters)}
     return _Read(parties, frozenset(asked), sites, readers.detached_days)
+
+
+async def _seen(c: Connection, sight: Sight, kind: Kind, ids: Sequence[str]) -> list[str]:
+    """Those of the devices that the key sees, in order."""
+    return sorted(id_ for _, id_ in await seen(c, sight, [(kind.name, id_) for id_ in ids]))
 
 
 def _question(kind: Kind, name: str, assigned: "_Assigned", period: Period) -> Question:
@@ -174,9 +184,12 @@ _Assigned = Mapping[str, Sequence[Assignment]]
 def _parties(
     vehicles: Sequence[str], asked: Sequence[str], found: _Found, assigned: _Assigned, period: Period
 ) -> list[Party]:
-    """The vehicles, and the meters that were asked for in the time in which they feed none."""
+    """The vehicles, and the meters that were asked for in the time in which they feed none, or one that the key does
+    not see."""
     parties = [_vehicle(vehicle, found, assigned, period) for vehicle in vehicles]
-    return parties + [_unassigned(meter, found, assigned, period) for meter in asked]
+    parties += [_unassigned(meter, found, assigned, period) for meter in asked]
+    hidden = (_hidden(meter, found, assigned, vehicles, period) for meter in asked)
+    return parties + [party for party in hidden if party.feeds[0].assigned]
 
 
 def _near_flow(parties: Sequence[Party]) -> dict[_Device, list[Span]]:
@@ -202,6 +215,13 @@ def _unassigned(meter: str, found: _Found, assigned: _Assigned, period: Period) 
     """A meter in the time in which it feeds no vehicle."""
     span, now = _times(period)
     return Party(None, None, [Unassigned(meter, found[METER, meter], "", assigned[meter], span, now)], span)
+
+
+def _hidden(meter: str, found: _Found, assigned: _Assigned, vehicles: Sequence[str], period: Period) -> Party:
+    """A meter in the time in which it feeds a vehicle that the key does not see, as if it were alone."""
+    own = [a if a.vehicle in vehicles else a._replace(vehicle="") for a in assigned[meter]]
+    feed = Feed(meter, found[METER, meter], "", own, *_times(period))
+    return Party(None, None, [feed], _times(period)[0])
 
 
 def _times(period: Period) -> tuple[Span, int]:

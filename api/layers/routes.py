@@ -5,7 +5,7 @@ from collections.abc import Awaitable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.problems import Problem
-from api.routing import FOUND, Found, RouteTable
+from api.routing import FOUND, Found, RouteTable, path_of
 
 
 class Routes:
@@ -16,9 +16,7 @@ class Routes:
         self._table = table
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        # Behind a path prefix, a server may pass the whole path with the prefix in root_path.
-        path: str = scope["path"]
-        scope[FOUND] = self._table.find(scope["method"], path.removeprefix(scope.get("root_path", "")))
+        scope[FOUND] = self._table.find(scope["method"], path_of(scope))
         return self._app(scope, receive, send)
 
 

@@ -10,23 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.auth import ApiKey, bearer_token, id_of, is_device_pattern, is_key, new_token, token_hash
+from api.auth import ApiKey, bearer_token, id_of, is_key, new_token, token_hash
 from api.body import decompress
-from api.keys import Grant, scopes
+from api.keys import scopes
 from api.negotiation import negotiate
 from api.paging import decode_device, decode_position, decode_rank, decode_time, decode_time_and_device, encode_cursor
 from api.period import Period
 from api.problems import Problem
 from api.rate import RateLimit
+from api.sight import Sight
 from tests.readings import ids
 
 NOW = datetime(2026, 2, 10, 10, 15, tzinfo=UTC)
 
 
-def key(
-    *devices: str, token: str = "", expires_at: datetime | None = None, revoked_at: datetime | None = None
-) -> ApiKey:
-    return ApiKey("id", "name", token_hash(token), frozenset({"ingest"}), devices or None, expires_at, revoked_at)
+def key(token: str = "", expires_at: datetime | None = None, revoked_at: datetime | None = None) -> ApiKey:
+    return ApiKey("id", "name", token_hash(token), frozenset({"ingest"}), Sight(), expires_at, revoked_at)
 
 
 def test_token_has_256_bits_and_its_id() -> None:
@@ -76,31 +75,6 @@ def test_key_ends_when_it_expires_and_when_it_is_revoked() -> None:
     assert key(expires_at=NOW + timedelta(seconds=1)).refusal(NOW) is None
     assert "expired" in (key(expires_at=NOW).refusal(NOW) or "")
     assert "revoked" in (key(revoked_at=NOW, expires_at=NOW).refusal(NOW) or "")
-
-
-@pytest.mark.parametrize(
-    ("pattern", "kind", "device", "allowed"),
-    [
-        ("EV_1", "vehicle", "EV_1", True),
-        ("EV_1", "meter", "EV_1", True),
-        ("vehicle:EV_1", "meter", "EV_1", False),
-        ("vehicle:EV_1", "vehicle", "EV_1", True),
-        ("EV_1", "vehicle", "EV_12", False),
-        ("EV_*", "vehicle", "EV_12", True),
-        ("EV_*", "vehicle", "EX_12", False),
-        ("meter:M*", "meter", "M", True),
-    ],
-)
-def test_device_pattern(pattern: str, kind: str, device: str, allowed: bool) -> None:
-    assert is_device_pattern(pattern)
-    assert key(pattern).may_report(kind, device) is allowed
-
-
-@pytest.mark.parametrize("text", ["", "*", "a*b", "a/b", "car:EV_1", "vehicle:", "EV_1\n", "x" * 65])
-def test_other_text_is_no_device_pattern(text: str) -> None:
-    assert not is_device_pattern(text)
-    with pytest.raises(ValueError, match="device"):
-        Grant(("ingest",), (text,))
 
 
 def test_scopes_must_exist() -> None:

@@ -2,16 +2,18 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from api.app import application
-from api.routing import PUBLIC, PlainRoute, RouteTable, needs
+from api.routing import ALL, NOTHING, PUBLIC, SITE, PlainRoute, RouteTable, named, needs, only_seen
+from api.services import WithSight
+from bridge.contract import METER, VEHICLE
 
 API_PAGE = Path(__file__).resolve().parents[2] / "docs" / "api.md"
 PUBLIC_PATHS = {"/healthz", "/readyz", "/openapi.json", "/docs"}
@@ -69,7 +71,8 @@ def test_summary_of_every_documented_route_is_written_and_not_made_from_a_functi
     for operations in app.openapi()["paths"].values():
         for operation in operations.values():
             assert re.fullmatch(
-                r"(Get|List|Check|Assign|Change|Remove|Import|Declare|Store) [^.]+", operation["summary"]
+                r"(Get|List|Check|Assign|Change|Remove|Import|Declare|Store) [^.]+",
+                operation["summary"],
             )
 
 
@@ -79,6 +82,8 @@ def test_summary_of_every_documented_route_is_written_and_not_made_from_a_functi
         route("/x", declared={}),
         route("/x", declared={"security": [{"apiKey": ["root"]}]}),
         route("/x", declared={"security": [{"apiKey": []}]}),
+        route("/x", declared=needs("read")),
+        route("/x", "POST", declared=needs("ingest")),
         Route("/x", nothing),
         Mount("/x", Response()),
     ],
@@ -86,6 +91,57 @@ def test_summary_of_every_documented_route_is_written_and_not_made_from_a_functi
 def test_route_that_does_not_say_who_may_call_it_is_refused(undeclared: BaseRoute) -> None:
     with pytest.raises(ValueError, match="/x"):
         RouteTable([route("/y"), undeclared])
+
+
+async def seeing(sight: WithSight, site: str = "", vehicle: str = "") -> None:
+    """An endpoint that answers what the key sees."""
+
+
+async def deeply(seen: Annotated[None, Depends(seeing)]) -> None:
+    """An endpoint that does so through another dependency."""
+
+
+async def of_device(vehicleId: str, other: str = "") -> None:  # noqa: N803
+    """An endpoint about one vehicle."""
+
+
+@pytest.mark.parametrize(
+    ("path", "endpoint", "declared", "reason"),
+    [
+        ("/x", nothing, needs("read"), "does not declare what a limited key gets"),
+        ("/x", nothing, needs("read", only_seen()), "WithSight"),
+        ("/x", seeing, needs("read", ALL), "vehicle names a vehicle|site names a site"),
+        ("/x", seeing, needs("read", only_seen(site=SITE)), "vehicle names a vehicle"),
+        ("/x", seeing, needs("read", only_seen(site=SITE, vehicle=METER)), "vehicle names a vehicle"),
+        ("/x", seeing, needs("read", named(site=SITE, vehicle=VEHICLE)), "WithSight"),
+        ("/x", nothing, needs("read", named()), "no parameter names a device"),
+        ("/x/{vehicleId}", of_device, needs("read", named(other=VEHICLE)), "vehicleId names a vehicle"),
+        ("/x/{vehicleId}", of_device, needs("read", named(vehicleId=VEHICLE, id=VEHICLE)), "id is no parameter"),
+    ],
+)
+def test_route_that_does_not_respect_the_limit_of_a_key_is_refused(
+    path: str, endpoint: Any, declared: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        RouteTable([APIRoute(path, endpoint, openapi_extra=declared)])
+
+
+@pytest.mark.parametrize(
+    ("path", "endpoint", "declared"),
+    [
+        ("/x", nothing, needs("read", ALL)),
+        ("/x", seeing, needs("read", NOTHING)),
+        ("/x", seeing, needs("read", only_seen(site=SITE, vehicle=VEHICLE))),
+        ("/x", deeply, needs("read", only_seen(site=SITE, vehicle=VEHICLE))),
+        ("/x/{vehicleId}", of_device, needs("read", named(vehicleId=VEHICLE))),
+        ("/x", nothing, needs("assign")),
+    ],
+)
+def test_route_that_respects_the_limit_of_a_key_is_accepted(
+    path: str, endpoint: Any, declared: dict[str, object]
+) -> None:
+    ((_, found), *_) = RouteTable([APIRoute(path, endpoint, openapi_extra=declared)]).endpoints()
+    assert found.limited.gets == declared.get("x-limited-keys", {"get": "nothing"})["get"]  # type: ignore[index]
 
 
 @pytest.mark.parametrize(

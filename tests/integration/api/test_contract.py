@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api.auth import is_device_pattern
+from api.sight import is_device_pattern
 from bridge.contract import KIND_OF, KINDS, Kind, Measure
 from bridge.errors import Rejected
 from bridge.formats import decode_message

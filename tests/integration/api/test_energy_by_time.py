@@ -392,7 +392,8 @@ async def test_groups_are_found_by_keys(fleet: httpx.AsyncClient, database_url: 
         **{groups._sql(groups._UNKNOWN, kind): (["M1", "V1"],) for kind in KINDS},
         groups._OF_SITE: ("meter", "North", "", 100),
         groups._IDS_OF_SITE: ("meter", "North", ["M1"]),
-        groups._SITES: ("", None, 100),
+        groups._SITES: ("", 100),
+        groups._THESE_SITES: ("", 100, ["vehicle", "meter"], ["North"]),
         groups._FED_BY: (["V1", "V2"], *period),
         groups._ASSIGNMENTS: (["M1", "M2"], *period),
     }

@@ -28,7 +28,7 @@ from starlette.responses import Response
 from api import keyring, keys
 from api.app import application
 from api.auth import Scope, new_token
-from api.routing import RouteTable
+from api.routing import Access, RouteTable
 from bridge.formats.contract_json import encode, encode_many
 from bridge.reading import Reading
 from local.postgres import Postgres
@@ -57,10 +57,10 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def operations() -> list[tuple[str, str, Scope]]:
-    """Every route that needs a key: method, path with its parameters filled in, and the scope."""
+def operations() -> list[tuple[str, str, Access]]:
+    """Every route that needs a key: method, path with its parameters filled in, and who may call it."""
     endpoints = RouteTable(application(Response()).routes).endpoints()
-    found = [
+    found: list[tuple[str, str, Access]] = [
         (method, re.sub(r"\{\w+\}", "X_1", endpoint.path.replace("{from}", "2026-02-10T10:15:00Z")), endpoint.access)
         for method, endpoint in endpoints
         if endpoint.access != "public"
@@ -157,7 +157,11 @@ async def test_rotated_key_and_its_successor_live_side_by_side(api: Api, db: Con
         ("create", "x", "--scope", "root"),
         ("create", "x", "--device", "a/b"),
         ("create", "x", "--device", "*"),
-        ("create", "x", "--device", "EV_1", "--scope", "read"),
+        ("create", "x", "--device", "EV_1", "--scope", "assign"),
+        ("create", "x", "--site", "Depot", "--scope", "admin"),
+        ("create", "x", "--site", ""),
+        ("create", "x", "--site", "two\nlines"),
+        ("create", "x", "--site", "x" * 201),
         ("create", "x", "--expires", "soon"),
         ("create", "x", "--expires", "0d"),
         ("create", "x", "--expires", "99999999d"),

@@ -10,6 +10,7 @@ import pytest
 
 from api import sessions
 from api.period import Period
+from api.sight import Sight
 from bridge.contract import METER, VEHICLE, Kind
 from bridge.reading import Reading, format_timestamp, reading
 from bridge.store.postgres import PostgresStore
@@ -171,7 +172,7 @@ async def test_readings_of_quiet_time_are_not_read(database_url: str, db: Connec
     await db.execute("INSERT INTO meter_assignment VALUES ('M', $1, 'V')", START)
     await summarize(db)
     period = Period(START, START + timedelta(days=2))
-    read = await sessions._read(db, sessions._Scope("vehicle", "V"), period, 60.0)
+    read = await sessions._read(db, Sight(), sessions._Scope("vehicle", "V"), period, 60.0)
     (party,) = read.parties
     assert len(party.sessions()) == 2
     assert party.own is not None
