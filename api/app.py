@@ -20,6 +20,7 @@ from api import (
     energy_by_time,
     health,
     history,
+    key_management,
     live,
     openapi,
     problems,
@@ -65,6 +66,7 @@ _ROUTERS = (
         quality.router,
         devices.router,
         assignments.router,
+        key_management.router,
     ),
     *(devices.bulk, assignments.bulk, health.router, documentation.router),
 )

@@ -15,6 +15,8 @@ from typing import Literal
 from api.sight import Sight
 
 Scope = Literal["ingest", "read", "assign", "admin"]
+ID_PATTERN = "^[a-z0-9]{12}$"
+"""Of a key's id."""
 
 _token = re.compile(r"fleet_([a-z0-9]{12})_([A-Za-z0-9_-]{43})").fullmatch
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"

@@ -1,8 +1,10 @@
-"""API keys in the database: create, list, revoke, rotate. Each action is recorded in the audit log."""
+"""API keys in the database: create, list, revoke, rotate. Each action is recorded in the audit log with its actor:
+the user of the command line, or `key:ID` of an administrator's key.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import get_args
 
 import asyncpg
@@ -23,10 +25,12 @@ INSERT INTO api_key (id, name, hash, scopes, devices, sites, expires_at, replace
 VALUES ($1, $2, $3, $4, $5, $6, now() + $7::interval, $8)
 """
 _FIND = "SELECT id, name, hash, scopes, devices, sites, expires_at, revoked_at FROM api_key WHERE id = $1"
-_LIST = """
-SELECT id, name, scopes, devices, sites, created_at, expires_at, revoked_at, last_used_at, replaces
-FROM api_key ORDER BY created_at, id
+_SHOWN = """
+SELECT id, name, scopes, devices, sites, created_at, expires_at, revoked_at, last_used_at, replaces FROM api_key
 """
+_SHOW = _SHOWN + "WHERE id = $1"
+_LIST = _SHOWN + "ORDER BY created_at, id"
+_PAGE = _SHOWN + ("WHERE $1::timestamptz IS NULL OR (created_at, id) > ($1, $2::text) ORDER BY created_at, id LIMIT $3")
 _REVOKE = "UPDATE api_key SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL RETURNING name"
 _LOCK = "SELECT name, scopes, devices, sites FROM api_key WHERE id = $1 AND revoked_at IS NULL FOR UPDATE"
 # A key that expires before the end of the overlap keeps its expiry.
@@ -67,11 +71,11 @@ class Grant:
             raise ValueError("a key that is limited to devices or sites can only have the scopes ingest and read")
 
 
-async def create(connection: Connection, name: str, grant: Grant) -> tuple[str, str]:
+async def create(connection: Connection, name: str, grant: Grant, actor: str | None = None) -> tuple[str, str]:
     """Create a key; return its id and the complete key, which is not stored and cannot be shown again."""
     id_, token = await _insert(connection, name, grant, None)
     rights = {"scopes": grant.scopes, "devices": grant.devices, "sites": grant.sites}
-    await audit.record(connection, audit.operator(), "key.create", f"key:{id_}", name=name, **rights)
+    await audit.record(connection, actor or audit.operator(), "key.create", f"key:{id_}", name=name, **rights)
     return id_, token
 
 
@@ -102,20 +106,32 @@ def _several(names: Sequence[str] | None) -> tuple[str, ...] | None:
     return None if names is None else tuple(names)
 
 
+async def show(connection: Connection, id_: str) -> asyncpg.Record | None:
+    """The key with this id, valid or not, without its hash."""
+    return await connection.fetchrow(_SHOW, id_)
+
+
 async def list_keys(connection: Connection) -> Sequence[asyncpg.Record]:
     """Every key, the oldest first, without hashes."""
     return await connection.fetch(_LIST)
 
 
-async def revoke(connection: Connection, id_: str) -> bool:
+async def page(connection: Connection, after: tuple[datetime, str] | None, limit: int) -> list[asyncpg.Record]:
+    """The keys that were created after this time and id, the oldest first, without hashes."""
+    return await connection.fetch(_PAGE, *(after or (None, None)), limit)
+
+
+async def revoke(connection: Connection, id_: str, actor: str | None = None) -> bool:
     """Revoke a key with immediate effect; False when no valid key has the id."""
     name = await connection.fetchval(_REVOKE, id_)
     if name is not None:
-        await audit.record(connection, audit.operator(), "key.revoke", f"key:{id_}", name=name)
+        await audit.record(connection, actor or audit.operator(), "key.revoke", f"key:{id_}", name=name)
     return name is not None
 
 
-async def rotate(connection: Connection, id_: str, overlap: timedelta) -> tuple[str, str] | None:
+async def rotate(
+    connection: Connection, id_: str, overlap: timedelta, actor: str | None = None
+) -> tuple[str, str] | None:
     """Create a key with the rights of an old one, which expires after `overlap`; None when no valid key has the id."""
     row = await connection.fetchrow(_LOCK, id_)
     if row is None:
@@ -123,8 +139,8 @@ async def rotate(connection: Connection, id_: str, overlap: timedelta) -> tuple[
     grant = Grant(tuple(row["scopes"]), _several(row["devices"]), sites=_several(row["sites"]))
     await connection.execute(_LAPSE, id_, overlap)
     successor = await _insert(connection, row["name"], grant, id_)
-    detail = {"name": row["name"], "successor": successor[0]}
-    await audit.record(connection, audit.operator(), "key.rotate", f"key:{id_}", **detail)
+    by, detail = actor or audit.operator(), {"name": row["name"], "successor": successor[0]}
+    await audit.record(connection, by, "key.rotate", f"key:{id_}", **detail)
     return successor
 
 

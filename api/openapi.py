@@ -175,8 +175,8 @@ def _finish(operation: dict[str, Any]) -> None:
         responses[status] = _problem(responses[status]["description"])
     needed = access(operation)
     if needed != "public":
-        key = f" Needs the scope `{needed}`.{_of_limited(limited(operation))}"
-        operation["description"] = f"{operation.get('description', '')}{key}"
+        key = "Needs any valid key." if needed == "any key" else f"Needs the scope `{needed}`."
+        operation["description"] = f"{operation.get('description', '')} {key}{_of_limited(limited(operation))}"
         operation["responses"] = responses | _ALWAYS
 
 

@@ -25,8 +25,8 @@ from api.keys import LIMITABLE, SCOPES
 from api.services import sight_of_caller
 from bridge.contract import KINDS, Kind
 
-Access: TypeAlias = auth.Scope | Literal["public"]
-"""Who may call a route: keys with this scope, or every client."""
+Access: TypeAlias = auth.Scope | Literal["public", "any key"]
+"""Who may call a route: keys with this scope, every client, or every valid key."""
 
 PUBLIC: dict[str, Any] = {"security": []}
 SITE = "site"
@@ -70,12 +70,13 @@ def _names(parameters: Mapping[str, Kind | str]) -> dict[str, str]:
     return {name: of.name if isinstance(of, Kind) else of for name, of in parameters.items()}
 
 
-def needs(scope: auth.Scope, limited: Limited | None = None) -> dict[str, Any]:
+def needs(scope: auth.Scope | Literal["any key"], limited: Limited | None = None) -> dict[str, Any]:
     """The declaration of a route that requires a key with this scope (OpenAPI 3.1: a role of the scheme).
 
     Limited keys cannot have the scopes assign and admin, so routes with these declare nothing, and refuse them anyway.
     """
-    return {"security": [{"apiKey": [scope]}]} | (limited.declared() if limited is not None else {})
+    roles = [] if scope == "any key" else [scope]
+    return {"security": [{"apiKey": roles}]} | (limited.declared() if limited is not None else {})
 
 
 class PlainRoute(Route):
@@ -173,7 +174,7 @@ def _endpoint(method: str, route: APIRoute | PlainRoute) -> Endpoint:
         operation = route.openapi_extra or {}
         declared = access(operation)
         found = limited(operation)
-        if declared in LIMITABLE:
+        if declared in (*LIMITABLE, "any key"):
             _refuse_careless(route, found)
     except ValueError as error:
         raise ValueError(f"{method} {route.path}: {error}") from None
@@ -193,7 +194,8 @@ def access(operation: Mapping[str, Any]) -> Access:
     declared = operation.get("security")
     if declared == PUBLIC["security"]:
         return "public"
-    for scope in SCOPES:
+    roles: tuple[auth.Scope | Literal["any key"], ...] = (*SCOPES, "any key")
+    for scope in roles:
         if declared == needs(scope)["security"]:
             return scope
     raise ValueError("the route declares neither a scope nor that it is public")
@@ -241,10 +243,13 @@ def _is_list(annotation: object) -> bool:
 
 
 def _refuse_ambiguous(paths: Iterable[str]) -> None:
-    """Raise `ValueError` if a path could match two templates, because the order of declaration would then matter."""
+    """Raise `ValueError` if a path could match two templates, because the order of declaration would then matter.
+
+    A path without parameters that is declared before such a template is found first by this table and the framework.
+    """
     for one, other in combinations(paths, 2):
         pairs = list(zip(one.split("/"), other.split("/"), strict=False))
-        if one.count("/") == other.count("/") and all(a == b or "{" in a + b for a, b in pairs):
+        if "{" in one and one.count("/") == other.count("/") and all(a == b or "{" in a + b for a, b in pairs):
             raise ValueError(f"{one} and {other} can match the same path")
     if converted := next((path for path in paths if re.search(r"{\w+:", path)), None):
         raise ValueError(f"{converted}: a parameter is one segment")

@@ -14,7 +14,8 @@ from api.routing import FOUND, Found
 
 
 class Authentication:
-    """Passes requests with a key that has the route's scope, and all requests to routes that are declared public.
+    """Passes requests with a key that has the route's scope, with any key where the route declares that, and all
+    requests to routes that are declared public.
 
     Unknown paths and methods require a key, too, with any scope, so that clients without a key cannot probe for paths.
     """
@@ -29,7 +30,7 @@ class Authentication:
         access = found.endpoint.access if found.endpoint is not None else None
         if access != "public":
             key = await self._key(scope)
-            if access is not None and not key.holds(access):
+            if access is not None and access != "any key" and not key.holds(access):
                 challenge = f'Bearer error="insufficient_scope", scope="{access}"'
                 raise Problem(403, f"the API key lacks the scope {access}", {"WWW-Authenticate": challenge})
             scope.setdefault("state", {})["key"] = key

@@ -33,7 +33,7 @@ def test_every_route_declares_a_scope_or_is_one_of_the_public_ones() -> None:
     assert set(map(_path, app.routes)) == {endpoint.path for _, endpoint in endpoints}
     public = {endpoint.path for _, endpoint in endpoints if endpoint.access == "public"}
     assert {path for path in public if not path.startswith("/docs/")} == PUBLIC_PATHS
-    assert {endpoint.access for _, endpoint in endpoints} == {"public", "ingest", "read", "assign"}
+    assert {endpoint.access for _, endpoint in endpoints} == {"public", "any key", "ingest", "read", "assign", "admin"}
 
 
 def _path(found: BaseRoute) -> str:
@@ -43,7 +43,9 @@ def _path(found: BaseRoute) -> str:
 
 def test_reads_need_read_and_writes_need_more() -> None:
     for method, endpoint in RouteTable(application(Response()).routes).endpoints():
-        assert (endpoint.access in ("read", "public")) == (method in ("GET", "HEAD")), (method, endpoint.path)
+        if endpoint.access != "admin":
+            reads = endpoint.access in ("read", "public", "any key")
+            assert reads == (method in ("GET", "HEAD")), (method, endpoint.path)
 
 
 def test_document_names_the_scope_that_is_asked_for() -> None:
@@ -52,7 +54,8 @@ def test_document_names_the_scope_that_is_asked_for() -> None:
     for method, endpoint in RouteTable(app.routes).endpoints():
         if endpoint.path in document["paths"] and method != "HEAD":
             operation = document["paths"][endpoint.path][method.lower()]
-            expected = [] if endpoint.access == "public" else [{"apiKey": [endpoint.access]}]
+            roles = [] if endpoint.access == "any key" else [endpoint.access]
+            expected = [] if endpoint.access == "public" else [{"apiKey": roles}]
             assert operation["security"] == expected
 
 
@@ -60,7 +63,7 @@ def test_operation_ids_are_distinct_and_a_verb_and_its_object() -> None:
     paths = application(Response()).openapi()["paths"]
     ids = [operation["operationId"] for operations in paths.values() for operation in operations.values()]
     assert len(set(ids)) == len(ids)
-    verbs = "get|list|put|patch|delete|import|ingest"
+    verbs = "get|list|put|patch|delete|import|ingest|create|rotate|revoke"
     assert not [id_ for id_ in ids if not re.fullmatch(rf"({verbs})([A-Z][a-z]+)+", id_)]
 
 
@@ -71,7 +74,7 @@ def test_summary_of_every_documented_route_is_written_and_not_made_from_a_functi
     for operations in app.openapi()["paths"].values():
         for operation in operations.values():
             assert re.fullmatch(
-                r"(Get|List|Check|Assign|Change|Remove|Import|Declare|Store) [^.]+",
+                r"(Get|List|Check|Assign|Change|Remove|Import|Declare|Store|Create|Rotate|Revoke) [^.]+",
                 operation["summary"],
             )
 
@@ -109,6 +112,7 @@ async def of_device(vehicleId: str, other: str = "") -> None:  # noqa: N803
     ("path", "endpoint", "declared", "reason"),
     [
         ("/x", nothing, needs("read"), "does not declare what a limited key gets"),
+        ("/x", nothing, needs("any key"), "does not declare what a limited key gets"),
         ("/x", nothing, needs("read", only_seen()), "WithSight"),
         ("/x", seeing, needs("read", ALL), "vehicle names a vehicle|site names a site"),
         ("/x", seeing, needs("read", only_seen(site=SITE)), "vehicle names a vehicle"),
@@ -150,6 +154,13 @@ def test_route_that_respects_the_limit_of_a_key_is_accepted(
 def test_paths_that_could_be_taken_for_each_other_are_refused(one: str, other: str) -> None:
     with pytest.raises(ValueError, match="same path"):
         RouteTable([route(one), route(other)])
+
+
+def test_path_that_is_declared_before_a_template_is_found_by_every_method() -> None:
+    table = RouteTable([route("/a/b"), route("/a/{x}", "DELETE"), route("/a/{y}/c")])
+    assert table.find("DELETE", "/a/b") == (None, ("GET", "HEAD"))
+    assert [found.path for method, path in (("GET", "/a/b"), ("DELETE", "/a/c"), ("GET", "/a/b/c"))
+            if (found := table.find(method, path).endpoint)] == ["/a/b", "/a/{x}", "/a/{y}/c"]  # fmt: skip
 
 
 def test_parameter_that_may_hold_slashes_is_refused() -> None:

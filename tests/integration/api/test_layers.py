@@ -10,6 +10,7 @@ import httpx
 import pytest
 from starlette.responses import Response
 
+from api import keys
 from api.app import application
 from api.routing import Endpoint, RouteTable
 from bridge.contract import VEHICLE
@@ -35,7 +36,13 @@ def _filled(path: str) -> str:
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "POST", "DELETE"])
-async def test_every_route_refuses_parameters_that_it_does_not_declare(client: httpx.AsyncClient, method: str) -> None:
+async def test_every_route_refuses_parameters_that_it_does_not_declare(api: Api, db: Connection, method: str) -> None:
+    _, token = await keys.create(db, "test", keys.Grant(("admin",)))
+    async with api.client(token) as client:
+        await _each_refuses_nonsense(client, method)
+
+
+async def _each_refuses_nonsense(client: httpx.AsyncClient, method: str) -> None:
     for path, endpoint in endpoints(method):
         problem = assert_problem(await client.request(method, f"{path}?nonsense=1"), 422, "nonsense: unknown parameter")
         assert [error["field"] for error in problem["errors"]] == ["nonsense"]

@@ -21,14 +21,18 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from api import keys
+from api.auth import ID_PATTERN
 from api.register_models import TIME_ZONE_PATTERN
 from bridge.contract import KINDS
 from bridge.reading import DEVICE_ID_PATTERN
+from local.postgres import Postgres
 from tests.fuzzing import COUNT, SEED
-from tests.integration.api.server import Api
+from tests.integration.api.server import Api, Connection
 from tests.readings import now_minute
 
 IDS = ["EV_1", "EV_2"]
+KEY_IDS = ["keykeykeykey", "keykeykey000"]
 ASSIGNED_FROM = "2026-02-10T10:15:00Z"
 CHECKS = [
     not_a_server_error,
@@ -39,12 +43,18 @@ CHECKS = [
 ]
 
 
+@pytest.fixture
+async def token(db: Connection) -> str:
+    """A key that may call every route."""
+    return (await keys.create(db, "test", keys.Grant(("admin",))))[1]
+
+
 @pytest.mark.usefixtures("anyio_backend")
-def test_what_is_allowed_is_answered_as_documented(api: Api, token: str) -> None:
+def test_what_is_allowed_is_answered_as_documented(api: Api, token: str, postgres: Postgres) -> None:
     operations = _operations(_narrowed(_document(api)))
     assert len(operations) >= 14
     for operation in operations:
-        _declare(api, token)
+        _declare(api, token, postgres)
         answered = _ask(operation, GenerationMode.POSITIVE, _count(operations), api.url, token)
         assert answered & {200, 201, 204, 207}, f"{operation.label} never succeeded: {answered}"
     assert api.process.running
@@ -82,8 +92,12 @@ def _document(api: Api) -> dict[str, Any]:
     return document
 
 
-def _declare(api: Api, token: str) -> None:
-    """Declare the devices and assign the meters of the requests, so that operations do not affect each other."""
+def _declare(api: Api, token: str, postgres: Postgres) -> None:
+    """Declare the devices, assign the meters and have the keys of the requests, so that operations do not affect each
+    other."""
+    values = ", ".join(f"('{id_}', 'a key', '', '{{read}}')" for id_ in KEY_IDS)
+    unrevoked = "ON CONFLICT (id) DO UPDATE SET revoked_at = NULL"
+    postgres.sql(f"INSERT INTO api_key (id, name, hash, scopes) VALUES {values} {unrevoked}", "api")
     with httpx.Client(base_url=api.url, headers={"Authorization": f"Bearer {token}"}) as client:
         for kind in KINDS:
             assert client.post(f"/v1/devices/{kind.plural}", json=[{"id": id_} for id_ in IDS]).is_success
@@ -104,7 +118,8 @@ def _count(operations: list[Any]) -> int:
 def _narrowed(document: dict[str, Any]) -> dict[str, Any]:
     """Use few devices and minutes, so that readings are stored, repeated and found."""
     text = json.dumps(document)
-    for pattern, values in ((DEVICE_ID_PATTERN, IDS), (TIME_ZONE_PATTERN, ["UTC", "Europe/Berlin"])):
+    time_zones = ["UTC", "Europe/Berlin"]
+    for pattern, values in ((DEVICE_ID_PATTERN, IDS), (ID_PATTERN, KEY_IDS), (TIME_ZONE_PATTERN, time_zones)):
         assert f'"pattern": "{pattern}"' in text
         text = text.replace(f'"pattern": "{pattern}"', f'"enum": {json.dumps(values)}')
     few: dict[str, Any] = json.loads(text)
