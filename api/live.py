@@ -1,20 +1,27 @@
-"""GET /v1/live/...: the latest state of each device, read from the live tables only."""
+"""GET /v1/live/...: the latest state of each device, from the live tables, with its age.
 
+A client that polls can ask for changes only (`changedSince`, see `api.changes`), or whether there are any (`ETag`).
+"""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from http import HTTPStatus
 from operator import itemgetter
 from typing import Annotated, Any
 
 import asyncpg
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Header, Path, Query
 from starlette.responses import Response
 
-from api.database import Pool, connection
-from api.models import page_model, state_model
+from api.changes import AsOf, changed_sql, register_sql, silent_from_sql
+from api.database import Connection, connection
+from api.models import live_model, live_page_model
 from api.negotiation import CSV_RESPONSES, AskedMediaType, MediaType
 from api.paging import Cursor, Limit, decode_device, encode_cursor
-from api.problems import Problem
+from api.problems import Problem, invalid
 from api.routing import named, needs, only_seen
-from api.rows import COLUMNS, csv_header, page_json, row_json
-from api.services import WithServices, WithSight
+from api.rows import COLUMNS, LIVE_COLUMNS, csv_header, page_json, row_json
+from api.services import Services, WithServices, WithSight
 from api.sight import Ids, Sight
 from api.streaming import CSV_PAGE, Page, csv_stream, first_rows
 from bridge.contract import KINDS, Kind
@@ -24,17 +31,46 @@ from bridge.store.tables import TABLE_OF, Table
 router = APIRouter(prefix="/v1/live", tags=["live"])
 
 NEVER_SEEN: dict[int | str, dict[str, Any]] = {404: {"description": "No reading of the device was ever stored"}}
+_UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "Unchanged since the response with this `ETag`"}}
+_TOO_OLD: dict[int | str, dict[str, Any]] = {410: {"description": "`changedSince` is too old: get the whole list"}}
+
+ChangedSince = Annotated[
+    str | None,
+    Query(
+        alias="changedSince",
+        max_length=100,
+        description="`changedSince` of an earlier response: only devices that have reported or become silent since.",
+    ),
+]
+KnownTags = Annotated[str | None, Header(alias="If-None-Match", description="`ETag` of an earlier response.")]
+
+
+def _select(table: Table, source: str, default_interval_s: str) -> str:
+    """`source` is the live table, or what a key sees of it, under the table's name."""
+    silent_from = silent_from_sql(table.live, "declared", default_interval_s)
+    return (
+        f"SELECT {COLUMNS[table.kind]}, {silent_from} < now() AS silent, "  # noqa: S608
+        f"extract(epoch FROM now() - {table.live}.ts)::float8 AS age_seconds "
+        f"FROM {source} {register_sql(table, table.live, 'declared')}"
+    )
 
 
 def page_sql(table: Table, sight: Sight) -> str:
     """A page of the states that a key sees. $1 is the device before it, $2 the limit."""
     key = table.device_column
-    seen = sight.rows(Ids(table.kind, table.live, key, bound="> $1", limit="$2"), first=3)
-    return f"SELECT {COLUMNS[table.kind]} FROM {seen} WHERE {key} > $1 ORDER BY {key} LIMIT $2"  # noqa: S608
+    seen = sight.rows(Ids(table.kind, table.live, key, bound="> $1", limit="$2"), first=4)
+    return f"{_select(table, seen, '$3')} WHERE {key} > $1 ORDER BY {key} LIMIT $2"
+
+
+def _changed_page_sql(table: Table, sight: Sight) -> str:
+    key, silent_from = table.device_column, silent_from_sql(table.live, "declared", "$3")
+    seen = sight.condition(f"'{table.kind.name}'", f"{table.live}.{key}", first=6)
+    changed = f"({changed_sql(table.live, '$4')} OR {silent_from} BETWEEN $5 AND now())"
+    return f"{_select(table, table.live, '$3')} WHERE {key} > $1 AND {changed} AND {seen} ORDER BY {key} LIMIT $2"
 
 
 def _one_sql(table: Table) -> str:
-    return f"SELECT {COLUMNS[table.kind]} FROM {table.live} WHERE {table.device_column} = $1"  # noqa: S608
+    return f"{_select(table, table.live, '$2')} WHERE {table.device_column} = $1"
 
 
 def device_path(kind: Kind) -> Any:
@@ -42,17 +78,106 @@ def device_path(kind: Kind) -> Any:
     return Annotated[str, Path(alias=kind.id_field, pattern=DEVICE_ID_PATTERN, examples=[kind.example_id])]
 
 
+class _Live:
+    """The routes of one kind of device."""
+
+    def __init__(self, kind: Kind) -> None:
+        self._table = TABLE_OF[kind]
+        self._one_sql = _one_sql(self._table)
+
+    async def page(
+        self,
+        services: Services,
+        sight: Sight,
+        form: MediaType,
+        cursor: str | None,
+        limit: int,
+        changed_since: str | None,
+        known: str | None,
+    ) -> Response:
+        since = await self._since(services, changed_since)
+
+        async def following(after: str | None, size: int) -> Page[asyncpg.Record, str]:
+            async with connection(services.pool) as c:
+                rows = await self._rows(c, services, sight, since, after, size + 1)
+            return first_rows(rows, size, itemgetter(self._table.device_column))
+
+        start = decode_device(cursor)
+        if form == "text/csv":
+            name, header = f"live-{self._table.kind.plural}", csv_header(self._table, LIVE_COLUMNS)
+            return await csv_stream(name, header, tuple, lambda after: following(after, CSV_PAGE), start)
+        as_of = await _as_of(services)  # before the rows, so that the next changes include what is stored meanwhile
+        rows, last = await following(start, limit)
+        next_cursor = None if last is None else encode_cursor(last)
+        headers = {"Vary": "Accept", "ETag": _etag(rows, next_cursor)}
+        if _is_known(headers["ETag"], known):
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        return Response(page_json(rows, next_cursor, changedSince=as_of.token()), headers=headers, media_type=form)
+
+    async def one(self, services: Services, device: str, known: str | None) -> Response:
+        async with connection(services.pool) as c:
+            row = await c.fetchrow(self._one_sql, device, services.settings.reading_interval_s)
+        if row is None:
+            raise never_seen(self._table.kind, device)
+        headers = {"ETag": _etag([row], None)}
+        if _is_known(headers["ETag"], known):
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        return Response(row_json(row), headers=headers, media_type="application/json")
+
+    async def _since(self, services: Services, token: str | None) -> AsOf | None:
+        """The state of a `changedSince`. Raises 422 for a text that is none, 410 for one that is too old."""
+        if token is None:
+            return None
+        since = AsOf.parse(token)
+        if since is None:
+            raise invalid("changedSince", "is not one of this list")
+        if not since.is_before(await _as_of(services)):
+            raise Problem(410, "changedSince is too old: get the whole list")
+        return since
+
+    async def _rows(
+        self, c: Connection, services: Services, sight: Sight, since: AsOf | None, after: str | None, limit: int
+    ) -> list[asyncpg.Record]:
+        arguments: tuple[str, int, float] = (after or "", limit, services.settings.reading_interval_s)
+        if since is None:
+            return await c.fetch(page_sql(self._table, sight), *arguments, *sight.arguments)
+        sql = _changed_page_sql(self._table, sight)
+        return await c.fetch(sql, *arguments, since.xid, since.at, *sight.arguments)
+
+
+async def _as_of(services: Services) -> AsOf:
+    async with connection(services.pool) as c:
+        return await AsOf.read(c)
+
+
+def _etag(rows: Sequence[asyncpg.Record], next_cursor: str | None) -> str:
+    """Weak, because responses that differ in the ages only have the same one."""
+    without_age = [tuple(row)[:-1] for row in rows]
+    return f'W/"{blake2b(repr((without_age, next_cursor)).encode(), digest_size=12).hexdigest()}"'
+
+
+def _is_known(etag: str, known: str | None) -> bool:
+    """Whether `If-None-Match` has the tag, by weak comparison (RFC 9110, section 13.1.2)."""
+    given = {tag.strip().removeprefix("W/") for tag in (known or "").split(",")}
+    return "*" in given or etag.removeprefix("W/") in given
+
+
 def _add_routes(kind: Kind) -> None:
-    table = TABLE_OF[kind]
-    one_sql = _one_sql(table)
+    live = _Live(kind)
 
     async def live_devices(
-        services: WithServices, sight: WithSight, form: AskedMediaType, cursor: Cursor = None, limit: Limit = 100
+        services: WithServices,
+        sight: WithSight,
+        form: AskedMediaType,
+        cursor: Cursor = None,
+        limit: Limit = 100,
+        changed_since: ChangedSince = None,
+        known: KnownTags = None,
     ) -> Response:
-        return await _list(services.pool, sight, form, table, cursor, limit)
+        return await live.page(services, sight, form, cursor, limit, changed_since, known)
 
-    async def live_device(services: WithServices, device: device_path(kind)) -> Response:  # type: ignore[valid-type]
-        return await _one(services.pool, table, one_sql, device)
+    async def live_device(services: WithServices, device: device_path(kind), known: KnownTags = None) -> Response:  # type: ignore[valid-type]
+        return await live.one(services, device, known)
 
     router.add_api_route(
         f"/{kind.plural}",
@@ -60,8 +185,8 @@ def _add_routes(kind: Kind) -> None:
         operation_id=f"listLive{kind.plural.capitalize()}",
         openapi_extra=needs("read", only_seen()),
         summary=f"List the latest states of {kind.plural}",
-        response_model=page_model(kind),
-        responses=CSV_RESPONSES,
+        response_model=live_page_model(kind),
+        responses=CSV_RESPONSES | _UNCHANGED | _TOO_OLD,
         description=f"The latest state of every {kind.name}, by {kind.name} id: a page as JSON, or with "
         "`Accept: text/csv` the whole list, independent of `limit`.",
     )
@@ -71,39 +196,14 @@ def _add_routes(kind: Kind) -> None:
         operation_id=f"getLive{kind.name.capitalize()}",
         openapi_extra=needs("read", named(**{kind.id_field: kind})),
         summary=f"Get the latest state of a {kind.name}",
-        response_model=state_model(kind),
-        responses=NEVER_SEEN,
+        response_model=live_model(kind),
+        responses=NEVER_SEEN | _UNCHANGED,
         description=f"The latest state of one {kind.name}: the last known value of each measure.",
     )
 
 
 for _kind in KINDS:
     _add_routes(_kind)
-
-
-async def _list(pool: Pool, sight: Sight, form: MediaType, table: Table, cursor: str | None, limit: int) -> Response:
-    sql, arguments = page_sql(table, sight), sight.arguments
-
-    async def page(after: str | None, size: int) -> Page[asyncpg.Record, str]:
-        async with connection(pool) as c:
-            rows = await c.fetch(sql, after or "", size + 1, *arguments)
-        return first_rows(rows, size, itemgetter(table.device_column))
-
-    start = decode_device(cursor)
-    if form == "text/csv":
-        name = f"live-{table.kind.plural}"
-        return await csv_stream(name, csv_header(table), tuple, lambda after: page(after, CSV_PAGE), start)
-    rows, last = await page(start, limit)
-    following = None if last is None else encode_cursor(last)
-    return Response(page_json(rows, following), headers={"Vary": "Accept"}, media_type=form)
-
-
-async def _one(pool: Pool, table: Table, sql: str, device: str) -> Response:
-    async with connection(pool) as c:
-        row = await c.fetchrow(sql, device)
-    if row is None:
-        raise never_seen(table.kind, device)
-    return Response(row_json(row), media_type="application/json")
 
 
 def never_seen(kind: Kind, device: str) -> Problem:

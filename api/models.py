@@ -48,6 +48,35 @@ def state_model(kind: Kind) -> type[BaseModel]:
 
 
 @cache
+def live_model(kind: Kind) -> type[BaseModel]:
+    """The latest state of a device of this kind."""
+    fields: dict[str, Any] = {
+        "silent": Annotated[
+            bool,
+            Field(description="The last reading is more than 3 intervals old: of the declared one, or the default."),
+        ],
+        "age_seconds": Annotated[
+            float, Field(description="Time since `timestamp`, s; negative if the device's clock is fast.")
+        ],
+    }
+    name = kind.name.capitalize()
+    doc = f"The latest state of a {kind.name}."
+    return create_model(f"Live{name}", __base__=state_model(kind), __doc__=doc, **fields)
+
+
+@cache
+def live_page_model(kind: Kind) -> type[BaseModel]:
+    """A page of latest states of this kind."""
+    fields: dict[str, Any] = {
+        "items": list[live_model(kind)],  # type: ignore[misc]
+        "next_cursor": str | None,
+        "changed_since": Annotated[str, Field(description="Send it as `changedSince` to get only later changes.")],
+    }
+    name = kind.name.capitalize()
+    return create_model(f"Live{name}Page", __base__=_Answer, __doc__=f"Latest states of {kind.plural}.", **fields)
+
+
+@cache
 def page_model(kind: Kind) -> type[BaseModel]:
     """A page of readings of this kind."""
     fields: dict[str, Any] = {"items": list[state_model(kind)], "next_cursor": str | None}  # type: ignore[misc]

@@ -5,7 +5,7 @@ floats.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import asyncpg
@@ -15,6 +15,7 @@ from bridge.reading import format_timestamp
 from bridge.store.tables import TABLE_OF, Table
 
 _NAMES = {"ts": "timestamp", "received_at": "receivedAt", "extra": "extra"}
+_NAMES |= {"silent": "silent", "age_seconds": "ageSeconds"}
 _NAMES |= {kind.id_column: kind.id_field for kind in KINDS}
 _NAMES |= {measure.column: measure.name for kind in KINDS for measure in kind.measures}
 
@@ -28,14 +29,24 @@ COLUMNS = {kind: ", ".join(columns(table)) for kind, table in TABLE_OF.items()}
 """Of each kind, for a SELECT."""
 
 
-def page_json(rows: Sequence[asyncpg.Record], next_cursor: str | None) -> str:
-    """A page: `{"items": [...], "nextCursor": ...}`."""
-    return f'{{"items":[{",".join(map(row_json, rows))}],"nextCursor":{json.dumps(next_cursor)}}}'
+LIVE_COLUMNS = ("silent", "age_seconds")
+"""What a live row has beside the columns of a reading. They are last, because they change without another reading."""
+
+
+def page_json(rows: Sequence[asyncpg.Record], next_cursor: str | None, **members: str) -> str:
+    """A page: `{"items": [...], "nextCursor": ...}` and other members."""
+    more = "".join(f",{json.dumps(name)}:{json.dumps(text)}" for name, text in members.items())
+    return f'{{"items":[{",".join(map(row_json, rows))}],"nextCursor":{json.dumps(next_cursor)}{more}}}'
 
 
 def row_json(row: asyncpg.Record) -> str:
     """One row as a JSON object; a measure that was not reported is null."""
-    return "{" + ",".join(f'"{_NAMES[column]}":{_json(column, value)}' for column, value in row.items()) + "}"
+    return "{" + members_json(row.items()) + "}"
+
+
+def members_json(cells: Iterable[tuple[str, Any]]) -> str:
+    """Columns with their values as members of a JSON object."""
+    return ",".join(f'"{_NAMES[column]}":{_json(column, value)}' for column, value in cells)
 
 
 def _json(column: str, value: Any) -> str:
@@ -43,9 +54,9 @@ def _json(column: str, value: Any) -> str:
         return "null"
     if column == "extra":
         return str(value)
-    return json.dumps(value) if isinstance(value, str | float) else f'"{format_timestamp(value)}"'
+    return json.dumps(value) if isinstance(value, str | float | bool) else f'"{format_timestamp(value)}"'
 
 
-def csv_header(table: Table) -> list[str]:
+def csv_header(table: Table, more: Sequence[str] = ()) -> list[str]:
     """The columns of a CSV list of readings; a row of the table has their cells. `extra` is JSON."""
-    return [_NAMES[column] for column in columns(table)]
+    return [_NAMES[column] for column in [*columns(table), *more]]

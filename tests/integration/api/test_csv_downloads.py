@@ -76,7 +76,7 @@ async def test_client_that_does_not_read_holds_no_connection(
     reader = SlowReader(api, token, path)
     begun = await asyncio.to_thread(reader.begin)
     async with api.client(token) as other:
-        assert (await other.get("/v1/live/meters")).json() == {"items": [], "nextCursor": None}
+        assert (await other.get("/v1/live/meters")).json()["items"] == []
         metrics = (await other.get("/metrics")).text
     assert f'route="{path.split("?")[0].replace("EV_1", "{vehicleId}")}"' not in metrics, "the list is sent already"
     received = begun + await asyncio.to_thread(reader.read, 0)

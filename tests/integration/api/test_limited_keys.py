@@ -516,7 +516,7 @@ async def test_lists_of_a_limited_key_are_found_by_keys(
                 postgres.sql("VACUUM ANALYZE vehicle_live_status, meter_live_status, device, meter_assignment", "api")
             limit = 100
             statements: dict[str, tuple[Any, ...]] = {
-                **{f"live {kind.name}": (live.page_sql(TABLE_OF[kind], sight), "", limit) for kind in KINDS},
+                **{f"live {kind.name}": (live.page_sql(TABLE_OF[kind], sight), "", limit, 60.0) for kind in KINDS},
                 **{
                     f"register {kind.name}": (devices.page_sql(kind, sight, ["q"]), kind.name, "", limit, "_")
                     for kind in KINDS

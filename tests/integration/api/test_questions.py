@@ -59,7 +59,9 @@ async def test_live_shows_the_newest_reading(client: httpx.AsyncClient) -> None:
     await store(client, vehicle("EV_1", now, soc=50), vehicle("EV_1", now - timedelta(minutes=1), soc=60))
     live = (await client.get("/v1/live/vehicles/EV_1")).json()
     assert live.pop("receivedAt").endswith("Z")
+    assert 0 <= live.pop("ageSeconds") < 120
     assert live == {
+        "silent": False,
         "vehicleId": "EV_1",
         "soc": 50.0,
         "kwhDeliveredDc": 4.25,

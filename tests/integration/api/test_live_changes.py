@@ -1,0 +1,91 @@
+"""Live lists for clients that poll: `changedSince`, `ETag`, age and silence."""
+
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+from bridge.formats.contract_json import encode_many
+from bridge.reading import Reading
+from tests.integration.api.server import Connection, assert_problem
+from tests.readings import now_minute, vehicle
+from tests.until import until
+
+pytestmark = pytest.mark.anyio
+
+NOW = now_minute()
+PATH = "/v1/live/vehicles"
+
+
+async def store(client: httpx.AsyncClient, *readings: Reading) -> None:
+    answer = await client.post(
+        "/v1/ingest", content=encode_many(readings), headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 201, answer.text
+
+
+async def changed(client: httpx.AsyncClient, since: str, **query: str) -> list[str]:
+    answer = await client.get(PATH, params={"changedSince": since, **query})
+    assert answer.status_code == 200, answer.text
+    return [row["vehicleId"] for row in answer.json()["items"]]
+
+
+async def test_changed_since_has_the_devices_that_have_reported(client: httpx.AsyncClient) -> None:
+    await store(client, *(vehicle(f"EV_{n}", NOW) for n in range(5)))
+    since = (await client.get(PATH)).json()["changedSince"]
+    assert await changed(client, since) == []
+    await store(client, *(vehicle(id_, NOW + timedelta(seconds=1)) for id_ in ("EV_1", "EV_3", "EV_9")))
+    assert await changed(client, since) == ["EV_1", "EV_3", "EV_9"]
+    page = (await client.get(PATH, params={"changedSince": since, "limit": "2"})).json()
+    assert await changed(client, since, cursor=page["nextCursor"]) == ["EV_9"]
+
+
+async def test_change_that_commits_late_is_in_the_next_changes(client: httpx.AsyncClient, db: Connection) -> None:
+    await store(client, vehicle("EV_1", NOW), vehicle("EV_2", NOW))
+    transaction = db.transaction()
+    await transaction.start()
+    async with db.transaction():
+        await db.execute("UPDATE vehicle_live_status SET soc = 1 WHERE vehicle_id = 'EV_1'")
+    since = (await client.get(PATH)).json()["changedSince"]
+    assert "EV_1" not in await changed(client, since)
+    await transaction.commit()
+    assert "EV_1" in await changed(client, since)
+
+
+async def test_device_that_becomes_silent_is_a_change_and_has_another_etag(client: httpx.AsyncClient) -> None:
+    assert (await client.put("/v1/devices/vehicles/EV_1", json={"intervalS": 1})).is_success
+    await store(client, vehicle("EV_1", datetime.now(UTC)))
+    first = await client.get(PATH)
+    assert first.json()["items"][0]["silent"] is False
+    since = first.json()["changedSince"]
+    await until(lambda: changed(client, since), "EV_1 is silent")
+    again = await client.get(PATH, headers={"If-None-Match": first.headers["ETag"]})
+    assert again.status_code == 200
+    assert again.json()["items"][0]["silent"] is True
+
+
+async def test_silence_follows_the_default_interval_without_a_declaration(client: httpx.AsyncClient) -> None:
+    await store(client, vehicle("OLD", NOW - timedelta(seconds=181)), vehicle("NEW", datetime.now(UTC)))
+    rows = {row["vehicleId"]: row for row in (await client.get(PATH)).json()["items"]}
+    assert (rows["OLD"]["silent"], rows["NEW"]["silent"]) == (True, False)
+    assert rows["OLD"]["ageSeconds"] >= 181
+
+
+@pytest.mark.parametrize("path", [PATH, f"{PATH}/EV_1"])
+async def test_etag_is_known_until_a_reading_comes(client: httpx.AsyncClient, path: str) -> None:
+    await store(client, vehicle("EV_1", NOW))
+    etag = (await client.get(path)).headers["ETag"]
+    for known in (etag, f'"other", {etag}', etag.removeprefix("W/"), "*"):
+        answer = await client.get(path, headers={"If-None-Match": known})
+        assert (answer.status_code, answer.content, answer.headers["ETag"]) == (304, b"", etag)
+    await store(client, vehicle("EV_1", NOW + timedelta(seconds=1)))
+    assert (await client.get(path, headers={"If-None-Match": etag})).status_code == 200
+
+
+async def test_changed_since_of_another_server_is_gone(client: httpx.AsyncClient) -> None:
+    assert_problem(await client.get(PATH, params={"changedSince": "1-2-3"}), 410, "whole list")
+
+
+@pytest.mark.parametrize("since", ["", "2026-11-28T00:00:00Z", "1-2"])
+async def test_text_that_is_no_changed_since_is_refused(client: httpx.AsyncClient, since: str) -> None:
+    assert_problem(await client.get(PATH, params={"changedSince": since}), 422, "changedSince")
