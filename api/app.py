@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 
 import structlog
@@ -46,6 +46,8 @@ from api.layers.sight import Sights
 from api.rate import RateLimit
 from api.routing import PlainRoute, RouteTable
 from api.services import Services
+from api.stream import route as stream
+from api.stream.hub import Hub
 from bridge.errors import StoreUnavailable
 from bridge.ingest import Ingest
 from bridge.metrics import IngestMetrics, process_registry
@@ -57,6 +59,7 @@ log = structlog.get_logger(__name__)
 _CLOSE_S = 5.0
 _ROUTERS = (
     *(
+        stream.router,
         live.router,
         history.router,
         analytics.router,
@@ -73,11 +76,12 @@ _ROUTERS = (
 
 
 @contextlib.asynccontextmanager
-async def service(settings: ApiSettings, on_failure: Callable[[], None]) -> AsyncIterator[ASGIApp]:
+async def service(settings: ApiSettings, stopping: asyncio.Event) -> AsyncIterator[ASGIApp]:
     """The application, with its writer running. On exit, the accepted requests are written and answered.
 
-    `on_failure` is called when the writer ends unexpectedly: nothing can be stored any more. Its exception is raised
-    on exit. Raises `Misconfigured` when the guarantee cannot be given with this database.
+    When `stopping` is set, live streams end. The service sets it when the writer ends unexpectedly: nothing can be
+    stored any more. Its exception is raised on exit. Raises `Misconfigured` when the guarantee cannot be given with
+    this database.
     """
     registry = process_registry()
     store = _store(settings)
@@ -87,11 +91,12 @@ async def service(settings: ApiSettings, on_failure: Callable[[], None]) -> Asyn
     keyring = Keyring(pool, settings.database_url)
     budget = BodyBudget(settings.http_body_budget_mib * 1024 * 1024)
     app = application(IngestEndpoint(settings, ingest, budget, pool))
-    app.state.services = Services(settings, pool, registry)
+    streams = Hub(settings, registry)
+    app.state.services = Services(settings, pool, registry, keyring, streams)
     writing = asyncio.create_task(ingest.run())
-    writing.add_done_callback(lambda _: on_failure())
+    writing.add_done_callback(lambda _: stopping.set())
     try:
-        async with keyring.running():
+        async with keyring.running(), streams.running(stopping):
             yield layered(app, settings, keyring, registry, budget, pool)
     finally:
         ingest.stop()
@@ -133,8 +138,8 @@ def _cross_origin(origins: str) -> list[Layer]:
         CORSMiddleware,
         allow_origins=allowed,
         allow_methods=["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"],
-        allow_headers=["Authorization", "Content-Type"],
-        expose_headers=["Content-Disposition", "Link", "X-Next-Cursor", "Retry-After"],
+        allow_headers=["Authorization", "Content-Type", "If-None-Match", "Last-Event-ID"],
+        expose_headers=["Content-Disposition", "Link", "X-Next-Cursor", "Retry-After", "ETag"],
     )
     return [cors]
 

@@ -13,6 +13,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.problems import MEDIA_TYPE, Problem
 
+ABORT = "abort"
+"""The key, in the state of a request, of the function that closes its connection without sending what is buffered."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -59,6 +62,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._cut(self._head_too_long())
         else:
             self._in_body = True
+            self.scope["state"][ABORT] = self.transport.abort
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:

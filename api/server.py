@@ -32,7 +32,7 @@ async def serve(settings: ApiSettings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with service(settings, on_failure=stop.set) as front:
+    async with service(settings, stopping=stop) as front:
         listening = listen(settings.http_host, settings.http_port, "FLEET_HTTP")
         server = _Server(configured(settings, front))
         serving = asyncio.create_task(server.serve(sockets=[listening]))

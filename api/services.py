@@ -9,7 +9,9 @@ from starlette.requests import Request
 
 from api.auth import ApiKey
 from api.database import Pool
+from api.keyring import Keyring
 from api.sight import Sight
+from api.stream.hub import Hub
 from bridge.settings.api import ApiSettings
 
 
@@ -20,6 +22,8 @@ class Services:
     settings: ApiSettings
     pool: Pool
     registry: CollectorRegistry
+    keyring: Keyring
+    streams: Hub
 
 
 async def _services(request: Request) -> Services:

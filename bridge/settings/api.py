@@ -66,6 +66,39 @@ class HttpSettings(ApiPortSettings):
     )
 
 
+class StreamSettings(Group):
+    """The live stream of the API."""
+
+    title: ClassVar[str] = "Live stream"
+
+    stream_max: int = Field(
+        default=1_000, ge=0, le=1_000_000, description="Maximum number of open live streams; further ones get 503."
+    )
+    stream_max_per_key: int = Field(
+        default=250,
+        ge=0,
+        le=1_000_000,
+        description="Maximum number of open live streams of one key; further ones get 429.",
+    )
+    stream_heartbeat_s: Seconds = Field(
+        default=15.0,
+        description="Time between two heartbeats of a live stream; its key is verified again with each of them.",
+    )
+    stream_buffer_kib: int = Field(
+        default=8_192,
+        ge=1,
+        le=1_048_576,
+        description="Maximum KiB of events that wait for a client of a live stream; then the stream is closed.",
+    )
+    stream_whole_devices: int = Field(
+        default=100_000,
+        ge=0,
+        le=100_000_000,
+        description="Maximum number of devices of which a live stream may show all; in a larger fleet, streams need a "
+        "site or ids.",
+    )
+
+
 class QuerySettings(Group):
     """Database queries of the API."""
 
@@ -134,7 +167,14 @@ class HttpBatchSettings(BatchSettings):
 
 
 class ApiSettings(
-    TlsSettings, HttpSettings, QuerySettings, WindowSettings, HttpBatchSettings, WriterSettings, LogSettings
+    TlsSettings,
+    HttpSettings,
+    StreamSettings,
+    QuerySettings,
+    WindowSettings,
+    HttpBatchSettings,
+    WriterSettings,
+    LogSettings,
 ):
     """All settings of `api run`."""
 

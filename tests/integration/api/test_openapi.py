@@ -28,6 +28,7 @@ from bridge.contract import KINDS
 from bridge.reading import DEVICE_ID_PATTERN
 from local.postgres import Postgres
 from tests.fuzzing import COUNT, SEED
+from tests.integration.api.event_stream import PATH as STREAM
 from tests.integration.api.server import Api, Connection
 from tests.readings import now_minute
 
@@ -75,6 +76,13 @@ def test_every_reference_leads_to_a_schema(api: Api) -> None:
     assert named <= document["components"]["schemas"].keys()
 
 
+def test_live_stream_is_documented_as_events(api: Api) -> None:
+    operation = _document(api)["paths"][STREAM]["get"]
+    assert operation["responses"]["200"]["content"].keys() == {"text/event-stream"}
+    named = {(each["in"], each["name"]) for each in operation["parameters"]}
+    assert named == {("query", "kind"), ("query", "site"), ("query", "ids"), ("header", "Last-Event-ID")}
+
+
 def test_routes_of_every_kind_have_readable_operation_ids(api: Api) -> None:
     document = _document(api)
     found = {each["operationId"] for operations in document["paths"].values() for each in operations.values()}
@@ -106,7 +114,9 @@ def _declare(api: Api, token: str, postgres: Postgres) -> None:
 
 
 def _operations(document: dict[str, Any]) -> list[Any]:
-    described: list[Any] = list(from_dict(document).get_all_operations())
+    """All operations but the live stream, whose responses do not end (`test_stream.py`)."""
+    ending = {path: operations for path, operations in document["paths"].items() if path != STREAM}
+    described: list[Any] = list(from_dict(document | {"paths": ending}).get_all_operations())
     return [result.ok() for result in described]
 
 
