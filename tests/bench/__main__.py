@@ -24,6 +24,7 @@ from tests.bench import (
     questions,
     report,
     tls,
+    watching,
     writes,
 )
 from tests.bench.machine import Machine
@@ -54,6 +55,7 @@ MEASURES = {
     ("F8",): closing.f8,
     ("F9",): figures.f9,
     ("F10",): keeping.f10,
+    ("L1",): watching.l1,
 }
 QUICK = {"T1", "T2", "T3", "T6", "T8"}
 

@@ -1,0 +1,116 @@
+"""L1: 200 viewers of the live stream of one API process, while 10,000 devices report once a minute."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import psutil
+
+from local.mosquitto import Mosquitto
+from tests.bench.end_to_end import DEVICES, until
+from tests.bench.http_servers import RunningApi, api
+from tests.bench.load import Load, this_minute
+from tests.bench.machine import Machine, flood, result_of, run_flood
+from tests.bench.publisher import Publisher, publish_packet
+from tests.bench.report import Figure, percentile
+
+VIEWERS = 200
+_PROBE = "PROBE"
+_LIMIT = 1 << 20
+
+
+class _Viewers:
+    """The open streams, and when each has received each probe."""
+
+    def __init__(self) -> None:
+        self.received: dict[int, list[float]] = {}
+        self.opened = 0
+
+    async def read(self, reader: asyncio.StreamReader) -> None:
+        """Read a stream for as long as it lasts. The probes are numbered by their energy."""
+        async for line in reader:
+            self.opened += b'"more":false' in line
+            place = line.find(b'"meterId":"%s"' % _PROBE.encode())
+            if place >= 0:
+                value = line[place:].partition(b'"kwhConsumedAc":')[2].partition(b".")[0]
+                self.received.setdefault(int(value), []).append(time.perf_counter())
+
+    async def until_all_have(self, probe: int) -> None:
+        """Wait until every viewer has received a probe."""
+        while len(self.received.get(probe, ())) < VIEWERS:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def _watching(running: RunningApi) -> AsyncIterator[_Viewers]:
+    viewers, writers, tasks = _Viewers(), [], []
+    request = f"GET /v1/live/stream HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {running.key}\r\n\r\n".encode()
+    try:
+        for _ in range(VIEWERS):
+            reader, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=_LIMIT)
+            writer.write(request)
+            writers.append(writer)
+            tasks.append(asyncio.create_task(viewers.read(reader)))
+        while viewers.opened < VIEWERS:
+            if failed := [task for task in tasks if task.done()]:
+                raise RuntimeError(f"{len(failed)} streams ended before their snapshot")
+            await asyncio.sleep(0.05)
+        yield viewers
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in writers:
+            writer.close()
+
+
+async def l1(machine: Machine) -> list[Figure]:
+    """CPU and memory of the API with the viewers, and the time from publish to each viewer."""
+    seconds = 20 if machine.quick else 60
+    rate = DEVICES / 60
+    first, then = Load(DEVICES, DEVICES, this_minute()), Load(int(rate * seconds), DEVICES, _later())
+    with machine.database() as url, machine.broker() as broker, machine.bridge(url, broker) as bridge:
+        await run_flood(broker, first)
+        await until(lambda: bridge.counted("stored") >= DEVICES)
+        async with api(machine, url) as running, _watching(running) as viewers:
+            before_s, began = running.cpu_s(), time.perf_counter()
+            async with flood(broker, then, rate=rate) as process:
+                flooding = asyncio.create_task(result_of(process))
+                delays = await _probe(broker, viewers, flooding)
+                await flooding
+            cores = (running.cpu_s() - before_s) / (time.perf_counter() - began)
+            resident = psutil.Process(running.process.pid).memory_info()
+    detail = f"{VIEWERS} viewers, {DEVICES:,} devices, {rate:.0f} readings/s, {len(delays) // VIEWERS} probes"
+    shown = f"p50 {percentile(delays, 0.5) * 1e3:.0f} ms; {detail}"
+    return [
+        Figure("L1 CPU", "CPU of the API with 200 viewers", cores, 0.5, 0.25, True, " cores", detail=detail),
+        Figure("L1 memory", "memory of the API", resident.rss / 1e6, 300, 200, True, " MB", detail=detail),
+        Figure("L1", "publish to event p99", percentile(delays, 0.99), 2, 1.5, True, " s", detail=shown),
+    ]
+
+
+def _later() -> datetime:
+    """So late that no reading of the first load has the same time; devices may be five minutes fast."""
+    return datetime.fromtimestamp(this_minute().timestamp() + 120, UTC)
+
+
+async def _probe(broker: Mosquitto, viewers: _Viewers, until_done: "asyncio.Task[object]") -> list[float]:
+    """Seconds from each publish to each viewer."""
+    publisher = await Publisher.open(broker.url, "bench-probe")
+    delays: list[float] = []
+    probe = 0
+    try:
+        while not until_done.done():
+            probe += 1
+            at = datetime.now(UTC).isoformat()
+            payload = f'{{"meterId":"{_PROBE}","kwhConsumedAc":{probe},"voltage":230,"timestamp":"{at}"}}'
+            began = time.perf_counter()
+            publisher.send(publish_packet(f"fleet/meter/{_PROBE}/telemetry", payload.encode(), probe))
+            await viewers.until_all_have(probe)
+            delays += [received - began for received in viewers.received[probe]]
+            await asyncio.sleep(probe * 0.37 % 1)  # at other instants of the second
+    finally:
+        publisher.close()
+    return delays
