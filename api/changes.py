@@ -87,6 +87,12 @@ def silent_from_sql(row: str, device: str, default_interval_s: str) -> str:
 
 
 def register_sql(table: Table, row: str, device: str) -> str:
-    """Joins the register to a live table."""
+    """Joins the register to a live table of which most rows are read."""
     key = table.device_column
     return f"LEFT JOIN device {device} ON {device}.kind = '{table.kind.name}' AND {device}.id = {row}.{key}"
+
+
+def keyed_register_sql(table: Table, row: str, device: str) -> str:
+    """The same where few rows are read: the register is looked up by its key for each. OFFSET 0 keeps it so."""
+    key = f"kind = '{table.kind.name}' AND id = {row}.{table.device_column}"
+    return f"LEFT JOIN LATERAL (SELECT interval_s FROM device WHERE {key} OFFSET 0) AS {device} ON true"  # noqa: S608

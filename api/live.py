@@ -13,7 +13,7 @@ import asyncpg
 from fastapi import APIRouter, Header, Path, Query
 from starlette.responses import Response
 
-from api.changes import AsOf, changed_sql, register_sql, silent_from_sql
+from api.changes import AsOf, changed_sql, keyed_register_sql, register_sql, silent_from_sql
 from api.database import Connection, connection
 from api.models import live_model, live_page_model
 from api.negotiation import CSV_RESPONSES, AskedMediaType, MediaType
@@ -46,12 +46,12 @@ KnownTags = Annotated[str | None, Header(alias="If-None-Match", description="`ET
 
 
 def _select(table: Table, source: str, default_interval_s: str) -> str:
-    """`source` is the live table, or what a key sees of it, under the table's name."""
+    """`source` is the live table, or what a key sees of it, under the table's name, with the register joined."""
     silent_from = silent_from_sql(table.live, "declared", default_interval_s)
     return (
         f"SELECT {COLUMNS[table.kind]}, {silent_from} < now() AS silent, "  # noqa: S608
         f"extract(epoch FROM now() - {table.live}.ts)::float8 AS age_seconds "
-        f"FROM {source} {register_sql(table, table.live, 'declared')}"
+        f"FROM {source}"
     )
 
 
@@ -59,18 +59,21 @@ def page_sql(table: Table, sight: Sight) -> str:
     """A page of the states that a key sees. $1 is the device before it, $2 the limit."""
     key = table.device_column
     seen = sight.rows(Ids(table.kind, table.live, key, bound="> $1", limit="$2"), first=4)
-    return f"{_select(table, seen, '$3')} WHERE {key} > $1 ORDER BY {key} LIMIT $2"
+    source = f"{seen} {keyed_register_sql(table, table.live, 'declared')}"
+    return f"{_select(table, source, '$3')} WHERE {key} > $1 ORDER BY {key} LIMIT $2"
 
 
 def _changed_page_sql(table: Table, sight: Sight) -> str:
     key, silent_from = table.device_column, silent_from_sql(table.live, "declared", "$3")
     seen = sight.condition(f"'{table.kind.name}'", f"{table.live}.{key}", first=6)
     changed = f"({changed_sql(table.live, '$4')} OR {silent_from} BETWEEN $5 AND now())"
-    return f"{_select(table, table.live, '$3')} WHERE {key} > $1 AND {changed} AND {seen} ORDER BY {key} LIMIT $2"
+    source = f"{table.live} {register_sql(table, table.live, 'declared')}"
+    return f"{_select(table, source, '$3')} WHERE {key} > $1 AND {changed} AND {seen} ORDER BY {key} LIMIT $2"
 
 
 def _one_sql(table: Table) -> str:
-    return f"{_select(table, table.live, '$2')} WHERE {table.device_column} = $1"
+    source = f"{table.live} {keyed_register_sql(table, table.live, 'declared')}"
+    return f"{_select(table, source, '$2')} WHERE {table.device_column} = $1"
 
 
 def device_path(kind: Kind) -> Any:

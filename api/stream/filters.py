@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from api.sight import Sight
 from bridge.contract import Kind
 
+_UNLIMITED = Sight()
+
 
 @dataclass(frozen=True, slots=True)
 class Filter:
@@ -14,7 +16,7 @@ class Filter:
     kind: Kind | None = None
     site: str | None = None
     ids: frozenset[str] | None = None
-    sight: Sight = Sight()
+    sight: Sight = _UNLIMITED
 
     @property
     def is_whole(self) -> bool:

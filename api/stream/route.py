@@ -76,7 +76,7 @@ async def stream(
 
 
 async def _is_valid(services: Services, token: str, sight: Sight) -> bool:
-    """Whether the key may still read the same. While the database is unavailable, the stream that it has opened goes on."""
+    """Whether the key may still read the same. While the database is unavailable, the stream goes on."""
     try:
         key, _ = await services.keyring.verify(token)
     except StoreUnavailable:

@@ -56,8 +56,8 @@ QUERIES: dict[str, list[dict[str, str]]] = {
 """Of routes that cannot be asked without parameters. A new route of this sort fails until it is here."""
 ONE_NAME = {"/v1/sessions"}
 """Of whose parameters exactly one must be given."""
-ENDLESS: set[str] = set()
-"""Routes whose answer does not end; they have a test of their own."""
+ENDLESS = {"/v1/live/stream"}
+"""Routes whose answer does not end; they have a test of their own (`test_stream.py`)."""
 
 
 async def make(db: Connection, *scopes: Scope, **limits: Any) -> str:
@@ -386,8 +386,8 @@ async def test_register_is_asked_for_keys_with_sites_only(
             assert await post(unlimited) == 201
             assert await post(of_device) == 201
             headers = {"Authorization": f"Bearer {of_device}"}
-            assert (await client.get("/v1/live/vehicles/EV_1", headers=headers)).status_code == 200
-            assert (await client.get("/v1/live/vehicles/EV_2", headers=headers)).status_code == 403
+            assert (await client.get("/v1/history/vehicles/EV_1", headers=headers)).status_code == 200
+            assert (await client.get("/v1/history/vehicles/EV_2", headers=headers)).status_code == 403
             assert await db.fetchval(WAITING) == 0
             asked = asyncio.create_task(post(of_site))
             while not await db.fetchval(WAITING):

@@ -446,3 +446,37 @@ async def _key(server: Postgres) -> str:
         return (await keys.create(db, "test", keys.Grant(keys.DEFAULT_SCOPES)))[1]
     finally:
         await db.close()
+
+
+@pytest.mark.parametrize("limits", [{"devices": ("vehicle:EV_OWN*",)}, {"sites": ("North",)}], ids=["devices", "site"])
+async def test_limited_key_is_sent_what_it_sees(
+    limits: dict[str, Any], api: Api, client: httpx.AsyncClient, db: Connection
+) -> None:
+    await declare(client, "vehicles/EV_OWN_1", site="North")
+    await declare(client, "vehicles/EV_OWN_2", site="North")
+    await store(client, vehicle("EV_OWN_1", NOW), vehicle("EV_OTHER", NOW), meter("METER_OTHER", NOW))
+    token = (await keys.create(db, "own", keys.Grant(("read",), **limits)))[1]
+    async with api.client(token) as own, watch(client) as whole, watch(own) as stream:
+        assert (await whole.snapshot()).keys() == {"EV_OWN_1", "EV_OTHER", "METER_OTHER"}
+        assert (await stream.snapshot()).keys() == {"EV_OWN_1"}
+        await store(client, vehicle("EV_OTHER", NOW + timedelta(seconds=1), soc=51), vehicle("EV_OWN_2", NOW))
+        await whole.shows("EV_OTHER", soc=51)
+        await stream.shows("EV_OWN_2", soc=72.5)
+        assert stream.picture.keys() == {"EV_OWN_1", "EV_OWN_2"}
+        refused = await own.get(PATH, params={"site": "South"})
+        assert_problem(refused, 403, "site: is not a site that the API key is limited to")
+
+
+async def test_stream_of_a_key_ends_when_a_device_leaves_its_site(
+    api: Api, client: httpx.AsyncClient, db: Connection
+) -> None:
+    await declare(client, "vehicles/EV_1", site="North")
+    await store(client, vehicle("EV_1", NOW))
+    token = (await keys.create(db, "own", keys.Grant(("read",), sites=("North",))))[1]
+    async with api.client(token) as own:
+        async with watch(own) as stream:
+            assert (await stream.snapshot()).keys() == {"EV_1"}
+            await declare(client, "vehicles/EV_1", site="South")
+            assert await stream.end() == "complete"
+        async with watch(own, stream.last_id) as again:
+            assert await again.snapshot() == {}
