@@ -11,6 +11,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 /
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# The npm packages of the page, with the files that the API serves in api/page/vendor.
+PAGE := scripts/page/node_modules/.installed
 # Its servers die with it, and it stops when make is gone, however that ended.
 TIED := exec setpriv --pdeathsig TERM --
 # Servers that are unpacked from the distribution's packages, where the system has none.
@@ -18,17 +20,23 @@ SERVERS := $(CURDIR)/.servers
 export PATH := $(PATH):/usr/sbin:/usr/local/sbin:$(SERVERS)/mosquitto/usr/sbin:$(SERVERS)/monitoring/usr/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-servers check bench chaos lock clean system monitoring
+.PHONY: help up test test-browser test-servers check bench chaos lock clean system monitoring
 
 help:
-	@echo 'make up | test | test-servers | check | bench | chaos CYCLES=n SEED=s | lock | clean    (see README.md)'
+	@echo 'make up | test | test-browser | test-servers | check | bench | chaos CYCLES=n SEED=s | lock | clean    (see README.md)'
 
-up: system $(INSTALLED)
+up: system $(INSTALLED) $(PAGE)
 	@$(TIED) $(BIN)/python -m local
 
 # Most tests wait for servers rather than compute, so more of them than there are cores run at a time.
-test: system monitoring $(INSTALLED)
-	$(BIN)/python -m pytest -n 4 --dist worksteal $(PYTEST_FLAGS)
+test: system monitoring $(INSTALLED) $(PAGE)
+	$(BIN)/python -m pytest -n 4 --dist worksteal --ignore=tests/browser $(PYTEST_FLAGS)
+
+# The page in Chromium, before the whole platform; one test at a time, because some measure. Pictures of every view are in
+# browser-results.
+test-browser: system $(INSTALLED) $(PAGE)
+	@sh scripts/browser-packages
+	$(BIN)/python -m pytest $(PYTEST_FLAGS) tests/browser
 
 # The tests of the store, of MQTT and of the dashboards with the oldest PostgreSQL that is served and a newer Mosquitto.
 test-servers: system monitoring $(INSTALLED)
@@ -36,10 +44,11 @@ test-servers: system monitoring $(INSTALLED)
 		$(PYTEST_FLAGS) $(addprefix tests/integration/test_,store.py migration.py roles.py schema_mismatch.py \
 		poison_positions.py mqtt_ingest.py mqtt_security.py mqtt_session.py bridge_process.py monitoring.py)
 
-check: $(INSTALLED)
+check: $(INSTALLED) $(PAGE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@sh scripts/page/check $(VENV)
 	$(BIN)/python -m pytest -q tests/unit/test_arrows.py
 
 bench: system $(INSTALLED)
@@ -57,7 +66,7 @@ lock: $(INSTALLED)
 
 # Removes the environment, the unpacked servers, the caches and the data of `make up`.
 clean:
-	rm -rf $(VENV) .servers .local build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-results
+	rm -rf $(VENV) $(dir $(PAGE)) scripts/page/generated api/page/vendor browser-results .servers .local build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis bench-results
 
 system:
 	@sh scripts/system-packages $(SERVERS)/mosquitto
@@ -67,4 +76,8 @@ monitoring:
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@sh scripts/virtual-environment '$(PYTHON)' $(VENV)
+	@touch $@
+
+$(PAGE): scripts/page/package-lock.json $(INSTALLED)
+	@sh scripts/page-packages $(VENV)
 	@touch $@

@@ -23,6 +23,7 @@ from api import (
     key_management,
     live,
     openapi,
+    page,
     problems,
     quality,
     series,
@@ -71,7 +72,7 @@ _ROUTERS = (
         assignments.router,
         key_management.router,
     ),
-    *(devices.bulk, assignments.bulk, health.router, documentation.router),
+    *(devices.bulk, assignments.bulk, health.router, documentation.router, page.router),
 )
 
 

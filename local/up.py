@@ -121,6 +121,7 @@ def _introduce(platform: Platform) -> None:
     ports = platform.ports
     _say(f"""
 The platform is ready.
+  page         {platform.api.url}/       (sign in with the API key)
   API          {platform.api.url}        (documentation: /docs)
   MQTT         mqtt://127.0.0.1:{ports.mqtt}        (gateways, simulator; plain text)
   devices      mqtts://localhost:{ports.mqtt_tls}       with a certificate

@@ -204,10 +204,12 @@ def test_installed_platform_runs_in_a_directory_with_packages_of_our_names(insta
         assert platform.wait(90) == 0, log.read_text()
 
 
-def test_wheel_has_every_file_of_its_packages(wheel: Path) -> None:
+def test_wheel_has_every_file_of_its_packages_and_the_charts(wheel: Path) -> None:
     tracked = subprocess.run(
         ["git", "ls-files", *PACKAGE.values()], cwd=ROOT, capture_output=True, text=True, check=True
     )
     shipped = {name for name in ZipFile(wheel).namelist() if not name.startswith("fleet_energy_bridge-")}
-    assert shipped == set(tracked.stdout.split())
+    vendor = {str(file.relative_to(ROOT)) for file in (ROOT / "api" / "page" / "vendor").iterdir()}
+    assert {Path(name).name for name in vendor} >= {"uPlot.iife.min.js", "uPlot.min.css", "uPlot.LICENSE.txt"}
+    assert shipped == set(tracked.stdout.split()) | vendor
     assert {f"{package}/py.typed" for package in PACKAGE.values()} <= shipped

@@ -1,0 +1,114 @@
+"""The fleets that the pages show, sent as readings over HTTP."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+
+from local.platform import Platform
+
+_MOST = 10_000
+"""Readings of one request."""
+_MINUTE = timedelta(minutes=1)
+Readings = Sequence[Mapping[str, Any]]
+
+
+def client(platform: Platform) -> httpx.Client:
+    """A client of the API with all rights."""
+    headers = {"Authorization": f"Bearer {platform.api_key}"}
+    return httpx.Client(base_url=platform.api.url, headers=headers, timeout=60)
+
+
+def send(platform: Platform, readings: Readings) -> None:
+    """Store readings."""
+    with client(platform) as http:
+        for start in range(0, len(readings), _MOST):
+            http.post("/v1/ingest", json=readings[start : start + _MOST]).raise_for_status()
+
+
+def now() -> datetime:
+    """The current second."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def yesterdays_noon() -> datetime:
+    """12:00 UTC of yesterday."""
+    return now().replace(hour=12, minute=0, second=0) - timedelta(days=1)
+
+
+def text(at: datetime) -> str:
+    """A timestamp as devices send it."""
+    return at.isoformat().replace("+00:00", "Z")
+
+
+def send_small_fleet(platform: Platform) -> None:
+    """Three vehicles with a meter each, over two days: with a gap, a reset, energy to withhold and a silent vehicle."""
+    with client(platform) as http:
+        for n, site in enumerate(("Depot North", "Depot North", "Depot South"), start=1):
+            declared = {"site": site, "timeZone": "Europe/Berlin", "intervalS": 60, "ratedKw": 50}
+            http.put(f"/v1/devices/vehicles/EV_{n}", json={"name": f"Van {n}", **declared}).raise_for_status()
+            http.put(f"/v1/devices/meters/METER_{n}", json={"name": f"Charger {n}", **declared}).raise_for_status()
+            begin = text(now() - timedelta(days=3))
+            http.put(f"/v1/meters/METER_{n}/assignments/{begin}", json={"vehicleId": f"EV_{n}"}).raise_for_status()
+    send(platform, [reading for n in (1, 2, 3) for reading in _two_days(n)])
+
+
+def _two_days(n: int) -> Iterator[dict[str, Any]]:
+    """A reading a minute of a vehicle that is charged six hours a day, and of its meter."""
+    end = now()
+    noon = yesterdays_noon()
+    register = 1000.0
+    for minute in range(2 * 1440, -1, -1):
+        at = end - minute * _MINUTE
+        of_day = at.hour * 60 + at.minute
+        if n == 2 and noon + 180 * _MINUTE <= at < noon + 300 * _MINUTE:
+            continue  # a gap
+        if n == 3 and minute < 90:
+            continue  # silent
+        power = 11.0 if of_day < 300 or of_day >= 1380 else -6.0 if 480 <= of_day < 540 else 0.0
+        ac = max(0.0, power) / 0.91
+        register += ac / 60
+        if n == 2 and noon <= at < noon + _MINUTE:
+            register = 0.5  # a reset
+        if n == 2 and noon + 30 * _MINUTE <= at < noon + 31 * _MINUTE:
+            register += 9000  # more than the rated power allows
+        soc = 60 + 30 * math.sin(of_day / 1440 * 2 * math.pi)
+        yield {
+            "vehicleId": f"EV_{n}",
+            "timestamp": text(at),
+            "soc": round(soc, 1),
+            "kwhDeliveredDc": round(power / 60, 6),
+            "powerKw": power,
+            "batteryTemp": round(18 + 6 * math.sin(of_day / 200), 1),
+        }
+        yield {
+            "meterId": f"METER_{n}",
+            "timestamp": text(at),
+            "kwhImportRegister": round(register, 4),
+            "powerKw": round(ac, 2),
+            "voltage": 231.5,
+        }
+
+
+def send_many(platform: Platform, count: int) -> None:
+    """The latest reading of so many vehicles and meters."""
+    at = text(now())
+    vehicles = [
+        {"vehicleId": f"FLEET_{n:05}", "timestamp": at, "soc": n % 101, "powerKw": (n % 3 - 1) * 7.0}
+        for n in range(count)
+    ]
+    meters = [{"meterId": f"FLEET_{n:05}", "timestamp": at, "powerKw": 7.7, "voltage": 230.0} for n in range(count)]
+    send(platform, [*vehicles, *meters])
+
+
+def send_quarters(platform: Platform, vehicle: str, days: int) -> None:
+    """A reading each quarter of an hour of a vehicle, for so many days up to now."""
+    end = now()
+    readings = [
+        {"vehicleId": vehicle, "timestamp": text(at), "soc": minute % 101, "kwhDeliveredDc": 1.0, "powerKw": 4.0}
+        for minute in range(days * 96, -1, -1)
+        if (at := end - minute * 15 * _MINUTE)
+    ]
+    send(platform, readings)
