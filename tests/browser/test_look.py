@@ -12,6 +12,12 @@ AXE = Path(__file__).resolve().parents[2] / "scripts" / "page" / "node_modules" 
 WALL = (1920, 1080)
 VIEWS = {
     "fleet": ("#/fleet", "EV_1"),
+    "vehicle": ("#/vehicles/EV_1?span=day&tz=Europe/Berlin", "State of charge"),
+    "vehicle-week": ("#/vehicles/EV_2?span=week&tz=Europe/Berlin", "State of charge"),
+    "meter": ("#/meters/METER_2?span=week&tz=Europe/Berlin", "Voltage"),
+    "sessions": ("#/sessions?by=vehicle&of=EV_1", "Efficiency"),
+    "quality": ("#/quality?days=7", "with a fault"),
+    "system": ("#/system", "Version"),
 }
 """Of each view, its address and a text that it has when it is complete."""
 

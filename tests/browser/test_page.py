@@ -1,18 +1,27 @@
 """The page in a browser: what is stored appears at once, for everybody who may see it."""
 
+import csv
 import json
 import subprocess
 from datetime import UTC, datetime
+from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
 from local.platform import Platform
 from local.service import run_once
 from tests.browser.conftest import PHONE, RESULTS, Faults, OpenPage
-from tests.browser.fleet import send_many, text
+from tests.browser.fleet import send_many, send_quarters, text, yesterdays_noon
 
 WITHIN_MS = 2_000
 FIRST_VIEW_MS = 1_000
+YEAR_DRAWN_MS = 300
+_DRAWN_MS = """() => {
+  const answers = performance.getEntriesByType("resource").filter((one) => one.name.includes("/v1/analytics/"));
+  const [drawn] = performance.getEntriesByName("device-drawn");
+  return drawn.startTime - Math.max(...answers.map((one) => one.responseEnd));
+}"""
+"""Time from the last answer to the drawn charts."""
 
 
 def manage_keys(platform: Platform, *arguments: str) -> str:
@@ -131,10 +140,68 @@ def test_revoked_key_leads_to_the_sign_in(open_page: OpenPage, platform: Platfor
     page = open_page("#/fleet", key=key)
     is_live(page)
     manage_keys(platform, "revoke", key.split("_")[1])
-    page.evaluate("location.hash = '#/other'")
+    page.evaluate("location.hash = '#/quality'")
     expect(page.get_by_role("alert")).to_contain_text("no longer accepts this key")
     expect(page.get_by_role("navigation")).to_be_hidden()
     assert page.evaluate("localStorage.length + sessionStorage.length") == 0
+
+
+def test_view_that_could_not_be_answered_is_shown_when_the_api_is_back(
+    open_page: OpenPage, platform: Platform, faults: Faults
+) -> None:
+    faults.expected = ("ERR_", "503")
+    page = open_page("#/fleet")
+    is_live(page)
+    platform.api.process.kill()
+    try:
+        page.get_by_role("link", name="EV_1", exact=True).click()
+        expect(page.get_by_role("alert")).to_contain_text("cannot be reached")
+    finally:
+        platform.api.start()
+    expect(page.get_by_role("heading", name="Energy by hour")).to_be_visible(timeout=20_000)
+
+
+def test_keyboard_alone_reaches_a_vehicle_and_its_year(open_page: OpenPage, platform: Platform) -> None:
+    page = open_page(key="")
+    keyboard = page.keyboard
+    expect(page.get_by_label("API key")).to_be_focused()
+    keyboard.type(platform.api_key)
+    keyboard.press("Enter")
+    expect(page.get_by_role("link", name="EV_3", exact=True)).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("link", name="EV_3", exact=True)).to_be_visible()
+    keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    keyboard.press("Enter")
+    expect(page.get_by_role("main")).to_be_focused()
+    region = page.get_by_role("region", name="Vehicles", exact=True)
+    for _ in range(30):
+        if region.evaluate("element => element === document.activeElement"):
+            break
+        keyboard.press("Tab")
+    expect(region).to_be_focused()
+    keyboard.press("ArrowDown")
+    expect(page.get_by_role("link", name="EV_1", exact=True)).to_be_focused()
+    keyboard.press("End")
+    keyboard.press("Home")
+    keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="EV_1")).to_be_visible()
+    year = page.get_by_role("button", name="Year", exact=True)
+    for _ in range(30):
+        if year.evaluate("element => element === document.activeElement"):
+            break
+        keyboard.press("Tab")
+    keyboard.press("Enter")
+    expect(year).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_role("heading", name="Energy by month")).to_be_visible()
+
+
+def test_day_on_which_the_clock_is_set_back_has_25_hours(open_page: OpenPage) -> None:
+    page = open_page("#/vehicles/EV_1?span=day&date=2026-10-25&tz=Europe/Berlin")
+    page.get_by_text("Table", exact=True).click()
+    hours = page.get_by_role("region", name="Energy table").locator("tbody th").all_inner_texts()
+    assert len(hours) == 25
+    assert [hour for hour in hours if hours.count(hour) == 2] == ["02:00", "02:00"]
 
 
 def test_first_instants_of_days_are_those_of_the_zone(open_page: OpenPage) -> None:
@@ -154,6 +221,36 @@ def test_first_instants_of_days_are_those_of_the_zone(open_page: OpenPage) -> No
         *("2026-10-24T22:00", "2026-10-25T23:00"),
         *("2018-11-04T03:00", "2026-02-09T18:30", "2018-11-05T02:00", "2026-03-29T22:00"),
     ]
+
+
+def test_marks_say_what_is_missing_and_what_was_withheld(open_page: OpenPage) -> None:
+    page = open_page(f"#/meters/METER_2?span=day&date={yesterdays_noon():%F}&tz=UTC")
+    page.get_by_text("Table", exact=True).click()
+    expect(page.get_by_role("region", name="Energy table").locator(".bad")).to_have_count(1)
+    expect(page.locator(".tile.bad", has_text="Withheld")).to_contain_text("1 reset")
+    page.goto(page.url.split("#")[0] + "#/quality")
+    silent = page.get_by_role("row").filter(has=page.get_by_role("link", name="EV_3", exact=True))
+    expect(silent).to_contain_text("silent")
+
+
+def test_csv_of_a_vehicle_has_what_is_shown(open_page: OpenPage, tmp_path: Path) -> None:
+    page = open_page("#/vehicles/EV_1?span=day&tz=UTC")
+    for name, file in (("Energy as CSV", "energy-vehicles.csv"), ("Power as CSV", "series-vehicle-EV_1.csv")):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=name).click()
+        assert download.value.suggested_filename == file
+        download.value.save_as(tmp_path / file)
+    with (tmp_path / "energy-vehicles.csv").open(newline="") as opened:
+        assert len(list(csv.DictReader(opened))) == 24
+
+
+def test_sessions_of_a_site_have_sums(open_page: OpenPage) -> None:
+    page = open_page("#/sessions?by=site")
+    page.get_by_label("Site", exact=True).fill("Depot South")
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_role("region", name="Sums").or_(page.get_by_label("Sums"))).to_contain_text("Efficiency")
+    expect(page.locator("tfoot")).to_contain_text("sessions")
+    assert "Depot+South" in page.url
 
 
 def test_colours_follow_the_switch(open_page: OpenPage) -> None:
@@ -178,6 +275,17 @@ def test_list_keeps_its_place_and_focus_while_readings_arrive(open_page: OpenPag
     publish(platform, "A_FIRST", 50)
     expect(page.locator(row(page, "A_FIRST"))).to_contain_text("50 %", timeout=WITHIN_MS)
     expect(link).to_be_focused()
+
+
+def test_year_of_a_vehicle_is_drawn_within_300_ms_of_the_answer(open_page: OpenPage, platform: Platform) -> None:
+    send_quarters(platform, "EV_YEAR", 89)
+    page = open_page("#/vehicles/EV_YEAR?span=year&tz=UTC")
+    drawn = []
+    for _ in range(3):
+        expect(page.locator("canvas")).to_have_count(3, timeout=20_000)
+        drawn.append(page.evaluate(_DRAWN_MS))
+        page.reload()
+    assert 0 < min(drawn) < YEAR_DRAWN_MS, drawn
 
 
 def test_ten_thousand_vehicles_are_shown_within_a_second(open_page: OpenPage, platform: Platform) -> None:

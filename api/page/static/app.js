@@ -14,6 +14,11 @@ import { readRegister } from "./register.js";
 /** @type {{path: string, title: string, inNav: boolean, load: () => Promise<View>}[]} */
 const VIEWS = [
   { path: "fleet", title: "Fleet", inNav: true, load: async () => fleet },
+  { path: "sessions", title: "Sessions", inNav: true, load: async () => (await import("./sessions.js")).sessions },
+  { path: "quality", title: "Quality", inNav: true, load: async () => (await import("./quality.js")).quality },
+  { path: "system", title: "System", inNav: true, load: async () => (await import("./system.js")).system },
+  { path: "vehicles", title: "Vehicle", inNav: false, load: async () => (await import("./device.js")).vehicle },
+  { path: "meters", title: "Meter", inNav: false, load: async () => (await import("./device.js")).meter },
 ];
 
 const main = /** @type {HTMLElement} */ (document.getElementById("main"));
