@@ -1,0 +1,97 @@
+// Open alarms, and their acknowledgement by a person.
+
+import { send } from "./api.js";
+import { announce, fill, h, table } from "./dom.js";
+import { dateTime, number } from "./format.js";
+import { live } from "./live.js";
+import { viewerZone } from "./time.js";
+
+/** The keeper judges the rules every 15 s, and not every alarm need come by the stream. */
+const EVERY_MS = 15_000;
+const OPEN = "v1/alarms?state=open&limit=1000";
+
+/**
+ * Whether the API has alarms at all.
+ * @param {AbortSignal} signal
+ */
+export async function hasAlarms(signal) {
+  const document = await (await send("openapi.json", { signal })).json();
+  return "/v1/alarms" in document.paths;
+}
+
+/**
+ * @typedef {object} Alarm
+ * @property {number} id
+ * @property {string} rule
+ * @property {string} severity
+ * @property {string | null} kind
+ * @property {string | null} device
+ * @property {string | null} site
+ * @property {string} raisedAt
+ * @property {string | null} acknowledgedAt
+ * @property {string | null} acknowledgedBy
+ * @property {number} value
+ * @property {number} bound
+ * @property {string} unit
+ * @property {string} message
+ */
+
+/** @type {import("./app.js").View} */
+export async function alarms(main, _query, signal) {
+  const result = h("div", { class: "stack" }, h("p", { class: "note", role: "status" }, "Loading …"));
+  fill(main, h("h1", {}, "Alarms"), result);
+  let mayAcknowledge = true;
+  let shown = "";
+  const show = async () => {
+    try {
+      /** @type {{items: Alarm[]}} */
+      const page = await (await send(OPEN, { signal })).json();
+      const found = JSON.stringify([page.items, mayAcknowledge]);
+      if (found === shown) return; // so that the focus stays where it is
+      shown = found;
+      fill(result, page.items.length ? alarmTable(page.items, mayAcknowledge ? acknowledge : null) : h("p", { class: "note" }, "No alarm is open."));
+    } catch (error) {
+      shown = "";
+      if (!signal.aborted) fill(result, h("p", { class: "problem", role: "alert" }, /** @type {Error} */ (error).message));
+    }
+  };
+  /** @param {Alarm} alarm */
+  const acknowledge = async (alarm) => {
+    try {
+      await send(`v1/alarms/${alarm.id}/acknowledge`, { method: "POST", headers: { "Content-Type": "application/json" }, body: "{}" });
+      announce("Acknowledged");
+    } catch (error) {
+      // A key without the right sees no button again.
+      if (/** @type {import("./api.js").Refused} */ (error).status === 403) mayAcknowledge = false;
+      announce(/** @type {Error} */ (error).message);
+    }
+    await show();
+  };
+  live.addEventListener("alarm", () => void show(), { signal });
+  const timer = setInterval(() => void show(), EVERY_MS);
+  signal.addEventListener("abort", () => clearInterval(timer));
+  await show();
+}
+
+/**
+ * @param {Alarm[]} items
+ * @param {((alarm: Alarm) => void) | null} acknowledge
+ */
+function alarmTable(items, acknowledge) {
+  const zone = viewerZone();
+  /** @type {[string, string?][]} */
+  const columns = [["Device"], ["Acknowledged"], ["Severity"], ["Alarm", "text"], ["Site"], ["Since"], ["Value", "number"], ["Bound", "number"]];
+  const rows = items.map((alarm) => [
+    alarm.device ? h("a", { href: `#/${alarm.kind}s/${alarm.device}` }, alarm.device) : alarm.rule,
+    alarm.acknowledgedAt
+      ? `${dateTime(alarm.acknowledgedAt, zone)} ${alarm.acknowledgedBy ?? ""}`
+      : acknowledge && h("button", { type: "button", "aria-label": `Acknowledge: ${alarm.message}`, onclick: () => acknowledge(alarm) }, "Acknowledge"),
+    h("span", { class: alarm.severity === "critical" ? "bad" : "mark" }, alarm.severity),
+    alarm.message,
+    alarm.site ?? "–",
+    dateTime(alarm.raisedAt, zone),
+    `${number(alarm.value)} ${alarm.unit}`,
+    `${number(alarm.bound)} ${alarm.unit}`,
+  ]);
+  return h("section", { class: "card", "aria-label": "Open alarms" }, table("Open alarms table", columns, rows));
+}
