@@ -74,7 +74,7 @@ def test_key_is_kept_on_the_device_if_the_person_wants_that(open_page: OpenPage,
 
 
 def test_refused_key_is_told_why(open_page: OpenPage, platform: Platform, faults: Faults) -> None:
-    faults.expected = ("401", "403")
+    faults.expected = ("401",)
     page = open_page(key="")
     for key, reason in (
         ("nonsense", "API key"),
@@ -168,6 +168,19 @@ def test_alarms_have_a_view_where_the_api_has_them(open_page: OpenPage, platform
         page.get_by_role("button", name="Sign in").click()
     paths = asked.value.json()["paths"]
     expect(page.get_by_role("link", name="Alarms")).to_have_count(int("/v1/alarms" in paths))
+
+
+def test_limited_key_sees_its_own_devices_only(open_page: OpenPage, platform: Platform) -> None:
+    page = open_page("#/fleet", key=manage_keys(platform, "create", "driver", "--scope=read", "--device=vehicle:EV_2"))
+    is_live(page)
+    expect(page.get_by_role("banner")).to_contain_text("driver")
+    expect(page.get_by_text("1 of 1 vehicles")).to_be_visible()
+    expect(page.locator("tr[data-id]")).to_have_count(1)
+    page.get_by_role("link", name="EV_2", exact=True).click()
+    expect(page.get_by_role("heading", name="Energy by hour")).to_be_visible()
+    page.get_by_role("link", name="System").click()
+    expect(page.get_by_text("ready", exact=True)).to_be_visible()
+    expect(page.get_by_text("Memory")).to_have_count(0)
 
 
 def test_keyboard_alone_reaches_a_vehicle_and_its_year(open_page: OpenPage, platform: Platform) -> None:

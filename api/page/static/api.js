@@ -1,6 +1,6 @@
 // Requests to the API with the key of the person, and their errors. The key is in a header, never in an address.
 
-/** @import {Answer, Asked, JsonPath} from "../types" */
+/** @import {Answer, Asked, JsonPath, Schemas} from "../types" */
 
 const STORED = "fleet.key";
 
@@ -31,8 +31,31 @@ export function storeKey(key, stay) {
 }
 
 export function forgetKey() {
+  ownKey = undefined;
   sessionStorage.removeItem(STORED);
   localStorage.removeItem(STORED);
+}
+
+/** @type {Promise<Schemas["OwnKey"]> | undefined} */
+let ownKey;
+
+/** Name, scopes and limits of the key; asked for once. */
+export function readOwnKey() {
+  ownKey ??= get("/v1/keys/me", {}).catch((error) => {
+    ownKey = undefined;
+    throw error;
+  });
+  return ownKey;
+}
+
+/**
+ * Whether a key has a scope, and if it must see every device, no limit.
+ * @param {Schemas["OwnKey"]} key
+ * @param {"read" | "assign"} scope
+ * @param {boolean} [everything]
+ */
+export function may({ scopes, devices, sites }, scope, everything = false) {
+  return (scopes.includes(scope) || scopes.includes("admin")) && !(everything && (devices || sites));
 }
 
 /** @type {() => void} */

@@ -1,6 +1,6 @@
 // The frame of the page: signing in, the views and their addresses, the state of the connection, the colours.
 
-import { forgetKey, send, storedKey, storeKey, whenUnauthorized } from "./api.js";
+import { forgetKey, may, readOwnKey, Refused, send, storedKey, storeKey, whenUnauthorized } from "./api.js";
 import { announce, field, fill, h, setText } from "./dom.js";
 import { fleet } from "./fleet.js";
 import { age } from "./format.js";
@@ -73,7 +73,8 @@ function showSignIn(reason) {
     event.preventDefault();
     const token = key.value.trim();
     try {
-      await send("v1/live/vehicles?limit=1", {}, token);
+      const key = await (await send("v1/keys/me", {}, token)).json();
+      if (!may(key, "read")) throw new Refused(403, "This key lacks the scope read.");
       storeKey(token, stay.checked);
       begin();
     } catch (error) {
@@ -91,7 +92,9 @@ function begin() {
   signedIn = new AbortController();
   nav.hidden = false;
   showNav();
-  fill(account, themeButton(), h("button", { type: "button", onclick: () => end("") }, "Sign out"));
+  const name = h("span", { class: "note key-name" });
+  readOwnKey().then((key) => setText(name, key.name), () => {});
+  fill(account, name, themeButton(), h("button", { type: "button", onclick: () => end("") }, "Sign out"));
   const { signal } = signedIn;
   // Without the register, names and sites are missing.
   live.addEventListener("complete", () => readRegister(signal).catch(() => {}), { once: true, signal });

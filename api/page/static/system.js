@@ -1,6 +1,6 @@
 // The state of the platform, as far as this API knows it: itself, its database, and the arrival of readings.
 
-import { get, send } from "./api.js";
+import { get, may, readOwnKey, send } from "./api.js";
 import { fill, h, tile } from "./dom.js";
 import { age, number } from "./format.js";
 import { live } from "./live.js";
@@ -14,6 +14,9 @@ const RECENT_S = 60;
 export async function system(main, _query, signal) {
   const arrival = h("dl", { class: "tiles" });
   const service = h("dl", { class: "tiles" });
+  // A key that is limited to some devices has no metrics.
+  const hasMetrics = may(await readOwnKey(), "read", true);
+  if (signal.aborted) return;
   fill(
     main,
     h("h1", {}, "System"),
@@ -31,11 +34,11 @@ export async function system(main, _query, signal) {
   const show = async () => {
     const [ready, text] = await Promise.all([
       get("/readyz", { signal }).then(() => "ready", (error) => error.message),
-      send("metrics", { signal }).then((response) => response.text(), () => ""),
+      hasMetrics ? send("metrics", { signal }).then((response) => response.text(), () => "") : "",
     ]);
     if (signal.aborted) return;
     const now = { at: performance.now(), samples: samplesOf(text) };
-    fill(service, ...process(ready, now, before));
+    fill(service, ...(hasMetrics ? process(ready, now, before) : [databaseTile(ready)]));
     before = now;
   };
   const showArrivals = () => fill(arrival, ...arrivals());
@@ -64,6 +67,9 @@ function arrivals() {
   ];
 }
 
+/** @param {string} ready */
+const databaseTile = (ready) => tile("Database", ready, null, ready === "ready" ? "" : "bad");
+
 /**
  * @param {string} ready
  * @param {{at: number, samples: Sample[]}} now
@@ -78,7 +84,7 @@ function process(ready, now, before) {
   const mean = writes ? `${number((1000 * sum(now.samples, "fleet_batch_write_seconds_sum")) / writes)} ms` : "–";
   const began = sum(now.samples, "process_start_time_seconds");
   return [
-    tile("Database", ready, null, ready === "ready" ? "" : "bad"),
+    databaseTile(ready),
     tile("Version", now.samples.find((one) => one.name === "fleet_build_info")?.labels.version ?? "–"),
     tile("Running for", began ? age(live.now() / 1000 - began) : "–"),
     tile("Readings over HTTP", rate("fleet_readings_total"), "those over MQTT pass the bridge"),
