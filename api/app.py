@@ -13,6 +13,8 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from api import (
+    alarm_rules,
+    alarms,
     analytics,
     assignments,
     devices,
@@ -28,6 +30,7 @@ from api import (
     quality,
     series,
     sessions,
+    webhooks,
 )
 from api.body import BodyBudget
 from api.database import Pool, open_pool
@@ -71,6 +74,9 @@ _ROUTERS = (
         devices.router,
         assignments.router,
         key_management.router,
+        alarms.router,
+        alarm_rules.router,
+        webhooks.router,
     ),
     *(devices.bulk, assignments.bulk, health.router, documentation.router, page.router),
 )

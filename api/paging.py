@@ -99,6 +99,14 @@ def decode_time_and_name(cursor: str) -> tuple[datetime, str]:
     return _time(time), name
 
 
+def decode_number(cursor: str, most: int) -> int:
+    """The number after which a page begins, from 0 to `most`. Raises 422."""
+    (number,) = _decode(cursor, 1)
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= most:
+        raise _not_ours()
+    return number
+
+
 def _decode(cursor: str, length: int) -> Sequence[Any]:
     try:
         parts = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))

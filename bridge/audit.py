@@ -19,6 +19,11 @@ Action = Literal[
     "assignment.delete",
     "assignment.import",
     "rejected.replay",
+    "alarm.acknowledge",
+    "alarm_rule.put",
+    "alarm_rule.delete",
+    "webhook.create",
+    "webhook.delete",
 ]
 
 _RECORD = "INSERT INTO audit_log (actor, action, subject, detail) VALUES ($1, $2, $3, $4::jsonb)"

@@ -1,5 +1,6 @@
 """Every duty of the keeper: a new one is its module and a line here."""
 
+from bridge.alarms.judge import Judge
 from bridge.keeper.attached import attached_days
 from bridge.keeper.partitions import partitions
 from bridge.keeper.port import Duty
@@ -10,4 +11,5 @@ from bridge.settings.keeper import KeeperSettings
 def duties(settings: KeeperSettings) -> tuple[Duty, ...]:
     """The duties, as the settings have them."""
     quarters = Quarters(settings.quarters_delay_s, settings.keeper_timeout_s)
-    return (partitions(settings.partitions_ahead_days), attached_days, quarters.duty)
+    judge = Judge(settings, settings.reading_interval_s)
+    return (partitions(settings.partitions_ahead_days), attached_days, quarters.duty, judge.duty)

@@ -58,17 +58,24 @@ class WindowSettings(Group):
         return AcceptedWindow(timedelta(days=self.past_limit_days), timedelta(seconds=self.future_limit_s))
 
 
-class WriterSettings(DatabaseSettings):
+class IntervalSettings(Group):
+    """The interval of devices that declare none."""
+
+    title: ClassVar[str] = "Writer"
+
+    reading_interval_s: Seconds = Field(
+        default=60.0,
+        description="Expected time between two readings of a device that declares none; coverage is computed with it.",
+    )
+
+
+class WriterSettings(IntervalSettings, DatabaseSettings):
     """Settings of the writer."""
 
     title: ClassVar[str] = "Writer"
 
     write_timeout_s: Seconds = Field(
         default=30.0, description="Maximum time of one database command of the writer; then the write has failed."
-    )
-    reading_interval_s: Seconds = Field(
-        default=60.0,
-        description="Expected time between two readings of a device that declares none; coverage is computed with it.",
     )
 
 

@@ -4,8 +4,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from bridge.settings.alarms import AlarmSettings
 from bridge.settings.group import Group
-from bridge.settings.groups import DatabaseSettings, LogSettings
+from bridge.settings.groups import DatabaseSettings, IntervalSettings, LogSettings
+from bridge.settings.mqtt import BrokerCaSettings
 from bridge.settings.values import Port, Seconds
 
 
@@ -17,7 +19,9 @@ class KeeperPortSettings(Group):
     keeper_http_port: Port = Field(default=9101, description="Port of the keeper's health and metrics.")
 
 
-class KeeperSettings(KeeperPortSettings, DatabaseSettings, LogSettings):
+class KeeperSettings(
+    KeeperPortSettings, AlarmSettings, BrokerCaSettings, IntervalSettings, DatabaseSettings, LogSettings
+):
     """Of `bridge keep`."""
 
     keeper_http_host: str = Field(

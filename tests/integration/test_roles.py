@@ -46,6 +46,12 @@ RIGHTS: dict[str, dict[str, set[str]]] = {
         "rejected_message": ADD,
         "audit_log": {"INSERT"},
         "device": READ,
+        "meter_assignment": READ,
+        "alarm_rule": READ,
+        "alarm": ADD,
+        "alarm_webhook": READ,
+        "alarm_delivery": MANAGE,
+        "database_size": ADD | {"DELETE"},
         "schema_migration": READ,
     },
     "fleet_reader": {
@@ -54,6 +60,8 @@ RIGHTS: dict[str, dict[str, set[str]]] = {
         "meter_assignment": READ,
         "device": READ,
         "reading_conflict": READ,
+        "alarm": READ,
+        "alarm_rule": READ,
         "schema_migration": READ,
     },
     "fleet_api": {
@@ -62,6 +70,10 @@ RIGHTS: dict[str, dict[str, set[str]]] = {
         "meter_assignment": MANAGE,
         "device": MANAGE,
         "audit_log": ADD,
+        "alarm": READ,
+        "alarm_rule": MANAGE,
+        "alarm_webhook": ADD | {"DELETE"},
+        "alarm_delivery": READ | {"DELETE"},
     },
 }
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
@@ -143,7 +155,13 @@ async def test_history_cannot_be_changed(
     [
         ("bridge", "SELECT * FROM api_key"),
         ("bridge", "SELECT * FROM audit_log"),
-        ("bridge", "SELECT * FROM meter_assignment"),
+        ("bridge", "DELETE FROM meter_assignment"),
+        ("bridge", "DELETE FROM alarm"),
+        ("bridge", "UPDATE alarm SET note = 'mine'"),
+        ("bridge", "UPDATE alarm_rule SET enabled = false"),
+        ("api", "DELETE FROM alarm"),
+        ("api", "UPDATE alarm SET cleared_at = now()"),
+        ("analyst", "SELECT * FROM alarm_webhook"),
         ("bridge", "DELETE FROM vehicle_live_status"),
         ("bridge", "UPDATE device SET name = 'mine'"),
         ("bridge", "UPDATE rejected_message SET payload = ''"),

@@ -47,7 +47,8 @@ BRIDGE = {
     "settings.bridge": "settings.group settings.groups settings.values",
     "settings.mqtt": "settings.bridge settings.group settings.groups settings.values",
     "settings.api": "settings.group settings.groups settings.values",
-    "settings.keeper": "settings.group settings.groups settings.values",
+    "settings.alarms": "settings.group settings.values",
+    "settings.keeper": "settings.alarms settings.group settings.groups settings.mqtt settings.values",
     "settings.simulator": "settings.group settings.groups settings.mqtt settings.values",
     "settings.provisioning": "settings.groups",
     "settings.local": "settings.api settings.bridge settings.groups settings.keeper settings.values",
@@ -98,7 +99,11 @@ BRIDGE = {
     "keeper.schedule": "backoff keeper.port",
     "keeper.partitions": "errors keeper.port store.database_errors store.session store.tables",
     "keeper.attached": "contract keeper.port store.database_errors store.session",
-    "keeper.duties": "keeper.attached keeper.partitions keeper.port keeper.quarters settings.keeper",
+    "alarms": "",
+    "alarms.measures": "contract",
+    "alarms.judge_sql": "alarms.measures contract",
+    "alarms.judge": "alarms.judge_sql alarms.measures contract keeper.port settings.alarms store.session",
+    "keeper.duties": "alarms.judge keeper.attached keeper.partitions keeper.port keeper.quarters settings.keeper",
     "keeper.metrics": "contract keeper.port",
     "keeper.leader": "settings.keeper store.database_errors store.migrate store.session",
     "keeper.service": "backoff errors health keeper.leader keeper.metrics keeper.port keeper.schedule metrics "
@@ -137,6 +142,7 @@ PURE = (
         for name in ("ratings", "verdict", "tables", "projection", "live_rows", "late_marks", "projections")
     ),
     *("bridge.store.few", "bridge.store.copy_format"),
+    *("bridge.alarms.measures", "bridge.alarms.judge_sql"),
     *("bridge.keeper.port", "bridge.keeper.schedule", "bridge.keeper.quarter_sql", "bridge.keeper.pace"),
     *("bridge.mqtt.codec", "bridge.mqtt.session", "bridge.sources.mqtt_arrival"),
 )

@@ -1,0 +1,104 @@
+"""The duty that judges the rules. Its state is in the database, so another keeper continues from there."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+
+from bridge.alarms import judge_sql
+from bridge.alarms.measures import CERTIFICATE_DAYS, DISK_DAYS
+from bridge.contract import KINDS
+from bridge.keeper.port import Duty
+from bridge.settings.alarms import AlarmSettings
+from bridge.store.session import Connection
+
+_GIB = 1 << 30
+_DAY = timedelta(days=1)
+_HOUR = timedelta(hours=1)
+# The session of the keeper is set for reading the history by key; here every device is read.
+_WHOLE_TABLES = """
+SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on;
+SET LOCAL plan_cache_mode = force_custom_plan
+"""
+_CLOSED = "SELECT min(closed_until) FROM quarter_mark WHERE isfinite(closed_until) HAVING count(*) = $1"
+_SAMPLE = """
+INSERT INTO database_size (bytes) SELECT pg_database_size(current_database())
+WHERE NOT EXISTS (SELECT FROM database_size WHERE at > now() - interval '1 hour')
+"""
+_FORGET = "DELETE FROM database_size WHERE at < now() - interval '30 days'"
+# A database that does not grow lasts a century.
+_DISK = """
+SELECT least(CASE WHEN growth > 0 THEN ($1 - bytes) / growth END, 36500) FROM (
+    SELECT regr_slope(bytes, extract(epoch FROM at)::float8 / 86400) AS growth,
+           (array_agg(bytes ORDER BY at DESC))[1] AS bytes
+    FROM database_size WHERE at > now() - interval '7 days' HAVING max(at) - min(at) >= interval '1 day'
+) AS s
+"""
+
+
+class Judge:
+    """Judges every rule. One instance lives as long as the process."""
+
+    def __init__(self, settings: AlarmSettings, interval_s: float) -> None:
+        """`interval_s` is the interval of a device that declares none."""
+        self._settings = settings
+        self._interval_s = interval_s
+        self._judged_until: datetime | None = None
+        self._problem: str | None = None
+
+    @property
+    def duty(self) -> Duty:
+        """The duty, and what it tells about itself."""
+        return Duty("alarms", self._settings.alarms_every_s, self.run, problem=lambda: self._problem)
+
+    async def run(self, connection: Connection) -> bool:
+        """Judge each rule once. Every statement is a transaction of its own."""
+        is_mqtt = self._settings.alarm_mqtt_url is not None
+        await _judge(connection, judge_sql.sweep_sql(), is_mqtt)
+        for kind in KINDS:
+            await _judge(connection, judge_sql.live_sql(kind), is_mqtt, self._interval_s)
+        await _judge(connection, judge_sql.rejects_sql(), is_mqtt)
+        await self._judge_quarters(connection, is_mqtt)
+        values = {name: value for name, value in (await self._system(connection)).items() if value is not None}
+        await _judge(connection, judge_sql.system_sql(), is_mqtt, list(values), list(values.values()))
+        return False
+
+    async def _judge_quarters(self, connection: Connection, is_mqtt: bool) -> None:
+        """When another quarter hour has been summarized."""
+        closed = await connection.fetchval(_CLOSED, len(KINDS))
+        if closed is None or closed == self._judged_until:
+            return
+        for sql in (*map(judge_sql.power_sql, KINDS), judge_sql.efficiency_sql()):
+            await _judge(connection, sql, is_mqtt, closed - _HOUR, closed)
+        self._judged_until = closed
+
+    async def _system(self, connection: Connection) -> dict[str, float | None]:
+        await connection.execute(_SAMPLE)
+        await connection.execute(_FORGET)
+        limit = self._settings.database_limit_gib
+        return {
+            CERTIFICATE_DAYS.name: self._certificate_days(),
+            DISK_DAYS.name: None if limit is None else await connection.fetchval(_DISK, limit * _GIB),
+        }
+
+    def _certificate_days(self) -> float | None:
+        """Until the first of the certificates expires; None without any, or if one cannot be read."""
+        try:
+            days = [_days_left(path) for path in self._settings.certificate_files]
+        except (OSError, ValueError) as error:
+            self._problem = f"FLEET_ALARM_CERTIFICATE_FILES: {error}"
+            return None
+        self._problem = None
+        return min(days, default=None)
+
+
+def _days_left(path: Path) -> float:
+    """Of the certificates of a file. Raises `OSError`, `ValueError`."""
+    certificates = x509.load_pem_x509_certificates(path.read_bytes())
+    return min((c.not_valid_after_utc - datetime.now(UTC)) / _DAY for c in certificates)
+
+
+async def _judge(connection: Connection, sql: str, *arguments: object) -> None:
+    async with connection.transaction():
+        await connection.execute(_WHOLE_TABLES)
+        await connection.execute(sql, *arguments)

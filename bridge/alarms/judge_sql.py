@@ -1,0 +1,194 @@
+"""The statements that measure every device and raise and clear alarms. Pure.
+
+Each statement measures its subjects once, and compares the values with the rules and the open alarms. It writes the
+alarms and their notifications together, so a notification is never lost and never without its alarm.
+"""
+
+from collections.abc import Sequence
+
+from bridge.alarms.measures import (
+    BATTERY_TEMP,
+    CERTIFICATE_DAYS,
+    CLOCK_DRIFT,
+    DISK_DAYS,
+    EFFICIENCY,
+    LIVE,
+    REJECTS,
+    RELATIVE_POWER,
+    SILENCE,
+    SOC,
+    VOLTAGE,
+    AlarmMeasure,
+)
+from bridge.contract import KINDS, METER, VEHICLE, Kind
+
+_LIVE_VALUES = {
+    SILENCE.name: "extract(epoch FROM now() - coalesce(l.received_at, d.created_at)) "
+    "/ coalesce(d.interval_s, $2::float8)",
+    BATTERY_TEMP.name: "l.battery_temp",
+    SOC.name: "l.soc",
+    VOLTAGE.name: "l.voltage",
+    CLOCK_DRIFT.name: "extract(epoch FROM l.ts - l.received_at)",
+}
+# The events of the statement are delivered to MQTT, if $1 says so, and to every webhook.
+_QUEUE = """
+INSERT INTO alarm_delivery (alarm_id, event, target)
+SELECT id, event, target FROM {events} AS e CROSS JOIN (
+    SELECT 'mqtt' AS target WHERE $1::boolean UNION ALL SELECT id FROM alarm_webhook WHERE disabled_at IS NULL
+) AS t
+"""
+
+
+def live_sql(kind: Kind) -> str:
+    """Judge the live rows of a kind, and the declared devices that never reported. $2: interval of the others, s."""
+    declared = f"(SELECT * FROM device WHERE kind = '{kind.name}')"  # noqa: S608
+    subject = f"{kind.live_table} l FULL JOIN {declared} d ON d.id = l.{kind.id_column}"
+    device = f"coalesce(l.{kind.id_column}, d.id)"
+    measures = [measure for measure in LIVE if kind in measure.kinds]
+    values = ", ".join(f"('{m.name}', ({_LIVE_VALUES[m.name]})::float8)" for m in measures)
+    measured = (
+        f"SELECT '{kind.name}' AS kind, {device} AS device, d.site, v.measure, v.value FROM {subject} "  # noqa: S608
+        f"CROSS JOIN LATERAL (VALUES {values}) AS v(measure, value)"
+    )
+    return _judge_sql(measured, measures)
+
+
+def rejects_sql() -> str:
+    """Judge the rejects of the last hour. One that names no device counts for the system."""
+    kinds = ", ".join(f"'{kind.name}'" for kind in KINDS)
+    known = " ".join(
+        f"WHEN EXISTS (SELECT FROM {kind.live_table} WHERE {kind.id_column} = r.device) THEN '{kind.name}'"
+        for kind in KINDS
+    )
+    measured = f"""
+    SELECT r.kind, r.device, d.site, '{REJECTS.name}' AS measure, r.value FROM (
+        SELECT kind, device, sum(n)::float8 AS value FROM (
+            SELECT coalesce(r.kind, CASE {known} END) AS kind, device, n FROM (
+                SELECT substring(topic FROM '^fleet/([a-z_]+)/') AS kind, device, count(*) AS n
+                FROM rejected_message WHERE received_at > now() - interval '1 hour' GROUP BY 1, 2
+            ) AS r WHERE r.kind IS NULL OR r.kind IN ({kinds})
+            UNION ALL
+            SELECT kind, device, 0 FROM alarm WHERE cleared_at IS NULL AND measure = '{REJECTS.name}'
+        ) AS one GROUP BY 1, 2
+    ) AS r LEFT JOIN device d ON d.kind = r.kind AND d.id = r.device
+    """  # noqa: S608
+    return _judge_sql(measured, [REJECTS])
+
+
+def power_sql(kind: Kind) -> str:
+    """Judge the power in the quarter hours from $2 up to $3."""
+    spanned = "q.last_us - q.first_us"
+    powers = [f"{energy} * (3.6e9 / 1e12) / nullif({spanned}, 0)" for energy in ("q.interval_in", "q.interval_out")]
+    measured = f"""
+    SELECT '{kind.name}' AS kind, q.device, d.site, '{RELATIVE_POWER.name}' AS measure,
+           q.kw / coalesce(d.rated_kw, {kind.rated_kw}) AS value
+    FROM (
+        SELECT {kind.id_column} AS device, max(greatest(q.steepest_kw, {", ".join(powers)})) AS kw
+        FROM {kind.quarter_table} q WHERE bucket >= $2::timestamptz AND bucket < $3::timestamptz GROUP BY 1
+    ) AS q LEFT JOIN device d ON d.kind = '{kind.name}' AND d.id = q.device
+    """  # noqa: S608
+    return _judge_sql(measured, [RELATIVE_POWER])
+
+
+def efficiency_sql() -> str:
+    """Judge the efficiency in the quarter hours from $2 up to $3.
+
+    Energy between the first and the last reading of a quarter hour, over the time between them: the two devices do not
+    report at the same seconds. A meter counts if it is assigned to one vehicle during the whole period.
+    """
+    power = (
+        "coalesce(CASE WHEN q.register_in_last >= q.register_in_first "
+        "THEN q.register_in_last - q.register_in_first END, q.interval_in / 1e12::float8) "
+        "* 3.6e9 / (q.last_us - q.first_us)"
+    )
+    whole = (
+        "q.bucket >= $2::timestamptz AND q.bucket < $3::timestamptz AND q.is_even "
+        "AND q.last_us - q.first_us >= 600000000"
+    )
+    measured = f"""
+    SELECT 'vehicle' AS kind, e.device, d.site, '{EFFICIENCY.name}' AS measure, e.value FROM (
+        SELECT ac.device, sum(dc.kw) / sum(ac.kw) AS value FROM (
+            SELECT a.vehicle_id AS device, q.bucket, sum({power}) AS kw
+            FROM {METER.quarter_table} q JOIN (
+                SELECT DISTINCT ON (meter_id) meter_id, vehicle_id, valid_from FROM meter_assignment
+                WHERE valid_from < $3 ORDER BY meter_id, valid_from DESC
+            ) AS a ON a.meter_id = q.meter_id AND a.valid_from <= $2 AND a.vehicle_id IS NOT NULL
+            WHERE {whole} GROUP BY 1, 2 HAVING sum({power}) >= 1
+        ) AS ac JOIN (
+            SELECT {VEHICLE.id_column} AS device, q.bucket, {power} AS kw FROM {VEHICLE.quarter_table} q WHERE {whole}
+        ) AS dc ON dc.device = ac.device AND dc.bucket = ac.bucket AND dc.kw IS NOT NULL
+        GROUP BY 1 HAVING sum(ac.kw) / 4 >= 1
+    ) AS e LEFT JOIN device d ON d.kind = 'vehicle' AND d.id = e.device
+    """  # noqa: S608
+    return _judge_sql(measured, [EFFICIENCY])
+
+
+def system_sql() -> str:
+    """Judge the values $3 of the measures $2, which concern no device."""
+    measured = (
+        "SELECT NULL::text AS kind, NULL::text AS device, NULL::text AS site, v.measure, v.value "
+        "FROM unnest($2::text[], $3::float8[]) AS v(measure, value)"
+    )
+    return _judge_sql(measured, [CERTIFICATE_DAYS, DISK_DAYS])
+
+
+def sweep_sql() -> str:
+    """Clear the open alarms that no longer have a rule which applies to them, or whose device is no longer known."""
+    known = " OR ".join(
+        f"EXISTS (SELECT FROM {kind.live_table} WHERE a.kind = '{kind.name}' AND {kind.id_column} = a.device)"
+        for kind in KINDS
+    )
+    # The device of a reject need not be known.
+    gone = f"a.measure <> '{REJECTS.name}' AND a.kind IS NOT NULL AND d.id IS NULL AND NOT ({known})"
+    return f"""
+    WITH cleared AS (
+        UPDATE alarm SET cleared_at = now() WHERE id IN (
+            SELECT a.id FROM alarm a LEFT JOIN device d ON d.kind = a.kind AND d.id = a.device
+            WHERE a.cleared_at IS NULL AND (({gone}) OR NOT EXISTS (
+                SELECT FROM alarm_rule r WHERE r.name = a.rule AND r.enabled AND r.measure = a.measure
+                AND {_applies("d")}
+            ))
+        ) RETURNING id
+    ), queued AS ({_QUEUE.format(events="(SELECT id, 'cleared' AS event FROM cleared)")})
+    SELECT 0 AS raised, (SELECT count(*) FROM cleared) AS cleared
+    """  # noqa: S608
+
+
+def _applies(site_of: str, subject: str = "a") -> str:
+    return (
+        f"(r.kind IS NULL OR r.kind = {subject}.kind) AND (r.device IS NULL OR r.device = {subject}.device) "
+        f"AND (r.site IS NULL OR r.site = {site_of}.site)"
+    )
+
+
+def _judge_sql(measured: str, measures: Sequence[AlarmMeasure]) -> str:
+    """Raise and clear by the rows (kind, device, site, measure, value). A null value is unknown: nothing changes."""
+    named = ", ".join(f"('{m.name}', '{m.unit}', '{m.title}')" for m in measures)
+    # A rule that is above by a sign of 1 is below by a sign of -1.
+    return f"""
+    WITH rule AS MATERIALIZED (
+        SELECT r.*, CASE direction WHEN 'above' THEN 1 ELSE -1 END AS sign, n.unit, n.title
+        FROM alarm_rule r JOIN (VALUES {named}) AS n(measure, unit, title) ON n.measure = r.measure WHERE r.enabled
+    ), judged AS MATERIALIZED (
+        SELECT r.name, r.measure, r.severity, r.direction, r.raise_at, r.unit, r.title, m.kind, m.device, m.site,
+               m.value, a.id
+        FROM ({measured}) AS m
+        JOIN rule r ON r.measure = m.measure AND {_applies("m", "m")}
+            AND (m.value * r.sign > r.raise_at * r.sign OR m.value * r.sign <= r.clear_at * r.sign)
+        LEFT JOIN alarm a ON a.cleared_at IS NULL AND a.rule = r.name AND coalesce(a.kind, '') = coalesce(m.kind, '')
+            AND coalesce(a.device, '') = coalesce(m.device, '')
+        WHERE (m.value * r.sign > r.raise_at * r.sign) = (a.id IS NULL)
+    ), cleared AS (
+        UPDATE alarm SET cleared_at = now() FROM judged j
+        WHERE alarm.id = j.id AND alarm.cleared_at IS NULL RETURNING alarm.id
+    ), raised AS (
+        INSERT INTO alarm (rule, measure, severity, kind, device, site, value, bound, unit, message)
+        SELECT name, measure, severity, kind, device, site, value, raise_at, unit,
+               concat_ws(': ', concat_ws(' ', kind, device),
+                         format('%s %s %s, %s %s', title, round(value::numeric, 3)::float8, unit, direction, raise_at))
+        FROM judged WHERE id IS NULL ON CONFLICT DO NOTHING RETURNING id
+    ), event AS (
+        SELECT id, 'cleared' AS event FROM cleared UNION ALL SELECT id, 'raised' FROM raised
+    ), queued AS ({_QUEUE.format(events="event")})
+    SELECT (SELECT count(*) FROM raised) AS raised, (SELECT count(*) FROM cleared) AS cleared
+    """  # noqa: S608
