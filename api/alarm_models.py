@@ -1,6 +1,6 @@
 """Models of alarms, of their rules and of webhooks."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
@@ -132,3 +132,11 @@ class CreatedWebhook(_Model):
 
 
 State = Literal["open", "cleared", "all"]
+
+BODY_RESPONSES: dict[int | str, dict[str, Any]] = {
+    400: {"description": "Not JSON"},
+    408: {"description": "The body did not arrive in time"},
+    413: {"description": "The body is too large"},
+    415: {"description": "Unsupported Content-Encoding"},
+}
+"""What an operation with one of these bodies may answer."""

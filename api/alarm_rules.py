@@ -7,7 +7,7 @@ import asyncpg
 from fastapi import APIRouter, Path
 from starlette.responses import JSONResponse, Response
 
-from api.alarm_models import RULE_PATTERN, Rule, RuleBody, RuleList
+from api.alarm_models import BODY_RESPONSES, RULE_PATTERN, Rule, RuleBody, RuleList
 from api.database import connection
 from api.problems import Problem, invalid
 from api.routing import NOTHING, needs
@@ -68,7 +68,7 @@ async def get_rule(services: WithServices, name: RuleName) -> Rule:
     summary="Create or replace a rule of alarms",
     openapi_extra=needs("admin"),
     response_model=Rule,
-    responses=_WRITTEN,
+    responses=BODY_RESPONSES | _WRITTEN,
 )
 async def put_rule(services: WithServices, caller: Caller, name: RuleName, body: RuleBody) -> Response:
     """Create or replace a rule. Alarms of a rule that is disabled, or that no longer applies to the device, are

@@ -9,7 +9,7 @@ import asyncpg
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from api.alarm_models import RULE_PATTERN, Acknowledgement, Alarm, AlarmPage, State
+from api.alarm_models import BODY_RESPONSES, RULE_PATTERN, Acknowledgement, Alarm, AlarmPage, State
 from api.csv_format import columns
 from api.database import connection
 from api.negotiation import CSV_RESPONSES, AskedMediaType
@@ -97,7 +97,13 @@ async def list_alarms(
     return JSONResponse(found.model_dump(mode="json"), headers=headers)
 
 
-@router.get("/{id}", operation_id="getAlarm", summary="Get an alarm", openapi_extra=needs("read", only_seen()), responses=_UNKNOWN)
+@router.get(
+    "/{id}",
+    operation_id="getAlarm",
+    summary="Get an alarm",
+    openapi_extra=needs("read", only_seen()),
+    responses=_UNKNOWN,
+)
 async def get_alarm(services: WithServices, sight: WithSight, id_: AlarmId) -> Alarm:
     """One alarm, open or cleared."""
     async with connection(services.pool) as c:
@@ -112,7 +118,7 @@ async def get_alarm(services: WithServices, sight: WithSight, id_: AlarmId) -> A
     operation_id="acknowledgeAlarm",
     summary="Acknowledge an alarm",
     openapi_extra=needs("assign"),
-    responses=_UNKNOWN | {409: {"description": "The alarm is acknowledged already"}},
+    responses=BODY_RESPONSES | _UNKNOWN | {409: {"description": "The alarm is acknowledged already"}},
 )
 async def acknowledge_alarm(
     services: WithServices, caller: Caller, id_: AlarmId, body: Acknowledgement | None = None

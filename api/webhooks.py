@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Path
 
-from api.alarm_models import CreatedWebhook, Webhook, WebhookBody, WebhookList
+from api.alarm_models import BODY_RESPONSES, CreatedWebhook, Webhook, WebhookBody, WebhookList
 from api.database import connection
 from api.problems import Problem, invalid
 from api.routing import needs
@@ -28,7 +28,8 @@ GROUP BY w.id ORDER BY w.created_at, w.id
 _DELETE = "DELETE FROM alarm_webhook WHERE id = $1 RETURNING url"
 _FORGET = "DELETE FROM alarm_delivery WHERE target = $1 AND delivered_at IS NULL"
 
-WebhookId = Annotated[str, Path(alias="id", pattern=r"^wh_[0-9a-f]{16}$")]
+WEBHOOK_PATTERN = r"^wh_[0-9a-f]{16}$"
+WebhookId = Annotated[str, Path(alias="id", pattern=WEBHOOK_PATTERN)]
 _UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such webhook"}}
 
 
@@ -46,6 +47,7 @@ async def list_webhooks(services: WithServices) -> WebhookList:
     summary="Create a webhook",
     openapi_extra=needs("admin"),
     status_code=HTTPStatus.CREATED,
+    responses=BODY_RESPONSES,
 )
 async def create_webhook(services: WithServices, caller: Caller, body: WebhookBody) -> CreatedWebhook:
     """Create a webhook; the answer has its secret, which cannot be shown again. Notifications of alarms that are raised

@@ -87,11 +87,11 @@ def keep() -> None:
 
     The settings are environment variables: docs/settings.md of the repository lists them.
     """
-    from bridge.keeper.duties import duties
+    from bridge.keeper.duties import companions, duties
     from bridge.keeper.service import Keeper
 
     settings = configured(KeeperSettings)
-    _serve(lambda: Keeper(settings, duties(settings)).run)
+    _serve(lambda: Keeper(settings, duties(settings), companions(settings)).run)
 
 
 @app.command()

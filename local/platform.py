@@ -138,6 +138,7 @@ class Platform:
             "FLEET_DATABASE_URL": self.postgres.url(self.database, "bridge"),
             "FLEET_KEEPER_HTTP_HOST": "127.0.0.1",
             "FLEET_KEEPER_HTTP_PORT": str(self.ports.keeper_http),
+            "FLEET_ALARM_MQTT_URL": self.broker.bridge_url,
         }
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from bridge.keeper.attached import attached_days
-from bridge.keeper.duties import duties
+from bridge.keeper.duties import companions, duties
 from bridge.keeper.port import Duty
 from bridge.keeper.quarters import Quarters
 from bridge.keeper.service import Keeper
@@ -29,7 +29,9 @@ async def keeping(database_url: str, own: Sequence[Duty] | None = None, **others
     """A keeper in this event loop with all duties, or with `own`; stopped on exit as by SIGTERM."""
     fields = {"database_url": database_url, "keeper_http_port": free_port(), **others}
     settings, stop = KeeperSettings.model_validate(fields), asyncio.Event()
-    running = asyncio.create_task(Keeper(settings, own or duties(settings)).run(stop))
+    running = asyncio.create_task(
+        Keeper(settings, own or duties(settings), () if own else companions(settings)).run(stop)
+    )
     try:
         yield Health(settings.keeper_http_port)
     finally:

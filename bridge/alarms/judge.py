@@ -15,9 +15,11 @@ from bridge.store.session import Connection
 _GIB = 1 << 30
 _DAY = timedelta(days=1)
 _HOUR = timedelta(hours=1)
-# The session of the keeper is set for reading the history by key; here every device is read.
+# The session of the keeper is set for reading the history by key; here every device is read. The planner expects one
+# row of the conditions on values, and nested loops would multiply devices by open alarms.
 _WHOLE_TABLES = """
 SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on;
+SET LOCAL enable_nestloop = off; SET LOCAL work_mem = '64MB';
 SET LOCAL plan_cache_mode = force_custom_plan
 """
 _CLOSED = "SELECT min(closed_until) FROM quarter_mark WHERE isfinite(closed_until) HAVING count(*) = $1"

@@ -1,9 +1,10 @@
 """Every duty of the keeper: a new one is its module and a line here."""
 
+from bridge.alarms.delivery import Delivery
 from bridge.alarms.judge import Judge
 from bridge.keeper.attached import attached_days
 from bridge.keeper.partitions import partitions
-from bridge.keeper.port import Duty
+from bridge.keeper.port import Companion, Duty
 from bridge.keeper.quarters import Quarters
 from bridge.settings.keeper import KeeperSettings
 
@@ -13,3 +14,8 @@ def duties(settings: KeeperSettings) -> tuple[Duty, ...]:
     quarters = Quarters(settings.quarters_delay_s, settings.keeper_timeout_s)
     judge = Judge(settings, settings.reading_interval_s)
     return (partitions(settings.partitions_ahead_days), attached_days, quarters.duty, judge.duty)
+
+
+def companions(settings: KeeperSettings) -> tuple[Companion, ...]:
+    """What runs beside them."""
+    return (Delivery(settings),)

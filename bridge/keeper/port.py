@@ -2,7 +2,9 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+from prometheus_client import CollectorRegistry
 
 from bridge.contract import Kind
 from bridge.store.session import Connection
@@ -17,6 +19,17 @@ class Figure(NamedTuple):
     description: str
     value: Callable[[Kind], float]
     """Asked when the metrics are read."""
+
+
+class Companion(Protocol):
+    """Work that the leading keeper does beside its duties, because it may wait for others for long."""
+
+    def measure(self, registry: CollectorRegistry) -> None:
+        """Add its metrics; called once, before `run`."""
+
+    async def run(self) -> None:
+        """Work until cancelled, on sessions of its own. Two processes may do it at once while the lead changes. It is
+        started again when it raises."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from bridge.backoff import Backoff
 from bridge.errors import LeadershipLost, Misconfigured, StoreUnavailable
 from bridge.keeper.leader import leading
 from bridge.keeper.metrics import KeeperMetrics
-from bridge.keeper.port import Duty
+from bridge.keeper.port import Companion, Duty
 from bridge.keeper.schedule import Schedule
 from bridge.metrics import process_registry
 from bridge.settings.keeper import KeeperSettings
@@ -31,12 +31,15 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 2.0
 class Keeper:
     """One keeper process."""
 
-    def __init__(self, settings: KeeperSettings, duties: Sequence[Duty]) -> None:
+    def __init__(self, settings: KeeperSettings, duties: Sequence[Duty], companions: Sequence[Companion] = ()) -> None:
         self._settings = settings
         self._duties = duties
         self._schedule = schedule = Schedule(duties, time.monotonic())
         self._registry = process_registry()
         self._metrics = KeeperMetrics(self._registry, duties, lambda duty: schedule.lag_s(duty, time.monotonic()))
+        self._companions = companions
+        for companion in companions:
+            companion.measure(self._registry)
         self._waiting = "waiting for the database"
         """Why this process does not lead; empty when it does."""
 
@@ -79,6 +82,7 @@ class Keeper:
         self._schedule.resume(time.monotonic())
         self._waiting = ""
         self._metrics.leads = True
+        beside = [asyncio.create_task(_accompany(companion)) for companion in self._companions]
         try:
             while True:
                 if (duty := self._schedule.next(time.monotonic())) is not None:
@@ -87,6 +91,9 @@ class Keeper:
                     await self._idle(connection)
         finally:
             self._metrics.leads = False
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
     async def _idle(self, connection: Connection) -> None:
         """Wait for the next duty, or for the moment to show the database that this process lives."""
@@ -113,3 +120,16 @@ class Keeper:
         if problem := self._waiting or self._schedule.problem(time.monotonic()):
             return problem
         return next((f"{duty.name}: {problem}" for duty in self._duties if (problem := duty.problem())), None)
+
+
+async def _accompany(companion: Companion) -> None:
+    """Run it until cancelled."""
+    backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+    while True:
+        try:
+            await companion.run()
+        except StoreUnavailable as error:
+            log.warning("companion failed", companion=type(companion).__name__, reason=str(error))
+        except Exception:
+            log.exception("companion failed", companion=type(companion).__name__)
+        await asyncio.sleep(backoff.next())

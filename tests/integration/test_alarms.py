@@ -59,7 +59,7 @@ async def judge(connection: Db, **settings: object) -> None:
     await Judge(AlarmSettings.model_validate(settings), 60.0).run(connection)
 
 
-async def vehicle(db: Db, name: str = "EV_1", **own: float) -> None:
+async def vehicle(db: Db, name: str = "EV_1", /, **own: float) -> None:
     """The live row of a vehicle that is well, but for `own`."""
     values = {"drift_s": 0.0, "age_s": 0.0, "soc": 70.0, "battery_temp": 25.0} | own
     at = values["drift_s"] - values["age_s"]

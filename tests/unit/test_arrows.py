@@ -82,6 +82,7 @@ BRIDGE = {
     "mqtt.codec": "",
     "mqtt.session": "mqtt.codec",
     "mqtt.transport": "mqtt.session mqtt.url",
+    "mqtt.publishing": "mqtt.session mqtt.transport mqtt.url",
     "sources.port": "delivery settings.group",
     "sources.mqtt_arrival": "delivery",
     "sources.mqtt_metrics": "",
@@ -103,7 +104,14 @@ BRIDGE = {
     "alarms.measures": "contract",
     "alarms.judge_sql": "alarms.measures contract",
     "alarms.judge": "alarms.judge_sql alarms.measures contract keeper.port settings.alarms store.session",
-    "keeper.duties": "alarms.judge keeper.attached keeper.partitions keeper.port keeper.quarters settings.keeper",
+    "alarms.notification": "reading",
+    "alarms.outbox": "alarms.notification store.database_errors",
+    "alarms.webhook": "alarms.notification",
+    "alarms.mqtt": "alarms.notification mqtt.publishing mqtt.url settings.mqtt",
+    "alarms.delivery": "alarms.mqtt alarms.notification alarms.outbox alarms.webhook backoff errors mqtt.publishing "
+    "settings.keeper store.database_errors",
+    "keeper.duties": "alarms.delivery alarms.judge keeper.attached keeper.partitions keeper.port keeper.quarters "
+    "settings.keeper",
     "keeper.metrics": "contract keeper.port",
     "keeper.leader": "settings.keeper store.database_errors store.migrate store.session",
     "keeper.service": "backoff errors health keeper.leader keeper.metrics keeper.port keeper.schedule metrics "
@@ -142,7 +150,7 @@ PURE = (
         for name in ("ratings", "verdict", "tables", "projection", "live_rows", "late_marks", "projections")
     ),
     *("bridge.store.few", "bridge.store.copy_format"),
-    *("bridge.alarms.measures", "bridge.alarms.judge_sql"),
+    *("bridge.alarms.measures", "bridge.alarms.judge_sql", "bridge.alarms.notification"),
     *("bridge.keeper.port", "bridge.keeper.schedule", "bridge.keeper.quarter_sql", "bridge.keeper.pace"),
     *("bridge.mqtt.codec", "bridge.mqtt.session", "bridge.sources.mqtt_arrival"),
 )

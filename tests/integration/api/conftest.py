@@ -1,6 +1,7 @@
 """The real API process on a free port, with a separate database and keys for every purpose."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import httpx
 import pytest
 
 from api import keys
-from bridge.store.migrate import migrate
+from bridge.store.migrate import migrate, migrations
 from local.postgres import LOGINS, Postgres
 from tests.integration.api.server import Api, Connection, launch
 
@@ -19,10 +20,14 @@ _TABLES = (
     *("alarm_delivery", "alarm", "alarm_webhook"),
 )
 _QUARTERS = ("vehicle_quarter", "meter_quarter", "vehicle_quarter_dirty", "meter_quarter_dirty", "quarter_day")
+_RULES = re.search(r"INSERT INTO alarm_rule [^;]+", migrations()["0013_alarms"])
+assert _RULES is not None
 _EMPTY = "; ".join(
     [
         "SET session_replication_role = replica",
         *(f"DELETE FROM {table}" for table in (*_TABLES, *_QUARTERS)),
+        "DELETE FROM alarm_rule",
+        _RULES[0],
         "UPDATE quarter_mark SET marked_until = DEFAULT, closed_until = DEFAULT",
     ]
 )

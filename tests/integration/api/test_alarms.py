@@ -204,3 +204,17 @@ async def test_secret_of_a_webhook_is_shown_once_and_only_to_admins(
 async def test_wrong_url_of_a_webhook_is_refused(admin: httpx.AsyncClient, url: str) -> None:
     problem = assert_problem(await admin.post(WEBHOOKS, json={"url": url}), 422)
     assert [error["field"] for error in problem["errors"]] == ["url"]
+
+
+async def test_limited_key_sees_the_alarms_of_its_devices(api: Api, db: Connection) -> None:
+    await db.execute("INSERT INTO device (kind, id, site) VALUES ('vehicle', 'EV_2', 'Nord')")
+    a, b, c = [await raised(db, name) for name in ("EV_1", "EV_2", "EV_3")]
+    await db.execute("UPDATE alarm SET kind = NULL, device = NULL WHERE id = $1", c)
+    grant = keys.Grant(("read",), ("vehicle:EV_1",), sites=("Nord",))
+    async with api.client((await keys.create(db, "depot", grant))[1]) as client:
+        assert await ids(client) == [b, a]
+        assert await ids(client, site="Nord") == []
+        assert_problem(await client.get(ALARMS, params={"site": "Sued"}), 403)
+        assert (await client.get(f"{ALARMS}/{a}")).status_code == 200
+        assert_problem(await client.get(f"{ALARMS}/{c}"), 404)
+        assert_problem(await client.get(RULES), 403)

@@ -163,7 +163,7 @@ def test_access_list_is_that_of_the_contract(kind: Kind) -> None:
 def test_access_list_names_no_other_kind() -> None:
     rules = [line for line in access_list().splitlines() if line.startswith("topic") and "fleet/" in line]
     named = {rule.split("fleet/")[1].split("/")[0] for rule in rules}
-    assert named == {*KIND_OF, "bridge"}
+    assert named == {*KIND_OF, "bridge", "alarm"}
     assert "{kind}" not in "".join(rules)
 
 

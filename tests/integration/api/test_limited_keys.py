@@ -56,8 +56,16 @@ QUERIES: dict[str, list[dict[str, str]]] = {
 """Of routes that cannot be asked without parameters. A new route of this sort fails until it is here."""
 ONE_NAME = {"/v1/sessions"}
 """Of whose parameters exactly one must be given."""
+ONE_ITEM = {"/v1/alarms/{id}": {"id": "900001"}, "/v1/alarm-rules/{name}": {"name": "silent"}}
+"""Routes about one item that is no device, and the item of the key."""
 ENDLESS = {"/v1/live/stream"}
 """Routes whose answer does not end; they have a test of their own (`test_stream.py`)."""
+
+
+_RAISE = """
+INSERT INTO alarm (id, rule, measure, severity, kind, device, value, bound, unit, message)
+OVERRIDING SYSTEM VALUE VALUES ($1, 'silent', 'silence', 'info', 'vehicle', $2, 6, 5, 'intervals', '')
+"""
 
 
 async def make(db: Connection, *scopes: Scope, **limits: Any) -> str:
@@ -70,7 +78,7 @@ async def store(client: httpx.AsyncClient, *readings: Reading) -> None:
 
 
 @pytest.fixture
-async def fleet(client: httpx.AsyncClient) -> None:
+async def fleet(client: httpx.AsyncClient, db: Connection) -> None:
     """Vehicles and meters of a key and of others, at two sites and at none; one meter of the key feeds another's
     vehicle."""
     for whose in (OWN, FOREIGN):
@@ -86,6 +94,7 @@ async def fleet(client: httpx.AsyncClient) -> None:
     minutes = [START + timedelta(minutes=n) for n in range(30)]
     await store(client, *(vehicle(f"EV_{name}", at) for name in names for at in minutes))
     await store(client, *(meter(f"METER_{name}", at, kwh=1.0) for name in names for at in minutes))
+    await db.executemany(_RAISE, [(900_001, f"EV_{OWN}_1"), (900_002, f"EV_{FOREIGN}_1")])
 
 
 def routes() -> list[Endpoint]:
@@ -102,6 +111,8 @@ def request_of(endpoint: Endpoint, query: Mapping[str, str], **named: str) -> ht
     for name, kind in endpoint.limited.names.items():
         if f"{{{name}}}" in path:
             path = path.replace(f"{{{name}}}", named.pop(name, NAMES[kind](OWN)))
+    for name, value in ONE_ITEM.get(endpoint.path, {}).items():
+        path = path.replace(f"{{{name}}}", value)
     assert "{" not in path, f"{path}: give the parameter a value here"
     return httpx.URL(path, params=in_query | named)
 
@@ -131,7 +142,7 @@ async def test_limited_key_sees_its_own_and_nothing_else(
                 if endpoint.limited.gets == "seen" and url.params.get("of") != "fleet":
                     is_empty = url.params.get("of") == "sites" and "sites" not in limits
                     assert (OWN in answer.text) != is_empty
-                    is_own = endpoint.path in ONE_NAME and "vehicle" in url.params
+                    is_own = (endpoint.path in ONE_NAME and "vehicle" in url.params) or endpoint.path in ONE_ITEM
                     assert (FOREIGN in whole.text) != is_own, "else the test compares nothing"
                 as_csv = await own.get(url, headers={"Accept": "text/csv"})
                 assert as_csv.status_code in (200, 406)

@@ -22,8 +22,10 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from api import keys
+from api.alarm_models import RULE_PATTERN
 from api.auth import ID_PATTERN
 from api.register_models import TIME_ZONE_PATTERN
+from api.webhooks import WEBHOOK_PATTERN
 from bridge.contract import KINDS
 from bridge.reading import DEVICE_ID_PATTERN
 from local.postgres import Postgres
@@ -33,6 +35,7 @@ from tests.integration.api.server import Api, Connection
 from tests.readings import now_minute
 
 IDS = ["EV_1", "EV_2"]
+RULES, WEBHOOKS, ALARMS = ["silent", "soc-low"], ["wh_0123456789abcdef"], 10
 KEY_IDS = ["keykeykeykey", "keykeykey000"]
 ASSIGNED_FROM = "2026-02-10T10:15:00Z"
 CHECKS = [
@@ -106,6 +109,13 @@ def _declare(api: Api, token: str, postgres: Postgres) -> None:
     values = ", ".join(f"('{id_}', 'a key', '', '{{read}}')" for id_ in KEY_IDS)
     unrevoked = "ON CONFLICT (id) DO UPDATE SET revoked_at = NULL"
     postgres.sql(f"INSERT INTO api_key (id, name, hash, scopes) VALUES {values} {unrevoked}", "api")
+    postgres.sql(
+        f"DELETE FROM alarm_delivery; DELETE FROM alarm; DELETE FROM alarm_webhook; "
+        f"INSERT INTO alarm_webhook (id, url, secret) VALUES ('{WEBHOOKS[0]}', 'http://a/', 's'); "
+        "INSERT INTO alarm (id, rule, measure, severity, value, bound, unit, message) OVERRIDING SYSTEM VALUE "
+        f"SELECT n, 'silent-' || n, 'soc', 'info', 1, 5, '%', '' FROM generate_series(1, {ALARMS}) AS n",
+        "api",
+    )
     with httpx.Client(base_url=api.url, headers={"Authorization": f"Bearer {token}"}) as client:
         for kind in KINDS:
             assert client.post(f"/v1/devices/{kind.plural}", json=[{"id": id_} for id_ in IDS]).is_success
@@ -129,12 +139,15 @@ def _narrowed(document: dict[str, Any]) -> dict[str, Any]:
     """Use few devices and minutes, so that readings are stored, repeated and found."""
     text = json.dumps(document)
     time_zones = ["UTC", "Europe/Berlin"]
-    for pattern, values in ((DEVICE_ID_PATTERN, IDS), (ID_PATTERN, KEY_IDS), (TIME_ZONE_PATTERN, time_zones)):
+    patterns = {DEVICE_ID_PATTERN: IDS, ID_PATTERN: KEY_IDS, RULE_PATTERN: RULES, WEBHOOK_PATTERN: WEBHOOKS}
+    for pattern, values in (patterns | {TIME_ZONE_PATTERN: time_zones}).items():
         assert f'"pattern": "{pattern}"' in text
         text = text.replace(f'"pattern": "{pattern}"', f'"enum": {json.dumps(values)}')
     few: dict[str, Any] = json.loads(text)
     for operation in (each for operations in few["paths"].values() for each in operations.values()):
         for parameter in operation.get("parameters", []):
+            if parameter["in"] == "path" and parameter["schema"].get("type") == "integer":
+                parameter["schema"]["maximum"] = ALARMS
             if (parameter["in"], parameter["name"]) == ("path", "from"):
                 parameter["schema"]["enum"] = [ASSIGNED_FROM]
         csv = operation.get("requestBody", {}).get("content", {}).get("text/csv")
@@ -144,6 +157,7 @@ def _narrowed(document: dict[str, Any]) -> dict[str, Any]:
     bounds = rows["items"]["properties"]
     bounds["from"], bounds["to"] = {"enum": [ASSIGNED_FROM]}, {"enum": [None, "2026-02-10T11:00:00Z"]}
     minutes = [(now_minute() - timedelta(minutes=n)).isoformat() for n in range(1, 50)]
+    few["components"]["schemas"]["WebhookBody"]["properties"]["url"]["enum"] = ["http://127.0.0.1:9/"]
     for name in ("VehicleReading", "MeterReading"):
         few["components"]["schemas"][name]["properties"]["timestamp"]["enum"] = minutes
     return few
