@@ -12,6 +12,7 @@ import typer
 import uvloop
 
 from tests.bench import (
+    alarms,
     closing,
     end_to_end,
     endurance,
@@ -56,6 +57,7 @@ MEASURES = {
     ("F9",): figures.f9,
     ("F10",): keeping.f10,
     ("L1",): watching.l1,
+    ("A1",): alarms.a1,
 }
 QUICK = {"T1", "T2", "T3", "T6", "T8"}
 
