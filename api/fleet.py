@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from api.database import Connection
 from api.energy.buckets import NOTHING, Figures
-from api.energy.interval import DAY_US, QUARTER_US
+from api.energy.interval import DAY_US, HOUR_US, QUARTER_US
 from api.energy.quarter import quarters_of, whole_quarters
+from api.energy.spans import Span
 from api.fleet_sql import Days, fold_sql
 from api.measured_sql import observed_since, offset_of, with_neighbours
 from api.period import EARLIEST, Period
@@ -45,17 +46,36 @@ class Folded(NamedTuple):
     others: list[str]
 
 
+class _Usable(NamedTuple):
+    """The summaries of one length that may stand for what they were made from."""
+
+    first: int
+    beyond: int
+    divided: list[int]
+    """The starts of those that may not, within this time."""
+
+
+def _usable(span: Span, cuts: Sequence[int], without: Sequence[int], offset: int, closed: int, length: int) -> _Usable:
+    """Of the whole ones in a span, all but those that a cut divides, and those of days `without` readings."""
+    first, beyond = whole_quarters(span.start, span.end, offset, closed, length)
+    divided = quarters_of([0, *cuts], offset, length)
+    for day in without:
+        divided |= set(range(day, day + DAY_US, length))
+    found = [start for start in sorted(divided) if first <= start < beyond]
+    return _Usable(first, beyond, found)
+
+
 async def fold(c: Connection, kind: Kind, keys: Mapping[str, int], buckets: Buckets, away: Sequence[date]) -> Folded:
     """Fold devices of one kind, each under a key; `away` are detached days."""
     period = buckets.period
     span, cuts = period.us(period.end), [period.us(edge) for edge in buckets.edges]
-    offset = offset_of(period)
-    since = observed_since(period)
-    first, beyond = whole_quarters(since, span, offset, period.us(buckets.closed.until[kind.name]))
-    divided = quarters_of([0, *cuts], offset)
-    for day in away:
-        start = period.us(datetime(day.year, day.month, day.day, tzinfo=UTC))
-        divided |= set(range(start, start + DAY_US, QUARTER_US))
+    offset, since = offset_of(period, HOUR_US), observed_since(period)
+    without = [period.us(datetime(day.year, day.month, day.day, tzinfo=UTC)) for day in away]
+    until, hours_until = (period.us(by_kind[kind.name]) for by_kind in buckets.closed)
+    quarters = _usable(Span(since, span), cuts, without, offset, until, QUARTER_US)
+    hours = _usable(Span(quarters.first, quarters.beyond), cuts, without, offset, hours_until, HOUR_US)
+    if 2 * len(hours.divided) * HOUR_US > hours.beyond - hours.first:  # buckets of the zone begin within most of them
+        hours = _Usable(quarters.first, quarters.first, [])
     around = Period(period.start + since * _US, period.end)
     days = Days(
         around.days_sql(),
@@ -68,8 +88,9 @@ async def fold(c: Connection, kind: Kind, keys: Mapping[str, int], buckets: Buck
         await c.execute(_SESSION)
         rows = await c.fetch(
             fold_sql(kind, days),
-            *(list(keys), list(keys.values()), period.start, span, cuts, now, first, beyond, sorted(divided)),
-            *(kind.rated_kw, since, offset),
+            *(list(keys), list(keys.values()), period.start, span, cuts, now),
+            *(quarters.first, quarters.beyond, quarters.divided, kind.rated_kw, since, offset),
+            *(hours.first, hours.beyond, hours.divided),
         )
     found: dict[int, list[Figures]] = defaultdict(lambda: [NOTHING] * (len(cuts) - 1))
     others: list[str] = []

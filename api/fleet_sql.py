@@ -1,14 +1,14 @@
 """The energy of many devices by bucket in one statement, for those whose figures need no judgement. Pure.
 
-It folds the same pieces as `api.energy.curve` by the same whole-number rules: the summary of each quarter hour that may
-stand for its readings, and the readings elsewhere. A device is *plain* if its rules are trivial for this period: each
-of its readings has the same measures of energy, no register falls or rises steeply, and its interval is declared, is
-observed, or does not matter because no gap is near 1.5 intervals. The statement names the others, which are folded one
-by one.
+It folds the same pieces as `api.energy.curve` by the same whole-number rules: the summary of each hour that may stand
+for its quarter hours, elsewhere that of each quarter hour that may stand for its readings, and elsewhere the readings.
+A device is *plain* if its rules are trivial for this period: each of its readings has the same measures of energy, no
+register falls or rises steeply, and its interval is declared, is observed, or does not matter because no gap is near
+1.5 intervals. The statement names the others, which are folded one by one.
 
 The statement is composed of steps, one function or text each:
 
-    d, marks, q      the devices, their dirty quarter hours and their summaries
+    d, marks, h, q   the devices, their dirty quarter hours, their summaries of hours and of quarter hours
     pieces, w        summaries and readings in the order of time, each with the one before it
     judged, base     of each device, what shows whether it is plain
     observed         the intervals of those that declare none and have gaps, as `api.energy.interval` sees them
@@ -16,25 +16,32 @@ The statement is composed of steps, one function or text each:
     segments, parts  energy from `start` to `first` (cross) and from `first` to `last` (rest), cut at the buckets' edges
 
 The columns of a piece: `uf` is the interval energy of its first reading, `ui` and `uo` that of the others (units);
-`rif` and `ril` are the first and the last value of the register of energy in, `rof` and `rol` of energy out (kWh).
+`rif` and `ril` are the first and the last value of the register of energy in, `rof` and `rol` of energy out (kWh);
+`least` is the least time between its quarter hours, or mean time between the readings in one.
 """
 
 import re
 from typing import NamedTuple
 
-from api.energy.interval import DAY_US, QUARTER_US
+from api.energy.interval import DAY_US, HOUR_US, QUARTER_US
 from bridge.contract import Kind
 
 _TYPES = (
     *("text[]", "int[]", "timestamptz", "int8", "int8[]", "int8"),
     *("int8", "int8", "int8[]", "float8", "int8", "int8"),
+    *("int8", "int8", "int8[]"),
 )
 """Of the parameters; each use is cast, because the statement is too long for the server to infer them."""
 _MOST_RISE_KWH = 4_000_000
 """In units, the sum of two such rises fits into int8."""
-_FROM = "$3 + $11 * interval '1 microsecond'"
-_TO = "$3 + $4 * interval '1 microsecond'"
-_CLOSED = "bucket >= $3 + $7 * interval '1 microsecond' AND bucket < $3 + $8 * interval '1 microsecond'"
+
+
+def _at(us: str) -> str:
+    return f"$3 + {us} * interval '1 microsecond'"
+
+
+_FROM, _TO = _at("$11"), _at("$4")
+_CLOSED = f"bucket >= {_at('$7')} AND bucket < {_at('$8')}"
 _START = "(tstzrange_subdiff(bucket, $3) * 1e6)::int8"
 
 
@@ -56,8 +63,8 @@ def fold_sql(kind: Kind, days: Days) -> str:
 
     $1 are the devices and $2 the key of each; $3 is the period's start and $4 its length, $5 the buckets' edges, $6 is
     now; from $7 up to $8 summaries may be used, except for quarter hours $9; $10 is the kind's rated power in kW.
-    Readings are taken from $11 on, to observe intervals; $12 is the start of a quarter hour. Times are microseconds
-    since the period's start.
+    Readings are taken from $11 on, to observe intervals; $12 is the start of an hour. From $13 up to $14 hours may be
+    used, except for hours $15; these are within $7 and $8. Times are microseconds since the period's start.
 
     Rows: key, bucket (from 1), whether anything is known, energy in and out, energy of intervals across its edges,
     covered and expected time, device. Rows with the bucket 0 name devices that are not plain.
@@ -67,7 +74,7 @@ def fold_sql(kind: Kind, days: Days) -> str:
         _summaries_sql(kind, days),
         _pieces_sql(kind, days),
         _JUDGED,
-        _OBSERVED,
+        _observed(kind, days),
         _PLAIN,
         _PARTS,
     ]
@@ -94,21 +101,44 @@ d AS MATERIALIZED (
 
 
 def _summaries_sql(kind: Kind, days: Days) -> str:
+    """Hours, and the quarter hours of those that may not be used and of the time without hours.
+
+    An hour with a gap between two quarter hours may not be used: these stand for their readings all the same.
+    """
+    columns = (
+        "readings AS n, coalesce(widest_us, 0) AS widest, interval_first AS uf, coalesce(interval_in, 0) AS ui, "
+        "coalesce(interval_out, 0) AS uo, register_in_first AS rif, register_in_last AS ril, "
+        "register_out_first AS rof, register_out_last AS rol, coalesce(steepest_kw, 0) AS steepest"
+    )
+    of_device = f"{kind.id_column} = d.id AND {days.months}"
     return f"""
 marks AS MATERIALIZED (
     SELECT DISTINCT {kind.id_column} AS id, {_START} AS quarter FROM {kind.dirty_table}
     WHERE {_CLOSED}
 ),
+h AS MATERIALIZED (
+    SELECT d.id, s.*, is_even AND NOT hour = ANY ($15)
+               AND NOT (d.id, hour) IN (SELECT id, {_start_of("quarter", HOUR_US)} FROM marks)
+               AND (d.sent > 1 OR 2 * widest <= 3 * coalesce(d.declared, least, 0)) AS is_usable
+    FROM d CROSS JOIN LATERAL (
+        SELECT {_START} AS hour, is_even, {_START} + first_us AS first, {_START} + last_us AS last, least_us AS least,
+               {columns}
+        FROM {kind.hour_table} WHERE {of_device}
+          AND bucket >= {_at("$13")} AND bucket < {_at("$14")} OFFSET 0
+    ) AS s
+),
 q AS MATERIALIZED (
     SELECT d.id, s.*, is_even AND NOT quarter = ANY ($9) AND NOT (d.id, quarter) IN (SELECT id, quarter FROM marks)
                AS is_usable
-    FROM d CROSS JOIN LATERAL (
-        SELECT {_START} AS quarter, is_even, {_START} + first_us AS first, {_START} + last_us AS last, readings AS n,
-               coalesce(widest_us, 0) AS widest, interval_first AS uf, coalesce(interval_in, 0) AS ui,
-               coalesce(interval_out, 0) AS uo, register_in_first AS rif, register_in_last AS ril,
-               register_out_first AS rof, register_out_last AS rol, coalesce(steepest_kw, 0) AS steepest
-        FROM {kind.quarter_table} WHERE {kind.id_column} = d.id AND {days.months}
-          AND {_CLOSED} OFFSET 0
+    FROM (
+        SELECT id, $7 AS since, $13 AS until FROM d WHERE $7 < $13
+        UNION ALL SELECT id, $14, $8 FROM d WHERE $14 < $8
+        UNION ALL SELECT id, hour, hour + {HOUR_US} FROM h WHERE NOT is_usable
+    ) AS d CROSS JOIN LATERAL (
+        SELECT {_START} AS quarter, is_even, {_START} + first_us AS first, {_START} + last_us AS last,
+               (last_us - first_us) / nullif(readings - 1, 0) AS least, {columns}
+        FROM {kind.quarter_table} WHERE {of_device}
+          AND bucket >= {_at("d.since")} AND bucket < {_at("d.until")} OFFSET 0
     ) AS s
 )
 """  # noqa: S608
@@ -121,9 +151,10 @@ def _pieces_sql(kind: Kind, days: Days) -> str:
     )
     at = "(tstzrange_subdiff(ts, $3) * 1e6)::int8"
     row = (
-        f"SELECT {at} AS first, {at} AS last, 1 AS n, 0 AS widest, ({interval} * 1e12)::int8 AS uf, 0::int8 AS ui, "  # noqa: S608
-        f"0::int8 AS uo, {register_in} AS rif, {register_in} AS ril, {register_out} AS rof, {register_out} AS rol, "
-        f"0::float8 AS steepest FROM {kind.history_table}"
+        f"SELECT {at} AS first, {at} AS last, 1 AS n, 0 AS widest, NULL::int8 AS least, "  # noqa: S608
+        f"({interval} * 1e12)::int8 AS uf, 0::int8 AS ui, 0::int8 AS uo, {register_in} AS rif, {register_in} AS ril, "
+        f"{register_out} AS rof, {register_out} AS rol, 0::float8 AS steepest, false AS is_hour "
+        f"FROM {kind.history_table}"
     )
     energy = f"({interval} IS NOT NULL OR {register_in} IS NOT NULL OR {register_out} IS NOT NULL)"
     before = f"ts < {_FROM} AND {energy}"
@@ -137,11 +168,13 @@ spans AS (
               WHERE id = ANY ($1) AND NOT (id, quarter) IN (SELECT id, quarter FROM q)
 ),
 pieces AS (
-    SELECT id, first, last, n, widest, uf, ui, uo, rif, ril, rof, rol, steepest FROM q
+    SELECT id, first, last, n, widest, least, uf, ui, uo, rif, ril, rof, rol, steepest, true AS is_hour FROM h
+    WHERE is_usable AND (uf IS NOT NULL OR rif IS NOT NULL OR rof IS NOT NULL)
+    UNION ALL SELECT id, first, last, n, widest, least, uf, ui, uo, rif, ril, rof, rol, steepest, false FROM q
     WHERE is_usable AND (uf IS NOT NULL OR rif IS NOT NULL OR rof IS NOT NULL)
     UNION ALL SELECT id, r.* FROM spans CROSS JOIN LATERAL (
-        {row} WHERE {device} = id AND ts >= $3 + since * interval '1 microsecond'
-            AND ts < $3 + until * interval '1 microsecond' AND {days.period} AND {energy} OFFSET 0) AS r
+        {row} WHERE {device} = id AND ts >= {_at("since")} AND ts < {_at("until")} AND {days.period}
+            AND {energy} OFFSET 0) AS r
     UNION ALL SELECT id, r.* FROM d CROSS JOIN LATERAL (
         SELECT * FROM ({row} WHERE {device} = id AND {before} AND {days.before} {last_one}) AS near
         UNION ALL SELECT * FROM ({row} WHERE {device} = id AND {before} AND {days.around} {last_one}) AS far
@@ -151,6 +184,11 @@ pieces AS (
         ORDER BY {device}, ts LIMIT 1) AS r WHERE continues
 )
 """  # noqa: S608
+
+
+def _start_of(us: str, length: int) -> str:
+    """The start of the hour or quarter hour of an instant."""
+    return f"({us} - mod(mod({us} - $12, {length}) + {length}, {length}))"
 
 
 def _rise(value: str, before: str) -> str:
@@ -170,6 +208,39 @@ def _part(units: str) -> str:
     return f"{until('($5)[edge + 1]')} - {until('($5)[edge]')}"
 
 
+def _observed(kind: Kind, days: Days) -> str:
+    """Hours are taken apart: the interval is the median of what their quarter hours show."""
+    return f"""
+seen AS (
+    SELECT id, last FROM base WHERE declared IS NULL AND is_even AND NOT is_gapless
+),
+grouped AS (
+    SELECT w.id, {_start_of("w.first", QUARTER_US)} AS quarter, min(w.first) AS first, max(w.last) AS last,
+           sum(w.n)::int8 AS n
+    FROM seen JOIN w USING (id) WHERE NOT w.is_hour AND w.first >= $11 AND w.first < $4 GROUP BY 1, 2
+    UNION ALL SELECT h.id, s.* FROM seen JOIN h USING (id) CROSS JOIN LATERAL (
+        SELECT {_START} AS quarter, {_START} + first_us, {_START} + last_us, readings::int8
+        FROM {kind.quarter_table} WHERE {kind.id_column} = h.id AND {days.months}
+          AND bucket >= {_at("h.hour")} AND bucket < {_at(f"(h.hour + {HOUR_US})")} OFFSET 0
+    ) AS s WHERE h.is_usable AND num_nonnulls(uf, rif, rof) > 0 AND h.hour + {HOUR_US + QUARTER_US + DAY_US} > seen.last
+),
+recent AS (
+    SELECT * FROM (SELECT *, max(quarter) OVER (PARTITION BY id) AS newest FROM grouped) AS g
+    WHERE quarter >= newest - {DAY_US}
+),
+gaps AS (
+    SELECT id, (last - first) / (n - 1) AS gap, n - 1 AS n FROM recent WHERE n > 1
+    UNION ALL SELECT id, first - lag(last) OVER (PARTITION BY id ORDER BY quarter), 1 FROM recent
+),
+observed AS MATERIALIZED (
+    SELECT id, min(gap) AS us FROM (
+        SELECT id, gap, sum(n) OVER (PARTITION BY id ORDER BY gap) AS passed, sum(n) OVER (PARTITION BY id) AS whole
+        FROM gaps WHERE gap IS NOT NULL) AS g
+    WHERE whole >= 3 AND 2 * passed >= whole GROUP BY id
+)
+"""  # noqa: S608
+
+
 _JUDGED = f"""
 w AS MATERIALIZED (
     SELECT *, lag(last) OVER o AS prev, lag(ril) OVER o AS prev_in, lag(rol) OVER o AS prev_out
@@ -187,7 +258,7 @@ judged AS (
                     max(greatest(rif - prev_in, rof - prev_out, 1e-12) * (3.6e9 / nullif(first - prev, 0)))
                ) AS steepest,
            sum(n) FILTER (WHERE first >= 0 AND first < $4) AS readings_inside,
-           min(least(CASE WHEN n > 1 THEN (last - first) / (n - 1) END, first - prev)) AS least_gap,
+           min(least(least, first - prev)) AS least_gap,
            max(widest) FILTER (WHERE first >= 0) AS widest,
            max(first - prev) FILTER (WHERE first >= 0) AS widest_between,
            bool_or(prev IS NULL AND first >= 0) AS begins,
@@ -203,29 +274,6 @@ base AS MATERIALIZED (
            NOT j.begins AND j.readings_inside >= 5 AND 5 * greatest(j.widest, j.widest_between) <= {DAY_US}
                AND 2 * greatest(j.widest, j.widest_between) <= 3 * j.least_gap AS is_gapless
     FROM d LEFT JOIN judged j USING (id)
-)
-"""  # noqa: S608
-_OBSERVED = f"""
-grouped AS (
-    SELECT w.id, w.first - mod(mod(w.first - $12, {QUARTER_US}) + {QUARTER_US}, {QUARTER_US}) AS quarter,
-           min(w.first) AS first, max(w.last) AS last, sum(w.n)::int8 AS n
-    FROM base b JOIN w USING (id)
-    WHERE b.declared IS NULL AND b.is_even AND NOT b.is_gapless AND w.first >= $11 AND w.first < $4
-    GROUP BY 1, 2
-),
-recent AS (
-    SELECT * FROM (SELECT *, max(quarter) OVER (PARTITION BY id) AS newest FROM grouped) AS g
-    WHERE quarter >= newest - {DAY_US}
-),
-gaps AS (
-    SELECT id, (last - first) / (n - 1) AS gap, n - 1 AS n FROM recent WHERE n > 1
-    UNION ALL SELECT id, first - lag(last) OVER (PARTITION BY id ORDER BY quarter), 1 FROM recent
-),
-observed AS MATERIALIZED (
-    SELECT id, min(gap) AS us FROM (
-        SELECT id, gap, sum(n) OVER (PARTITION BY id ORDER BY gap) AS passed, sum(n) OVER (PARTITION BY id) AS whole
-        FROM gaps WHERE gap IS NOT NULL) AS g
-    WHERE whole >= 3 AND 2 * passed >= whole GROUP BY id
 )
 """  # noqa: S608
 _PLAIN = """

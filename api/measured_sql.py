@@ -118,9 +118,9 @@ def _around(period: Period, time: timedelta) -> Period:
     return Period(period.start - min(time, period.start - EARLIEST), period.end + min(time, LATEST - period.end))
 
 
-def offset_of(period: Period) -> int:
-    """The start of the quarter hour in which a period starts."""
-    return -((period.start - _EPOCH) // US % QUARTER_US)
+def offset_of(period: Period, length: int = QUARTER_US) -> int:
+    """The start of the quarter hour, or of the hour, in which a period starts."""
+    return -((period.start - _EPOCH) // US % length)
 
 
 def observed_since(period: Period) -> int:

@@ -26,6 +26,11 @@ ONE_BY_ONE = Limits(8_000, 400)
 FOLDED = Limits(100_000, 1_000)
 """Of devices that are folded in the database."""
 _DAY = timedelta(days=1)
+_CLOSED = """
+SELECT kind, greatest(closed_until, '0001-01-02 00:00+00'),
+       greatest(least(closed_until, composed_until), '0001-01-02 00:00+00')
+FROM quarter_mark
+"""
 _LEAST_OPEN_DAYS = 0.02
 """The quarter hours at the edges of a period, and the last ones, are made from readings."""
 
@@ -34,6 +39,8 @@ class Closed(NamedTuple):
     """Until when the keeper has summarized quarter hours, by kind."""
 
     until: Mapping[str, datetime]
+    hours_until: Mapping[str, datetime]
+    """Until when it has composed hours of them."""
 
     def allowance(self, period: Period, limits: Limits = ONE_BY_ONE) -> "Allowance":
         """What a request about this period costs."""
@@ -44,8 +51,8 @@ class Closed(NamedTuple):
 
 async def closed(c: Connection) -> Closed:
     """What the keeper has summarized; the first instant that is accepted, if nothing."""
-    rows = await c.fetch("SELECT kind, greatest(closed_until, '0001-01-02 00:00+00') FROM quarter_mark")
-    return Closed({row[0]: row[1] for row in rows})
+    rows = await c.fetch(_CLOSED)
+    return Closed({row[0]: row[1] for row in rows}, {row[0]: row[2] for row in rows})
 
 
 class Allowance(NamedTuple):

@@ -89,6 +89,11 @@ class Kind:
         return f"{self.name}_quarter"
 
     @cached_property
+    def hour_table(self) -> str:
+        """The table of the summaries of hours."""
+        return f"{self.name}_hour"
+
+    @cached_property
     def dirty_table(self) -> str:
         """The table of the quarter hours whose summary lacks a reading."""
         return f"{self.name}_quarter_dirty"

@@ -1,9 +1,9 @@
-"""The summaries of quarter hours as the tests expect them: made in Python, from the rows of the history."""
+"""The summaries of quarter hours and hours as the tests expect them: made in Python, from the rows of the history."""
 
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
@@ -15,11 +15,16 @@ Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Row = dict[str, Any]
 Summaries = dict[tuple[str, datetime], Row]
 
-QUARTER = timedelta(minutes=15)
+QUARTER, HOUR = timedelta(minutes=15), timedelta(hours=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 TOO_MANY_UNITS = 9 * 10**18
 TEN_MINUTES_US = 600_000_000
+_COMPOSED = (
+    "SELECT least(closed_until, greatest(composed_until, '0001-01-02 00:00+00')) FROM quarter_mark WHERE kind = $1"
+)
+_DIRTY = "SELECT {}, bucket FROM {}"
+_HOURS = "SELECT * FROM {} WHERE ($1::text IS NULL OR {} = $1) AND bucket < $2"
 
 
 def quarter_of(at: datetime) -> datetime:
@@ -27,17 +32,34 @@ def quarter_of(at: datetime) -> datetime:
     return EPOCH + (at - EPOCH) // QUARTER * QUARTER
 
 
+def hour_of(at: datetime) -> datetime:
+    """The begin of its hour (UTC)."""
+    return EPOCH + (at - EPOCH) // HOUR * HOUR
+
+
 async def expected(db: Db, kind: Kind, device: str | None = None) -> Summaries:
     """The summary of each device and quarter hour that the history has, or of one device."""
+    return {key: summary_of(kind, own) for key, own in (await _rows(db, kind, device, quarter_of)).items()}
+
+
+async def expected_hours(db: Db, kind: Kind, device: str | None = None) -> Summaries:
+    """The same of hours."""
+    return {key: hour_summary_of(kind, own) for key, own in (await _rows(db, kind, device, hour_of)).items()}
+
+
+async def _rows(
+    db: Db, kind: Kind, device: str | None, begin_of: Callable[[datetime], datetime]
+) -> dict[tuple[str, datetime], list[Row]]:
+    """The rows by device and quarter hour or hour, with the time since its begin."""
     rows: dict[tuple[str, datetime], list[Row]] = defaultdict(list)
     own = f"$1::text IS NULL OR {kind.id_column} = $1"
     sql = f"SELECT * FROM {kind.history_table} WHERE {own} ORDER BY {kind.id_column}, ts"
     for record in await db.fetch(sql, device):
         row = dict(record)
-        bucket = quarter_of(row["ts"])
+        bucket = begin_of(row["ts"])
         row["us"] = (row["ts"] - bucket) // MICROSECOND
         rows[row[kind.id_column], bucket].append(row)
-    return {key: summary_of(kind, own) for key, own in rows.items()}
+    return rows
 
 
 async def stored(db: Db, kind: Kind, device: str | None = None) -> Summaries:
@@ -69,7 +91,11 @@ async def closed_until(db: Db, kind: Kind) -> datetime:
 
 
 async def assert_right(db: Db, device: str | None = None) -> int:
-    """Compare all clean summaries of closed quarter hours with the history; returns how many there are."""
+    """Compare all clean summaries of closed quarter hours, and of hours, with the history.
+
+    Returns how many quarter hours there are.
+    """
+    await assert_hours_right(db, device)
     count = 0
     for kind in KINDS:
         async with db.transaction(isolation="repeatable_read", readonly=True):
@@ -78,6 +104,30 @@ async def assert_right(db: Db, device: str | None = None) -> int:
         for key, row in wanted.items():
             assert_same(kind, found[key], row, key)
         count += len(wanted)
+    return count
+
+
+async def assert_hours_right(db: Db, device: str | None = None) -> int:
+    """Compare all hours that may be used with the history; returns how many there are."""
+    count = 0
+    for kind in KINDS:
+        async with db.transaction(isolation="repeatable_read", readonly=True):
+            composed: datetime = await db.fetchval(_COMPOSED, kind.name)
+            dirty = {
+                (row[0], hour_of(row[1])) for row in await db.fetch(_DIRTY.format(kind.id_column, kind.dirty_table))
+            }
+            rows = await db.fetch(_HOURS.format(kind.hour_table, kind.id_column), device, composed)
+            wanted = await expected_hours(db, kind, device)
+        usable = {key: row for key, row in wanted.items() if key[1] + HOUR <= composed and key not in dirty}
+        hours = [dict(row) for row in rows]
+        found = {(row.pop(kind.id_column), row.pop("bucket")): row for row in hours}
+        found = {key: row for key, row in found.items() if key not in dirty}
+        assert found.keys() == usable.keys()
+        for key, row in usable.items():
+            assert found[key]["is_even"] == row["is_even"], (kind.name, key)
+            if row["is_even"]:
+                assert_same(kind, found[key], row, key)
+        count += len(usable)
     return count
 
 
@@ -127,6 +177,17 @@ def summary_of(kind: Kind, rows: Sequence[Row]) -> Row:
     for gauge in kind.of_sort("gauge"):
         summary |= _of_gauge(gauge, rows, gaps)
     return summary
+
+
+def hour_summary_of(kind: Kind, rows: Sequence[Row]) -> Row:
+    """The summary of the rows of one hour, in the order of time: without gauges, as if it were one quarter hour."""
+    summary = summary_of(kind, rows)
+    gauges = tuple(f"{gauge.column}_" for gauge in kind.of_sort("gauge"))
+    found = {column: value for column, value in summary.items() if not column.startswith((*gauges, "steps_", "rises_"))}
+    by_quarter = [list(own) for _, own in itertools.groupby((row["us"] for row in rows), lambda us: us // 900_000_000)]
+    means = [(own[-1] - own[0]) // (len(own) - 1) for own in by_quarter if len(own) > 1]
+    between = [after[0] - before[-1] for before, after in itertools.pairwise(by_quarter)]
+    return found | {"least_us": min([*means, *between], default=None)}
 
 
 def _units(kind: Kind, row: Row) -> int | None:

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 DAY_US = 86_400_000_000
+HOUR_US = 3_600_000_000
 QUARTER_US = 900_000_000
 _FEWEST_GAPS = 3
 

@@ -123,18 +123,21 @@ class Quarter(NamedTuple):
         return [(self.first, gauge.first), (self.last, gauge.last)][: self.readings]
 
 
-def quarters_of(instants: Iterable[int], offset: int) -> set[int]:
-    """The starts of the quarter hours that these instants divide. `offset` is the start of one."""
-    return {at - (at - offset) % QUARTER_US for at in instants if (at - offset) % QUARTER_US}
+def quarters_of(instants: Iterable[int], offset: int, length: int = QUARTER_US) -> set[int]:
+    """The starts of the quarter hours that these instants divide. `offset` is the start of one.
+
+    `length` may be that of an hour, here and in `whole_quarters`.
+    """
+    return {at - (at - offset) % length for at in instants if (at - offset) % length}
 
 
-def whole_quarters(since: int, until: int, offset: int, closed: int) -> tuple[int, int]:
+def whole_quarters(since: int, until: int, offset: int, closed: int, length: int = QUARTER_US) -> tuple[int, int]:
     """The start of the first and the end of the last quarter hour from `since` to `until` that is whole and closed.
 
     Both are `since` when there is none.
     """
-    first = since + (offset - since) % QUARTER_US
-    beyond = min(until - (until - offset) % QUARTER_US, closed)
+    first = since + (offset - since) % length
+    beyond = min(until - (until - offset) % length, closed)
     return (since, since) if first >= beyond else (first, beyond)
 
 

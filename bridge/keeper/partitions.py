@@ -1,4 +1,4 @@
-"""The duty that creates the daily partitions before their first reading comes, and the monthly ones of quarter hours.
+"""The duty that creates the daily partitions before their first reading comes, and the monthly ones of summaries.
 
 Creating a partition locks the history in a mode that conflicts with ANALYZE. A writer of readings would wait for the
 lock and delay the readings of today, so it is done here, and waits no longer than the session's lock timeout.
@@ -13,8 +13,9 @@ from bridge.store.tables import TABLES
 EVERY_S = 60.0
 # The database's clock, which is one for all programs.
 _SQL = """
-SELECT ensure_partition($1::text::regclass, (now() AT TIME ZONE 'UTC')::date + $3::int),
-       ensure_quarter_partition($2::text::regclass, (now() AT TIME ZONE 'UTC')::date + $3::int)
+SELECT ensure_partition($1::text::regclass, (now() AT TIME ZONE 'UTC')::date + $4::int),
+       ensure_quarter_partition($2::text::regclass, (now() AT TIME ZONE 'UTC')::date + $4::int),
+       ensure_quarter_partition($3::text::regclass, (now() AT TIME ZONE 'UTC')::date + $4::int)
 """
 
 
@@ -29,7 +30,7 @@ def partitions(ahead_days: int) -> Duty:
                 with asking():
                     for day in range(ahead_days + 1):
                         await connection.fetchval(
-                            _SQL, table.history, table.kind.quarter_table, day
+                            _SQL, table.history, table.kind.quarter_table, table.kind.hour_table, day
                         )  # a transaction of its own
             except StoreUnavailable as error:
                 if not survives(error):

@@ -10,7 +10,8 @@ from bridge.contract import Kind, Measure
 
 LONGEST_LINE_US = 600_000_000
 """The area under a gauge is kept where no two readings are further apart: lines of this length are always measured."""
-_MOST_UNITS = 9_000_000_000_000_000_000
+MOST_UNITS = 9_000_000_000_000_000_000
+"""Sums of energies from here on are not kept."""
 
 
 def close_sql(kind: Kind) -> str:
@@ -56,8 +57,8 @@ def _rows_sql(kind: Kind) -> str:
 
     `gap` is null in the first one. The constant bounds let the planner skip partitions.
     """
-    interval, registers = kind.interval, _registers(kind)
-    measures = [m.column for m in (*(m for _, m in registers), *kind.of_sort("gauge"))]
+    interval = kind.interval
+    measures = [m.column for m in (*(m for _, m in registers(kind)), *kind.of_sort("gauge"))]
     units = "NULL::int8" if interval is None else f"({interval.column} * 1e12)::int8"
     before = [f"lag({m.column}) OVER w AS {m.column}_before" for m in _with_difference(kind)]
     columns = ", ".join([f"{units} AS units", *measures, *before])
@@ -80,14 +81,14 @@ def _columns(kind: Kind) -> Iterator[tuple[str, str]]:
     yield "interval_first", "min(units) FILTER (WHERE gap IS NULL)"
     for direction, sign in (("in", ">"), ("out", "<")):
         total = f"abs({_others(sign)})"
-        yield f"interval_{direction}", f"CASE WHEN {total} < {_MOST_UNITS} THEN {total}::int8 END"
+        yield f"interval_{direction}", f"CASE WHEN {total} < {MOST_UNITS} THEN {total}::int8 END"
         yield f"steps_{direction}", f"nullif(count(*) FILTER (WHERE units {sign} 0 AND gap IS NOT NULL), 0)::int4"
-    for direction, measure in _registers(kind):
+    for direction, measure in registers(kind):
         yield f"register_{direction}_first", f"min({measure.column}) FILTER (WHERE gap IS NULL)"
         yield f"register_{direction}_last", f"max({measure.column}) FILTER (WHERE is_last)"
         rises = f"count(*) FILTER (WHERE {measure.column} > {measure.column}_before)"
         yield f"rises_{direction}", f"nullif({rises}, 0)::int4"
-    if steepest := [f"{m.column} - {m.column}_before" for _, m in _registers(kind)]:
+    if steepest := [f"{m.column} - {m.column}_before" for _, m in registers(kind)]:
         yield "steepest_kw", f"max(greatest({', '.join(steepest)}) * (3.6e9::float8 / gap))"
     for gauge in kind.of_sort("gauge"):
         yield from _of_gauge(gauge)
@@ -114,19 +115,20 @@ def _others(sign: str) -> str:
 
 def _is_even(kind: Kind) -> str:
     """Whether every reading has the same measures of energy, no register falls and no sum is out of range."""
-    counted = ["units", *(m.column for _, m in _registers(kind))]
+    counted = ["units", *(m.column for _, m in registers(kind))]
     conditions = [f"count({column}) IN (0, count(*))" for column in counted]
-    conditions += [f"coalesce(bool_and({m.column} >= {m.column}_before), true)" for _, m in _registers(kind)]
+    conditions += [f"coalesce(bool_and({m.column} >= {m.column}_before), true)" for _, m in registers(kind)]
     others = [f"coalesce(abs({_others(sign)}), 0)" for sign in "><"]
-    conditions += [f"{' + '.join(others)} + coalesce(abs(min(units) FILTER (WHERE gap IS NULL)), 0) < {_MOST_UNITS}"]
+    conditions += [f"{' + '.join(others)} + coalesce(abs(min(units) FILTER (WHERE gap IS NULL)), 0) < {MOST_UNITS}"]
     return " AND ".join(conditions)
 
 
-def _registers(kind: Kind) -> list[tuple[str, Measure]]:
+def registers(kind: Kind) -> list[tuple[str, Measure]]:
+    """The registers of a kind, each with its direction, `in` or `out`."""
     found = (("in", kind.register_in), ("out", kind.register_out))
     return [(direction, measure) for direction, measure in found if measure is not None]
 
 
 def _with_difference(kind: Kind) -> list[Measure]:
     """The measures of which the value of the reading before is needed."""
-    return [*(m for _, m in _registers(kind)), *(m for m in kind.of_sort("gauge") if m.averaged)]
+    return [*(m for _, m in registers(kind)), *(m for m in kind.of_sort("gauge") if m.averaged)]

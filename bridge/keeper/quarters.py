@@ -6,13 +6,15 @@ stored. Each step may be the last one of this process: the next one continues fr
 never added to.
 """
 
-import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import Any
 
 from bridge.contract import KINDS, Kind
 from bridge.errors import StoreUnavailable
+from bridge.keeper.chunks import by_devices, ensure_months, paced
+from bridge.keeper.hours import Hours
 from bridge.keeper.pace import Pace
 from bridge.keeper.port import Duty, Figure
 from bridge.keeper.quarter_sql import clean_sql, close_sql
@@ -42,18 +44,17 @@ SELECT greatest(marked_until, '0001-01-02 00:00+00') AS marked_until,
 FROM quarter_mark WHERE kind = $1
 """
 _MARK = "UPDATE quarter_mark SET marked_until = greatest(marked_until, $2) WHERE kind = $1"
-_CLOSED = "UPDATE quarter_mark SET closed_until = $2 WHERE kind = $1"
+# Hours whose quarter hours were made again, because somebody has put back the mark, are composed again.
+_CLOSED = """
+UPDATE quarter_mark SET closed_until = $2, composed_until = least(composed_until, date_trunc('hour', $3, 'UTC'))
+WHERE kind = $1
+"""
 # Of the first partition, of whose name the day is a part.
 _FIRST_DAY = """
 SELECT to_date(right(min(c.relname), 8), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC'
 FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid WHERE inhparent = $1::text::regclass
 """
-_LAST_OF_CHUNK = "SELECT max(id) FROM (SELECT {device} AS id FROM {live} WHERE {device} > $1 ORDER BY 1 LIMIT $2) AS d"
-_DIRTY = """
-SELECT ctid, bucket, date_trunc('month', bucket AT TIME ZONE 'UTC')::date AS month
-FROM {dirty} WHERE bucket < $1 LIMIT $2
-"""
-_PARTITION = "SELECT ensure_quarter_partition($1::text::regclass, $2)"
+_DIRTY = "SELECT ctid, {device} AS device, bucket FROM {dirty} WHERE bucket < $1 LIMIT $2"
 _BACKLOG = "SELECT count(*) FROM (SELECT FROM {dirty} LIMIT $1) AS d"
 _Step = Callable[[Connection, Kind], Awaitable[bool]]
 
@@ -63,6 +64,7 @@ class _State:
 
     def __init__(self, kind: Kind, timeout_s: float) -> None:
         self.writers = Writers(kind, timeout_s)
+        self.hours = Hours(kind)
         self.step = Pace(_MOST_QUARTERS, 1)
         self.chunk = Pace(_MOST_DEVICE_QUARTERS, _MOST_DEVICE_QUARTERS // 4)
         self.marks = Pace(_MOST_MARKS, _MOST_MARKS // 4)
@@ -126,13 +128,13 @@ class Quarters:
         return f"no quarter hour of {' and '.join(stuck)} is summarized" if stuck else None
 
     async def run(self, connection: Connection) -> bool:
-        """Close and clean the quarter hours of each kind, each for about a second; a failure does not stop the others.
+        """Close, compose and clean for each kind, each for about a second; a failure does not stop the others.
 
         Raises the first error: `StoreUnavailable` when a writer's transaction does not end.
         """
         more, errors = False, []
         for kind in KINDS:
-            for step in (self._close, self._clean):
+            for step in (self._close, self._compose, self._clean):
                 try:
                     with asking():
                         more |= await self._take_turn(step, connection, kind)
@@ -167,26 +169,17 @@ class Quarters:
         first = await connection.fetchval(_FIRST_DAY, kind.history_table)
         begin = marked if first is None else max(first, closed)
         until = min(marked, begin + state.step.size * _QUARTER)
-        with _paced(state.step):
-            await self._summarize(connection, kind, begin, until)
-        await connection.execute(_CLOSED, kind.name, until)
+        with paced(state.step):
+            await ensure_months(connection, kind.quarter_table, begin, until)
+            await by_devices(connection, kind, close_sql(kind), begin, until, _QUARTER, state.chunk)
+        await connection.execute(_CLOSED, kind.name, until, begin)
         state.see(now - until)
         state.progressed_at = time.monotonic()
         return bool(until < over)
 
-    async def _summarize(self, connection: Connection, kind: Kind, begin: datetime, until: datetime) -> None:
-        """In chunks of devices, so that no transaction is long."""
-        await _ensure_months(connection, kind, begin, until)
-        quarters = max(1, (until - begin) // _QUARTER)
-        pace, chunk = self._states[kind].chunk, _LAST_OF_CHUNK.format(device=kind.id_column, live=kind.live_table)
-        after = ""
-        while (
-            begin < until
-            and (last := await connection.fetchval(chunk, after, max(1, pace.size // quarters))) is not None
-        ):
-            with _paced(pace):
-                await connection.execute(close_sql(kind), begin, until, after, last)
-            after = last
+    async def _compose(self, connection: Connection, kind: Kind) -> bool:
+        """Compose the next hours of quarter hours that are closed; whether there are more."""
+        return await self._states[kind].hours.compose(connection)
 
     async def _clean(self, connection: Connection, kind: Kind) -> bool:
         """Make summaries again that lack a late reading; whether there are more."""
@@ -194,31 +187,21 @@ class Quarters:
         _, closed, _, _ = await connection.fetchrow(_MARKS, kind.name, self._delay)  # type: ignore[misc]
         state.dirty = await connection.fetchval(_BACKLOG.format(dirty=kind.dirty_table), _MOST_COUNTED)
         wanted = state.marks.size
-        marks = await connection.fetch(_DIRTY.format(dirty=kind.dirty_table), closed, wanted)
-        for month in {row["month"] for row in marks}:
-            await connection.fetchval(_PARTITION, kind.quarter_table, month)
+        sql = _DIRTY.format(device=kind.id_column, dirty=kind.dirty_table)
+        marks = await connection.fetch(sql, closed, wanted)
         if marks:
-            with _paced(state.marks):
-                buckets = [row["bucket"] for row in marks]
-                ctids = [row["ctid"] for row in marks]
-                state.dirty -= await connection.fetchval(clean_sql(kind), min(buckets), max(buckets) + _QUARTER, ctids)
+            with paced(state.marks):
+                await self._make_again(connection, kind, marks)
         return len(marks) == wanted
 
-
-@contextlib.contextmanager
-def _paced(pace: Pace) -> Iterator[None]:
-    """Adapt the pace to what the block takes."""
-    began = time.monotonic()
-    try:
-        yield
-    except Exception:
-        pace.failed()
-        raise
-    pace.took(time.monotonic() - began)
-
-
-async def _ensure_months(connection: Connection, kind: Kind, begin: datetime, until: datetime) -> None:
-    month = begin
-    while month < until:
-        await connection.fetchval(_PARTITION, kind.quarter_table, month.date())
-        month = (month.replace(day=1) + timedelta(days=32)).replace(day=1, hour=0, minute=0)
+    async def _make_again(self, connection: Connection, kind: Kind, marks: Sequence[Any]) -> None:
+        """Make the quarter hours with these marks again, and the hours that have a part in them."""
+        state, buckets = self._states[kind], [row["bucket"] for row in marks]
+        for month in {bucket.replace(day=1, hour=0, minute=0) for bucket in buckets}:
+            for table in (kind.quarter_table, kind.hour_table):
+                await ensure_months(connection, table, month, month + _QUARTER)
+        ctids = [row["ctid"] for row in marks]
+        async with connection.transaction():
+            cleaned = await connection.fetchval(clean_sql(kind), min(buckets), max(buckets) + _QUARTER, ctids)
+            await state.hours.recompose(connection, ((row["device"], row["bucket"]) for row in marks))
+        state.dirty -= cleaned

@@ -44,6 +44,7 @@ CREATE TABLE charger_live_status (
 ) WITH (fillfactor = 50);
 SELECT protect_history('charger_telemetry_history');
 SELECT create_quarters('charger', ARRAY['connector_temp', 'current_a'], ARRAY[]::text[]);
+SELECT create_hours('charger');
 SELECT grant_roles();
 """
 

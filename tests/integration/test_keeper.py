@@ -181,15 +181,15 @@ async def test_session_cut_at_any_statement_leaves_whole_partitions_and_every_re
     assert await db.fetchval("SELECT count(*) FROM vehicle_telemetry_history") == stored
 
 
-async def test_months_of_quarter_hours_are_created_ahead(db: Db) -> None:
+async def test_months_of_summaries_are_created_ahead(db: Db) -> None:
     await partitions_duty(40).run(db)
     months = (
         "SELECT DISTINCT $1 || to_char((now() AT TIME ZONE 'UTC')::date + n, '_YYYYMM') FROM generate_series(0, 40) n"
     )
     attached = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = $1::text::regclass"
-    for kind in KINDS:
-        found = {row[0] for row in await db.fetch(attached, kind.quarter_table)}
-        assert found == {row[0] for row in await db.fetch(months, kind.quarter_table)}
+    for table in (table for kind in KINDS for table in (kind.quarter_table, kind.hour_table)):
+        found = {row[0] for row in await db.fetch(attached, table)}
+        assert found == {row[0] for row in await db.fetch(months, table)}
         assert len(found) >= 2
 
 

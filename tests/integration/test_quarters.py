@@ -21,13 +21,24 @@ from bridge.reading import Reading, device_id, reading
 from bridge.store.late_marks import LateMarks
 from bridge.store.postgres import FEW, PostgresStore
 from bridge.store.tables import TABLE_OF, Table
-from tests.quarters import MICROSECOND, QUARTER, assert_right, closed_until, quarter_of, stored
+from tests.quarters import (
+    HOUR,
+    MICROSECOND,
+    QUARTER,
+    assert_hours_right,
+    assert_right,
+    closed_until,
+    hour_of,
+    quarter_of,
+    stored,
+)
 from tests.readings import meter, vehicle
 
 pytestmark = pytest.mark.anyio
 Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 BEGIN = quarter_of(datetime.now(UTC)) - timedelta(hours=3)
 """Long over; the time at which a test looks is after the quarter hours that it fills."""
+HOUR_BEGIN = hour_of(datetime.now(UTC)) - 4 * HOUR
 _numbers = itertools.count(1)
 
 
@@ -106,6 +117,80 @@ def test_summary_is_what_python_makes_of_the_rows(
 
     quarters = {(r.kind, quarter_of(r.timestamp)) for r in made}
     assert loop.run_until_complete(compare()) == len(quarters)
+
+
+# -- What an hour is composed of
+
+
+@st.composite
+def _steady_device(draw: st.DrawFn, kind: Kind) -> list[tuple[datetime, dict[str, float]]]:
+    """Times in some quarter hours of two hours, with the same measures, and registers that seldom fall."""
+    own = [kind.interval, kind.register_in, kind.register_out]
+    names = draw(st.sets(st.sampled_from([m.column for m in own if m]), min_size=1))
+    instants: set[int] = set()
+    for quarter in draw(st.sets(st.integers(0, 7), max_size=6)):
+        seconds = draw(st.sets(st.integers(0, 899) | st.sampled_from([0, 1, 899]), min_size=1, max_size=4))
+        instants |= {(quarter * 900 + second) * 10**6 + draw(st.integers(0, 1)) for second in seconds}
+    made, counters = [], dict.fromkeys(names, 1000.0)
+    for us in sorted(instants):
+        energy = draw(st.sampled_from([0.0, 0.1, -0.3, 7.7]))
+        counters = {
+            name: value + draw(st.sampled_from([0.0, 0.1, 3.3, 0.1, 0.0, 0.7, -0.1]))
+            for name, value in counters.items()
+        }
+        assert kind.interval is not None
+        made.append(
+            (
+                HOUR_BEGIN + us * MICROSECOND,
+                counters | ({kind.interval.column: energy} if kind.interval.column in names else {}),
+            )
+        )
+    return made
+
+
+def test_hour_is_what_python_makes_of_the_rows(closing: tuple[asyncio.AbstractEventLoop, Db, PostgresStore]) -> None:
+    """Of hours that are composed, and of those that are composed again for late readings."""
+    loop, db, store = closing
+    composed = {True: 0, False: 0}
+
+    async def compare(device: str, made: Sequence[Reading], late: int) -> int:
+        await db.execute("TRUNCATE vehicle_live_status, meter_live_status")  # others are not summarized again
+        await db.execute("UPDATE quarter_mark SET closed_until = $1, marked_until = $1", HOUR_BEGIN)
+        await store.write(made[late:])
+        await keep(db)
+        await store.write(made[:late])
+        await keep(db)
+        for kind in KINDS:
+            rows = await db.fetch(f"SELECT is_even FROM {kind.hour_table} WHERE {kind.id_column} = $1", device)
+            for row in rows:
+                composed[row["is_even"]] += 1
+        return await assert_hours_right(db, device)
+
+    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(vehicles=_steady_device(VEHICLE), meters=_steady_device(METER), late=st.integers(0, 3))
+    def check(
+        vehicles: list[tuple[datetime, dict[str, float]]], meters: list[tuple[datetime, dict[str, float]]], late: int
+    ) -> None:
+        device = device_id(f"H{next(_numbers)}")
+        made = [reading(kind, device, *own) for kind, of in ((VEHICLE, vehicles), (METER, meters)) for own in of]
+        hours = {(r.kind, hour_of(r.timestamp)) for r in made}
+        assert loop.run_until_complete(compare(device, made, late)) == len(hours)
+
+    check()
+    assert min(composed.values()) > 20
+
+
+async def test_hours_of_earlier_quarter_hours_are_composed(db: Db, store: PostgresStore) -> None:
+    """As after the migration that introduced them, also where the keeper ends between two transactions."""
+    at = [HOUR_BEGIN + n * timedelta(minutes=5) for n in range(24)]
+    await store.write([_fresh(kind, f"D{n}", t) for kind in KINDS for n in range(3) for t in at])
+    await keep(db)
+    for kind in KINDS:
+        await db.execute(f"UPDATE {kind.hour_table} SET readings = 0")
+    await db.execute("UPDATE quarter_mark SET composed_until = '-infinity'")
+    assert await assert_hours_right(db) == 0
+    await keep(db)
+    assert await assert_hours_right(db) == 2 * 3 * 2
 
 
 @pytest.mark.parametrize("kwh", [1000.0, -1000.0])

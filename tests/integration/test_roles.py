@@ -34,12 +34,13 @@ VIEWS = {
 }
 READ, ADD, KEEP = {"SELECT"}, {"SELECT", "INSERT"}, {"SELECT", "INSERT", "UPDATE"}
 MANAGE = KEEP | {"DELETE"}
-QUARTERS, DIRTY = {"vehicle_quarter", "meter_quarter"}, {"vehicle_quarter_dirty", "meter_quarter_dirty"}
+SUMMARIES = {"vehicle_quarter", "meter_quarter", "vehicle_hour", "meter_hour"}
+DIRTY = {"vehicle_quarter_dirty", "meter_quarter_dirty"}
 RIGHTS: dict[str, dict[str, set[str]]] = {
     "fleet_writer": {
         **dict.fromkeys(HISTORY, ADD),
         **dict.fromkeys(LIVE, KEEP),
-        **dict.fromkeys(QUARTERS, KEEP),
+        **dict.fromkeys(SUMMARIES, KEEP),
         **dict.fromkeys(DIRTY, ADD | {"DELETE"}),
         "quarter_mark": READ | {"UPDATE"},
         "quarter_day": ADD | {"DELETE"},
@@ -55,7 +56,7 @@ RIGHTS: dict[str, dict[str, set[str]]] = {
         "schema_migration": READ,
     },
     "fleet_reader": {
-        **dict.fromkeys(HISTORY | LIVE | QUARTERS | DIRTY | VIEWS, READ),
+        **dict.fromkeys(HISTORY | LIVE | SUMMARIES | DIRTY | VIEWS, READ),
         "quarter_mark": READ,
         "meter_assignment": READ,
         "device": READ,

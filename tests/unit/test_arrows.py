@@ -93,10 +93,13 @@ BRIDGE = {
     "keeper": "",
     "keeper.port": "contract store.session",
     "keeper.quarter_sql": "contract",
+    "keeper.hour_sql": "contract keeper.quarter_sql",
     "keeper.pace": "",
+    "keeper.chunks": "contract keeper.pace store.session",
+    "keeper.hours": "contract keeper.chunks keeper.hour_sql keeper.pace store.session",
     "keeper.writers": "contract store.database_errors store.session",
-    "keeper.quarters": "contract errors keeper.pace keeper.port keeper.quarter_sql keeper.writers "
-    "store.database_errors store.session",
+    "keeper.quarters": "contract errors keeper.chunks keeper.hours keeper.pace keeper.port keeper.quarter_sql "
+    "keeper.writers store.database_errors store.session",
     "keeper.schedule": "backoff keeper.port",
     "keeper.partitions": "errors keeper.port store.database_errors store.session store.tables",
     "keeper.attached": "contract keeper.port store.database_errors store.session",
@@ -151,7 +154,8 @@ PURE = (
     ),
     *("bridge.store.few", "bridge.store.copy_format"),
     *("bridge.alarms.measures", "bridge.alarms.judge_sql", "bridge.alarms.notification"),
-    *("bridge.keeper.port", "bridge.keeper.schedule", "bridge.keeper.quarter_sql", "bridge.keeper.pace"),
+    *("bridge.keeper.port", "bridge.keeper.schedule", "bridge.keeper.quarter_sql", "bridge.keeper.hour_sql"),
+    "bridge.keeper.pace",
     *("bridge.mqtt.codec", "bridge.mqtt.session", "bridge.sources.mqtt_arrival"),
 )
 IMPURE = {"asyncio", "socket", "ssl", "time", "asyncpg", "threading", "os", "random"}

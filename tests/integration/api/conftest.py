@@ -19,16 +19,19 @@ _TABLES = (
     *("device", "meter_assignment", "rejected_message", "api_key", "audit_log"),
     *("alarm_delivery", "alarm", "alarm_webhook"),
 )
-_QUARTERS = ("vehicle_quarter", "meter_quarter", "vehicle_quarter_dirty", "meter_quarter_dirty", "quarter_day")
+_SUMMARIES = (
+    *("vehicle_quarter", "meter_quarter", "vehicle_quarter_dirty", "meter_quarter_dirty", "quarter_day"),
+    *("vehicle_hour", "meter_hour"),
+)
 _RULES = re.search(r"INSERT INTO alarm_rule [^;]+", migrations()["0013_alarms"])
 assert _RULES is not None
 _EMPTY = "; ".join(
     [
         "SET session_replication_role = replica",
-        *(f"DELETE FROM {table}" for table in (*_TABLES, *_QUARTERS)),
+        *(f"DELETE FROM {table}" for table in (*_TABLES, *_SUMMARIES)),
         "DELETE FROM alarm_rule",
         _RULES[0],
-        "UPDATE quarter_mark SET marked_until = DEFAULT, closed_until = DEFAULT",
+        "UPDATE quarter_mark SET marked_until = DEFAULT, closed_until = DEFAULT, composed_until = DEFAULT",
     ]
 )
 

@@ -1,27 +1,35 @@
 """The energy of many devices, folded in the database, is that of the devices folded one by one."""
 
 import random
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import asyncpg
 import pytest
 
-from api import group_figures
+from api import fleet, group_figures
 from api.database import SESSION, Pool, connection
 from api.energy import calendar
 from api.energy.calendar import BucketName
+from api.energy.interval import HOUR_US
+from api.energy.quarter import quarters_of
 from api.fleet import Buckets, fold
 from api.group_figures import Row, rows_of
 from api.groups import Group, Part
 from api.read_limit import closed
 from bridge.contract import KINDS, METER, VEHICLE
+from bridge.keeper.hours import Hours
+from bridge.reading import Reading, reading
+from bridge.store.postgres import PostgresStore
 from tests.integration.api.server import Connection
-from tests.integration.api.test_summaries import DEVICES, LENGTH, START, ZONES, fill, name_of
+from tests.integration.api.test_summaries import COLUMNS, DEVICES, LENGTH, START, ZONES, fill, name_of
 from tests.keepers import summarize
 
 pytestmark = pytest.mark.anyio
 
+EVERYTHING = [Part(kind, name_of(kind, sort)) for kind, sort in DEVICES]
+STEADY = [Part(kind, f"{kind.name}_steady_{n}") for kind in KINDS for n in range(6)]
 BUCKETS: tuple[BucketName, ...] = ("15m", "hour", "day", "total")
 
 
@@ -37,10 +45,11 @@ def known(row: Row) -> Row:
     return row._replace(ac=ac, dc=dc)
 
 
-async def compare(pool: Pool, monkeypatch: pytest.MonkeyPatch, random_: random.Random, count: int) -> None:
-    everything = [Part(kind, name_of(kind, sort)) for kind, sort in DEVICES]
-    groups = [Group("", everything)]
-    groups += [Group(name_of(VEHICLE, sort), [Part(VEHICLE, name_of(VEHICLE, sort))]) for _, sort in DEVICES[:6]]
+async def compare(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, random_: random.Random, count: int, parts: list[Part] = EVERYTHING
+) -> None:
+    groups = [Group("", parts)]
+    groups += [Group(part.device, [part]) for part in parts if part.kind is VEHICLE]
     for _ in range(count):
         chosen = [groups[0]] if random_.random() < 0.5 else groups[1:]
         async with connection(pool) as c:
@@ -58,7 +67,7 @@ async def test_fold_is_that_of_the_devices_one_by_one(
     seed: int, monkeypatch: pytest.MonkeyPatch, database_url: str, db: Connection
 ) -> None:
     random_ = random.Random(seed)
-    await fill(database_url, db, random_)
+    late = await fill(database_url, db, random_)
     if seed in (1, 2):
         await db.execute(
             "INSERT INTO device (kind, id, interval_s) SELECT k, k || '_' || s, 60 FROM unnest($1::text[]) k, "
@@ -67,9 +76,101 @@ async def test_fold_is_that_of_the_devices_one_by_one(
             sorted({sort for _, sort in DEVICES}),
         )
     async with asyncpg.create_pool(database_url, server_settings=SESSION, min_size=0, max_size=4) as pool:
-        await compare(pool, monkeypatch, random_, 15)
+        await compare(pool, monkeypatch, random_, 10)
         await summarize(db)
-        await compare(pool, monkeypatch, random_, 30)
+        await compare(pool, monkeypatch, random_, 25)
+        await write(database_url, late)
+        await compare(pool, monkeypatch, random_, 10)
+        await summarize(db)
+        await compare(pool, monkeypatch, random_, 15)
+
+
+async def write(database_url: str, readings: list[Reading]) -> None:
+    store = PostgresStore(database_url)
+    await store.write(readings)
+    await store.close()
+
+
+async def _does_nothing(*_: object) -> None:
+    """A keeper that leaves hours as they are when a quarter hour is made again."""
+
+
+def steady(random_: random.Random, n: int, part: Part) -> Iterator[Reading]:
+    """A device whose readings are about as far apart as they should be: by intervals, or by both registers."""
+    at, counters = START + timedelta(seconds=7 * n + 3), [100.0, 100.0]
+    columns = COLUMNS[part.kind]
+    while at < START + LENGTH:
+        energy = random_.choice([0.0, 0.125, 1.5, -0.25])
+        counters[energy < 0] += abs(energy)
+        values = {columns[0]: energy} if n % 3 else dict(zip(columns[1:3], counters, strict=True))
+        if n % 2 == 0 or random_.random() > 0.005:
+            yield reading(part.kind, part.device, at, values)
+        at += timedelta(seconds=60 if n < 4 else 60 + random_.uniform(-9, 9))
+
+
+async def fill_steadily(database_url: str, db: Connection, random_: random.Random) -> list[Reading]:
+    """Store them and declare half of them; returns readings between these, which are not stored yet."""
+    made = [one for n, part in enumerate(STEADY) for one in steady(random_, n % 6, part)]
+    for first in range(0, len(made), 5_000):
+        await write(database_url, made[first : first + 5_000])
+    declared = [(part.kind.name, part.device) for part in STEADY[::2]]
+    await db.executemany("INSERT INTO device (kind, id, interval_s) VALUES ($1, $2, 60)", declared)
+    return [_soon_after(one) for one in random_.sample(made, 30)]
+
+
+def _soon_after(one: Reading) -> Reading:
+    values = {m.column: getattr(one, m.column) for m in one.kind.measures if getattr(one, m.column) is not None}
+    return reading(one.kind, one.device, one.timestamp + timedelta(seconds=20), values)
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_fold_of_steady_devices_is_made_of_hours(
+    seed: int, monkeypatch: pytest.MonkeyPatch, database_url: str, db: Connection
+) -> None:
+    random_ = random.Random(seed)
+    late = await fill_steadily(database_url, db, random_)
+    await summarize(db)
+    async with asyncpg.create_pool(database_url, server_settings=SESSION, min_size=0, max_size=4) as pool:
+        await compare(pool, monkeypatch, random_, 15, STEADY)
+        await write(database_url, late)
+        await compare(pool, monkeypatch, random_, 10, STEADY)
+        await summarize(db)
+        await compare(pool, monkeypatch, random_, 10, STEADY)
+        async with connection(pool) as c:
+            keys = {part.device: 0 for part in STEADY if part.kind is METER}
+            days = Buckets(
+                [START, START + timedelta(days=1), START + timedelta(days=2)], await closed(c), datetime.now(UTC)
+            )
+            before = await fold(c, METER, keys, days, [])
+            await db.execute("UPDATE meter_hour SET readings = 1, first_us = 1, last_us = 2")
+            assert before.figures != (await fold(c, METER, keys, days, [])).figures
+    assert set(before.others) <= {"meter_steady_1", "meter_steady_5"}, "these lost readings"
+
+
+@pytest.mark.parametrize("bug", ["energy", "register", "late_readings_are_missing", "edges_do_not_divide", "time"])
+async def test_compare_catches_wrong_hours(
+    bug: str, monkeypatch: pytest.MonkeyPatch, database_url: str, db: Connection
+) -> None:
+    random_ = random.Random(7)
+    late = await fill_steadily(database_url, db, random_)
+    await summarize(db)
+    if bug == "late_readings_are_missing":
+        monkeypatch.setattr(Hours, "recompose", _does_nothing)
+        await write(database_url, late)
+        await summarize(db)
+    elif bug == "edges_do_not_divide":
+        monkeypatch.setattr(fleet, "quarters_of", _undivided_hours)
+    else:
+        changed = {"energy": "interval_in = interval_in + 1", "register": "register_in_last = register_in_last - 1e-9"}
+        for kind in KINDS:
+            await db.execute(f"UPDATE {kind.hour_table} SET {changed.get(bug, 'last_us = last_us - 1')}")
+    async with asyncpg.create_pool(database_url, server_settings=SESSION, min_size=0, max_size=4) as pool:
+        with pytest.raises(AssertionError):
+            await compare(pool, monkeypatch, random_, 30, STEADY)
+
+
+def _undivided_hours(instants: Iterable[int], offset: int, length: int) -> set[int]:
+    return set() if length == HOUR_US else quarters_of(instants, offset, length)
 
 
 async def test_steady_devices_are_folded_in_the_database(database_url: str, db: Connection) -> None:
