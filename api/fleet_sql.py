@@ -13,7 +13,8 @@ The statement is composed of steps, one function or text each:
     judged, base     of each device, what shows whether it is plain
     observed         the intervals of those that declare none and have gaps, as `api.energy.interval` sees them
     plain, ends      the interval of each, and until when readings are expected by now
-    segments, parts  energy from `start` to `first` (cross) and from `first` to `last` (rest), cut at the buckets' edges
+    segments         energy from `start` to `first` (cross) and from `first` to `last` (rest)
+    near, parts      the sums of those that one edge of a bucket divides at most, and the parts of the others
 
 The columns of a piece: `uf` is the interval energy of its first reading, `ui` and `uo` that of the others (units);
 `rif` and `ril` are the first and the last value of the register of energy in, `rof` and `rol` of energy out (kWh);
@@ -196,16 +197,23 @@ def _rise(value: str, before: str) -> str:
     return f"coalesce((trunc({value}::numeric * 1e12) - trunc({before}::numeric * 1e12))::int8, 0)"
 
 
+_MOST_US = 3_000_000_000
+"""The square of such a length is within int8."""
+
+
+def _until(edge: str, units: str) -> str:
+    """The part of a segment's energy before an edge, rounded down: in int8, but in numeric for a long segment."""
+    return (
+        f"CASE WHEN {edge} >= first THEN {units} WHEN {edge} <= start OR {units} = 0 THEN 0 "
+        f"WHEN first - start <= {_MOST_US} THEN {units} / (first - start) * ({edge} - start) "
+        f"+ {units} % (first - start) * ({edge} - start) / (first - start) "
+        f"ELSE div({units}::numeric * ({edge} - start), first - start)::int8 END"
+    )
+
+
 def _part(units: str) -> str:
     """The part of a segment in a bucket."""
-
-    def until(edge: str) -> str:
-        return (
-            f"CASE WHEN {edge} >= first THEN {units} WHEN {edge} <= start THEN 0 "
-            f"ELSE div({units}::numeric * ({edge} - start), first - start)::int8 END"
-        )
-
-    return f"{until('($5)[edge + 1]')} - {until('($5)[edge]')}"
+    return f"{_until('($5)[edge + 1]', units)} - {_until('($5)[edge]', units)}"
 
 
 def _observed(kind: Kind, days: Days) -> str:
@@ -306,23 +314,37 @@ segments AS (
     FROM ends e JOIN w USING (id) WHERE e.is_sure
 ),
 crossing AS (
-    SELECT *, coalesce(width_bucket(start, $5), k) AS k_start, width_bucket(first - 1, $5) AS k_end
+    SELECT *, coalesce(width_bucket(start, $5), k) AS k_start, width_bucket(first - 1, $5) AS k_end, ($5)[k] AS edge
     FROM (SELECT *, width_bucket(first, $5) AS k FROM segments) AS s
 ),
+near AS (
+    SELECT key, k, sum(cross_in - before_in + rest_in) AS units_in, sum(cross_out - before_out + rest_out) AS units_out,
+           sum(CASE WHEN k_start < k_end THEN cross_in + cross_out ELSE 0 END) AS boundary,
+           sum(greatest(0, least(last, until)
+                           - CASE WHEN k_start = k THEN greatest(coalesce(start, first), 0) ELSE edge END)) AS covered,
+           sum(before_in) FILTER (WHERE k_start < k) AS before_in, sum(before_out) AS before_out,
+           sum(greatest(0, least(edge, until) - start)) FILTER (WHERE k_start < k) AS before_covered
+    FROM (
+        SELECT *, CASE WHEN k_start = k THEN 0 ELSE {_until("edge", "cross_in")} END AS before_in,
+               CASE WHEN k_start = k THEN 0 ELSE {_until("edge", "cross_out")} END AS before_out
+        FROM crossing WHERE k_start >= k - 1 OFFSET 0
+    ) AS c GROUP BY key, k
+),
 parts AS (
-    SELECT key, k, cross_in + rest_in AS units_in, cross_out + rest_out AS units_out, 0::int8 AS boundary,
-           greatest(0, least(last, until) - greatest(coalesce(start, first), 0)) AS covered
-    FROM crossing WHERE k_start = k
+    SELECT key, k, units_in, units_out, boundary, covered FROM near
+    UNION ALL
+    SELECT key, k - 1, before_in, before_out, boundary, before_covered FROM near WHERE before_in IS NOT NULL
     UNION ALL
     SELECT key, k_end, cross_in, cross_out, 0, greatest(0, least(first, until) - greatest(start, 0))
-    FROM crossing WHERE k_start <> k AND k_start = k_end
+    FROM crossing WHERE k_start < k - 1 AND k_start = k_end
     UNION ALL
     SELECT key, edge, {_part("cross_in")}, {_part("cross_out")}, cross_in + cross_out,
            greatest(0, least(first, until, ($5)[edge + 1]) - greatest(start, ($5)[edge]))
-    FROM crossing CROSS JOIN LATERAL generate_series(greatest(k_start, 1), least(k_end, cardinality($5) - 1)) AS edge
-    WHERE k_start < k_end
+    FROM (SELECT key, until, first, start, cross_in, cross_out, k_start, k_end FROM crossing
+          WHERE k_start < k - 1 AND k_start < k_end) AS c
+    CROSS JOIN LATERAL generate_series(greatest(k_start, 1), least(k_end, cardinality($5) - 1)) AS edge
     UNION ALL
-    SELECT key, k, rest_in, rest_out, 0, greatest(0, least(last, until) - first) FROM crossing WHERE k_start <> k
+    SELECT key, k, rest_in, rest_out, 0, greatest(0, least(last, until) - first) FROM crossing WHERE k_start < k - 1
 )
 """  # noqa: S608
 _SUMS = """

@@ -1,7 +1,7 @@
 """The SQL that composes the summaries of hours from those of quarter hours, derived from the contract. Pure.
 
 An hour has what its readings would have as one summary (`keeper.quarter_sql`), so that it does not matter how they are
-divided into quarter hours; only `least_us` depends on that. docs/decisions/0027 has the reasons.
+divided into quarter hours; only `least_us` depends on that. docs/decisions/0026 has the reasons.
 """
 
 from collections.abc import Iterator

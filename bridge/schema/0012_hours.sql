@@ -1,5 +1,5 @@
 -- Summaries of UTC hours, for the energy of many devices over a long time: each is composed by the keeper from the
--- quarter hours of its device, and may stand for them in a sum of energy (docs/decisions/0027). They have no gauges.
+-- quarter hours of its device, and may stand for them in a sum of energy (docs/decisions/0026). They have no gauges.
 
 CREATE FUNCTION create_hours(kind text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
