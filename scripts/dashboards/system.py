@@ -179,6 +179,26 @@ DASHBOARD = Dashboard(
                     ],
                     width=8,
                 ),
+                Panel(
+                    "timeseries",
+                    "Notifications of alarms to be delivered, and their lag",
+                    [
+                        promql("sum by (target) (fleet_keeper_alarm_deliveries_pending)", "{{target}} pending"),
+                        promql("max by (target) (fleet_keeper_alarm_delivery_lag_seconds)", "{{target}} lag, s"),
+                    ],
+                    width=12,
+                ),
+                Panel(
+                    "timeseries",
+                    "Deliveries of alarms a second",
+                    [
+                        promql(
+                            "sum by (target, result) (rate(fleet_keeper_alarm_deliveries_total[$__rate_interval]))",
+                            "{{target}} {{result}}",
+                        )
+                    ],
+                    width=12,
+                ),
             ],
         ),
         Row(
