@@ -146,6 +146,15 @@ DASHBOARD = Dashboard(
                     [promql(*each) for each in _quantiles("fleet_http_request_seconds", "route", "{{route}}")],
                     unit="s",
                 ),
+                Panel(
+                    "timeseries",
+                    "Live streams: open, and closed because the client read too slowly",
+                    [
+                        promql("sum(fleet_stream_viewers)", "open"),
+                        promql("sum(increase(fleet_stream_dropped_total[$__rate_interval]))", "closed"),
+                    ],
+                    width=24,
+                ),
             ],
         ),
         Row(

@@ -256,6 +256,8 @@ async def test_new_api_answers_rows_of_the_version_before(
                 "timestamp": newest[1].isoformat().replace("+00:00", "Z"),
                 "receivedAt": state["receivedAt"],
                 "extra": None,
+                "silent": state["silent"],
+                "ageSeconds": state["ageSeconds"],
             }
             period = {"from": newest[1].isoformat(), "to": (newest[1] + timedelta(seconds=1)).isoformat()}
             history = (await client.get("/v1/history/meters/METER_03", params=period)).json()

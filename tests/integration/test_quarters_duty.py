@@ -58,7 +58,7 @@ async def test_session_cut_at_any_statement_loses_and_doubles_nothing(
     database_url: str, db: Db, store: PostgresStore, direction: Direction
 ) -> None:
     """Cut before the n-th message reaches the server, or before its answer comes back, for every n of a whole run."""
-    for n in range(1, 100):
+    for n in range(1, 200):
         seen = 0
 
         def cut(link: Link, going: Direction, _: bytes, n: int = n) -> None:
