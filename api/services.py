@@ -1,7 +1,7 @@
 """The services that the routes use, as FastAPI dependencies."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends
 from prometheus_client import CollectorRegistry
@@ -11,8 +11,10 @@ from api.auth import ApiKey
 from api.database import Pool
 from api.keyring import Keyring
 from api.sight import Sight
-from api.stream.hub import Hub
 from bridge.settings.api import ApiSettings
+
+if TYPE_CHECKING:
+    from api.stream.hub import Hub  # which needs models whose parameters need this module
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class Services:
     pool: Pool
     registry: CollectorRegistry
     keyring: Keyring
-    streams: Hub
+    streams: "Hub"
 
 
 async def _services(request: Request) -> Services:

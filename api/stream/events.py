@@ -32,6 +32,11 @@ def database(at: datetime, *, available: bool) -> bytes:
     return _event("database", f'{{"at":"{format_timestamp(at)}","available":{json.dumps(available)}}}')
 
 
+def alarm(text: str) -> bytes:
+    """An alarm, already serialized, that was raised, cleared or acknowledged."""
+    return _event("alarm", text)
+
+
 def identified(id_: str, event: bytes) -> bytes:
     """The event with an id."""
     return f"id: {id_}\n".encode() + event

@@ -23,6 +23,11 @@ class Filter:
         """Whether it concerns every device, or every device of a kind."""
         return self.site is None and self.ids is None
 
+    @property
+    def is_everything(self) -> bool:
+        """Whether it concerns every device."""
+        return self.kind is None and self.is_whole and not self.sight.is_limited
+
     def depends_on(self, sites: Collection[str]) -> bool:
         """Whether a device is no longer watched when it leaves one of these sites."""
         own = {*(self.sight.sites or ()), self.site}

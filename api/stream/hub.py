@@ -165,6 +165,7 @@ class Hub:
         self._outage = False
         self._end_of_left_sites(look)
         self._send_changes(look)
+        self._send_alarms(look)
         for viewer in self._all():
             if self._looker.is_restricted and viewer.watched.is_whole:
                 self._fail(viewer, _too_many(self._settings.stream_whole_devices))
@@ -182,6 +183,10 @@ class Hub:
 
         if texts:
             self.send(of)
+
+    def _send_alarms(self, look: Look) -> None:
+        if look.alarms:
+            self.send(lambda watched: [events.alarm(one.text) for one in look.alarms if one.concerns(watched)])
 
     def _end_of_left_sites(self, look: Look) -> None:
         """A device is no longer at a site: its viewers connect again, and get a snapshot without it."""

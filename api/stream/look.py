@@ -14,6 +14,7 @@ import asyncpg
 from api.changes import AsOf, changed_sql
 from api.database import Connection
 from api.rows import COLUMNS, members_json
+from api.stream.alarms import AlarmLooker, ChangedAlarm
 from api.stream.filters import Filter
 from api.stream.mirror import Declared, Key, Mirror, Row
 from bridge.contract import Kind
@@ -39,6 +40,7 @@ class Look(NamedTuple):
     changed: Sequence[Row]
     left: Collection[str]
     """Sites that some device has left."""
+    alarms: Sequence[ChangedAlarm]
 
 
 class Looker:
@@ -53,6 +55,8 @@ class Looker:
         self._changed: dict[tuple[Kind, str], Row] = {}
         self._left: set[str] = set()
         self._of: frozenset[Filter] = frozenset()
+        self._alarms = AlarmLooker()
+        self._alarms_seen: AsOf | None = None
         self.mirror = Mirror(settings.reading_interval_s)
         self.is_restricted = False
         """Whether there are too many devices to look at them all."""
@@ -75,7 +79,7 @@ class Looker:
     def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.terminate()
-        self._connection = self._seen = None
+        self._connection = self._seen = self._alarms_seen = None
         self._is_register_read = False
 
     async def _look(self, watched: frozenset[Filter]) -> Look:
@@ -92,8 +96,10 @@ class Looker:
                 self.mirror.keep(ids)
             for table in TABLES:
                 await self._read_rows(c, table, ids.get(table.kind))
+            alarms = await self._alarms.look(c, self._alarms_seen)
         self._note(self.mirror.forget_silences_until(as_of.at.timestamp()))
-        found = Look(as_of, list(self._changed.values()), self._left)
+        found = Look(as_of, list(self._changed.values()), self._left, alarms)
+        self._alarms_seen = as_of
         self._seen, self._of, self._changed, self._left = as_of, watched, {}, set()
         self._grow()
         return found

@@ -58,6 +58,7 @@ CREATE TABLE alarm (
 -- One open alarm for each rule and device, even if two keepers judge at once.
 CREATE UNIQUE INDEX alarm_open ON alarm (rule, coalesce(kind, ''), coalesce(device, '')) WHERE cleared_at IS NULL;
 CREATE INDEX alarm_by_device ON alarm (device, id);
+CREATE INDEX alarm_cleared ON alarm (cleared_at) WHERE cleared_at IS NOT NULL;
 COMMENT ON TABLE alarm IS 'every alarm that was ever raised; it is open until it is cleared';
 COMMENT ON COLUMN alarm.device IS 'null for an alarm that concerns no device';
 COMMENT ON COLUMN alarm.value IS 'the value at which it was raised, in the unit';

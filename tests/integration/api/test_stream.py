@@ -480,3 +480,38 @@ async def test_stream_of_a_key_ends_when_a_device_leaves_its_site(
             assert await stream.end() == "complete"
         async with watch(own, stream.last_id) as again:
             assert await again.snapshot() == {}
+
+
+RAISE = (
+    "INSERT INTO alarm (rule, measure, severity, kind, device, site, value, bound, unit, message) "
+    "VALUES ('soc-low', 'soc', 'warning', 'vehicle', $1, $2, 3, 5, '%', 'low') RETURNING id"
+)
+RAISE_OF_THE_SYSTEM = (
+    "INSERT INTO alarm (rule, measure, severity, value, bound, unit, message) "
+    "VALUES ('disk-forecast', 'diskDays', 'critical', 3, 30, 'd', 'full') RETURNING id"
+)
+
+
+async def test_alarms_are_sent_when_they_are_raised_acknowledged_and_cleared(
+    api: Api, client: httpx.AsyncClient, db: Connection
+) -> None:
+    await store(client, vehicle("EV_1", NOW))
+    await db.fetchval(RAISE, "EV_0", None)  # before the stream: a client lists what is open
+    token = (await keys.create(db, "own", keys.Grant(("read",), devices=("EV_1",))))[1]
+    async with api.client(token) as own, watch(client) as whole, watch(own) as limited:
+        await whole.snapshot()
+        await limited.snapshot()
+        first = await db.fetchval(RAISE, "EV_1", None)
+        await until(lambda: whole.of("alarm") and limited.of("alarm"), "the alarm is sent")
+        listed = (await client.get(f"/v1/alarms/{first}")).json()
+        assert [event.data for event in whole.of("alarm")] == [event.data for event in limited.of("alarm")] == [listed]
+        await db.execute("UPDATE alarm SET acknowledged_at = now(), acknowledged_by = 'me' WHERE id = $1", first)
+        await until(lambda: len(whole.of("alarm")) == 2, "its acknowledgement is sent")
+        await db.execute("UPDATE alarm SET cleared_at = now() WHERE id = $1", first)
+        await until(lambda: len(whole.of("alarm")) == 3, "its end is sent")
+        second, third = await db.fetchval(RAISE, "EV_2", None), await db.fetchval(RAISE_OF_THE_SYSTEM)
+        await until(lambda: len(whole.of("alarm")) == 5, "the others are sent")
+        states = [(e.data["id"], e.data["acknowledgedBy"], e.data["clearedAt"] is None) for e in whole.of("alarm")]
+        expected = [(first, None, True), (first, "me", True), (first, "me", False)]
+        assert states == [*expected, (second, None, True), (third, None, True)]
+        assert {event.data["id"] for event in limited.of("alarm")} == {first}
