@@ -17,6 +17,7 @@ VIEWS = {
     "meter": ("#/meters/METER_2?span=week&tz=Europe/Berlin", "Voltage"),
     "sessions": ("#/sessions?by=vehicle&of=EV_1", "Efficiency"),
     "quality": ("#/quality?days=7", "with a fault"),
+    "alarms": ("#/alarms", "EV_3"),
     "system": ("#/system", "Version"),
 }
 """Of each view, its address and a text that it has when it is complete."""
@@ -54,7 +55,7 @@ def test_view_is_accessible_and_fits(open_page: OpenPage, name: str, size: tuple
     fragment, complete = VIEWS[name]
     page = open_page(fragment, size=size, dark=dark)
     expect(page.locator("#connection")).to_have_text("Live", timeout=20_000)
-    expect(page.locator("main").get_by_text(complete).first).to_be_visible(timeout=20_000)
+    expect(page.locator("main").get_by_text(complete).first).to_be_visible(timeout=60_000)
     expect(page.get_by_text("Loading …")).to_have_count(0, timeout=20_000)
     keep_picture(page, f"{name}-{size[0]}-{'dark' if dark else 'light'}")
     assert violations(page) == []

@@ -161,13 +161,15 @@ def test_view_that_could_not_be_answered_is_shown_when_the_api_is_back(
     expect(page.get_by_role("heading", name="Energy by hour")).to_be_visible(timeout=20_000)
 
 
-def test_alarms_have_a_view_where_the_api_has_them(open_page: OpenPage, platform: Platform) -> None:
-    page = open_page(key="")
-    page.get_by_label("API key").fill(platform.api_key)
-    with page.expect_response("**/openapi.json") as asked:
-        page.get_by_role("button", name="Sign in").click()
-    paths = asked.value.json()["paths"]
-    expect(page.get_by_role("link", name="Alarms")).to_have_count(int("/v1/alarms" in paths))
+def test_open_alarm_is_shown_and_acknowledged(open_page: OpenPage, platform: Platform) -> None:
+    page = open_page("#/alarms", key=manage_keys(platform, "create", "looks-only", "--scope=read"))
+    silent = page.get_by_role("row").filter(has=page.get_by_role("link", name="EV_3", exact=True)).first
+    expect(silent).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("button", name="Acknowledge")).to_have_count(0)
+    page = open_page("#/alarms")
+    silent = page.get_by_role("row").filter(has=page.get_by_role("link", name="EV_3", exact=True)).first
+    silent.get_by_role("button", name="Acknowledge").click()
+    expect(silent).to_contain_text("local")
 
 
 def test_limited_key_sees_its_own_devices_only(open_page: OpenPage, platform: Platform) -> None:

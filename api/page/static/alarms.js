@@ -1,40 +1,17 @@
 // Open alarms, and their acknowledgement by a person.
 
-import { may, readOwnKey, send } from "./api.js";
-import { announce, fill, h, table } from "./dom.js";
+import { get, may, readOwnKey, saveCsv, send } from "./api.js";
+import { announce, csvButton, fill, h, table } from "./dom.js";
 import { dateTime, number } from "./format.js";
 import { live } from "./live.js";
 import { viewerZone } from "./time.js";
 
+/** @import {Schemas} from "../types" */
+/** @typedef {Schemas["Alarm"]} Alarm */
+
 /** The keeper judges the rules every 15 s, and not every alarm need come by the stream. */
 const EVERY_MS = 15_000;
-const OPEN = "v1/alarms?state=open&limit=1000";
-
-/**
- * Whether the API has alarms at all.
- * @param {AbortSignal} signal
- */
-export async function hasAlarms(signal) {
-  const document = await (await send("openapi.json", { signal })).json();
-  return "/v1/alarms" in document.paths;
-}
-
-/**
- * @typedef {object} Alarm
- * @property {number} id
- * @property {string} rule
- * @property {string} severity
- * @property {string | null} kind
- * @property {string | null} device
- * @property {string | null} site
- * @property {string} raisedAt
- * @property {string | null} acknowledgedAt
- * @property {string | null} acknowledgedBy
- * @property {number} value
- * @property {number} bound
- * @property {string} unit
- * @property {string} message
- */
+const OPEN = /** @type {const} */ ({ state: "open", limit: 1000 });
 
 /** @type {import("./app.js").View} */
 export async function alarms(main, _query, signal) {
@@ -44,8 +21,7 @@ export async function alarms(main, _query, signal) {
   let shown = "";
   const show = async () => {
     try {
-      /** @type {{items: Alarm[]}} */
-      const page = await (await send(OPEN, { signal })).json();
+      const page = await get("/v1/alarms", { query: OPEN, signal });
       const found = JSON.stringify(page.items);
       if (found === shown) return; // so that the focus stays where it is
       shown = found;
@@ -91,5 +67,7 @@ function alarmTable(items, acknowledge) {
     `${number(alarm.value)} ${alarm.unit}`,
     `${number(alarm.bound)} ${alarm.unit}`,
   ]);
-  return h("section", { class: "card", "aria-label": "Open alarms" }, table("Open alarms table", columns, rows));
+  const csv = csvButton("Open alarms as CSV", () => saveCsv("/v1/alarms", { query: OPEN }));
+  const heading = h("div", { class: "heading" }, h("h2", {}, "Open"), csv);
+  return h("section", { class: "card", "aria-label": "Open alarms" }, heading, table("Open alarms table", columns, rows));
 }

@@ -16,7 +16,7 @@ const VIEWS = [
   { path: "fleet", title: "Fleet", inNav: true, load: async () => fleet },
   { path: "sessions", title: "Sessions", inNav: true, load: async () => (await import("./sessions.js")).sessions },
   { path: "quality", title: "Quality", inNav: true, load: async () => (await import("./quality.js")).quality },
-  { path: "alarms", title: "Alarms", inNav: false, load: async () => (await import("./alarms.js")).alarms },
+  { path: "alarms", title: "Alarms", inNav: true, load: async () => (await import("./alarms.js")).alarms },
   { path: "system", title: "System", inNav: true, load: async () => (await import("./system.js")).system },
   { path: "vehicles", title: "Vehicle", inNav: false, load: async () => (await import("./device.js")).vehicle },
   { path: "meters", title: "Meter", inNav: false, load: async () => (await import("./device.js")).meter },
@@ -98,7 +98,6 @@ function begin() {
   const { signal } = signedIn;
   // Without the register, names and sites are missing.
   live.addEventListener("complete", () => readRegister(signal).catch(() => {}), { once: true, signal });
-  live.addEventListener("complete", () => showAlarms(signal).catch(() => {}), { once: true, signal });
   live.start();
   void show();
 }
@@ -110,17 +109,6 @@ function showNav() {
   const focused = [...nav.children].indexOf(/** @type {Element} */ (document.activeElement));
   fill(nav, ...links);
   links[focused]?.focus();
-}
-
-/**
- * Add the view of alarms where the API has them.
- * @param {AbortSignal} signal
- */
-async function showAlarms(signal) {
-  const view = VIEWS.find((one) => one.path === "alarms");
-  if (!view) return;
-  view.inNav = await (await import("./alarms.js")).hasAlarms(signal);
-  showNav();
 }
 
 /** @param {string} reason */
