@@ -141,8 +141,11 @@ async def test_readings_of_a_third_kind_are_stored_and_answered(
     ]
     known = {"kwhTotalRegister": 1234.5, "connectorTemp": 30.5, "receivedAt": received[2]}
     live = NOTHING_ELSE | implausible | known
-    assert (await client.get("/v1/live/chargers/CH_1")).json() == live
-    assert (await client.get("/v1/live/chargers")).json() == {"items": [live], "nextCursor": None}
+    one, listed = (await client.get("/v1/live/chargers/CH_1")).json(), (await client.get("/v1/live/chargers")).json()
+    for state in (one, *listed["items"]):
+        assert 0 < state.pop("ageSeconds") < 600
+        assert state == live | {"silent": False}
+    assert (len(listed["items"]), listed["nextCursor"]) == (1, None)
     answer = await client.get("/v1/history/chargers/CH_1", params=asked, headers={"Accept": "text/csv"})
     times = [f"{at:%FT%T.%f}Z" for at in (*minutes, *map(datetime.fromisoformat, received))]
     assert list(csv.reader(io.StringIO(answer.text))) == [
