@@ -209,8 +209,8 @@ async def test_migrated_database_takes_partial_readings_beside_the_version_befor
     await migrate(old_url)
     at = now_minute()
     partial = [
-        reading(VEHICLE, "EV_00", at, {"power_kw": 7.5}),
-        reading(VEHICLE, "EV_00", at + timedelta(seconds=1), {"kwh_charged_register": 100.5}),
+        reading(VEHICLE, "EV_PARTIAL", at, {"power_kw": 7.5}),
+        reading(VEHICLE, "EV_PARTIAL", at + timedelta(seconds=1), {"kwh_charged_register": 100.5}),
         reading(METER, "METER_NEW", at, {"kwh_import_register": 1.0}),
     ]
     store = PostgresStore(login_url(postgres, old_url, "bridge"), command_timeout_s=30)
@@ -220,7 +220,9 @@ async def test_migrated_database_takes_partial_readings_beside_the_version_befor
     finally:
         await store.close()
     await load.more()
-    row = await old.fetchrow("SELECT * FROM vehicle_telemetry_history WHERE vehicle_id = 'EV_00' AND power_kw = 7.5")
+    row = await old.fetchrow(
+        "SELECT * FROM vehicle_telemetry_history WHERE vehicle_id = 'EV_PARTIAL' AND power_kw = 7.5"
+    )
     assert row is not None
     assert (row["soc"], row["kwh_delivered_dc"], row["battery_temp"]) == (None, None, None)
 

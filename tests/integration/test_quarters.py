@@ -453,8 +453,8 @@ class _Fleet:
         return right
 
 
-async def _stress(database_url: str, db: Db) -> None:
-    count, quarters = 40, Quarters(900.0 * 41, 60.0)
+async def _stress(database_url: str, db: Db, count: int = 40) -> None:
+    quarters = Quarters(900.0 * (count + 1), 60.0)
     fleet = _Fleet(database_url, quarters)
     writers = [asyncio.create_task(fleet.write(seed)) for seed in range(3)]
     try:
@@ -477,4 +477,4 @@ async def test_stress_catches_a_keeper_that_does_not_wait(
 ) -> None:
     monkeypatch.setattr(Writers, "ended", _waits_for_no_writer)
     with pytest.raises(AssertionError):
-        await _stress(database_url, db)
+        await _stress(database_url, db, 200)
