@@ -74,7 +74,8 @@ def test_summary_of_every_documented_route_is_written_and_not_made_from_a_functi
     for operations in app.openapi()["paths"].values():
         for operation in operations.values():
             assert re.fullmatch(
-                r"(Get|List|Check|Assign|Change|Remove|Import|Declare|Store|Create|Rotate|Revoke|Stream|Acknowledge) [^.]+",
+                r"(Get|List|Check|Assign|Change|Remove|Import|Declare|Store|Create|Rotate|Revoke|Stream|Acknowledge)"
+                r" [^.]+",
                 operation["summary"],
             )
 
