@@ -23,7 +23,10 @@ _ROUNDS = 3
 _SLACK = QUARTER / 2
 _POLL_S = 0.02
 MINUTES = 15
-_LATE = "UPDATE quarter_mark SET marked_until = $1, closed_until = $1"
+_LATE = """
+UPDATE quarter_mark
+SET marked_until = $1, closed_until = $1, composed_until = date_trunc('hour', $1::timestamptz, 'UTC')
+"""
 _MARKED = "SELECT max(marked_until) FROM quarter_mark"
 _CLOSED = "SELECT min(closed_until) FROM quarter_mark"
 _DIRTY = "SELECT (SELECT count(*) FROM vehicle_quarter_dirty) + (SELECT count(*) FROM meter_quarter_dirty)"

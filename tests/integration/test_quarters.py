@@ -193,6 +193,21 @@ async def test_hours_of_earlier_quarter_hours_are_composed(db: Db, store: Postgr
     assert await assert_hours_right(db) == 2 * 3 * 2
 
 
+async def test_hours_of_days_that_were_dropped_are_composed(db: Db, store: PostgresStore) -> None:
+    """A missing hour means that there is no quarter hour, so the first one may be older than the history."""
+    dropped = HOUR_BEGIN - timedelta(days=2)
+    await store.write([vehicle("EV_1", t) for t in (dropped, dropped + timedelta(minutes=20), HOUR_BEGIN)])
+    await keep(db)
+    await db.execute("UPDATE vehicle_hour SET readings = 0")
+    await db.execute(
+        f"ALTER TABLE vehicle_telemetry_history DETACH PARTITION vehicle_telemetry_history_{dropped:%Y%m%d}"
+    )
+    await db.execute("UPDATE quarter_mark SET composed_until = '-infinity'")
+    await keep(db)
+    hours = await db.fetch("SELECT bucket, readings FROM vehicle_hour ORDER BY 1")
+    assert [tuple(row) for row in hours] == [(dropped, 2), (HOUR_BEGIN, 1)]
+
+
 @pytest.mark.parametrize("kwh", [1000.0, -1000.0])
 async def test_sum_beyond_eight_bytes_and_the_steepest_rise_do_not_fail(
     db: Db, store: PostgresStore, kwh: float
