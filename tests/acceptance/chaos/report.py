@@ -53,6 +53,8 @@ class Report:
     wrong: int = 0
     puback_only_lost: int = 0
     """Acknowledged by the broker alone, and forgotten by it when it was killed or its queue was full."""
+    held_back: int = 0
+    """Acknowledged by the broker, and delivered only when the bridge connected again."""
     faults: Counter[str] = field(default_factory=Counter)
     skipped: dict[str, str] = field(default_factory=dict)
     not_judged: int | None = None
@@ -69,6 +71,7 @@ class Report:
         self.faults.update(names)
         self.items += findings.seen["items sent"]
         self.puback_only_lost += findings.seen["forgotten by the broker"]
+        self.held_back += findings.seen["held back by the broker"]
 
     def close(self, everything: Findings, kills: int, bridge_bytes: int, seconds: float) -> None:
         """The last reconciliation is that of the whole run."""
@@ -94,6 +97,6 @@ class Report:
             f"{self.items} items, {self.readings} readings and {self.rejects} rejects kept in "
             f"{self.seconds:.0f} s\nlost {self.lost}, doubled {self.doubled}, never sent {self.never_sent}, "
             f"wrong {self.wrong}; {self.figures_wrong} of {self.figures} figures wrong; "
-            f"lost of what the broker alone had acknowledged: {self.puback_only_lost}; "
+            f"lost of what the broker alone had acknowledged: {self.puback_only_lost}, held back: {self.held_back}; "
             f"the bridge used {self.bridge_mib} MiB at most"
         )

@@ -379,7 +379,7 @@ WHERE NOT l.granted AND l.relation = 'device'::regclass AND a.application_name =
 async def test_register_is_asked_for_keys_with_sites_only(
     api: Api, client: httpx.AsyncClient, db: Connection, database_url: str
 ) -> None:
-    """While the register is locked, whoever asks it waits."""
+    """While the register is locked, a process that asks it waits."""
     assert (await client.put("/v1/devices/vehicles/EV_1", json={"site": "North"})).status_code == 201
     await store(client, vehicle("EV_1"))
     unlimited, of_device = await make(db, "ingest"), await make(db, "ingest", "read", devices=("EV_1",))
