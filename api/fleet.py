@@ -1,7 +1,7 @@
 """The figures of many devices by bucket: folded in the database where that needs no judgement (`api.fleet_sql`)."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
@@ -11,13 +11,15 @@ from api.energy.interval import DAY_US, HOUR_US, QUARTER_US
 from api.energy.quarter import quarters_of, whole_quarters
 from api.energy.spans import Span
 from api.fleet_sql import Days, fold_sql
-from api.measured_sql import observed_since, offset_of, with_neighbours
+from api.measured_sql import days_of_spans_sql, observed_since, offset_of, with_neighbours
 from api.period import EARLIEST, Period
 from api.read_limit import Closed
 from bridge.contract import Kind
 
 _HOUR = timedelta(hours=1)
 _US = timedelta(microseconds=1)
+_SHORT_US = 14 * DAY_US
+"""For so long a time a statement lists all days rather than those only whose readings are known to be needed."""
 # The planner does not know how many devices there are, and would compare each with each; their pieces are sorted.
 _SESSION = "SET LOCAL enable_nestloop = off; SET LOCAL work_mem = '64MB'"
 
@@ -65,6 +67,28 @@ def _usable(span: Span, cuts: Sequence[int], without: Sequence[int], offset: int
     return _Usable(first, beyond, found)
 
 
+def _listed(before: Span, after: Span, offset: int) -> set[int]:
+    """The starts of the days that are read in any case: those without summaries at the edges, or all of a short time.
+
+    Other days are needed where a summary may not be used, which shows when the summaries are read.
+    """
+    whole = Span(before.start, after.end)
+    spans = [whole] if whole.end - whole.start <= _SHORT_US else [before, after]
+    return {day for start, end in spans if start < end for day in range(start - (start - offset) % DAY_US, end, DAY_US)}
+
+
+def _days(period: Period, since: int, listed: Iterable[int]) -> Days:
+    around, neighbours = Period(period.start + since * _US, period.end), with_neighbours(period)
+    starts = [period.start + start * _US for start in listed]
+    return Days(
+        days_of_spans_sql((start, start + _US) for start in starts),
+        Period(max(EARLIEST, around.start - _HOUR), around.start).days_sql(),
+        Period(neighbours.start, around.start).days_sql(),
+        Period(period.end, neighbours.end).days_sql(),
+        around.days_sql("bucket"),
+    )
+
+
 async def fold(c: Connection, kind: Kind, keys: Mapping[str, int], buckets: Buckets, away: Sequence[date]) -> Folded:
     """Fold devices of one kind, each under a key; `away` are detached days."""
     period = buckets.period
@@ -76,22 +100,20 @@ async def fold(c: Connection, kind: Kind, keys: Mapping[str, int], buckets: Buck
     hours = _usable(Span(quarters.first, quarters.beyond), cuts, without, offset, hours_until, HOUR_US)
     if 2 * len(hours.divided) * HOUR_US > hours.beyond - hours.first:  # buckets of the zone begin within most of them
         hours = _Usable(quarters.first, quarters.first, [])
-    around = Period(period.start + since * _US, period.end)
-    days = Days(
-        around.days_sql(),
-        Period(max(EARLIEST, around.start - _HOUR), around.start).days_sql(),
-        with_neighbours(period).days_sql(),
-        around.days_sql("bucket"),
-    )
+    listed = _listed(Span(since, quarters.first), Span(quarters.beyond, span), offset_of(period, DAY_US))
     now = period.us(buckets.now)
     async with c.transaction():
         await c.execute(_SESSION)
-        rows = await c.fetch(
-            fold_sql(kind, days),
-            *(list(keys), list(keys.values()), period.start, span, cuts, now),
-            *(quarters.first, quarters.beyond, quarters.divided, kind.rated_kw, since, offset),
-            *(hours.first, hours.beyond, hours.divided),
-        )
+        while True:
+            rows = await c.fetch(
+                fold_sql(kind, _days(period, since, listed)),
+                *(list(keys), list(keys.values()), period.start, span, cuts, now),
+                *(quarters.first, quarters.beyond, quarters.divided, kind.rated_kw, since, offset_of(period, DAY_US)),
+                *(hours.first, hours.beyond, hours.divided, sorted(listed)),
+            )
+            if not (missing := {int(row["expected"]) for row in rows if row[1] < 0}):
+                break
+            listed |= missing
     found: dict[int, list[Figures]] = defaultdict(lambda: [NOTHING] * (len(cuts) - 1))
     others: list[str] = []
     for key, k, is_known, inward, outward, boundary, covered, expected, name in rows:

@@ -203,7 +203,9 @@ def readings_sql(
         columns = set[str]().union(*(sent[n] for n in asked if questions[n].kind is kind))
         select = _select(next(questions[n] for n in asked if questions[n].kind is kind), columns, width)
         if own := [one for one in wanted if questions[one.n].kind is kind]:
-            days = _days_sql((period.start + one.span.start * US, period.start + one.span.end * US) for one in own)
+            days = days_of_spans_sql(
+                (period.start + one.span.start * US, period.start + one.span.end * US) for one in own
+            )
             # OFFSET 0 keeps the planner from joining the spans with all readings of the days.
             statement.parts.append(
                 f"SELECT r.*, false, s.n FROM {_spans(own, period, statement)} CROSS JOIN LATERAL "  # noqa: S608
@@ -278,14 +280,15 @@ def _column(measure: Measure | None, sent: set[str]) -> str:
     return f"({measure.column} * 1e12)::int8" if measure.sort == "interval" else f"{measure.column}::float8"
 
 
-def _days_sql(spans: Iterable[tuple[datetime, datetime]]) -> str:
-    """A condition for the days of some spans."""
+def days_of_spans_sql(spans: Iterable[tuple[datetime, datetime]]) -> str:
+    """A condition on `ts` for the UTC days of some spans; if they are many, for all from the first to the last."""
     days = union(
         (first.astimezone(UTC).toordinal(), (beyond - US).astimezone(UTC).toordinal() + 1) for first, beyond in spans
     )
     if len(days) > _MOST_RANGES:
         days = [Span(days[0].start, days[-1].end)]
-    return " OR ".join(
+    conditions = [
         f"ts >= '{date.fromordinal(first)} 00:00+00' AND ts < '{date.fromordinal(beyond)} 00:00+00'"
         for first, beyond in days
-    )
+    ]
+    return " OR ".join(conditions) or "false"

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.anyio
 
 EVERYTHING = [Part(kind, name_of(kind, sort)) for kind, sort in DEVICES]
 STEADY = [Part(kind, f"{kind.name}_steady_{n}") for kind in KINDS for n in range(6)]
+SHORT_US = fleet._SHORT_US
 BUCKETS: tuple[BucketName, ...] = ("15m", "hour", "day", "total")
 
 
@@ -54,6 +55,8 @@ async def compare(
         chosen = [groups[0]] if random_.random() < 0.5 else groups[1:]
         async with connection(pool) as c:
             buckets = Buckets(edges_of(random_), await closed(c), datetime.now(UTC))
+        # As for a long time: the days whose readings are needed show when the summaries are read.
+        monkeypatch.setattr(fleet, "_SHORT_US", random_.choice([0, SHORT_US]))
         found = []
         for folded_from in (0, 1e9):
             monkeypatch.setattr(group_figures, "_FOLDED_FROM", folded_from)
