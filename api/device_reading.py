@@ -99,8 +99,10 @@ class DeviceReading:
 
     def _is_detached(self, quarter: Quarter) -> bool:
         """Whether its readings cannot be read: an answer does not depend on whether there is a summary."""
+        if not self.detached_days:
+            return False
         start = self.question.period.start + quarter.start * US
-        return bool(self.detached_days) and start.astimezone(UTC).date() in self.detached_days
+        return start.astimezone(UTC).date() in self.detached_days
 
     def take_rows(self, rows: Iterable[Row]) -> None:
         """Take readings of `readings_sql`, in any order."""

@@ -7,7 +7,7 @@ declarations. A new measure needs one line here and one migration.
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Literal, NamedTuple
 
 Sort = Literal["interval", "register", "gauge"]
@@ -17,6 +17,7 @@ differences are energy. *gauge*: the state at the reading's instant."""
 _WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
+@cache
 def snake_case(name: str) -> str:
     """The column name for a name of the JSON contract: `kwhDeliveredDc` becomes `kwh_delivered_dc`."""
     return _WORD_BOUNDARY.sub("_", name).lower()
