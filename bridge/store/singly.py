@@ -47,6 +47,7 @@ async def _try_each(connection: Connection, table: Table, columns: list[tuple[ob
 def _make_sql(table: Table) -> str:
     """A function that stores each row in a subtransaction, and returns which rows failed.
 
+    The rows are in the order of their keys, as in `store.tables`, so that two writers do not wait for each other.
     `extra` is text here: a value that jsonb refuses would fail the whole call. The cast is in the subtransaction.
     """
     columns, types = table.columns, [*table.types[:-1], "text"]
@@ -64,7 +65,8 @@ RETURNS TABLE ("position" bigint, reason text) LANGUAGE plpgsql AS $$
 DECLARE
     given record;
 BEGIN
-    FOR given IN SELECT * FROM unnest({given}) WITH ORDINALITY AS g({", ".join(columns)}, "position") LOOP
+    FOR given IN SELECT * FROM unnest({given}) WITH ORDINALITY AS g({", ".join(columns)}, "position")
+                 ORDER BY {columns[0]}, {columns[1]} LOOP
         BEGIN
             INSERT INTO {table.history} ({", ".join(columns)}) VALUES ({", ".join(values)}) ON CONFLICT DO NOTHING;
             {projections}
