@@ -17,7 +17,7 @@ from api.energy.assignments import edges_of
 from api.energy.coverage import ratio
 from api.energy.performance import Feed, Performance
 from api.energy.spans import Span, intersection
-from api.energy.units import kwh_of
+from api.energy.units import US_PER_S, kwh_of
 from api.groups import feeding
 from api.live import NEVER_SEEN, never_seen
 from api.measured import Readers
@@ -112,6 +112,8 @@ def answer(vehicle_id: str, period: Period, figures: Performance) -> models.Perf
         suspect_kwh=kwh_of(figures.suspect),
         unassigned_kwh=kwh_of(sum(feed.unassigned for feed in figures.feeds)),
         resets=figures.resets,
+        interval_s=figures.vehicle.device.interval_us / US_PER_S,
+        interval_source=figures.vehicle.interval_source,
         detached_days=list(figures.detached_days),
         gaps=_gaps(figures, period),
         meters=[_share(feed, period) for feed in figures.feeds],
@@ -141,6 +143,8 @@ def _share(feed: Feed, period: Period) -> models.MeterShare:
         readings=feed.readings,
         coverage=ratio(feed.covered, feed.expected),
         unassigned_kwh=kwh_of(feed.unassigned),
+        interval_s=feed.measured.device.interval_us / US_PER_S,
+        interval_source=feed.measured.interval_source,
         periods=[_meter_period(feed, span, period) for span in feed.assigned],
     )
 

@@ -170,6 +170,7 @@ class DeviceReading:
             {m.name: _points(self._rows, n) for n, m in enumerate(self.question.gauges, start=5)},
             [count for _, count in times] if quarters else (),
             areas_of(quarters),
+            "declared" if self._declared_us else "observed" if self._interval_us else "default",
         )
 
     def _curve(self, quarters: Sequence[Quarter]) -> Curve:

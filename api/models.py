@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.alias_generators import to_camel
 
+from api.energy.performance import IntervalSource
 from api.period import Instant
 from bridge.contract import Kind
 
@@ -122,6 +123,16 @@ class MeterPeriod(_Answer):
     coverage: Coverage
 
 
+IntervalS = Annotated[float, Field(description="Device interval with which gaps were judged, s.")]
+IntervalSourceField = Annotated[
+    IntervalSource,
+    Field(
+        description="`declared` in the register; `observed` in the period, so that it may differ for another "
+        "period; or the `default`."
+    ),
+]
+
+
 class MeterShare(_Answer):
     """The energy of one meter while it was assigned to the vehicle."""
 
@@ -130,6 +141,8 @@ class MeterShare(_Answer):
     readings: int
     coverage: Coverage
     unassigned_kwh: Annotated[float, Field(description="kWh that the meter measured in the period for no vehicle.")]
+    interval_s: IntervalS
+    interval_source: IntervalSourceField
     periods: list[MeterPeriod]
 
 
@@ -162,6 +175,8 @@ class PerformanceFigures(_Answer):
     suspect_kwh: Annotated[float, Field(description="kWh withheld: more than rated power allows.")]
     unassigned_kwh: Annotated[float, Field(description="kWh that these meters measured for no vehicle.")]
     resets: Annotated[int, Field(description="Resets of registers.")]
+    interval_s: IntervalS
+    interval_source: IntervalSourceField
     detached_days: DetachedDays
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from api.energy.assignments import Assignment, Shares, divide
 from api.energy.coverage import expected, ratio
@@ -16,6 +16,9 @@ from api.energy.curve import Curve, Device, Flow, Segment, energy_in, straddling
 from api.energy.efficiency import Compared, Side, compare, divided, sums_about, sums_in
 from api.energy.gauge import mean
 from api.energy.spans import Span, difference, intersection, union
+
+IntervalSource = Literal["declared", "observed", "default"]
+"""Where a device's interval comes from. An observed one is that of the period: for another period it may differ."""
 
 
 class Measured(NamedTuple):
@@ -35,6 +38,7 @@ class Measured(NamedTuple):
     """How many readings there are at each of the times; one where this is empty."""
     areas: Mapping[int, float] = {}
     """See `gauge.mean`."""
+    interval_source: IntervalSource = "default"
 
     def readings(self, span: Span) -> int:
         """How many readings of the period are in a span."""

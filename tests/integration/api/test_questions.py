@@ -258,6 +258,19 @@ async def test_performance_of_the_seeds_readings(client: httpx.AsyncClient) -> N
     assert share["periods"][0]["to"] == format_timestamp(at(60))
 
 
+async def test_performance_says_with_which_interval_gaps_were_judged(client: httpx.AsyncClient) -> None:
+    await assign(client, "M_SLOW", at(-200), "EV_1")
+    await store(client, vehicle("EV_1", at(0)), *(meter("M_SLOW", at(15 * n)) for n in range(5)))
+
+    async def intervals() -> list[tuple[float, str]]:
+        found = await performance(client, "EV_1", at(-60), at(60))
+        return [(one["intervalS"], one["intervalSource"]) for one in (found, *found["meters"])]
+
+    assert await intervals() == [(60.0, "default"), (900.0, "observed")]
+    await client.put("/v1/devices/meters/M_SLOW", json={"intervalS": 300})
+    assert await intervals() == [(60.0, "default"), (300.0, "declared")]
+
+
 async def test_performance_defaults_to_the_last_24_hours(client: httpx.AsyncClient) -> None:
     now = now_minute()
     await store(client, vehicle("EV_1", now), vehicle("EV_1", now - timedelta(hours=25)))
