@@ -13,11 +13,12 @@ import structlog
 import typer
 import uvloop
 
-from bridge import memory, rejects
+from bridge import audit, memory, rejects
 from bridge.command_line import with_version
 from bridge.errors import Misconfigured, Reason, StoreUnavailable
 from bridge.private_file import write_private
 from bridge.progress import on_terminal
+from bridge.replay import Replay
 from bridge.settings.bridge import BridgeSettings, ReplaySettings
 from bridge.settings.groups import AdministrationSettings
 from bridge.settings.keeper import KeeperSettings
@@ -159,24 +160,29 @@ def replay(
     even_forbidden: Annotated[
         bool, typer.Option("--even-forbidden", help="Include messages whose sender was not allowed to report it.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what would be stored and what would be rejected again.")
+    ] = False,
 ) -> None:
     """Decode and store rejected messages again, for instance after raising a limit. Exits with 1 if any remains."""
 
     async def again() -> bool:
         are_stored = True
-        url, window = settings.database_url, settings.accepted_window
+        url = settings.database_url
         stores: dict[str, PostgresStore] = {}
 
         def store_of(source: str) -> PostgresStore:
             return stores.setdefault(source, PostgresStore(url, source=source))
 
+        replaying = Replay(store_of, settings.accepted_window, audit.operator(), even_forbidden)
         try:
             with on_terminal() as stages:
-                async for id_, result in rejects.replay_rejected(
-                    url, store_of, window, ids or [], reason, even_forbidden=even_forbidden, stages=stages
+                async for result in rejects.replay_rejected(
+                    url, replaying, ids or [], reason, dry_run=dry_run, stages=stages
                 ):
-                    print(f"{id_} {result}")
-                    are_stored = are_stored and result == "stored"
+                    advice = "; use --even-forbidden to store it" if result.ending == "forbidden" else ""
+                    print(f"{result.id} {result.detail or result.ending}{advice}")
+                    are_stored = are_stored and result.ending in ("stored", "replayed")
             return are_stored
         finally:
             for store in stores.values():

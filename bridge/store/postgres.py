@@ -131,6 +131,28 @@ class PostgresStore:
                 items = await self._without_refused(items, error)
         raise StoreUnavailable("the database refuses a batch whose readings it accepted one by one")
 
+    async def foresee(self, items: Sequence[Item]) -> list[Outcome]:
+        """The outcomes that `write` would have now, without warnings; stores nothing. Raises `StoreUnavailable`.
+
+        A reading that only the database refuses is not foreseen, unless it cannot even be looked up.
+        """
+        try:
+            known = await self._known(items)
+        except Unstorable as error:
+            items = await self._without_refused(items, error)
+            known = await self._known(items)
+        return sort_out(items, known, self._source)[0]
+
+    async def _known(self, items: Sequence[Item]) -> Known:
+        await self.connect()
+        assert self._connection is not None
+        try:
+            with storing():
+                return await _look_up(self._connection, items)
+        except StoreUnavailable as error:
+            self._drop_unless_usable(error)
+            raise
+
     async def _without_refused(self, items: Sequence[Item], error: Unstorable) -> list[Item]:
         """Replace the readings that the database refuses by rejections. Raises `StoreUnavailable` when it refuses no
         single reading: then it is a rejected message that cannot be stored.

@@ -350,6 +350,9 @@ async def test_rejected_messages_are_listed_shown_and_replayed_once(
     assert await rows(db) == 0
 
     wider = {"database_url": database_url, "past_limit_days": 400}
+    foreseen = run("rejected", "replay", "--reason", "timestamp_out_of_range", "--dry-run", **wider)
+    assert (foreseen.returncode, foreseen.stdout) == (0, f"{late['id']} stored\n")
+    assert await rows(db) == 0
     replayed = run("rejected", "replay", "--reason", "timestamp_out_of_range", **wider)
     assert (replayed.returncode, replayed.stdout) == (0, f"{late['id']} stored\n")
     assert await db.fetchval("SELECT ts FROM vehicle_telemetry_history") == old.timestamp

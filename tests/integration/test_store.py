@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from bridge.contract import KINDS, VEHICLE
-from bridge.delivery import Kept
+from bridge.delivery import Item, Kept
 from bridge.errors import LeadershipLost, Misconfigured, Rejected, StoreUnavailable
 from bridge.reading import Reading, device_id, reading
 from bridge.store.migrate import migrate, migrations
@@ -124,6 +124,30 @@ async def test_same_identity_with_other_values_is_a_conflict(store: PostgresStor
     assert await db.fetchval("SELECT soc FROM vehicle_telemetry_history") == 72.5
     assert await db.fetchval("SELECT soc FROM vehicle_live_status") == 72.5
     assert await db.fetchval("SELECT reason FROM rejected_message") == "conflict"
+
+
+async def test_foreseen_outcomes_are_those_of_the_write_and_nothing_is_stored(store: PostgresStore, db: Db) -> None:
+    known, conflict = vehicle("EV_1"), vehicle("EV_2")
+    await store.write([known, conflict, meter("METER_1")])
+    poison = Rejected("not_json", "why", b"x", "t")
+    new = vehicle("EV_3")
+    items: list[Item] = [
+        known,
+        vehicle("EV_2", soc=1),
+        new,
+        new,
+        vehicle("EV_3", soc=1),
+        poison,
+        meter("METER_1"),
+        meter("METER_2"),
+    ]
+    foreseen = await store.foresee(items)
+    assert (await count(db, "vehicle_telemetry_history"), await count(db, "rejected_message")) == (2, 0)
+    assert foreseen == await store.write(items)
+    assert [o for o in foreseen if not isinstance(o, Rejected)] == [
+        *(Kept.DUPLICATE, Kept.STORED, Kept.DUPLICATE, Kept.DUPLICATE, Kept.STORED)
+    ]
+    assert await store.foresee([]) == []
 
 
 async def test_repetition_within_the_first_batch_is_found_by_the_key(store: PostgresStore, db: Db) -> None:

@@ -76,7 +76,8 @@ BRIDGE = {
     "store.postgres": "contract delivery errors reading store.copy_format store.database_errors store.few "
     "store.late_marks store.migrate store.projection store.projections store.ratings store.session store.singly "
     "store.tables store.verdict",
-    "rejects": "audit delivery errors formats formats.port progress",
+    "replay": "audit delivery errors formats formats.port",
+    "rejects": "progress replay",
     "mqtt": "",
     "mqtt.url": "url",
     "mqtt.codec": "",
@@ -120,7 +121,7 @@ BRIDGE = {
     "keeper.service": "backoff errors health keeper.leader keeper.metrics keeper.port keeper.schedule metrics "
     "settings.keeper store.database_errors store.session",
     "startup": "logs settings.group settings.groups settings.names",
-    "cli": "command_line errors keeper.duties keeper.service memory private_file progress rejects service "
+    "cli": "audit command_line errors keeper.duties keeper.service memory private_file progress rejects replay service "
     "settings.bridge settings.groups settings.keeper sources startup store.analyst store.database_errors store.migrate "
     "store.postgres",
     "__main__": "cli memory",
