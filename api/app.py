@@ -28,6 +28,8 @@ from api import (
     page,
     problems,
     quality,
+    rejects,
+    replays,
     series,
     sessions,
     webhooks,
@@ -77,6 +79,8 @@ _ROUTERS = (
         alarms.router,
         alarm_rules.router,
         webhooks.router,
+        replays.router,  # whose path is fixed, so it is found before one with an id
+        rejects.router,
     ),
     *(devices.bulk, assignments.bulk, health.router, documentation.router, page.router),
 )
@@ -99,7 +103,7 @@ async def service(settings: ApiSettings, stopping: asyncio.Event) -> AsyncIterat
     budget = BodyBudget(settings.http_body_budget_mib * 1024 * 1024)
     app = application(IngestEndpoint(settings, ingest, budget, pool))
     streams = Hub(settings, registry)
-    app.state.services = Services(settings, pool, registry, keyring, streams)
+    app.state.services = Services(settings, pool, registry, keyring, streams, asyncio.Lock())
     writing = asyncio.create_task(ingest.run())
     writing.add_done_callback(lambda _: stopping.set())
     try:

@@ -9,6 +9,7 @@ from datetime import datetime
 from math import isnan
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlencode
+from uuid import UUID
 
 from fastapi import Query
 from starlette.datastructures import QueryParams
@@ -97,6 +98,15 @@ def decode_time_and_name(cursor: str) -> tuple[datetime, str]:
     if not isinstance(name, str):
         raise _not_ours()
     return _time(time), name
+
+
+def decode_time_and_uuid(cursor: str) -> tuple[datetime, UUID]:
+    """The time and the id at that time after which a page begins. Raises 422."""
+    time, id_ = _decode(cursor, 2)
+    try:
+        return _time(time), UUID(_text(id_))
+    except ValueError:
+        raise _not_ours() from None
 
 
 def decode_number(cursor: str, most: int) -> int:

@@ -1,5 +1,6 @@
 """The services that the routes use, as FastAPI dependencies."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,8 @@ class Services:
     registry: CollectorRegistry
     keyring: Keyring
     streams: "Hub"
+    replaying: asyncio.Lock
+    """Held by the request that replays rejected messages."""
 
 
 async def _services(request: Request) -> Services:

@@ -63,7 +63,7 @@ def test_operation_ids_are_distinct_and_a_verb_and_its_object() -> None:
     paths = application(Response()).openapi()["paths"]
     ids = [operation["operationId"] for operations in paths.values() for operation in operations.values()]
     assert len(set(ids)) == len(ids)
-    verbs = "get|list|put|patch|delete|import|ingest|create|rotate|revoke|stream|acknowledge"
+    verbs = "get|list|put|patch|delete|import|ingest|create|rotate|revoke|stream|acknowledge|replay"
     assert not [id_ for id_ in ids if not re.fullmatch(rf"({verbs})([A-Z][a-z]+)+", id_)]
 
 
@@ -74,7 +74,7 @@ def test_summary_of_every_documented_route_is_written_and_not_made_from_a_functi
     for operations in app.openapi()["paths"].values():
         for operation in operations.values():
             assert re.fullmatch(
-                r"(Get|List|Check|Assign|Change|Remove|Import|Declare|Store|Create|Rotate|Revoke|Stream|Acknowledge)"
+                r"(Get|List|Check|Assign|Change|Remove|Import|Declare|Store|Create|Rotate|Revoke|Stream|Acknowledge|Replay)"
                 r" [^.]+",
                 operation["summary"],
             )

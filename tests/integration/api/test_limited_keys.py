@@ -56,7 +56,11 @@ QUERIES: dict[str, list[dict[str, str]]] = {
 """Of routes that cannot be asked without parameters. A new route of this sort fails until it is here."""
 ONE_NAME = {"/v1/sessions"}
 """Of whose parameters exactly one must be given."""
-ONE_ITEM = {"/v1/alarms/{id}": {"id": "900001"}, "/v1/alarm-rules/{name}": {"name": "silent"}}
+ONE_ITEM = {
+    "/v1/alarms/{id}": {"id": "900001"},
+    "/v1/alarm-rules/{name}": {"name": "silent"},
+    "/v1/rejects/{id}": {"id": "00000000-0000-0000-0000-000000900001"},
+}
 """Routes about one item that is no device, and the item of the key."""
 ENDLESS = {"/v1/live/stream"}
 """Routes whose answer does not end; they have a test of their own (`test_stream.py`)."""
@@ -65,6 +69,11 @@ ENDLESS = {"/v1/live/stream"}
 _RAISE = """
 INSERT INTO alarm (id, rule, measure, severity, kind, device, value, bound, unit, message)
 OVERRIDING SYSTEM VALUE VALUES ($1, 'silent', 'silence', 'info', 'vehicle', $2, 6, 5, 'intervals', '')
+"""
+_REJECT = """
+INSERT INTO rejected_message (id, received_at, source, topic, device, reason, detail, payload)
+SELECT lpad($1::int::text, 32, '0')::uuid, now(), 'mqtt', 'fleet/vehicle/' || $2::text || '/telemetry', $2, 'not_json',
+       '', '?'
 """
 
 
@@ -94,7 +103,8 @@ async def fleet(client: httpx.AsyncClient, db: Connection) -> None:
     minutes = [START + timedelta(minutes=n) for n in range(30)]
     await store(client, *(vehicle(f"EV_{name}", at) for name in names for at in minutes))
     await store(client, *(meter(f"METER_{name}", at, kwh=1.0) for name in names for at in minutes))
-    await db.executemany(_RAISE, [(900_001, f"EV_{OWN}_1"), (900_002, f"EV_{FOREIGN}_1")])
+    for statement in (_RAISE, _REJECT):
+        await db.executemany(statement, [(900_001, f"EV_{OWN}_1"), (900_002, f"EV_{FOREIGN}_1")])
 
 
 def routes() -> list[Endpoint]:

@@ -37,6 +37,7 @@ from tests.readings import now_minute
 IDS = ["EV_1", "EV_2"]
 RULES, WEBHOOKS, ALARMS = ["silent", "soc-low"], ["wh_0123456789abcdef"], 10
 KEY_IDS = ["keykeykeykey", "keykeykey000"]
+REJECTS = [f"00000000-0000-0000-0000-00000000000{n}" for n in range(3)]
 ASSIGNED_FROM = "2026-02-10T10:15:00Z"
 CHECKS = [
     not_a_server_error,
@@ -116,6 +117,12 @@ def _declare(api: Api, token: str, postgres: Postgres) -> None:
         f"SELECT n, 'silent-' || n, 'soc', 'info', 1, 5, '%', '' FROM generate_series(1, {ALARMS}) AS n",
         "api",
     )
+    rejects = ", ".join(f"('{id_}', now(), 'http', 'EV_1', 'not_json', '', '\"')" for id_ in REJECTS)
+    postgres.sql(
+        "INSERT INTO rejected_message (id, received_at, source, device, reason, detail, payload) "
+        f"VALUES {rejects} ON CONFLICT DO NOTHING",
+        "api",
+    )
     with httpx.Client(base_url=api.url, headers={"Authorization": f"Bearer {token}"}) as client:
         for kind in KINDS:
             assert client.post(f"/v1/devices/{kind.plural}", json=[{"id": id_} for id_ in IDS]).is_success
@@ -148,6 +155,8 @@ def _narrowed(document: dict[str, Any]) -> dict[str, Any]:
         for parameter in operation.get("parameters", []):
             if parameter["in"] == "path" and parameter["schema"].get("type") == "integer":
                 parameter["schema"]["maximum"] = ALARMS
+            if parameter["in"] == "path" and parameter["schema"].get("format") == "uuid":
+                parameter["schema"]["enum"] = REJECTS
             if (parameter["in"], parameter["name"]) == ("path", "from"):
                 parameter["schema"]["enum"] = [ASSIGNED_FROM]
         csv = operation.get("requestBody", {}).get("content", {}).get("text/csv")
@@ -158,6 +167,7 @@ def _narrowed(document: dict[str, Any]) -> dict[str, Any]:
     bounds["from"], bounds["to"] = {"enum": [ASSIGNED_FROM]}, {"enum": [None, "2026-02-10T11:00:00Z"]}
     minutes = [(now_minute() - timedelta(minutes=n)).isoformat() for n in range(1, 50)]
     few["components"]["schemas"]["WebhookBody"]["properties"]["url"]["enum"] = ["http://127.0.0.1:9/"]
+    few["components"]["schemas"]["ReplayBody"]["properties"]["ids"]["items"]["enum"] = REJECTS
     for name in ("VehicleReading", "MeterReading"):
         few["components"]["schemas"][name]["properties"]["timestamp"]["enum"] = minutes
     return few
