@@ -44,7 +44,8 @@ def text(at: datetime) -> str:
 
 
 def send_small_fleet(platform: Platform) -> None:
-    """Three vehicles with a meter each, over two days: with a gap, a reset, energy to withhold and a silent vehicle."""
+    """Three vehicles with a meter each, over two days: with a gap, a reset, energy to withhold, a silent vehicle
+    and rejects."""
     with client(platform) as http:
         for n, site in enumerate(("Depot North", "Depot North", "Depot South"), start=1):
             declared = {"site": site, "timeZone": "Europe/Berlin", "intervalS": 60, "ratedKw": 50}
@@ -53,6 +54,18 @@ def send_small_fleet(platform: Platform) -> None:
             begin = text(now() - timedelta(days=3))
             http.put(f"/v1/meters/METER_{n}/assignments/{begin}", json={"vehicleId": f"EV_{n}"}).raise_for_status()
     send(platform, [reading for n in (1, 2, 3) for reading in _two_days(n)])
+    with client(platform) as http:
+        answer = http.post("/v1/ingest", json=_wrong())
+        assert answer.status_code == 422, answer.text
+
+
+def _wrong() -> list[dict[str, Any]]:
+    """Readings that are rejected."""
+    return [
+        {"vehicleId": "EV_1", "timestamp": text(now() - timedelta(days=200)), "soc": 50},
+        {"vehicleId": "EV_2", "timestamp": text(now()), "kwhDeliveredDc": "1,25"},
+        {"meterId": "METER_1", "timestamp": "yesterday", "voltage": 231},
+    ]
 
 
 def _two_days(n: int) -> Iterator[dict[str, Any]]:

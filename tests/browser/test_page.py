@@ -1,17 +1,26 @@
 """The page in a browser: what is stored appears at once, for everybody who may see it."""
 
+import asyncio
 import csv
 import json
 import subprocess
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
+from bridge.contract import VEHICLE
+from bridge.formats import decode_message
+from bridge.formats.contract_json import encode
+from bridge.formats.port import AcceptedWindow
+from bridge.store.postgres import PostgresStore
 from local.platform import Platform
 from local.service import run_once
 from tests.browser.conftest import PHONE, RESULTS, Faults, OpenPage
-from tests.browser.fleet import send_many, send_quarters, text, yesterdays_noon
+from tests.browser.fleet import client, send_many, send_quarters, text, yesterdays_noon
+from tests.browser.test_look import keep_picture, violations
+from tests.readings import vehicle
 
 WITHIN_MS = 2_000
 FIRST_VIEW_MS = 1_000
@@ -29,11 +38,44 @@ def manage_keys(platform: Platform, *arguments: str) -> str:
     return run_once(["api", "key", *arguments], {"FLEET_DATABASE_URL": platform.database_url})
 
 
-def publish(platform: Platform, vehicle: str, soc: float) -> None:
+def publish(platform: Platform, name: str, soc: float) -> None:
     """Publish a reading over MQTT, as a device does."""
-    reading = json.dumps({"vehicleId": vehicle, "timestamp": text(datetime.now(UTC)), "soc": soc})
-    url = f"{platform.broker.url}/fleet/vehicle/{vehicle}/telemetry"
-    subprocess.run(["mosquitto_pub", "-V", "5", "-q", "1", "-L", url, "-m", reading], check=True, timeout=20)
+    reading = json.dumps({"vehicleId": name, "timestamp": text(datetime.now(UTC)), "soc": soc})
+    publish_text(platform, name, reading)
+
+
+def publish_text(platform: Platform, name: str, message: str) -> None:
+    """Publish anything on the topic of a vehicle."""
+    url = f"{platform.broker.url}/{topic(name)}"
+    subprocess.run(["mosquitto_pub", "-V", "5", "-q", "1", "-L", url, "-m", message], check=True, timeout=20)
+
+
+def reject_as_too_late(platform: Platform, *vehicles: str) -> None:
+    """Have readings of these vehicles that were rejected when the limit of the past was an hour."""
+    at = datetime.now(UTC) - timedelta(hours=2)
+    narrow = AcceptedWindow(timedelta(hours=1), timedelta(minutes=5)).at(datetime.now(UTC))
+    items = [item for name in vehicles for item in decode_message(topic(name), encode(vehicle(name, at)), narrow)]
+
+    async def write() -> None:
+        store = PostgresStore(platform.database_url)
+        try:
+            await store.write(items)
+        finally:
+            await store.close()
+
+    with ThreadPoolExecutor(1) as pool:  # this thread has the event loop of Playwright
+        pool.submit(asyncio.run, write()).result(timeout=60)
+
+
+def topic(name: str) -> str:
+    """The topic of a vehicle."""
+    return VEHICLE.topic(name)
+
+
+def stored_rows(platform: Platform, like: str) -> int:
+    """Readings in the history of vehicles whose id is like this."""
+    sql = f"SELECT count(*) FROM vehicle_telemetry_history WHERE vehicle_id LIKE '{like}'"
+    return int(platform.postgres.sql(sql, platform.database))
 
 
 def row(page: Page, device: str) -> str:
@@ -170,6 +212,76 @@ def test_open_alarm_is_shown_and_acknowledged(open_page: OpenPage, platform: Pla
     silent = page.get_by_role("row").filter(has=page.get_by_role("link", name="EV_3", exact=True)).first
     silent.get_by_role("button", name="Acknowledge").click()
     expect(silent).to_contain_text("local")
+
+
+def test_hostile_payload_is_shown_as_text_only(open_page: OpenPage, platform: Platform) -> None:
+    attack = '<img src=x onerror="window.attacked=1"><script>window.attacked=1</script>\u202e'
+    with client(platform) as http:
+        body = {"vehicleId": "EV_1", "timestamp": attack, "soc": 1, "kwhDeliveredDc": attack}
+        assert http.post("/v1/ingest", json=[body]).status_code == 422
+    publish_text(platform, "EV_2", attack)
+    page = open_page("#/quality")
+    for name, shown in (("Invalid field", attack[:-1]), ("Not JSON", attack[:-1])):
+        reject = page.get_by_role("region", name="Rejects table").get_by_role("row").filter(has_text=name).first
+        reject.get_by_role("button", name="Payload").click()
+        content = page.get_by_role("dialog").get_by_role("region", name="Content")
+        expect(content).to_contain_text(shown.replace('"', '\\"') if name == "Invalid field" else shown)
+        expect(content).to_contain_text("\\u{202e}" if name == "Not JSON" else "\\u202e")
+        assert page.locator("img[src=x], script:not([src])").count() == 0
+        assert violations(page) == []
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        expect(reject.get_by_role("button", name="Payload")).to_be_focused()
+    page.get_by_role("button", name="Payload").first.click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.evaluate("location.hash = '#/fleet'")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert page.evaluate("window.attacked") is None
+
+
+def test_rejects_are_checked_and_replayed_by_keyboard_and_only_by_an_administrator(
+    open_page: OpenPage, platform: Platform
+) -> None:
+    reject_as_too_late(platform, *(f"EV_LATE_{n}" for n in range(3)))
+    page = open_page("#/quality", key=manage_keys(platform, "create", "looks-only", "--scope=read"))
+    listed = page.get_by_role("region", name="Rejects table")
+    expect(listed.get_by_role("row").filter(has_text="EV_LATE_0")).to_contain_text("Time out of range")
+    expect(page.get_by_role("button", name="Replay")).to_have_count(0)
+    expect(page.get_by_role("checkbox")).to_have_count(0)
+
+    page = open_page("#/quality")
+    listed = page.get_by_role("region", name="Rejects table")
+    page.get_by_label("Reason").select_option("Time out of range")
+    one, other, third = (listed.get_by_role("row").filter(has_text=f"EV_LATE_{n}") for n in range(3))
+    expect(one).to_be_visible()
+    expect(listed.get_by_role("row").filter(has_text="Invalid field")).to_have_count(0)
+    page.get_by_role("button", name="Replay selected").press("Enter")
+    expect(page.locator("#announce")).to_have_text("No reject is selected")
+    for row in (one, other):
+        row.get_by_role("checkbox").press("Space")
+    page.get_by_role("button", name="Check selected").press("Enter")
+    expect(one).to_contain_text("Would be stored: 1 reading new")
+    expect(other).to_contain_text("Would be stored")
+    expect(third).not_to_contain_text("Would be stored")
+    assert stored_rows(platform, "EV_LATE_%") == 0
+    page.get_by_role("button", name="Replay selected").press("Enter")
+    expect(one).to_contain_text("Stored: 1 reading new")
+    expect(other).to_contain_text("Stored")
+    third.get_by_role("button", name="Replay").press("Enter")
+    expect(third).to_contain_text("Stored: 1 reading new")
+    assert stored_rows(platform, "EV_LATE_%") == 3
+    third.get_by_role("button", name="Replay").press("Enter")
+    expect(third).to_contain_text("Was replayed before")
+    page.get_by_label("State").select_option("Replayed")
+    expect(listed.get_by_role("row").filter(has_text="EV_LATE_0")).to_contain_text("Replayed ")
+    page.get_by_label("Device", exact=True).fill("EV_LATE_1")
+    page.get_by_label("Device", exact=True).press("Enter")
+    expect(listed.get_by_role("row")).to_have_count(2)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Rejects as CSV").click()
+    assert download.value.suggested_filename == "rejects.csv"
+    assert violations(page) == []
+    keep_picture(page, "rejects")
 
 
 def test_limited_key_sees_its_own_devices_only(open_page: OpenPage, platform: Platform) -> None:

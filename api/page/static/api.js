@@ -51,7 +51,7 @@ export function readOwnKey() {
 /**
  * Whether a key has a scope, and if it must see every device, no limit.
  * @param {Schemas["OwnKey"]} key
- * @param {"read" | "assign"} scope
+ * @param {"read" | "assign" | "admin"} scope
  * @param {boolean} [everything]
  */
 export function may({ scopes, devices, sites }, scope, everything = false) {

@@ -27,6 +27,14 @@ export function count(n, thing) {
   return `${number(n, 0)} ${thing}${n === 1 ? "" : "s"}`;
 }
 
+/**
+ * A text of unknown origin: control and formatting characters, which could hide or reorder a part of it, become visible.
+ * @param {string} text
+ */
+export function visible(text) {
+  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (sign) => (sign === "\n" ? sign : `\\u{${sign.codePointAt(0)?.toString(16)}}`));
+}
+
 /** @param {number | null | undefined} value kWh */
 export function kwh(value) {
   if (value === null || value === undefined) return NONE;

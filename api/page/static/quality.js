@@ -1,8 +1,9 @@
-// How far the figures can be relied on, the worst devices first.
+// How far the figures can be relied on, the worst devices first, and the rejected messages.
 
 import { get, saveCsv } from "./api.js";
 import { announce, csvButton, field, fill, h, select, table, tile } from "./dom.js";
 import { age, count, coverage, dateTime, kwh, number } from "./format.js";
+import { rejects } from "./rejects.js";
 import { register, sites } from "./register.js";
 import { viewerZone } from "./time.js";
 
@@ -27,6 +28,8 @@ export function quality(main, query, signal) {
     const options = /** @type {[string, string][]} */ ([["", "All sites"], ...sites().map((site) => [site, site])]);
     if (options.length > 1) fill(siteField, field("Site", select(options, state.site, (site) => go({ site }))));
   };
+  const to = Date.now();
+  const period = { from: new Date(to - Number(state.days) * 86_400_000).toISOString(), to: new Date(to).toISOString() };
   const result = h("div", { class: "stack" }, h("p", { class: "note", role: "status" }, "Loading …"));
   fill(
     main,
@@ -40,13 +43,13 @@ export function quality(main, query, signal) {
       field("Worst by", select(ORDERS, state.sort, (sort) => go({ sort }))),
     ),
     result,
+    rejects(period, signal),
   );
   showSites();
   register.addEventListener("change", showSites, { signal });
 
-  const to = Date.now();
   const asked = /** @type {Query} */ ({
-    from: new Date(to - Number(state.days) * 86_400_000).toISOString(), to: new Date(to).toISOString(), sort: state.sort, limit: 100,
+    ...period, sort: state.sort, limit: 100,
     ...(state.kind ? { kind: state.kind } : {}), ...(state.site ? { site: state.site } : {}),
   });
   /** @type {Quality[]} */
@@ -67,7 +70,6 @@ export function quality(main, query, signal) {
         h("div", { class: "heading" }, h("h2", {}, "Devices"), csv),
         qualityTable(items),
         button,
-        h("p", { class: "note" }, "Rejected readings with their reason have no route in this API yet: python -m bridge rejected list."),
       ),
     );
     announce(count(items.length, "device"));

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import api.page
+from api.reject_models import MOST_REPLAYED
 from tests.integration.api.server import Api
 
 pytestmark = pytest.mark.anyio
@@ -79,3 +80,7 @@ def test_no_module_parses_text_as_html_or_code() -> None:
         if name.endswith(".js"):
             text = (STATIC / name).read_text()
             assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text)
+
+
+def test_page_replays_as_many_rejects_in_a_request_as_the_api_accepts() -> None:
+    assert f"const MOST_REPLAYED = {MOST_REPLAYED};" in (STATIC / "rejects.js").read_text()
