@@ -12,13 +12,14 @@ The results are recorded as properties of the tests.
 """
 
 import asyncio
+import base64
 import json
 import queue
 import random
 import re
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -34,6 +35,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from bridge.contract import KINDS, Kind, Measure
+from bridge.errors import Rejected
+from bridge.store.postgres import PostgresStore
 from local.platform import Platform
 from tests.fuzzing import COUNT, SEED
 from tests.readings import now_minute
@@ -317,3 +320,47 @@ def test_mutated_bodies_are_answered_and_never_with_an_error_of_ours(
     for status, count in sorted(answered.items()):
         record_property(str(status), count)
     record_property("found in the history", ledger.found)
+
+
+def test_mutated_rejects_are_shown_and_replayed_as_foreseen(
+    platform: Platform, client: httpx.Client, record_property: Record
+) -> None:
+    """Rejects of any bytes: each is shown unchanged, and its replay does what the dry run said."""
+    mutations, ledger = Mutations(random.Random(SEED + 3)), Ledger(platform)
+    made = [mutations.next() for _ in range(max(20, COUNT // 20))]
+    rejects = [Rejected("invalid_field", "fuzz", each.payload, each.kind.topic(device_of(each.kind))) for each in made]
+    payloads = asyncio.run(_reject(platform.database_url, rejects))
+    stored, outcomes = 0, Counter[str]()
+    for id_, payload in payloads.items():
+        shown = client.get(f"/v1/rejects/{id_}").raise_for_status().json()
+        content = shown["payload"]["content"]
+        own = base64.b64decode(content) if shown["payload"]["encoding"] == "base64" else content.encode()
+        assert (own, shown["bytes"]) == (payload[:65_536], len(payload))
+        foreseen, replayed, again = (
+            client.post("/v1/rejects/replay", json={"ids": [id_], "dryRun": dry_run}).raise_for_status().json()["items"]
+            for dry_run in (True, False, False)
+        )
+        assert replayed == foreseen, payload
+        assert again == replayed or again[0]["outcome"] == "replayed", payload
+        stored += replayed[0]["stored"]
+        outcomes[replayed[0]["outcome"]] += 1
+    ledger.stored = stored
+    ledger.assert_in_the_history()
+    assert {"stored", "partly", "rejected"} <= outcomes.keys()
+    for name, count in outcomes.items():
+        record_property(name, count)
+
+
+async def _reject(database_url: str, rejects: Sequence[Rejected]) -> dict[str, bytes]:
+    """Store the rejects; their payloads by id."""
+    store = PostgresStore(database_url)
+    try:
+        await store.write(rejects)
+    finally:
+        await store.close()
+    connection = await asyncpg.connect(database_url)
+    try:
+        rows = await connection.fetch("SELECT id, payload FROM rejected_message WHERE detail = 'fuzz'")
+        return {str(row["id"]): row["payload"] for row in rows}
+    finally:
+        await connection.close()
