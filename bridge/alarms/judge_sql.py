@@ -78,7 +78,10 @@ def rejects_sql() -> str:
 def power_sql(kind: Kind) -> str:
     """Judge the power in the quarter hours from $2 up to $3."""
     spanned = "q.last_us - q.first_us"
-    powers = [f"{energy} * (3.6e9 / 1e12) / nullif({spanned}, 0)" for energy in ("q.interval_in", "q.interval_out")]
+    # In floats: the numerics of constants would take most of the time.
+    powers = [
+        f"{energy} * (3.6e9 / 1e12)::float8 / nullif({spanned}, 0)" for energy in ("q.interval_in", "q.interval_out")
+    ]
     measured = f"""
     SELECT '{kind.name}' AS kind, q.device, d.site, '{RELATIVE_POWER.name}' AS measure,
            q.kw / coalesce(d.rated_kw, {kind.rated_kw}) AS value
@@ -105,20 +108,31 @@ def efficiency_sql() -> str:
         "q.bucket >= $2::timestamptz AND q.bucket < $3::timestamptz AND q.is_even "
         "AND q.last_us - q.first_us >= 600000000"
     )
+    quarters = range(4)
+    kw = ", ".join(
+        f"sum({power}) FILTER (WHERE q.bucket = $2::timestamptz + {n} * interval '15 minutes') AS kw{n}"
+        for n in quarters
+    )
+    # A row for each device, with its quarter hours side by side: joining quarter hours takes twice as long.
+    both = [f"ac.kw{n} >= 1 AND dc.kw{n} IS NOT NULL" for n in quarters]
+    ac, dc = (
+        " + ".join(f"CASE WHEN {counts} THEN {side}.kw{n} ELSE 0 END" for n, counts in enumerate(both))
+        for side in ("ac", "dc")
+    )
     measured = f"""
-    SELECT 'vehicle' AS kind, e.device, d.site, '{EFFICIENCY.name}' AS measure, e.value FROM (
-        SELECT ac.device, sum(dc.kw) / sum(ac.kw) AS value FROM (
-            SELECT a.vehicle_id AS device, q.bucket, sum({power}) AS kw
+    SELECT 'vehicle' AS kind, e.device, d.site, '{EFFICIENCY.name}' AS measure, e.dc / e.ac AS value FROM (
+        SELECT ac.device, {ac} AS ac, {dc} AS dc FROM (
+            SELECT a.vehicle_id AS device, {kw}
             FROM {METER.quarter_table} q JOIN (
                 SELECT DISTINCT ON (meter_id) meter_id, vehicle_id, valid_from FROM meter_assignment
                 WHERE valid_from < $3 ORDER BY meter_id, valid_from DESC
             ) AS a ON a.meter_id = q.meter_id AND a.valid_from <= $2 AND a.vehicle_id IS NOT NULL
-            WHERE {whole} GROUP BY 1, 2 HAVING sum({power}) >= 1
+            WHERE {whole} GROUP BY 1
         ) AS ac JOIN (
-            SELECT {VEHICLE.id_column} AS device, q.bucket, {power} AS kw FROM {VEHICLE.quarter_table} q WHERE {whole}
-        ) AS dc ON dc.device = ac.device AND dc.bucket = ac.bucket AND dc.kw IS NOT NULL
-        GROUP BY 1 HAVING sum(ac.kw) / 4 >= 1
-    ) AS e LEFT JOIN device d ON d.kind = 'vehicle' AND d.id = e.device
+            SELECT {VEHICLE.id_column} AS device, {kw} FROM {VEHICLE.quarter_table} q WHERE {whole} GROUP BY 1
+        ) AS dc ON dc.device = ac.device
+        OFFSET 0
+    ) AS e LEFT JOIN device d ON d.kind = 'vehicle' AND d.id = e.device WHERE e.ac / 4 >= 1
     """  # noqa: S608
     return _judge_sql(measured, [EFFICIENCY])
 
