@@ -147,10 +147,15 @@ def revoke(id_: Annotated[str, typer.Argument(metavar="ID")]) -> None:
 def rotate(
     id_: Annotated[str, typer.Argument(metavar="ID")],
     overlap: Annotated[str, typer.Option(help="Time for which the old key stays valid: 7d, 12h.")] = "1d",
+    expires: Annotated[
+        str | None,
+        typer.Option(help="Lifetime of the successor: 90d. Default: that which the old key has left."),
+    ] = None,
 ) -> None:
     """Create a successor with the same rights and print it; the old key expires after the overlap."""
     lapse = _duration(overlap, least_s=0)
-    successor = _in_database(lambda connection: keys.rotate(connection, id_, lapse))
+    lifetime = None if expires is None else _duration(expires, least_s=1)
+    successor = _in_database(lambda connection: keys.rotate(connection, id_, lapse, lifetime=lifetime))
     if successor is None:
         print(f"no valid key has the id {id_}", file=sys.stderr)
         raise SystemExit(1)

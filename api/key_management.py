@@ -96,8 +96,9 @@ async def get_key(services: WithServices, id_: KeyId) -> Key:
 async def rotate_key(services: WithServices, caller: Caller, id_: KeyId, rotation: Rotation) -> CreatedKey:
     """Create a successor with the same name, scopes and limits. The old key expires after the overlap."""
     overlap = timedelta(seconds=rotation.overlap_s)
+    lifetime = None if rotation.lifetime_s is None else timedelta(seconds=rotation.lifetime_s)
     async with connection(services.pool) as c, c.transaction():
-        successor = await keys.rotate(c, id_, overlap, f"key:{caller.id}")
+        successor = await keys.rotate(c, id_, overlap, f"key:{caller.id}", lifetime)
         if successor is None:
             raise _not_valid(id_)
         return await _created(c, successor)

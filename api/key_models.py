@@ -67,6 +67,14 @@ class Rotation(BaseModel):
     overlap_s: Annotated[
         int, Field(ge=0, le=_HUNDRED_YEARS_S, description="Time for which the old key stays valid, s.")
     ] = _A_DAY_S
+    lifetime_s: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=_HUNDRED_YEARS_S,
+            description="Time until the successor expires, s; null: when the old key would have.",
+        ),
+    ] = None
 
 
 class OwnKey(BaseModel):

@@ -32,7 +32,14 @@ _SHOW = _SHOWN + "WHERE id = $1"
 _LIST = _SHOWN + "ORDER BY created_at, id"
 _PAGE = _SHOWN + ("WHERE $1::timestamptz IS NULL OR (created_at, id) > ($1, $2::text) ORDER BY created_at, id LIMIT $3")
 _REVOKE = "UPDATE api_key SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL RETURNING name"
-_LOCK = "SELECT name, scopes, devices, sites FROM api_key WHERE id = $1 AND revoked_at IS NULL FOR UPDATE"
+# The expiry of a key that has a successor is the end of their overlap: the successor has the one that was meant.
+_LOCK = """
+SELECT name, scopes, devices, sites, CASE
+    WHEN EXISTS (SELECT FROM api_key s WHERE s.replaces = k.id)
+    THEN (SELECT s.expires_at FROM api_key s WHERE s.replaces = k.id ORDER BY s.created_at, s.id LIMIT 1)
+    ELSE expires_at END - now() AS lifetime
+FROM api_key k WHERE id = $1 AND revoked_at IS NULL FOR UPDATE
+"""
 # A key that expires before the end of the overlap keeps its expiry.
 _LAPSE = "UPDATE api_key SET expires_at = least(expires_at, now() + $2::interval) WHERE id = $1"
 _USED = """
@@ -130,13 +137,16 @@ async def revoke(connection: Connection, id_: str, actor: str | None = None) -> 
 
 
 async def rotate(
-    connection: Connection, id_: str, overlap: timedelta, actor: str | None = None
+    connection: Connection, id_: str, overlap: timedelta, actor: str | None = None, lifetime: timedelta | None = None
 ) -> tuple[str, str] | None:
-    """Create a key with the rights of an old one, which expires after `overlap`; None when no valid key has the id."""
+    """Create a key with the rights of an old one, which expires after `overlap`; None when no valid key has the id.
+
+    It expires when the old one would have, unless it has a `lifetime`.
+    """
     row = await connection.fetchrow(_LOCK, id_)
     if row is None:
         return None
-    grant = Grant(tuple(row["scopes"]), _several(row["devices"]), sites=_several(row["sites"]))
+    grant = Grant(tuple(row["scopes"]), _several(row["devices"]), lifetime or row["lifetime"], _several(row["sites"]))
     await connection.execute(_LAPSE, id_, overlap)
     successor = await _insert(connection, row["name"], grant, id_)
     by, detail = actor or audit.operator(), {"name": row["name"], "successor": successor[0]}

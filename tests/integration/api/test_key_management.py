@@ -164,6 +164,20 @@ async def test_rotated_key_has_a_successor_with_its_rights(
     assert_problem(await admin.post(f"/v1/keys/{old['id']}/rotate", json={"overlapS": -1}), 422, "overlapS")
 
 
+async def test_successor_expires_when_the_key_would_have_unless_it_has_a_lifetime(admin: httpx.AsyncClient) -> None:
+    async def rotated(id_: str, **more: object) -> dict[str, Any]:
+        answer = await admin.post(f"/v1/keys/{id_}/rotate", json={"overlapS": 60, **more})
+        assert answer.status_code == 201
+        successor: dict[str, Any] = answer.json()
+        return successor
+
+    old = await create(admin, lifetimeS=7_200)
+    assert (await rotated(old["id"]))["expiresAt"] == old["expiresAt"]
+    assert (await rotated(old["id"]))["expiresAt"] == old["expiresAt"]  # not the end of the overlap
+    longer = await rotated(old["id"], lifetimeS=86_400)
+    assert datetime.fromisoformat(longer["expiresAt"]) - datetime.now(UTC) > timedelta(hours=23)
+
+
 async def test_revoked_key_is_refused_at_once_and_stays_in_the_list(
     api: Api, admin: httpx.AsyncClient, db: Connection, admin_id: tuple[str, str]
 ) -> None:
