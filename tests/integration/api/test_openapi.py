@@ -27,12 +27,13 @@ from api.auth import ID_PATTERN
 from api.register_models import TIME_ZONE_PATTERN
 from api.webhooks import WEBHOOK_PATTERN
 from bridge.contract import KINDS
+from bridge.formats.contract_json import encode_many
 from bridge.reading import DEVICE_ID_PATTERN
 from local.postgres import Postgres
 from tests.fuzzing import COUNT, SEED
 from tests.integration.api.event_stream import PATH as STREAM
 from tests.integration.api.server import Api, Connection
-from tests.readings import now_minute
+from tests.readings import meter, now_minute, vehicle
 
 IDS = ["EV_1", "EV_2"]
 RULES, WEBHOOKS, ALARMS = ["silent", "soc-low"], ["wh_0123456789abcdef"], 10
@@ -105,8 +106,8 @@ def _document(api: Api) -> dict[str, Any]:
 
 
 def _declare(api: Api, token: str, postgres: Postgres) -> None:
-    """Declare the devices, assign the meters and have the keys of the requests, so that operations do not affect each
-    other."""
+    """Declare the devices, store a reading of each, assign the meters and have the keys of the requests, so that
+    operations do not affect each other and each can succeed."""
     values = ", ".join(f"('{id_}', 'a key', '', '{{read}}')" for id_ in KEY_IDS)
     unrevoked = "ON CONFLICT (id) DO UPDATE SET revoked_at = NULL"
     postgres.sql(f"INSERT INTO api_key (id, name, hash, scopes) VALUES {values} {unrevoked}", "api")
@@ -126,6 +127,9 @@ def _declare(api: Api, token: str, postgres: Postgres) -> None:
     with httpx.Client(base_url=api.url, headers={"Authorization": f"Bearer {token}"}) as client:
         for kind in KINDS:
             assert client.post(f"/v1/devices/{kind.plural}", json=[{"id": id_} for id_ in IDS]).is_success
+        readings = encode_many([kind(id_, now_minute()) for id_ in IDS for kind in (vehicle, meter)])
+        headers = {"Content-Type": "application/json"}
+        assert client.post("/v1/ingest", content=readings, headers=headers).status_code == 201
         rows = [{"meterId": id_, "vehicleId": "EV_1", "from": ASSIGNED_FROM} for id_ in IDS]
         assert client.post("/v1/assignments?replace=true", json=rows).is_success
 
