@@ -116,12 +116,16 @@ def send_many(platform: Platform, count: int) -> None:
     send(platform, [*vehicles, *meters])
 
 
-def send_quarters(platform: Platform, vehicle: str, days: int) -> None:
-    """A reading each quarter of an hour of a vehicle, for so many days up to now."""
-    end = now()
-    readings = [
-        {"vehicleId": vehicle, "timestamp": text(at), "soc": minute % 101, "kwhDeliveredDc": 1.0, "powerKw": 4.0}
-        for minute in range(days * 96, -1, -1)
-        if (at := end - minute * 15 * _MINUTE)
-    ]
-    send(platform, readings)
+def store_quarters(platform: Platform, vehicle: str, days: int) -> None:
+    """A reading each quarter of an hour of a vehicle, for so many days up to now; older ones than devices may send."""
+    platform.postgres.sql(
+        f"""
+        SELECT ensure_partition('vehicle_telemetry_history', day::date)
+        FROM generate_series(now() - interval '{days} days', now(), '1 day') AS day;
+        INSERT INTO vehicle_telemetry_history (vehicle_id, ts, soc, kwh_delivered_dc, power_kw)
+        SELECT '{vehicle}', at, extract(epoch FROM at)::int8 / 60 % 101, 1, 4
+        FROM generate_series(now() - interval '{days} days', now() - interval '15 min', '15 min') AS at
+        """,
+        platform.database,
+    )
+    send(platform, [{"vehicleId": vehicle, "timestamp": text(now()), "soc": 50, "kwhDeliveredDc": 1.0, "powerKw": 4.0}])

@@ -18,7 +18,7 @@ from bridge.store.postgres import PostgresStore
 from local.platform import Platform
 from local.service import run_once
 from tests.browser.conftest import PHONE, RESULTS, Faults, OpenPage
-from tests.browser.fleet import client, send_many, send_quarters, text, yesterdays_noon
+from tests.browser.fleet import client, send_many, store_quarters, text, yesterdays_noon
 from tests.browser.test_look import keep_picture, violations
 from tests.readings import vehicle
 
@@ -414,7 +414,7 @@ def test_list_keeps_its_place_and_focus_while_readings_arrive(open_page: OpenPag
 
 
 def test_year_of_a_vehicle_is_drawn_within_300_ms_of_the_answer(open_page: OpenPage, platform: Platform) -> None:
-    send_quarters(platform, "EV_YEAR", 89)
+    store_quarters(platform, "EV_YEAR", 365)
     page = open_page("#/vehicles/EV_YEAR?span=year&tz=UTC")
     drawn = []
     for _ in range(3):
