@@ -21,6 +21,7 @@ from tests.bench import (
     keeping,
     latency,
     overload,
+    page,
     posts,
     questions,
     report,
@@ -57,6 +58,8 @@ MEASURES = {
     ("F9",): figures.f9,
     ("F10",): keeping.f10,
     ("L1",): watching.l1,
+    ("L2",): watching.l2,
+    ("P1", "P2"): page.p1_p2,
     ("A1",): alarms.a1,
 }
 QUICK = {"T1", "T2", "T3", "T6", "T8"}

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.bench.http_servers import api, bare, cpu_s
+from tests.bench.http_servers import RunningApi, api, bare, cpu_s
 from tests.bench.load import this_minute
 from tests.bench.machine import Flood, Machine, count_rows, result_of, worker
 from tests.bench.report import Figure, median_ratio
@@ -42,11 +42,16 @@ async def _post(port: int, key: str, form: str, requests: int, spent_s: Callable
         return Posted(sent.rate, (spent_s() - before_s) / (requests * per_request) * 1e6, sent.cpu_us)
 
 
-async def _durable(machine: Machine, form: str, requests: int) -> Posted:
+async def post(running: RunningApi, form: str, requests: int) -> Posted:
+    """Post to a running API."""
+    return await _post(running.port, running.key, form, requests, running.cpu_s)
+
+
+async def durable(machine: Machine, form: str, requests: int) -> Posted:
     """Post to the API; afterwards every reading must be in the history, once."""
     with machine.database() as url:
         async with api(machine, url) as running:
-            posted = await _post(running.port, running.key, form, requests, running.cpu_s)
+            posted = await post(running, form, requests)
         if await count_rows(url) != requests * (1 if form == "single" else _BULK):
             raise RuntimeError("readings that were answered with 201 are missing from the history")
         return posted
@@ -61,7 +66,7 @@ async def t6(machine: Machine) -> list[Figure]:
     """Durable single posts compared with a route that only validates."""
     requests = 6_000 if machine.quick else 20_000
     runs = [
-        (await _durable(machine, "single", requests), await _bare(machine, "route", "single", requests))
+        (await durable(machine, "single", requests), await _bare(machine, "route", "single", requests))
         for _ in range(3)
     ]
     ratio, rounds = median_ratio([(durable.rate, validated.rate) for durable, validated in runs])
@@ -79,7 +84,7 @@ async def t7(machine: Machine) -> list[Figure]:
 
 async def _bulk(machine: Machine, form: str) -> Figure:
     requests = 100 if machine.quick else 300
-    runs = [(await _durable(machine, form, requests), await copy_rate(machine)) for _ in range(3)]
+    runs = [(await durable(machine, form, requests), await copy_rate(machine)) for _ in range(3)]
     ratio, rounds = median_ratio([(posted.rate, copied) for posted, copied in runs])
     posted, copied = runs[-1]
     made_of = f"{posted.rate:,.0f}/s : {copied:,.0f}/s; {rounds}; CPU {posted.cpu_us:.1f} us a reading"

@@ -1,4 +1,4 @@
-"""L1: 200 viewers of the live stream of one API process, while 10,000 devices report once a minute."""
+"""L1, L2: 200 viewers of the live stream of one API process, while 10,000 devices report once a minute, or flood it."""
 
 import asyncio
 import contextlib
@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 import psutil
 
 from local.mosquitto import Mosquitto
-from tests.bench.end_to_end import DEVICES, until
+from tests.bench.end_to_end import DEVICES, a_load, into_fresh_database, through, until
 from tests.bench.http_servers import RunningApi, api
 from tests.bench.load import Load, this_minute
 from tests.bench.machine import Machine, flood, result_of, run_flood
+from tests.bench.posts import durable, post
 from tests.bench.publisher import Publisher, publish_packet
-from tests.bench.report import Figure, percentile
+from tests.bench.report import Figure, median_ratio, percentile
 
 VIEWERS = 200
 _PROBE = "PROBE"
@@ -43,14 +44,52 @@ class _Viewers:
             await asyncio.sleep(0.005)
 
 
+class _Discarding(asyncio.BufferedProtocol):
+    """A stream whose events are discarded unread: viewers are on other machines, and have their own cores."""
+
+    _buffer = memoryview(bytearray(1 << 18))
+    received = 0
+
+    def __init__(self, request: bytes) -> None:
+        self._request = request
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        transport.write(self._request)
+
+    def get_buffer(self, _: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, size: int) -> None:
+        self.received += size
+
+
+@contextlib.asynccontextmanager
+async def _discarding(running: RunningApi) -> AsyncIterator[None]:
+    """The viewers, at no more cost for this machine than that of their sockets."""
+    loop, opened = asyncio.get_running_loop(), []
+    for _ in range(VIEWERS):
+        opened.append(await loop.create_connection(lambda: _Discarding(_request(running)), "127.0.0.1", running.port))
+    while not all(protocol.received for _, protocol in opened):  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    yield
+    gone = sum(transport.is_closing() for transport, _ in opened)
+    for transport, _ in opened:
+        transport.close()
+    if gone:
+        raise RuntimeError(f"{gone} streams ended before their time")
+
+
+def _request(running: RunningApi) -> bytes:
+    return f"GET /v1/live/stream HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {running.key}\r\n\r\n".encode()
+
+
 @contextlib.asynccontextmanager
 async def _watching(running: RunningApi) -> AsyncIterator[_Viewers]:
     viewers, writers, tasks = _Viewers(), [], []
-    request = f"GET /v1/live/stream HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {running.key}\r\n\r\n".encode()
     try:
         for _ in range(VIEWERS):
             reader, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=_LIMIT)
-            writer.write(request)
+            writer.write(_request(running))
             writers.append(writer)
             tasks.append(asyncio.create_task(viewers.read(reader)))
         while viewers.opened < VIEWERS:
@@ -89,6 +128,30 @@ async def l1(machine: Machine) -> list[Figure]:
         Figure("L1 memory", "memory of the API", resident.rss / 1e6, 300, 200, True, " MB", detail=detail),
         Figure("L1", "publish to event p99", percentile(delays, 0.99), 2, 1.5, True, " s", detail=shown),
     ]
+
+
+async def l2(machine: Machine) -> list[Figure]:
+    """T1 and T6 with the viewers, compared with the same without them, in turns."""
+    load, requests = a_load(machine), 6_000 if machine.quick else 20_000
+    floods, posts = [], []
+    for _ in range(3):
+        with machine.database() as url:
+            async with api(machine, url) as running, _discarding(running):
+                before_s = running.cpu_s()
+                watched = await through(machine, load, url)
+                api_s = running.cpu_s() - before_s
+        floods.append((watched.rate, (await into_fresh_database(machine, load)).rate))
+        with machine.database() as url:
+            async with api(machine, url) as running, _discarding(running):
+                posted = await post(running, "single", requests)
+        posts.append((posted.rate, (await durable(machine, "single", requests)).rate))
+    found = []
+    for key, measure, pairs in (("L2 T1", "end to end", floods), ("L2 T6", "durable posts", posts)):
+        ratio, rounds = median_ratio(pairs)
+        shown = f"API {api_s:.1f} s of CPU in the last flood; " if key == "L2 T1" else ""
+        shown += f"{pairs[-1][0]:,.0f}/s : {pairs[-1][1]:,.0f}/s; {rounds}"
+        found.append(Figure(key, f"{measure} with {VIEWERS} viewers : without", ratio, 0.95, 1.0, detail=shown))
+    return found
 
 
 def _later() -> datetime:
