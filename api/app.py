@@ -34,7 +34,8 @@ from api import (
     sessions,
     webhooks,
 )
-from api.body import BodyBudget
+from api.body import Pace
+from api.body_budget import BodyBudget
 from api.database import Pool, open_pool
 from api.ingest import IngestEndpoint
 from api.keyring import Keyring
@@ -135,7 +136,7 @@ def layered(
         partial(Authentication, keyring=keyring, rate=rate),
         Queries,
         partial(Sights, pool=pool),
-        partial(Bodies, budget=budget, timeout_s=settings.http_body_timeout_s),
+        partial(Bodies, budget=budget, pace=Pace(settings.http_body_timeout_s, settings.http_body_least_bytes_per_s)),
     ]
     return around(Endpoints(app), layers)
 

@@ -1,13 +1,14 @@
-"""Reads request bodies within limits of size, time, total memory and decompressed size."""
+"""Receives request bodies within limits of size, time, rate, total memory and decompressed size."""
 
 import asyncio
-import contextlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 from starlette.types import Receive, Scope
 
-from api.problems import Problem, unavailable
+from api.body_budget import Charge
+from api.problems import Problem
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_FORM_BYTES = 64 * 1024
@@ -15,28 +16,24 @@ MAX_FORM_BYTES = 64 * 1024
 
 _GZIP = 16 + zlib.MAX_WBITS
 _MOST_MEMBERS = 100  # each costs a copy of the bytes after it
+_PIECE_BYTES = 256 * 1024
+_PATIENCE_S = 5.0
+"""From then on a body must have arrived at the least rate."""
 
 
 class Disconnected(Exception):
     """The client disconnected before its body was complete; no response can be sent."""
 
 
-class BodyBudget:
-    """Bytes of bodies that may be in memory at a time."""
+class Pace(NamedTuple):
+    """How long a body may take to arrive."""
 
-    def __init__(self, limit_bytes: int) -> None:
-        self._left = limit_bytes
+    timeout_s: float
+    least_bytes_per_s: float
 
-    @contextlib.contextmanager
-    def reserve(self, size_bytes: int) -> Iterator[None]:
-        """Reserve `size_bytes` for a request. Raises 503 when the budget is exhausted."""
-        if size_bytes > self._left:
-            raise unavailable("too many concurrent large requests", 1)
-        self._left -= size_bytes
-        try:
-            yield
-        finally:
-            self._left += size_bytes
+    def due_s(self, received: int) -> float:
+        """The time after the first byte is awaited at which more than `received` bytes must have arrived."""
+        return min(self.timeout_s, _PATIENCE_S + received / self.least_bytes_per_s)
 
 
 def header(scope: Scope, name: bytes) -> str:
@@ -48,62 +45,88 @@ def header(scope: Scope, name: bytes) -> str:
     return ""
 
 
-def announced_bytes(scope: Scope, limit: int) -> int:
-    """The maximum length of the body. Raises 413 for a Content-Length beyond the limit."""
-    length = header(scope, b"content-length")
-    if not length:
-        return limit
-    if int(length) > limit:
+async def receive_body(scope: Scope, receive: Receive, limit: int, pace: Pace, charge: Charge) -> bytes:
+    """The whole body without its Content-Encoding, charged as it arrives.
+
+    Raises 413 beyond `limit` bytes as sent or decompressed, 415 for an encoding that is not supported, 400 for invalid
+    gzip, 408 for a body that arrives too slowly, 503 when the budget is exhausted, `Disconnected`.
+    """
+    announced = header(scope, b"content-length")
+    if announced and int(announced) > limit:
         raise _too_large(limit)
-    return int(length)
-
-
-async def read_body(receive: Receive, limit: int, timeout_s: float) -> bytes:
-    """The whole body as sent. Raises 413 beyond `limit` bytes, 408 after `timeout_s`, `Disconnected`."""
-    chunks: list[bytes] = []
-    left = limit
+    decode = _decoder(header(scope, b"content-encoding").strip().lower(), limit)
+    parts: list[bytes] = []
+    received, loop = 0, asyncio.get_running_loop()
+    began = loop.time()
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout_at(began + pace.due_s(0)) as due:
             while True:
                 message = await receive()
                 if message["type"] != "http.request":
                     raise Disconnected
-                chunk = message.get("body", b"")
-                left -= len(chunk)
-                if left < 0:
+                chunk, is_last = message.get("body", b""), not message.get("more_body")
+                received += len(chunk)
+                if received > limit:
                     raise _too_large(limit)
-                chunks.append(chunk)
-                if not message.get("more_body"):
-                    return b"".join(chunks)
+                due.reschedule(began + pace.due_s(received))
+                for part in decode(chunk, is_last):
+                    charge.take(len(part))
+                    parts.append(part)
+                if is_last:
+                    return b"".join(parts)
     except TimeoutError:
-        raise Problem(408, f"the body did not arrive within {timeout_s:g} s", {"Connection": "close"}) from None
+        reason = (
+            f"the body did not arrive within {pace.timeout_s:g} s, or more slowly than {pace.least_bytes_per_s:g} B/s"
+        )
+        raise Problem(408, reason, {"Connection": "close"}) from None
+    finally:
+        parts.clear()  # an exception keeps its frames, until its answer is sent
 
 
-def decompress(body: bytes, encoding: str, limit: int) -> bytes:
-    """The body without its Content-Encoding. Raises 415 for an unsupported encoding, 400 for invalid gzip, 413.
-
-    At most `limit` bytes are decompressed, so a decompression bomb costs no more than a large body.
-    """
+def _decoder(encoding: str, limit: int) -> Callable[[bytes, bool], Iterable[bytes]]:
     if encoding in ("", "identity"):
-        return body
+        return lambda chunk, _: (chunk,)
     if encoding not in ("gzip", "x-gzip"):
         raise Problem(415, f"Content-Encoding: {encoding} is not supported; use gzip", {"Accept-Encoding": "gzip"})
-    plain, members = b"", 0
-    try:
-        while body:  # RFC 1952: a gzip file consists of one or more members
-            members += 1
-            if members > _MOST_MEMBERS:
-                raise Problem(400, f"gzip: more than {_MOST_MEMBERS} members")
-            member = zlib.decompressobj(_GZIP)
-            plain += member.decompress(body, limit + 1 - len(plain))
-            if len(plain) > limit:
-                raise _too_large(limit)
-            if not member.eof:
-                raise Problem(400, "gzip: the body is truncated")
-            body = member.unused_data
-    except zlib.error as error:
-        raise Problem(400, f"gzip: {error}") from None
-    return plain
+    return Gunzip(limit).decode
+
+
+class Gunzip:
+    """Decompresses gzip as it arrives, at most `limit` bytes: a bomb costs no more than a large body."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = self._left = limit
+        self._members = 0
+        self._member = zlib.decompressobj(_GZIP)
+        self._is_begun = False
+
+    def decode(self, chunk: bytes, is_last: bool) -> Iterator[bytes]:
+        """The pieces to which a chunk decompresses, so that each can be charged before the next one is made.
+
+        Raises 413, and 400 for invalid gzip, also for a truncated one at the end.
+        """
+        try:
+            while chunk:  # RFC 1952: a gzip file consists of one or more members
+                self._begin()
+                part = self._member.decompress(chunk, min(self._left + 1, _PIECE_BYTES))
+                self._left -= len(part)
+                if self._left < 0:
+                    raise _too_large(self._limit)
+                yield part
+                chunk = self._member.unconsumed_tail or self._member.unused_data
+        except zlib.error as error:
+            raise Problem(400, f"gzip: {error}") from None
+        if is_last and self._is_begun and not self._member.eof:
+            raise Problem(400, "gzip: the body is truncated")
+
+    def _begin(self) -> None:
+        """Begin a member unless one is being decompressed."""
+        if self._is_begun and not self._member.eof:
+            return
+        self._members += 1
+        if self._members > _MOST_MEMBERS:
+            raise Problem(400, f"gzip: more than {_MOST_MEMBERS} members")
+        self._member, self._is_begun = zlib.decompressobj(_GZIP), True
 
 
 def _too_large(limit: int) -> Problem:

@@ -13,7 +13,8 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from api.auth import ApiKey
-from api.body import MAX_BODY_BYTES, BodyBudget, announced_bytes, decompress, header, read_body
+from api.body import MAX_BODY_BYTES, Pace, header, receive_body
+from api.body_budget import BodyBudget
 from api.database import Pool
 from api.problems import Problem, unavailable
 from api.seen import Device, unseen
@@ -40,7 +41,7 @@ class IngestEndpoint:
         self._ingest = ingest
         self._window = settings.accepted_window
         self._commit_timeout_s = settings.commit_timeout_s
-        self._body_timeout_s = settings.http_body_timeout_s
+        self._pace = Pace(settings.http_body_timeout_s, settings.http_body_least_bytes_per_s)
         self._budget = budget
         self._pool = pool
         self._one_large = asyncio.Lock()
@@ -49,11 +50,9 @@ class IngestEndpoint:
         """Answer one POST. Raises `Problem` or `Disconnected`."""
         key: ApiKey = scope["state"]["key"]
         format_ = _format(header(scope, b"content-type"))
-        announced = announced_bytes(scope, MAX_BODY_BYTES)
-        with self._budget.reserve(announced):
-            body = await read_body(receive, MAX_BODY_BYTES, self._body_timeout_s)
-            encoding = header(scope, b"content-encoding").strip().lower()
-            items = await self._decoded(decompress(body, encoding, MAX_BODY_BYTES), format_)
+        with self._budget.charge(key.id) as charge:
+            body = await receive_body(scope, receive, MAX_BODY_BYTES, self._pace, charge)
+            items = await self._decoded(body, format_)
             if key.sight.is_limited:
                 items = await self._without_foreign(items, key)
             outcomes = await self._commit(items, len(body))

@@ -1,48 +1,108 @@
-"""uvicorn's HTTP protocol with limits for the size and duration of headers, and for idle connections.
+"""uvicorn's HTTP protocol with limits for what one connection, and the connections of one address, can occupy.
 
-uvicorn limits the size of the headers for h11 only and starts its idle timer after the first response, so without this
-a client could occupy a connection indefinitely.
+uvicorn limits the size of the headers for h11 only, starts its idle timer after the first response, waits without limit
+until a client reads an answer, and queues any number of pipelined requests, so without this a client could occupy
+connections and memory indefinitely. A request to upgrade is answered in HTTP/1.1, and a client that has shut down its
+sending side gets its answers (RFC 9110 7.8, RFC 9112 9.6).
 """
 
 import asyncio
-from dataclasses import dataclass
+import contextlib
+import socket
+from collections import Counter
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, ClassVar
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.problems import MEDIA_TYPE, Problem
 
 ABORT = "abort"
 """The key, in the state of a request, of the function that closes its connection without sending what is buffered."""
+HAS_KEY = "has_key"
+"""The key of the function that tells that the connection has sent a valid API key."""
+ENDS_WITH_CLIENT = "ends_with_client"
+"""The key of the function that tells that the answer has no end of its own: it ends when the client stops sending."""
+
+_MOST_PIPELINED = 32
+_SEND_BUFFER_BYTES = 256 * 1024
+"""Of the kernel, for each connection: its default grows to megabytes for a client that does not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The maximum number of connections, and the maximum time and size of a request's headers."""
+    """What connections can occupy."""
 
     connections: int
+    connections_per_address: int
+    """Of one IP address."""
+    connections_without_key: int
+    """Of clients that have not sent a valid API key yet; the oldest one is closed for a further one."""
     head_timeout_s: float
     head_bytes: int
+    write_timeout_s: float
+    """Until a client has read what was sent to it; then its connection is aborted."""
+
+
+@dataclass(slots=True)
+class Open:
+    """The open connections of a server."""
+
+    by_address: Counter[str] = field(default_factory=Counter)
+    without_key: dict["BoundedProtocol", None] = field(default_factory=dict)
+    """In the order in which they were opened."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """One connection of a server with `limits`."""
 
     limits: ClassVar[Limits]
+    open: ClassVar[Open]
+    _address: str | None = None
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_body = False
+    _write_timer: asyncio.TimerHandle | None = None
+    _is_half_closed = False
+    _ends_with_client = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # Paused as soon as anything waits: so the time until a client reads is that of a single write.
+        transport.set_write_buffer_limits(high=1, low=0)
+        if (connection := transport.get_extra_info("socket")) is not None:
+            with contextlib.suppress(OSError):
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        self._address = self.client[0] if self.client else ""
+        self.open.by_address[self._address] += 1
         if len(self.connections) > self.limits.connections:
             self._cut(Problem(503, "too many connections", {"Retry-After": "1"}))
+        elif self.open.by_address[self._address] > self.limits.connections_per_address:
+            self._cut(Problem(503, f"too many connections from {self._address}", {"Retry-After": "1"}))
         else:
             self._await_head()
+            self._without_key()
+
+    def _without_key(self) -> None:
+        self.open.without_key[self] = None
+        if len(self.open.without_key) > self.limits.connections_without_key:
+            oldest = next(iter(self.open.without_key))
+            del self.open.without_key[oldest]
+            oldest.transport.abort()
+
+    def _has_key(self) -> None:
+        self.open.without_key.pop(self, None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_done()
+        self._written()
+        self.open.without_key.pop(self, None)
+        if self._address is not None:
+            self.open.by_address[self._address] -= 1
+            if not self.open.by_address[self._address]:
+                del self.open.by_address[self._address]
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -50,22 +110,86 @@ class BoundedProtocol(HttpToolsProtocol):
             self._await_head()
         if self._head_timer is not None:
             self._head_bytes += 0 if self._in_body else len(data)
-        if not self.transport.is_closing():
-            super().data_received(data)
+        while data and not self.transport.is_closing():
+            data = self._parsed(data)
         if self._head_timer is not None and self._head_bytes > self.limits.head_bytes:
             self._cut(self._head_too_long())
 
+    def _parsed(self, data: bytes) -> bytes:
+        """Parse; returns what is still to be parsed after the head of a request to upgrade."""
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # The parser takes what follows for another protocol. It is the body, which another parser gets.
+            head, self.parser = self._head_without_upgrade(), httptools.HttpRequestParser(self)
+            return head + data[upgrade.args[0] :]
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        return b""
+
+    def _head_without_upgrade(self) -> bytes:
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
+        for name, value in self.headers:
+            if name == b"connection":
+                tokens = (token.strip() for token in value.split(b","))
+                value = b", ".join(token for token in tokens if token.lower() != b"upgrade")  # noqa: PLW2901
+            if name != b"upgrade":
+                lines.append(name + b": " + value)
+        return b"\r\n".join([*lines, b"", b""])
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Whether the connection stays open for the answers that the client still waits for."""
+        waits = self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
+        self._is_half_closed = waits and not self._ends_with_client and self.scheme == "http"  # TLS has no such state
+        return self._is_half_closed
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._is_half_closed and (self.cycle is None or self.cycle.response_complete):
+            self.transport.close()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(self.limits.write_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._written()
+        super().resume_writing()
+
+    def _written(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                self._cut(Problem(405, "this is no proxy"))
+            return
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         self._head_done()
         if size > self.limits.head_bytes:
             self._cut(self._head_too_long())
+        elif len(self.pipeline) >= _MOST_PIPELINED:
+            self.transport.abort()
         else:
             self._in_body = True
-            self.scope["state"][ABORT] = self.transport.abort
+            self.scope["state"] |= {
+                ABORT: self.transport.abort,
+                HAS_KEY: self._has_key,
+                ENDS_WITH_CLIENT: self._end_with_client,
+            }
             super().on_headers_complete()
 
+    def _end_with_client(self) -> None:
+        self._ends_with_client = True
+
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():  # not complete: see `_parsed`
+            return
         # After an early response the rest of the body is read and discarded, within the time limit of headers: closing
         # the connection immediately would reset it before the client has read the response.
         self._in_body = False
@@ -99,7 +223,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
 def bounded_protocol(limits: Limits) -> type[BoundedProtocol]:
     """A protocol class with these limits, because uvicorn expects a class and creates its instances."""
-    return type("BoundedProtocol", (BoundedProtocol,), {"limits": limits})
+    return type("BoundedProtocol", (BoundedProtocol,), {"limits": limits, "open": Open()})
 
 
 def _raw(problem: Problem) -> bytes:

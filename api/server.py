@@ -45,7 +45,14 @@ async def serve(settings: ApiSettings) -> None:
 
 def configured(settings: ApiSettings, app: ASGIApp) -> uvicorn.Config:
     """The configuration of uvicorn for the application."""
-    limits = Limits(settings.http_max_connections, settings.http_head_timeout_s, settings.http_head_max_bytes)
+    limits = Limits(
+        connections=settings.http_max_connections,
+        connections_per_address=min(settings.http_max_connections, settings.http_max_connections_per_address),
+        connections_without_key=max(1, settings.http_max_connections // 2),
+        head_timeout_s=settings.http_head_timeout_s,
+        head_bytes=settings.http_head_max_bytes,
+        write_timeout_s=settings.http_write_timeout_s,
+    )
     return uvicorn.Config(
         app,
         http=bounded_protocol(limits),

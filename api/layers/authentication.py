@@ -9,6 +9,7 @@ from api.auth import ApiKey, bearer_token
 from api.body import header
 from api.keyring import Keyring
 from api.problems import Problem
+from api.protocol import HAS_KEY
 from api.rate import RateLimit
 from api.routing import FOUND, Found
 
@@ -33,7 +34,10 @@ class Authentication:
             if access is not None and access != "any key" and not key.holds(access):
                 challenge = f'Bearer error="insufficient_scope", scope="{access}"'
                 raise Problem(403, f"the API key lacks the scope {access}", {"WWW-Authenticate": challenge})
-            scope.setdefault("state", {})["key"] = key
+            state = scope.setdefault("state", {})
+            state["key"] = key
+            if HAS_KEY in state:
+                state[HAS_KEY]()
         await self._app(scope, receive, send)
 
     async def _key(self, scope: Scope) -> ApiKey:

@@ -5,17 +5,19 @@ from collections.abc import Awaitable, Iterator
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.body import BodyBudget, announced_bytes, decompress, header, read_body
+from api.auth import ApiKey
+from api.body import Pace, receive_body
+from api.body_budget import BodyBudget
 from api.routing import FOUND, Found
 
 
 class Bodies:
     """Receives and decompresses the body. Raises 400, 408, 413, 415, 503 and `Disconnected`."""
 
-    def __init__(self, app: ASGIApp, budget: BodyBudget, timeout_s: float) -> None:
+    def __init__(self, app: ASGIApp, budget: BodyBudget, pace: Pace) -> None:
         self._app = app
         self._budget = budget
-        self._timeout_s = timeout_s
+        self._pace = pace
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         found: Found = scope[FOUND]
@@ -24,9 +26,9 @@ class Bodies:
         return self._with_body(scope, receive, send, found.endpoint.body_limit)
 
     async def _with_body(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
-        with self._budget.reserve(announced_bytes(scope, limit)):
-            body = await read_body(receive, limit, self._timeout_s)
-            body = decompress(body, header(scope, b"content-encoding").strip().lower(), limit)
+        key: ApiKey = scope["state"]["key"]
+        with self._budget.charge(key.id) as charge:
+            body = await receive_body(scope, receive, limit, self._pace, charge)
             await self._app(scope, _received(body, receive), send)
 
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.auth import ApiKey
-from api.protocol import ABORT
+from api.protocol import ABORT, ENDS_WITH_CLIENT
 from api.stream import events
 from api.stream.filters import Filter
 from api.stream.hub import Hub
@@ -45,6 +45,7 @@ class EventStream(Response):
         self._may_go_on = may_go_on
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"][ENDS_WITH_CLIENT]()
         async with self._hub.viewing(self._watched, self._key) as viewer:
             gone = asyncio.create_task(_left(receive))
             sending = asyncio.create_task(self._send(viewer, send))
@@ -57,9 +58,8 @@ class EventStream(Response):
                     await sending
             finally:
                 if not sending.done():
-                    scope["state"][
-                        ABORT
-                    ]()  # a client that does not read would keep the connection for as long as it likes
+                    # A client that does not read would keep the connection for as long as it likes.
+                    scope["state"][ABORT]()
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(asyncio.shield(gone), _LAST_WORDS_S)
                 for task in (gone, sending, ended):

@@ -29,6 +29,13 @@ class HttpSettings(ApiPortSettings):
         le=1_000_000,
         description="Maximum number of client connections; further ones get 503 and are closed.",
     )
+    http_max_connections_per_address: int = Field(
+        default=1_000,
+        ge=1,
+        le=1_000_000,
+        description="Maximum number of client connections from one IP address; further ones get 503. Behind a proxy "
+        "that does not limit its clients itself, all have its address.",
+    )
     http_head_timeout_s: Seconds = Field(
         default=10.0, description="Maximum time until the request headers have arrived; then the connection is cut."
     )
@@ -38,15 +45,25 @@ class HttpSettings(ApiPortSettings):
     http_body_timeout_s: Seconds = Field(
         default=20.0, description="Maximum time until a request's body has arrived; then it gets 408."
     )
+    http_body_least_bytes_per_s: float = Field(
+        default=500.0,
+        ge=1,
+        le=1_000_000_000,
+        description="Rate at which a body must arrive after five seconds; a slower one gets 408.",
+    )
     http_body_budget_mib: int = Field(
-        default=256,
+        default=64,
         ge=8,
         le=1_048_576,
-        description="Memory for request bodies; requests beyond it get 503 and Retry-After.",
+        description="Memory for request bodies, decompressed; one key has a quarter of it, at least 16 MiB. Requests "
+        "beyond it get 503 and Retry-After.",
     )
     http_request_timeout_s: Seconds = Field(
         default=60.0,
         description="Maximum time until an answer is sent or begins to stream, and for each piece of a stream.",
+    )
+    http_write_timeout_s: Seconds = Field(
+        default=30.0, description="Maximum time until a client has read what is sent to it; then its connection is cut."
     )
     http_keep_alive_s: WholeSeconds = Field(default=30, description="Time after which an idle connection is closed.")
     http_shutdown_timeout_s: WholeSeconds = Field(

@@ -271,7 +271,8 @@ async def test_large_bodies_share_the_budget_of_ingest(start_api: Callable[..., 
     api = start_api(http_body_budget_mib=8)
     authorized = f"Host: x\r\nAuthorization: Bearer {token}"
     with api.socket() as slow:
-        slow.sendall(f"POST {VEHICLES} HTTP/1.1\r\n{authorized}\r\nContent-Length: 8000000\r\n\r\n".encode())
+        head = f"POST {VEHICLES} HTTP/1.1\r\n{authorized}\r\nContent-Length: 8000000\r\n\r\n".encode()
+        slow.sendall(head + b"[" + b" " * 7_000_000)
         async with api.client(token) as client, asyncio.timeout(10):
             for path in ("/v1/ingest", METERS):
                 body, status = b"[" + b" " * 2_000_000 + b"]", 0

@@ -1,0 +1,213 @@
+"""What one client can occupy, and requests that RFC 9110 and RFC 9112 allow although few clients send them."""
+
+import asyncio
+import gzip
+import re
+import socket
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+
+from api import keys
+from bridge.formats.contract_json import encode
+from tests.integration.api.server import Api, Connection
+from tests.readings import vehicle
+from tests.until import wait_until
+
+pytestmark = pytest.mark.anyio
+
+VICTIM_S = 1.0
+
+
+@pytest.fixture
+async def other(db: Connection) -> str:
+    """Another key, of the client that goes on meanwhile."""
+    return (await keys.create(db, "victim", keys.Grant(keys.DEFAULT_SCOPES)))[1]
+
+
+def head_of(token: str, *headers: str, method: str = "POST", path: str = "/v1/ingest") -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: x", f"Authorization: Bearer {token}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def exchange(connection: socket.socket, *parts: bytes) -> bytes:
+    """Send in several segments, shut down the sending side, and read until the server closes."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for part in parts:
+        connection.sendall(part)
+        time.sleep(0.02)  # so that the parts are segments of their own
+    connection.shutdown(socket.SHUT_WR)
+    received = b""
+    while chunk := connection.recv(65_536):
+        received += chunk
+    return received
+
+
+def chunked(body: bytes) -> bytes:
+    return f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
+
+
+UPGRADES = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA")
+
+
+@pytest.mark.parametrize("upgrade", [(), UPGRADES, ("Connection: upgrade", "Upgrade: websocket")])
+@pytest.mark.parametrize("is_chunked", [False, True])
+@pytest.mark.parametrize("cuts", [(), (0,), (-1,), (-5, 20)])
+async def test_half_closed_and_upgrading_requests_are_answered_and_the_next_one_works(
+    upgrade: tuple[str, ...], is_chunked: bool, cuts: tuple[int, ...], api: Api, token: str, db: Connection
+) -> None:
+    body = encode(vehicle())
+    framing = "Transfer-Encoding: chunked" if is_chunked else f"Content-Length: {len(body)}"
+    headers = ("Content-Type: application/json", framing)
+    whole = head_of(token, *headers, *upgrade) + (chunked(body) if is_chunked else body)
+    whole += head_of(token, method="GET", path="/v1/live/vehicles/EV_002")
+    begin = whole.index(b"\r\n\r\n") + 4
+    edges = [0, *(begin + cut for cut in cuts), len(whole)]
+    with api.socket() as connection:
+        answer = await asyncio.to_thread(exchange, connection, *(whole[a:b] for a, b in pairwise(edges)))
+    first, second = answer.index(b"HTTP/1.1 201"), answer.index(b"HTTP/1.1 200")
+    assert first < second, answer
+    assert answer.count(b"HTTP/1.1") == 2, answer
+    assert await db.fetchval("SELECT count(*) FROM vehicle_telemetry_history") == 1
+
+
+async def test_upgrade_without_a_body_is_ignored(api: Api, token: str) -> None:
+    request = head_of(token, *UPGRADES, method="GET", path="/v1/live/vehicles")
+    with api.socket() as connection:
+        answer = await asyncio.to_thread(exchange, connection, request * 3)
+    assert answer.count(b"HTTP/1.1 200") == 3
+    assert answer.count(b"HTTP/1.1") == 3
+
+
+async def victim_s(api: Api, token: str) -> float:
+    """How long it takes until a reading of another device is stored."""
+    began = time.monotonic()
+    async with api.client(token) as client:
+        one = encode(vehicle())
+        answer = await client.post("/v1/ingest", content=one, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 201
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_announced_bodies_that_do_not_arrive_take_nothing_from_others(
+    is_chunked: bool, start_api: Callable[..., Api], token: str, other: str
+) -> None:
+    api = start_api()
+    framing, begin = ("Transfer-Encoding: chunked", b"1\r\n[\r\n") if is_chunked else ("Content-Length: 8000000", b"[")
+    attackers = [api.socket() for _ in range(300)]
+    for attacker in attackers:
+        attacker.sendall(head_of(token, framing) + begin)
+    assert await victim_s(api, other) < VICTIM_S
+    assert await victim_s(api, token) < VICTIM_S
+    for attacker in attackers:
+        assert (await asyncio.to_thread(attacker.recv, 12)) == b"HTTP/1.1 408"
+        attacker.close()
+
+
+async def test_large_bodies_of_one_key_leave_room_for_others_and_small_ones(
+    start_api: Callable[..., Api], token: str, other: str
+) -> None:
+    api = start_api(http_body_budget_mib=16)
+    large = b"[" + b" " * 7_000_000
+    attackers = [api.socket() for _ in range(8)]
+    for attacker in attackers:
+        attacker.settimeout(0.3)
+        try:
+            attacker.sendall(head_of(token, "Content-Length: 8000000") + large)
+        except TimeoutError:  # refused, and not read any more
+            continue
+    answers = []
+    for attacker in attackers:
+        try:
+            answers.append(attacker.recv(12))
+        except (TimeoutError, ConnectionResetError):
+            answers.append(b"")
+    assert b"HTTP/1.1 503" in answers
+    assert b"" in answers
+    assert await victim_s(api, other) < VICTIM_S
+    for attacker in attackers:
+        attacker.close()
+
+
+async def test_gzip_is_charged_for_what_comes_out(start_api: Callable[..., Api], token: str, other: str) -> None:
+    api = start_api(http_body_budget_mib=16)
+    bomb = gzip.compress(b"[" + b" " * 8_000_000 + encode(vehicle()) + b"]", 9)
+    before = peak_kib(api)
+
+    async def post() -> int:
+        async with api.client(token) as client:
+            headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+            return (await client.post("/v1/ingest", content=bomb, headers=headers)).status_code
+
+    statuses = await asyncio.gather(*(post() for _ in range(100)))
+    assert set(statuses) <= {201, 503}
+    assert 201 in statuses
+    assert await victim_s(api, other) < VICTIM_S
+    assert peak_kib(api) - before < 100_000
+
+
+def peak_kib(api: Api) -> int:
+    status = Path(f"/proc/{api.process.pid}/status").read_text()
+    return int(re.findall(r"VmHWM:\s+(\d+)", status)[0])
+
+
+async def test_client_that_does_not_read_is_cut(start_api: Callable[..., Api], token: str, other: str) -> None:
+    api = start_api(http_write_timeout_s=1, http_max_connections=40)
+    deaf = []
+    for _ in range(20):
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        connection.connect(("127.0.0.1", api.port))
+        connection.sendall(head_of(token, method="GET", path="/openapi.json") * 30)
+        deaf.append(connection)
+    assert await victim_s(api, other) < VICTIM_S
+    wait_until(lambda: connections_of(api) == 0, "all connections are closed")
+    for connection in deaf:
+        connection.close()
+
+
+def connections_of(api: Api) -> int:
+    """Open connections of clients."""
+    return sum(
+        one.status == psutil.CONN_ESTABLISHED and one.laddr.port == api.port
+        for one in psutil.Process(api.process.pid).net_connections("tcp")
+    )
+
+
+async def test_more_pipelined_requests_than_anybody_sends_end_the_connection(api: Api, token: str) -> None:
+    request = head_of(token, method="GET", path="/v1/live/vehicles")
+    with api.socket() as connection:
+        connection.sendall(request * 400)
+        received = b""
+        try:
+            while chunk := await asyncio.to_thread(connection.recv, 65_536):
+                received += chunk
+        except ConnectionResetError:
+            pass
+    assert received.count(b"HTTP/1.1 200") < 100
+
+
+async def test_connections_of_an_address_are_bounded(start_api: Callable[..., Api], token: str) -> None:
+    api = start_api(http_max_connections_per_address=5)
+    held = [api.socket() for _ in range(5)]
+    with api.socket() as further:
+        assert further.recv(12) == b"HTTP/1.1 503"
+    held.pop().close()
+    wait_until(lambda: connections_of(api) == 4, "one is closed")
+    assert await victim_s(api, token) < VICTIM_S
+    for connection in held:
+        connection.close()
+
+
+async def test_connections_without_a_key_give_way_to_others(start_api: Callable[..., Api], token: str) -> None:
+    api = start_api(http_max_connections=40, http_head_timeout_s=60)
+    idle = [api.socket() for _ in range(39)]
+    assert await victim_s(api, token) < VICTIM_S
+    assert connections_of(api) <= 20
+    for connection in idle:
+        connection.close()
