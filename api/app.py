@@ -64,6 +64,10 @@ from bridge.store.postgres import PostgresStore
 log = structlog.get_logger(__name__)
 
 _CLOSE_S = 5.0
+_KEY_CONNECTIONS = 2
+"""Of their own: whatever is asked of the database, a key is looked up at once."""
+_UNKNOWN_PER_S, _UNKNOWN_BURST = 50.0, 500
+"""Keys of an address that may turn out to be unknown."""
 _ROUTERS = (
     *(
         stream.router,
@@ -99,8 +103,8 @@ async def service(settings: ApiSettings, stopping: asyncio.Event) -> AsyncIterat
     store = _store(settings)
     await _check(store)
     ingest = _ingest(settings, store, registry)
-    pool = await open_pool(settings)
-    keyring = Keyring(pool, settings.database_url)
+    pool, of_keys = await open_pool(settings, settings.query_pool_size), await open_pool(settings, _KEY_CONNECTIONS)
+    keyring = Keyring(of_keys, settings.database_url)
     budget = BodyBudget(settings.http_body_budget_mib * 1024 * 1024)
     app = application(IngestEndpoint(settings, ingest, budget, pool))
     streams = Hub(settings, registry)
@@ -115,6 +119,7 @@ async def service(settings: ApiSettings, stopping: asyncio.Event) -> AsyncIterat
         await writing
         await store.close()
         await _close(pool)
+        await _close(of_keys)
 
 
 def layered(
@@ -133,7 +138,7 @@ def layered(
         Errors,
         partial(Deadline, timeout_s=settings.http_request_timeout_s),
         Head,
-        partial(Authentication, keyring=keyring, rate=rate),
+        partial(Authentication, keyring=keyring, rate=rate, unknown=RateLimit(_UNKNOWN_PER_S, _UNKNOWN_BURST)),
         Queries,
         partial(Sights, pool=pool),
         partial(Bodies, budget=budget, pace=Pace(settings.http_body_timeout_s, settings.http_body_least_bytes_per_s)),

@@ -32,12 +32,12 @@ SESSION = {
 }
 
 
-async def open_pool(settings: ApiSettings) -> Pool:
-    """A pool that connects on first use, so that the API can start before its database."""
+async def open_pool(settings: ApiSettings, most: int) -> Pool:
+    """A pool of at most so many connections, made on first use, so that the API can start before its database."""
     return await asyncpg.create_pool(
         settings.database_url,
         min_size=0,
-        max_size=settings.query_pool_size,
+        max_size=most,
         timeout=settings.query_timeout_s,
         command_timeout=settings.query_timeout_s,
         server_settings=SESSION,

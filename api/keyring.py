@@ -1,5 +1,7 @@
 """Caches API keys for a second, so that a reading does not cost a look-up.
 
+Ids of which there is no key are remembered as long, and may name a key that was made meanwhile.
+
 The process is notified of a revocation (LISTEN) when it commits, and drops the key. While the listening connection is
 lost, nothing is cached and every request looks its key up. If the link is dead without an error, a revoked key is
 accepted for at most that second.
@@ -27,6 +29,7 @@ REMEMBERED_S = 1.0
 _RELISTEN_S = 1.0
 _WRITE_USED_S = 5.0
 _MOST = 100_000
+_MOST_MISSING = 10_000
 
 
 class Keyring:
@@ -36,6 +39,9 @@ class Keyring:
         self._pool = pool
         self._url = database_url
         self._known: dict[str, tuple[ApiKey, float]] = {}
+        self._missing: dict[str, float] = {}
+        self._accepted: dict[str, None] = {}
+        """The ids of keys that were valid; those that were so last are at the end."""
         self._changes = 0
         self._listening = False
         self._used: dict[str, datetime] = {}
@@ -51,12 +57,26 @@ class Keyring:
         if refusal is not None:
             return None, refusal
         self._used[key.id] = now
+        if key.id not in self._accepted:
+            self._accepted[key.id] = None
+            if len(self._accepted) > _MOST:
+                del self._accepted[next(iter(self._accepted))]
         return key, ""
+
+    def may_look_up_in_vain(self, token: str) -> bool:
+        """Whether the database has to be asked for a key that was never valid, as far as this process knows."""
+        id_ = id_of(token)
+        return id_ is not None and id_ not in self._accepted and not self._is_missing(id_)
+
+    def _is_missing(self, id_: str) -> bool:
+        return time.monotonic() < self._missing.get(id_, 0.0)
 
     async def _find(self, id_: str) -> ApiKey | None:
         known = self._known.get(id_)
         if known is not None and time.monotonic() < known[1]:
             return known[0]
+        if self._is_missing(id_):
+            return None
         changes, asked_at = self._changes, time.monotonic()
         async with connection(self._pool) as c:
             key = await keys.find(c, id_)
@@ -65,6 +85,10 @@ class Keyring:
             if len(self._known) >= _MOST:
                 self._known.clear()
             self._known[id_] = key, asked_at + REMEMBERED_S
+        if key is None:
+            if len(self._missing) >= _MOST_MISSING:
+                self._missing.clear()
+            self._missing[id_] = asked_at + REMEMBERED_S
         return key
 
     @contextlib.asynccontextmanager

@@ -1,5 +1,6 @@
 """Authentication and authorization: a request needs a key with the scope of its route."""
 
+import ipaddress
 import math
 import time
 
@@ -21,10 +22,12 @@ class Authentication:
     Unknown paths and methods require a key, too, with any scope, so that clients without a key cannot probe for paths.
     """
 
-    def __init__(self, app: ASGIApp, keyring: Keyring, rate: RateLimit) -> None:
+    def __init__(self, app: ASGIApp, keyring: Keyring, rate: RateLimit, unknown: RateLimit) -> None:
         self._app = app
         self._keyring = keyring
         self._rate = rate
+        self._unknown = unknown
+        """Of addresses, for keys that are not known to be valid."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         found: Found = scope[FOUND]
@@ -45,10 +48,35 @@ class Authentication:
         token = bearer_token(header(scope, b"authorization"))
         if token is None:
             raise Problem(401, "an API key is required: Authorization: Bearer ...", {"WWW-Authenticate": "Bearer"})
-        key, refusal = await self._keyring.verify(token)
+        key, refusal = await self._verified(token, address_of(scope))
         if key is None:
             raise Problem(401, refusal, {"WWW-Authenticate": 'Bearer error="invalid_token"'})
         wait_s = self._rate.wait_s(key.id, time.monotonic())
         if wait_s > 0:
-            raise Problem(429, "too many requests with this key", {"Retry-After": str(math.ceil(wait_s))})
+            raise _too_many("requests with this key", wait_s)
         return key
+
+    async def _verified(self, token: str, address: str) -> tuple[ApiKey | None, str]:
+        """As `Keyring.verify`. A client that tries keys cannot make the database look up each of them."""
+        if not self._keyring.may_look_up_in_vain(token):
+            return await self._keyring.verify(token)
+        wait_s = self._unknown.wait_s(address, time.monotonic())
+        if wait_s > 0:
+            raise _too_many("unknown keys from this address", wait_s)
+        found = await self._keyring.verify(token)
+        if found[0] is not None:
+            self._unknown.give_back(address)
+        return found
+
+
+def address_of(scope: Scope) -> str:
+    """The client's IP address, of IPv6 the network of 64 bits, which is what a client has; empty without one."""
+    client = scope.get("client")
+    if not client:
+        return ""
+    address: str = client[0]
+    return ":".join(ipaddress.IPv6Address(address.split("%")[0]).exploded.split(":")[:4]) if ":" in address else address
+
+
+def _too_many(what: str, wait_s: float) -> Problem:
+    return Problem(429, f"too many {what}", {"Retry-After": str(math.ceil(wait_s))})

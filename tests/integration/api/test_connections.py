@@ -9,6 +9,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -211,3 +212,21 @@ async def test_connections_without_a_key_give_way_to_others(start_api: Callable[
     assert connections_of(api) <= 20
     for connection in idle:
         connection.close()
+
+
+async def test_unknown_keys_reach_the_database_up_to_a_rate_only(api: Api, token: str, other: str) -> None:
+    """6,500 a second each cost a look-up on the connections that answer questions."""
+
+    async def guess(client: httpx.AsyncClient, n: int) -> int:
+        key = f"fleet_{n:012}_{token[-43:]}"
+        return (await client.get("/v1/live/vehicles", headers={"Authorization": f"Bearer {key}"})).status_code
+
+    await victim_s(api, other)
+    began = time.monotonic()
+    async with api.client() as client:
+        statuses: list[int] = []
+        for n in range(0, 3_000, 20):
+            statuses += await asyncio.gather(*(guess(client, n + m) for m in range(20)))
+        assert await victim_s(api, other) < VICTIM_S
+    assert set(statuses) == {401, 429}
+    assert statuses.count(401) <= 500 + 50 * (time.monotonic() - began) + 1
