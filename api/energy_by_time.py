@@ -25,7 +25,6 @@ from api.energy.units import kwh_of
 from api.fleet import Buckets
 from api.group_figures import Row, rows_of
 from api.groups import Group, Of, Wanted, find_groups
-from api.history import HistoryLimit
 from api.live import NEVER_SEEN
 from api.measured import detached_days
 from api.negotiation import CSV_RESPONSES, AskedMediaType
@@ -46,6 +45,7 @@ router = APIRouter(prefix="/v1/analytics", tags=["analytics"])
 _LONGEST_DAYS: dict[BucketName, int] = {"15m": 400, "hour": 1_600}
 _MOST_IDS = 200
 
+ItemLimit = Annotated[int, Query(ge=1, le=10_000, description="Items per page.")]
 Ids = Annotated[
     list[Annotated[str, Field(pattern=DEVICE_ID_PATTERN)]],
     CommaSeparated,
@@ -93,7 +93,7 @@ async def energy(
     bucket: Bucket = "total",
     tz: Zone = "UTC",
     cursor: Cursor = None,
-    limit: HistoryLimit = 1_000,
+    limit: ItemLimit = 1_000,
 ) -> Response:
     """Energy of vehicles, meters, sites or the fleet, by id or site and time: a page as JSON, or with
     `Accept: text/csv` the whole list, independent of `limit`."""

@@ -23,8 +23,14 @@ from bridge.store.tables import TABLE_OF, Table
 
 router = APIRouter(prefix="/v1/history", tags=["history"])
 
-HistoryLimit = Annotated[int, Query(ge=1, le=10_000, description="Readings per page.")]
+HistoryLimit = Annotated[
+    int, Query(ge=1, le=10_000, description="Readings per page; fewer where their unknown fields are large.")
+]
 _TICK = timedelta(microseconds=1)
+_PIECE = 500
+"""Readings that are read at a time."""
+_PAGE_BYTES = 4 * 1024 * 1024
+"""Of unknown fields (`extra`) on a page; it ends with the piece in which they are more."""
 
 
 def page_sql(table: Table, period: Period) -> str:
@@ -79,8 +85,8 @@ async def _history(
     limit: int,
 ) -> Response:
     async def page(after: datetime | None, size: int) -> Page[asyncpg.Record, datetime]:
-        rows = await _rows(services, table, device, period, after, size + 1)
-        return first_rows(rows, size, itemgetter("ts"))
+        rows, is_cut = await _rows(services, table, device, period, after, size + 1)
+        return (rows, rows[-1]["ts"]) if is_cut else first_rows(rows, size, itemgetter("ts"))
 
     start = None if cursor is None else decode_time(cursor)
     if form == "text/csv":
@@ -96,11 +102,24 @@ async def _history(
 
 async def _rows(
     services: Services, table: Table, device: str, period: Period, after: datetime | None, limit: int
-) -> list[asyncpg.Record]:
-    """The rows of the period after a time. Raises 404 when no reading of the device was ever stored."""
-    start = period.start if after is None else max(period.start, after + _TICK)
+) -> tuple[list[asyncpg.Record], bool]:
+    """The rows of the period after a time, and whether they are fewer than there are because they are large.
+
+    They are read in pieces until their unknown fields are larger than a page may be. Raises 404 when no reading of the
+    device was ever stored.
+    """
+    start, rows, left = period.start if after is None else max(period.start, after + _TICK), [], _PAGE_BYTES
     async with connection(services.pool) as c:
-        rows = await c.fetch(page_sql(table, period), device, start, period.end, limit)
+        while len(rows) < limit:
+            size = min(_PIECE, limit - len(rows))
+            piece = await c.fetch(page_sql(table, period), device, start, period.end, size)
+            rows += piece
+            left -= sum(len(row["extra"]) for row in piece if row["extra"] is not None)
+            if len(piece) < size:
+                break
+            if left < 0 and len(rows) < limit:
+                return rows, True
+            start = piece[-1]["ts"] + _TICK
         if not rows and not await c.fetchval(_seen_sql(table.kind), device):
             raise never_seen(table.kind, device)
-    return rows
+    return rows, False
