@@ -22,7 +22,7 @@ from tests.until import wait_until
 
 pytestmark = pytest.mark.anyio
 
-VICTIM_S = 1.0
+VICTIM_S = 5.0  # of a machine that runs other tests; the faults took 20 s and more
 
 
 @pytest.fixture
