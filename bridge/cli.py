@@ -30,7 +30,13 @@ from bridge.store.postgres import PostgresStore
 
 T = TypeVar("T")
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Ingest readings from MQTT into PostgreSQL.")
+# A pretty traceback shows local variables, some of which are secrets.
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Ingest readings from MQTT into PostgreSQL.",
+)
 rejected = typer.Typer(no_args_is_help=True, help="Inspect and replay rejected messages.")
 app.add_typer(rejected, name="rejected")
 with_version(app)

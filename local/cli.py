@@ -44,7 +44,10 @@ def secrets(
     directory: Annotated[Path, typer.Argument(help="Directory that docker-compose.yml mounts.")] = Path("secrets"),
 ) -> None:
     """Create the passwords that `docker compose up` needs; existing ones are kept."""
-    print(f"secrets are in {compose_secrets.make(directory)}")
+    try:
+        print(f"secrets are in {compose_secrets.make(directory)}")
+    except (Misconfigured, OSError) as error:
+        _fail(str(error), 1)
 
 
 @app.command(hidden=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from bridge.private_file import write_private
+from bridge.private_file import read_private, write_private
 from local.mosquitto import Mosquitto
 from local.ports import Ports, free_ports
 from local.postgres import LOGINS, Postgres
@@ -112,7 +112,7 @@ class Platform:
             scopes = [f"--scope={scope}" for scope in ("ingest", "read", "assign", "admin")]
             key = run_once(["api", "key", "create", "local", *scopes], self._api_settings)
             write_private(self.api_key_file, key)
-        return self.api_key_file.read_text()
+        return read_private(self.api_key_file, "delete it; the next start creates a new key")
 
     def _start(self, part: Part) -> None:
         self.started.append(part)

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bridge.errors import Misconfigured
-from bridge.private_file import write_private
+from bridge.private_file import create_private, read_private, sync_directory
 from bridge.settings.development import SuiteSettings
 from local.ports import free_port
 from local.process import Process, confine, give_to_service
@@ -61,7 +61,9 @@ class Postgres:
 
     def start(self) -> None:
         """Create the cluster unless it exists, start the server and wait until it responds."""
-        if not (self._data / "PG_VERSION").exists():
+        if self._data.exists():
+            self._require_whole()
+        else:
             self._initialise()
         self.process.start()
         self.process.wait_until(self.ready, timeout_s=60)
@@ -111,26 +113,45 @@ class Postgres:
     @property
     def _password(self) -> str:
         """The password of the superuser, generated once; initdb reads it as the service's user."""
-        password = _made_once(self.directory / "password")
-        give_to_service(self.directory / "password")
-        return password
+        return read_private(self._password_file, self._remedy)
+
+    @property
+    def _password_file(self) -> Path:
+        return self.directory / "password"
+
+    @property
+    def _remedy(self) -> str:
+        return (
+            f"restore it from a backup; or, to start with an empty database, move {self.directory} away "
+            "and start again (the readings in it are in that directory)"
+        )
+
+    def _require_whole(self) -> None:
+        """Raise `Misconfigured` if the cluster or its password is missing: a new one would not fit the other."""
+        read_private(self._data / "PG_VERSION", self._remedy)
+        read_private(self._password_file, self._remedy)
 
     def _password_of(self, role: str) -> str:
         return _made_once(self.directory / f"password-{role}")
 
     def _initialise(self) -> None:
         """Create the cluster in a temporary directory and rename it when complete, because initdb may be killed."""
-        assert self._password
+        # A password that is empty after a power failure belongs to no cluster yet, so it is replaced.
+        if not self._password_file.exists() or not self._password_file.read_text().strip("\0"):
+            self._password_file.unlink(missing_ok=True)
+            create_private(self._password_file, secrets.token_urlsafe(24))
         give_to_service(self.directory)
+        give_to_service(self._password_file)
         new = self.directory / "data.new"
         shutil.rmtree(new, ignore_errors=True)
-        pwfile = f"--pwfile={self.directory / 'password'}"
+        pwfile = f"--pwfile={self._password_file}"
         options = ["-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-A", "scram-sha-256", pwfile]
         command = [*confine(signal.SIGTERM, as_service=True), _binary("initdb"), "-D", str(new), *options]
         result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
         if result.returncode:
             raise RuntimeError(f"initdb failed:\n{result.stderr}")
         new.rename(self._data)
+        sync_directory(self.directory)
 
     def _process(self) -> Process:
         options = [f"-c{name}={value}" for name, value in self._settings.items()]
@@ -142,9 +163,9 @@ class Postgres:
 
 
 def _made_once(path: Path) -> str:
-    if not path.exists():
-        write_private(path, secrets.token_urlsafe(24))
-    return path.read_text()
+    """The password of a role, which is created if missing: `ensure_login` gives it to the role at every start."""
+    create_private(path, secrets.token_urlsafe(24))
+    return read_private(path, "delete it; the next start creates a new password")
 
 
 def _binary(name: str) -> str:

@@ -4,11 +4,12 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from bridge.private_file import write_private
+from bridge.private_file import create_private, make_private_directory, read_private
 from local.postgres import LOGINS
 from mosquitto import provisioning
 from mosquitto.directory import Directory, accounts
 
+_REMEDY = "restore it from a backup; if the database was never started with it, delete it and run the command again"
 _BROKER_HOSTS = ("localhost", "127.0.0.1", "mosquitto")
 
 
@@ -18,7 +19,7 @@ def make(directory: Path) -> Path:
     The directory is private; the files in it are readable, because each container's own user must read them. Those
     of the broker, in `mosquitto/`, are private too: its container copies them for its own user as root.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_directory(directory)
     directory.chmod(0o700)
     broker = Directory(directory / "mosquitto")
     provisioning.initialise(broker, _BROKER_HOSTS)
@@ -51,7 +52,9 @@ def _database_url(directory: Path, login: str, password_file: str) -> str:
 
 
 def _made_once(path: Path, text: str) -> str:
-    """The content of the file, which is created with `text` if missing, atomically."""
-    if not path.exists():
-        write_private(path, text, mode=0o644)
-    return path.read_text()
+    """The content of the file, which is created with `text` if missing, atomically.
+
+    Raises `Misconfigured` for a file that is empty although it is created with a text.
+    """
+    create_private(path, text, mode=0o644)
+    return read_private(path, _REMEDY) if text else path.read_text()

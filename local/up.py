@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bridge.errors import Misconfigured
-from bridge.private_file import write_private
+from bridge.private_file import make_private_directory, write_private
 from bridge.settings.group import variable
 from bridge.settings.local import LocalSettings
 from local.live import LiveLine
@@ -58,7 +58,7 @@ def up(settings: LocalSettings) -> None:
 def _private(directory: Path) -> Path:
     directory = directory.resolve()
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_directory(directory)
     except OSError as error:
         raise Misconfigured(f"FLEET_LOCAL_DIR: {error}") from None
     return directory

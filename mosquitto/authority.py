@@ -50,10 +50,30 @@ def create() -> tuple[bytes, bytes]:
 
 
 def load(key: bytes, certificate: bytes) -> Authority:
-    """The CA from its PEM files."""
+    """The CA from its PEM files. Raises `ValueError` if they are not a key and its certificate."""
     loaded = serialization.load_pem_private_key(key, password=None)
-    assert isinstance(loaded, EllipticCurvePrivateKey)
+    if not isinstance(loaded, EllipticCurvePrivateKey) or not belong_together(key, certificate):
+        raise ValueError("the certificate is that of another key")
     return Authority(loaded, x509.load_pem_x509_certificate(certificate))
+
+
+def belong_together(key: bytes, certificate: bytes) -> bool:
+    """Whether the PEM files are a key and its certificate."""
+    try:
+        loaded = serialization.load_pem_private_key(key, password=None)
+        return x509.load_pem_x509_certificate(certificate).public_key() == loaded.public_key()
+    except ValueError:
+        return False
+
+
+def hosts_of(certificate: bytes) -> list[str]:
+    """The host names and addresses in a certificate. Raises `ValueError` if it is none."""
+    try:
+        names = x509.load_pem_x509_certificate(certificate).extensions
+        found = names.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return [*found.get_values_for_type(x509.DNSName), *map(str, found.get_values_for_type(x509.IPAddress))]
 
 
 def issue_server(authority: Authority, hosts: Iterable[str], life: timedelta) -> Issued:

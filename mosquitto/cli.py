@@ -15,6 +15,7 @@ import typer
 
 from bridge.command_line import VersionOption
 from bridge.contract import KIND_OF
+from bridge.errors import Misconfigured
 from bridge.private_file import write_private
 from bridge.progress import on_terminal
 from bridge.settings.groups import LogSettings
@@ -88,18 +89,19 @@ def init(
 ) -> None:
     """Create the CA, the broker's certificate and its accounts in a private directory, unless they exist."""
     place = Directory(directory)
-    made = provisioning.initialise(place, host or _HOSTS)
-    if control:
-        write_private(place.control_url, control)
+    with _in_one_line():
+        made = provisioning.initialise(place, host or _HOSTS)
+        if control:
+            write_private(place.control_url, control)
     print(f"the CA {'was created' if made else 'exists already'}; the broker reads {place.broker}")
 
 
 @ca_app.command()
 def server(directory: DirArgument, host: HostOption = None) -> None:
-    """Renew the broker's certificate, before it expires or when its host names change."""
+    """Renew the broker's certificate, before it expires or when its host names change (--host; kept without it)."""
     place = Directory(directory)
     with _explained(place):
-        provisioning.renew_server(place, host or _HOSTS)
+        provisioning.renew_server(place, host or provisioning.server_hosts(place) or _HOSTS)
         _tell(place, None, [])
 
 
@@ -174,7 +176,7 @@ def revoke(
 def list_(directory: DirOption = _HERE) -> None:
     """List every device that is or was provisioned, one JSON object a line."""
     place = Directory(directory)
-    with _explained(place), registry.registry(place.registry) as db:
+    with _explained(place), provisioning.registered(place) as db:
         for row in registry.listed(db):
             print(json.dumps({"name": str(row.device), **dict(zip(row._fields[1:], row[1:], strict=True))}))
 
@@ -192,9 +194,16 @@ def _tell(place: Directory, reload_command: str | None, cut_off: Sequence[Device
 @contextlib.contextmanager
 def _explained(place: Directory) -> Iterator[None]:
     """Report a missing CA, and errors in this context that an operator can correct, as one line."""
-    try:
+    with _in_one_line():
         provisioning.require_ca(place)
         yield
-    except (BadDevice, BrokerUnreachable, subprocess.CalledProcessError) as error:
+
+
+@contextlib.contextmanager
+def _in_one_line() -> Iterator[None]:
+    """Report errors that an operator can correct as one line, and exit with 1."""
+    try:
+        yield
+    except (BadDevice, BrokerUnreachable, Misconfigured, OSError, subprocess.CalledProcessError) as error:
         print(error, file=sys.stderr)
         raise SystemExit(1) from None

@@ -8,8 +8,13 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridge.private_file import write_private
+from bridge.errors import Misconfigured
+from bridge.private_file import create_private, read_private, write_private
 
+_ACCOUNTS_REMEDY = (
+    "restore it from a backup; or delete it, run the command again for new passwords, and give them to the bridge and "
+    "the gateways (a new client id of the bridge leaves its old queue behind)"
+)
 ACCOUNTS = ("bridge", "gateway", "provisioner")
 """The accounts other than devices: the bridge, a gateway that publishes for many devices, and the provisioner."""
 
@@ -31,6 +36,18 @@ class Directory:
     @property
     def ca_certificate(self) -> Path:
         return self.broker / "ca.crt"
+
+    @property
+    def server_key(self) -> Path:
+        return self.broker / "server.key"
+
+    @property
+    def server_certificate(self) -> Path:
+        return self.broker / "server.crt"
+
+    @property
+    def accounts(self) -> Path:
+        return self.root / "accounts.json"
 
     @property
     def registry(self) -> Path:
@@ -59,12 +76,23 @@ def accounts(directory: Directory) -> dict[str, str]:
     """The accounts' passwords and `bridge_client_id`, each generated once.
 
     The client id is a secret because clients of the internal listeners choose their own: a client that knows the
-    bridge's could take over its session and its queue.
+    bridge's could take over its session and its queue. Raises `Misconfigured` if the file is damaged.
     """
-    path = directory.root / "accounts.json"
-    kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    path = directory.accounts
+    create_private(path, "{}")
+    kept = _kept(path)
     made = {name: kept.get(name) or secrets.token_urlsafe(18) for name in ACCOUNTS}
     made["bridge_client_id"] = kept.get("bridge_client_id") or f"fleet-bridge-{secrets.token_urlsafe(18)}"
     if made != kept:
         write_private(path, json.dumps(made))
     return made
+
+
+def _kept(path: Path) -> dict[str, str]:
+    try:
+        kept = json.loads(read_private(path, _ACCOUNTS_REMEDY))
+    except ValueError:
+        kept = None
+    if not isinstance(kept, dict):
+        raise Misconfigured(f"{path} is damaged: {_ACCOUNTS_REMEDY}")
+    return kept

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from bridge.errors import Misconfigured
+from bridge.private_file import create_private
 from mosquitto.device import BadDevice, Device, device
 
 _SCHEMA = """
@@ -58,15 +60,20 @@ class Listed(NamedTuple):
 
 @contextlib.contextmanager
 def registry(path: Path) -> Iterator[sqlite3.Connection]:
-    """The registry in one transaction; a second writer waits for the first."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.touch(mode=0o600)
+    """The registry in one durable transaction; a second writer waits for the first.
+
+    Raises `Misconfigured` if it is not a database, or is in use for a minute.
+    """
+    create_private(path, b"")
     connection = sqlite3.connect(path, timeout=60, isolation_level=None)
     try:
-        connection.executescript(_SCHEMA)
+        # EXTRA also syncs the directory after the journal is deleted: else a power failure could undo a commit.
+        connection.executescript(f"PRAGMA synchronous = EXTRA; {_SCHEMA}")
         connection.execute("BEGIN IMMEDIATE")
         yield connection
         connection.execute("COMMIT")
+    except sqlite3.DatabaseError as error:
+        raise Misconfigured(f"{path}: {error}; if the file is damaged, restore it from a backup") from error
     finally:
         connection.close()
 

@@ -71,6 +71,7 @@ from simulator.verify_figures import Sample
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
     help="Simulated fleet with a ledger of its readings.",
 )
 

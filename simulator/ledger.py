@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.contract import KINDS
+from bridge.private_file import sync_directory
 from simulator.message import EXPECTATIONS, Item
 
 MAGIC = b"fleet-ledger 1\n"
@@ -54,6 +55,7 @@ class LedgerWriter:
 
     def __init__(self, path: Path, info: dict[str, Any], fsync: bool = False) -> None:
         self._file = path.open("xb", buffering=0)
+        sync_directory(path.parent)  # the name must be as durable as what is synced under it
         self._fsync = fsync
         self._parts: list[bytes] = []
         self.items = 0

@@ -19,7 +19,7 @@ BRIDGE = {
     "backoff": "",
     "batch": "",
     "audit": "",
-    "private_file": "",
+    "private_file": "errors",
     "progress": "",
     "url": "",
     "reject_rate": "",
@@ -138,7 +138,17 @@ OUTSIDE = {
 SIMULATOR_KNOWS = {
     *(
         f"bridge.{name}"
-        for name in ("backoff", "command_line", "contract", "progress", "reading", "errors", "extras", "memory")
+        for name in (
+            "backoff",
+            "command_line",
+            "contract",
+            "progress",
+            "reading",
+            "errors",
+            "extras",
+            "memory",
+            "private_file",
+        )
     ),
     "bridge.startup",
     *(f"bridge.settings.{name}" for name in ("groups", "options", "simulator")),
