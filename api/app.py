@@ -57,7 +57,7 @@ from api.stream import route as stream
 from api.stream.hub import Hub
 from bridge.errors import StoreUnavailable
 from bridge.ingest import Ingest
-from bridge.metrics import IngestMetrics, process_registry
+from bridge.metrics import IngestMetrics
 from bridge.settings.api import ApiSettings
 from bridge.store.postgres import PostgresStore
 
@@ -92,14 +92,15 @@ _ROUTERS = (
 
 
 @contextlib.asynccontextmanager
-async def service(settings: ApiSettings, stopping: asyncio.Event) -> AsyncIterator[ASGIApp]:
+async def service(
+    settings: ApiSettings, stopping: asyncio.Event, registry: CollectorRegistry
+) -> AsyncIterator[ASGIApp]:
     """The application, with its writer running. On exit, the accepted requests are written and answered.
 
     When `stopping` is set, live streams end. The service sets it when the writer ends unexpectedly: nothing can be
     stored any more. Its exception is raised on exit. Raises `Misconfigured` when the guarantee cannot be given with
     this database.
     """
-    registry = process_registry()
     store = _store(settings)
     await _check(store)
     ingest = _ingest(settings, store, registry)

@@ -3,15 +3,18 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import structlog
 import uvicorn
+from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
 from api.app import service
+from api.certificate import CIPHERS, ServedCertificate
 from api.protocol import Limits, bounded_protocol
 from bridge.health import listen
+from bridge.metrics import process_registry
 from bridge.settings.api import ApiSettings
 
 log = structlog.get_logger(__name__)
@@ -32,15 +35,38 @@ async def serve(settings: ApiSettings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with service(settings, stopping=stop) as front:
+    registry = process_registry()
+    async with service(settings, stop, registry) as front:
         listening = listen(settings.http_host, settings.http_port, "FLEET_HTTP")
         server = _Server(configured(settings, front))
-        serving = asyncio.create_task(server.serve(sockets=[listening]))
-        serving.add_done_callback(lambda _: stop.set())
-        log.info("serving", host=settings.http_host, port=settings.http_port, tls=settings.tls_cert_file is not None)
-        await stop.wait()
-        server.should_exit = True
-        await serving
+        server.config.load()
+        async with _current_certificate(settings, server.config, registry):
+            serving = asyncio.create_task(server.serve(sockets=[listening]))
+            serving.add_done_callback(lambda _: stop.set())
+            log.info(
+                "serving", host=settings.http_host, port=settings.http_port, tls=settings.tls_cert_file is not None
+            )
+            await stop.wait()
+            server.should_exit = True
+            await serving
+
+
+@contextlib.asynccontextmanager
+async def _current_certificate(
+    settings: ApiSettings, config: uvicorn.Config, registry: CollectorRegistry
+) -> AsyncIterator[None]:
+    """Reload the certificate when it changes. Without TLS, SIGHUP is ignored instead of ending the process."""
+    loop = asyncio.get_running_loop()
+    if config.ssl is None or settings.tls_cert_file is None or settings.tls_key_file is None:
+        loop.add_signal_handler(signal.SIGHUP, lambda: log.info("SIGHUP ignored: there is no certificate to reload"))
+        yield
+        return
+    served = ServedCertificate(config.ssl, settings.tls_cert_file, settings.tls_key_file, registry)
+    watching = asyncio.create_task(served.watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
 
 
 def configured(settings: ApiSettings, app: ASGIApp) -> uvicorn.Config:
@@ -68,4 +94,5 @@ def configured(settings: ApiSettings, app: ASGIApp) -> uvicorn.Config:
         timeout_graceful_shutdown=settings.http_shutdown_timeout_s,
         ssl_certfile=settings.tls_cert_file,
         ssl_keyfile=settings.tls_key_file,
+        ssl_ciphers=CIPHERS,
     )

@@ -1,12 +1,10 @@
 """The duty that judges the rules. Its state is in the database, so another keeper continues from there."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-
-from cryptography import x509
 
 from bridge.alarms import judge_sql
 from bridge.alarms.measures import CERTIFICATE_DAYS, DISK_DAYS
+from bridge.certificates import expires_at
 from bridge.contract import KINDS
 from bridge.keeper.port import Duty
 from bridge.settings.alarms import AlarmSettings
@@ -86,18 +84,13 @@ class Judge:
     def _certificate_days(self) -> float | None:
         """Until the first of the certificates expires; None without any, or if one cannot be read."""
         try:
-            days = [_days_left(path) for path in self._settings.certificate_files]
+            now = datetime.now(UTC)
+            days = [(expires_at(path) - now) / _DAY for path in self._settings.certificate_files]
         except (OSError, ValueError) as error:
             self._problem = f"FLEET_ALARM_CERTIFICATE_FILES: {error}"
             return None
         self._problem = None
         return min(days, default=None)
-
-
-def _days_left(path: Path) -> float:
-    """Of the certificates of a file. Raises `OSError`, `ValueError`."""
-    certificates = x509.load_pem_x509_certificates(path.read_bytes())
-    return min((c.not_valid_after_utc - datetime.now(UTC)) / _DAY for c in certificates)
 
 
 async def _judge(connection: Connection, sql: str, *arguments: object) -> None:

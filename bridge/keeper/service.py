@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from bridge import health
+from bridge import certificates, health
 from bridge.backoff import Backoff
 from bridge.errors import LeadershipLost, Misconfigured, StoreUnavailable
 from bridge.keeper.leader import leading
@@ -37,6 +37,7 @@ class Keeper:
         self._schedule = schedule = Schedule(duties, time.monotonic())
         self._registry = process_registry()
         self._metrics = KeeperMetrics(self._registry, duties, lambda duty: schedule.lag_s(duty, time.monotonic()))
+        certificates.measure(self._registry, settings.certificate_files)
         self._companions = companions
         for companion in companions:
             companion.measure(self._registry)

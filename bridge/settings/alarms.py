@@ -17,7 +17,7 @@ class AlarmSettings(Group):
     alarms_every_s: Seconds = Field(default=15.0, description="How often the keeper judges the rules of alarms.")
     alarm_certificate_files: str = Field(
         default="",
-        description="Certificates (PEM) whose expiry is judged, separated by commas; none when empty.",
+        description="Certificates (PEM) whose expiry is judged and is a metric, separated by commas; none when empty.",
     )
     database_limit_gib: float | None = Field(
         default=None,

@@ -144,7 +144,10 @@ class TlsSettings(Group):
 
     title: ClassVar[str] = "HTTP"
 
-    tls_cert_file: Path | None = Field(default=None, description="Certificate chain of the API (PEM); enables TLS.")
+    tls_cert_file: Path | None = Field(
+        default=None,
+        description="Certificate chain of the API (PEM); enables TLS. Read again when it changes, and on SIGHUP.",
+    )
     tls_key_file: Path | None = Field(default=None, description="Private key of the certificate (PEM).")
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from local.mosquitto import Mosquitto
+from local.process import give_to_service
 from mosquitto import authority, broker, provisioning
 from mosquitto.device import Device, device
 from mosquitto.directory import Directory, accounts
@@ -546,3 +547,34 @@ def connack(server: Mosquitto, version: bytes, keep_alive_s: int) -> bytes:
 def test_plain_text_does_not_reach_the_device_listeners(broker_server: Mosquitto) -> None:
     for port in (broker_server.tls_port, broker_server.password_port):
         assert refused(account(broker_server, "gateway", "x"), port)
+
+
+@pytest.mark.parametrize("listener", ["tls_port", "password_port"])
+@pytest.mark.parametrize("old", ["ECDHE-ECDSA-AES128-SHA256", "ECDHE-ECDSA-AES256-SHA"])
+def test_old_cipher_is_refused(broker_server: Mosquitto, listener: str, old: str) -> None:
+    port = getattr(broker_server, listener)
+    place = credentials(broker_server, EV_1)
+    _cipher_of_tls12(port, place, "ECDHE-ECDSA-AES128-GCM-SHA256")
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        _cipher_of_tls12(port, place, f"{old}:@SECLEVEL=0")
+
+
+def _cipher_of_tls12(port: int, place: Path, ciphers: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.load_cert_chain(place / "device.crt", place / "device.key")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(ciphers)
+    with socket.create_connection(("127.0.0.1", port)) as plain, context.wrap_socket(plain):
+        pass
+
+
+@pytest.mark.parametrize("listener", ["tls_port", "password_port"])
+def test_renewed_certificate_of_the_broker_is_served_after_a_reload(broker_server: Mosquitto, listener: str) -> None:
+    address = ("127.0.0.1", getattr(broker_server, listener))
+    before = ssl.get_server_certificate(address)
+    provisioning.renew_server(broker_server.provisioning, provisioning.server_hosts(broker_server.provisioning))
+    for path in broker_server.provisioning.broker.iterdir():
+        give_to_service(path)
+    assert broker.reload(broker_server.provisioning)
+    wait_until(lambda: ssl.get_server_certificate(address) != before, "the new certificate is served")

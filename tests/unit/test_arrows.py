@@ -20,6 +20,7 @@ BRIDGE = {
     "batch": "",
     "audit": "",
     "private_file": "errors",
+    "certificates": "",
     "progress": "",
     "url": "",
     "reject_rate": "",
@@ -107,7 +108,7 @@ BRIDGE = {
     "alarms": "",
     "alarms.measures": "contract",
     "alarms.judge_sql": "alarms.measures contract",
-    "alarms.judge": "alarms.judge_sql alarms.measures contract keeper.port settings.alarms store.session",
+    "alarms.judge": "alarms.judge_sql alarms.measures certificates contract keeper.port settings.alarms store.session",
     "alarms.notification": "reading",
     "alarms.outbox": "alarms.notification store.database_errors",
     "alarms.webhook": "alarms.notification",
@@ -118,8 +119,8 @@ BRIDGE = {
     "settings.keeper",
     "keeper.metrics": "contract keeper.port",
     "keeper.leader": "settings.keeper store.database_errors store.migrate store.session",
-    "keeper.service": "backoff errors health keeper.leader keeper.metrics keeper.port keeper.schedule metrics "
-    "settings.keeper store.database_errors store.session",
+    "keeper.service": "backoff certificates errors health keeper.leader keeper.metrics keeper.port keeper.schedule "
+    "metrics settings.keeper store.database_errors store.session",
     "startup": "logs settings.group settings.groups settings.names",
     "cli": "audit command_line errors keeper.duties keeper.service memory private_file progress rejects replay service "
     "settings.bridge settings.groups settings.keeper sources startup store.analyst store.database_errors store.migrate "
