@@ -108,7 +108,8 @@ async def _rows(
     They are read in pieces until their unknown fields are larger than a page may be. Raises 404 when no reading of the
     device was ever stored.
     """
-    start, rows, left = period.start if after is None else max(period.start, after + _TICK), [], _PAGE_BYTES
+    start, left = period.start if after is None else max(period.start, after + _TICK), _PAGE_BYTES
+    rows: list[asyncpg.Record] = []
     async with connection(services.pool) as c:
         while len(rows) < limit:
             size = min(_PIECE, limit - len(rows))

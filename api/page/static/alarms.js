@@ -54,14 +54,14 @@ export async function alarms(main, _query, signal) {
 function alarmTable(items, acknowledge) {
   const zone = viewerZone();
   /** @type {[string, string?][]} */
-  const columns = [["Device"], ["Acknowledged"], ["Severity"], ["Alarm", "text"], ["Site"], ["Since"], ["Value", "number"], ["Bound", "number"]];
+  const columns = [["Device"], ["Alarm", "text"], ["Acknowledged"], ["Severity"], ["Site"], ["Since"], ["Value", "number"], ["Bound", "number"]];
   const rows = items.map((alarm) => [
     alarm.device ? h("a", { href: `#/${alarm.kind}s/${alarm.device}` }, alarm.device) : alarm.rule,
+    alarm.message,
     alarm.acknowledgedAt
       ? `${dateTime(alarm.acknowledgedAt, zone)} ${alarm.acknowledgedBy ?? ""}`
       : acknowledge && h("button", { type: "button", "aria-label": `Acknowledge: ${alarm.message}`, onclick: () => acknowledge(alarm) }, "Acknowledge"),
     h("span", { class: alarm.severity === "critical" ? "bad" : "mark" }, alarm.severity),
-    alarm.message,
     alarm.site ?? "–",
     dateTime(alarm.raisedAt, zone),
     `${number(alarm.value)} ${alarm.unit}`,

@@ -3,7 +3,7 @@
 import { get, saveCsv } from "./api.js";
 import { energyChart, isInterpolated, legend, loadCharts, MARKED, seriesChart, usual, withoutCharts } from "./charts.js";
 import { csvButton, field, fill, h, select, setText, table, tile } from "./dom.js";
-import { age, count, coverage, format, kw, kwh, number, percent } from "./format.js";
+import { ago, count, coverage, format, kw, kwh, number, percent } from "./format.js";
 import { activityOf, live, powerOf } from "./live.js";
 import { declared, intervalOf, register } from "./register.js";
 import { sessionTable } from "./session-table.js";
@@ -81,7 +81,7 @@ function heading({ kind, id }, signal) {
     const power = powerOf(row, intervalOf(row));
     const state = "vehicleId" in row ? activityOf(row, intervalOf(row)) : row.silent ? "silent" : "reports";
     const soc = "soc" in row && row.soc !== null ? `${number(row.soc, 0)} %` : null;
-    setText(now, [state, soc, power === null ? null : kw(power), `${age(live.age(row))} ago`].filter(Boolean).join(" · "));
+    setText(now, [state, soc, power === null ? null : kw(power), ago(live.age(row))].filter(Boolean).join(" · "));
   };
   show();
   live.addEventListener("rows", show, { signal });

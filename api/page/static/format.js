@@ -65,11 +65,18 @@ export function coverage(value) {
 /** @param {number | null | undefined} seconds */
 export function age(seconds) {
   if (seconds === null || seconds === undefined) return "never";
+  if (seconds < -5) return `${age(-seconds)} ahead of the clock`;
   if (seconds < 0.5) return "now";
   if (seconds < 100) return `${Math.round(seconds)} s`;
   if (seconds < 6000) return `${Math.round(seconds / 60)} min`;
   if (seconds < 172_800) return `${Math.round(seconds / 3600)} h`;
   return `${Math.round(seconds / 86_400)} d`;
+}
+
+/** How long ago, in words. @param {number | null | undefined} seconds */
+export function ago(seconds) {
+  const text = age(seconds);
+  return /^\d+ \w+$/.test(text) ? `${text} ago` : text;
 }
 
 /**

@@ -26,19 +26,20 @@ function losses({ kwhAc, kwhDc }) {
 }
 
 /**
- * Sums over sessions. Losses are of those that have both sides, the efficiency of those of them that drew energy.
+ * Sums over sessions. Losses are of those that have both sides. The efficiency is the mean of theirs by AC energy, so that it is made
+ * of the same compared time as theirs.
  * @param {Session[]} items
  */
 export function sumsOf(items) {
   const sum = (/** @type {(number | null)[]} */ values) => values.reduce((/** @type {number} */ total, value) => total + (value ?? 0), 0);
   const both = items.filter((item) => losses(item) !== null);
-  const drew = both.filter((item) => (item.kwhAc ?? 0) > 0);
+  const drew = items.filter((item) => item.efficiency !== null && (item.kwhAc ?? 0) > 0);
   const ac = sum(drew.map((item) => item.kwhAc));
   return {
     ac: sum(items.map((item) => item.kwhAc)),
     dc: sum(items.map((item) => item.kwhDc)),
     losses: both.length ? sum(both.map(losses)) : null,
-    efficiency: ac > 0 ? sum(drew.map((item) => item.kwhDc)) / ac : null,
+    efficiency: ac > 0 ? sum(drew.map((item) => (item.efficiency ?? 0) * (item.kwhAc ?? 0))) / ac : null,
   };
 }
 
