@@ -32,6 +32,7 @@ from api import (
     replays,
     series,
     sessions,
+    system,
     webhooks,
 )
 from api.body import Pace
@@ -59,7 +60,9 @@ from bridge.errors import StoreUnavailable
 from bridge.ingest import Ingest
 from bridge.metrics import IngestMetrics
 from bridge.settings.api import ApiSettings
+from bridge.status import Status, reporting
 from bridge.store.postgres import PostgresStore
+from bridge.writer_status import WriterStatus
 
 log = structlog.get_logger(__name__)
 
@@ -84,6 +87,7 @@ _ROUTERS = (
         alarms.router,
         alarm_rules.router,
         webhooks.router,
+        system.router,
         replays.router,  # whose path is fixed, so it is found before one with an id
         rejects.router,
     ),
@@ -103,7 +107,8 @@ async def service(
     """
     store = _store(settings)
     await _check(store)
-    ingest = _ingest(settings, store, registry)
+    metrics = IngestMetrics(registry)
+    ingest, status = _ingest(settings, store, metrics), WriterStatus(metrics)
     pool, of_keys = await open_pool(settings, settings.query_pool_size), await open_pool(settings, _KEY_CONNECTIONS)
     keyring = Keyring(of_keys, settings.database_url)
     budget = BodyBudget(settings.http_body_budget_mib * 1024 * 1024)
@@ -113,7 +118,7 @@ async def service(
     writing = asyncio.create_task(ingest.run())
     writing.add_done_callback(lambda _: stopping.set())
     try:
-        async with keyring.running(), streams.running(stopping):
+        async with keyring.running(), streams.running(stopping), _reporting(settings, ingest, status):
             yield layered(app, settings, keyring, registry, budget, pool)
     finally:
         ingest.stop()
@@ -197,15 +202,26 @@ async def _check(store: PostgresStore) -> None:
         log.warning("database unavailable at startup", reason=str(error))
 
 
-def _ingest(settings: ApiSettings, store: PostgresStore, registry: CollectorRegistry) -> Ingest:
+def _ingest(settings: ApiSettings, store: PostgresStore, metrics: IngestMetrics) -> Ingest:
     return Ingest(
         store,
         batch_size=settings.batch_size,
         batch_age_s=settings.http_batch_wait_ms / 1000,
         capacity=settings.buffer_capacity,
-        metrics=IngestMetrics(registry),
+        metrics=metrics,
         give_up_after_s=settings.commit_timeout_s,
     )
+
+
+def _reporting(
+    settings: ApiSettings, ingest: Ingest, status: WriterStatus
+) -> contextlib.AbstractAsyncContextManager[None]:
+    """Tell others about this process in the block."""
+
+    def look() -> Status:
+        return status.look(ingest, "the database is unavailable" if ingest.retrying else None)
+
+    return reporting(settings.database_url, "api", settings.http_port, look)
 
 
 async def _close(pool: Pool) -> None:

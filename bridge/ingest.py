@@ -64,6 +64,11 @@ class Ingest:
         return self._unavailable_since is not None
 
     @property
+    def capacity(self) -> int:
+        """Weight of outstanding deliveries at which it is full."""
+        return self._capacity
+
+    @property
     def outstanding(self) -> int:
         """Weight of the deliveries that were offered and are not settled yet."""
         return self._batch.weight + self._writing_weight

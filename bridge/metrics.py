@@ -2,7 +2,7 @@
 
 from collections import Counter as Tally
 from collections.abc import Sequence
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from prometheus_client import (
     GC_COLLECTOR,
@@ -27,6 +27,16 @@ def process_registry() -> CollectorRegistry:
         registry.register(collector)
     Info("fleet_build", "The running version.", registry=registry).info({"version": VERSION})
     return registry
+
+
+class Written(NamedTuple):
+    """Sums over the batches that were committed."""
+
+    items: float
+    batches: float
+    seconds: float
+    up_to: list[tuple[float, float]]
+    """Upper bounds in seconds, the last one infinite, and how many batches took no longer."""
 
 
 class IngestMetrics:
@@ -86,6 +96,18 @@ class IngestMetrics:
         for reason, count in Tally(o.reason for o in others if isinstance(o, Rejected)).items():
             self._rejected.labels(reason).inc(count)
         return kept[None]
+
+    def so_far(self) -> Written:
+        """The sums since the start of the process."""
+        samples = [sample for metric in self._seconds.collect() for sample in metric.samples]
+        total = {sample.name: sample.value for sample in samples if "le" not in sample.labels}
+        items = sum(s.value for m in self._readings.collect() for s in m.samples if s.name == "fleet_readings_total")
+        return Written(
+            items,
+            total["fleet_batch_write_seconds_count"],
+            total["fleet_batch_write_seconds_sum"],
+            [(float(sample.labels["le"]), sample.value) for sample in samples if "le" in sample.labels],
+        )
 
     def _warned(self, outcomes: Sequence[Outcome]) -> None:
         codes = Tally(w.code for o in outcomes if isinstance(o, KeptWithWarnings) for w in o.warnings)

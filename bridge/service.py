@@ -17,7 +17,9 @@ from bridge.metrics import IngestMetrics, process_registry
 from bridge.settings.bridge import BridgeSettings
 from bridge.settings.group import Group
 from bridge.sources.port import Source
+from bridge.status import Status, reporting
 from bridge.store.postgres import PostgresStore
+from bridge.writer_status import WriterStatus
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +34,7 @@ class Bridge:
         registry = process_registry()
         self._registry = registry
         self._ingest_metrics = IngestMetrics(registry)
+        self._writer_status = WriterStatus(self._ingest_metrics)
         self._leader = Gauge("fleet_bridge_leader", "1 if this bridge is active, 0 in standby.", registry=registry)
         self._open = sources.named(settings.source).open(source_settings, registry)
         self._store = PostgresStore(
@@ -49,8 +52,12 @@ class Bridge:
 
         Raises `Misconfigured` when the guarantee cannot be given with this configuration.
         """
-        host, port = self._settings.bridge_http_host, self._settings.bridge_http_port
-        async with health.serving(host, port, "FLEET_BRIDGE_HTTP", self._registry, self._not_ready):
+        settings = self._settings
+        host, port = settings.bridge_http_host, settings.bridge_http_port
+        async with (
+            health.serving(host, port, "FLEET_BRIDGE_HTTP", self._registry, self._not_ready),
+            reporting(settings.database_url, "bridge", port, self._status, name=settings.bridge_name),
+        ):
             while not stop.is_set():
                 if await self._lead(stop):
                     await self._serve(stop)
@@ -105,6 +112,11 @@ class Bridge:
             await asyncio.gather(writing, receiving, stopping, return_exceptions=True)
             self._leader.set(0)
             self._ingest = self._source = None
+
+    def _status(self) -> Status:
+        if self._ingest is None:
+            return Status(active=False, problem=self._not_ready())
+        return self._writer_status.look(self._ingest, self._not_ready())
 
     def _not_ready(self) -> str | None:
         if self._ingest is None or self._source is None:

@@ -8,6 +8,7 @@ from bridge.certificates import expires_at
 from bridge.contract import KINDS
 from bridge.keeper.port import Duty
 from bridge.settings.alarms import AlarmSettings
+from bridge.status import StatusColumn
 from bridge.store.session import Connection
 
 _GIB = 1 << 30
@@ -45,11 +46,13 @@ class Judge:
         self._interval_s = interval_s
         self._judged_until: datetime | None = None
         self._problem: str | None = None
+        self._of_system: dict[str, float | None] = {}
 
     @property
     def duty(self) -> Duty:
         """The duty, and what it tells about itself."""
-        return Duty("alarms", self._settings.alarms_every_s, self.run, problem=lambda: self._problem)
+        every_s = self._settings.alarms_every_s
+        return Duty("alarms", every_s, self.run, problem=lambda: self._problem, status=self._status)
 
     async def run(self, connection: Connection) -> bool:
         """Judge each rule once. Every statement is a transaction of its own."""
@@ -59,9 +62,15 @@ class Judge:
             await _judge(connection, judge_sql.live_sql(kind), is_mqtt, self._interval_s)
         await _judge(connection, judge_sql.rejects_sql(), is_mqtt)
         await self._judge_quarters(connection, is_mqtt)
-        values = {name: value for name, value in (await self._system(connection)).items() if value is not None}
+        self._of_system = await self._system(connection)
+        values = {name: value for name, value in self._of_system.items() if value is not None}
         await _judge(connection, judge_sql.system_sql(), is_mqtt, list(values), list(values.values()))
         return False
+
+    def _status(self) -> dict[StatusColumn, float | None]:
+        """What was judged of the system at the last run."""
+        own = self._of_system
+        return {"certificate_days": own.get(CERTIFICATE_DAYS.name), "disk_days": own.get(DISK_DAYS.name)}
 
     async def _judge_quarters(self, connection: Connection, is_mqtt: bool) -> None:
         """When another quarter hour has been summarized."""

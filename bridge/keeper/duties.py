@@ -3,6 +3,7 @@
 from bridge.alarms.delivery import Delivery
 from bridge.alarms.judge import Judge
 from bridge.keeper.attached import attached_days
+from bridge.keeper.departed import departed
 from bridge.keeper.partitions import partitions
 from bridge.keeper.port import Companion, Duty
 from bridge.keeper.quarters import Quarters
@@ -13,7 +14,7 @@ def duties(settings: KeeperSettings) -> tuple[Duty, ...]:
     """The duties, as the settings have them."""
     quarters = Quarters(settings.quarters_delay_s, settings.keeper_timeout_s)
     judge = Judge(settings, settings.reading_interval_s)
-    return (partitions(settings.partitions_ahead_days), attached_days, quarters.duty, judge.duty)
+    return (partitions(settings.partitions_ahead_days), attached_days, quarters.duty, judge.duty, departed)
 
 
 def companions(settings: KeeperSettings) -> tuple[Companion, ...]:

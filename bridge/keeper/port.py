@@ -1,12 +1,13 @@
 """What the keeper does: duties. A duty is one module that makes a `Duty`, and one line in `duties`."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry
 
 from bridge.contract import Kind
+from bridge.status import StatusColumn
 from bridge.store.session import Connection
 
 
@@ -48,3 +49,5 @@ class Duty:
     figures: tuple[Figure, ...] = ()
     problem: Callable[[], str | None] = lambda: None
     """Why an operator must look although its runs succeed, or None."""
+    status: Callable[[], Mapping[StatusColumn, float | None]] = dict
+    """What it adds to the row of this process in `process_status`."""

@@ -19,6 +19,7 @@ from bridge.keeper.pace import Pace
 from bridge.keeper.port import Duty, Figure
 from bridge.keeper.quarter_sql import clean_sql, close_sql
 from bridge.keeper.writers import Writers
+from bridge.status import StatusColumn
 from bridge.store.database_errors import asking, survives
 from bridge.store.session import Connection
 
@@ -120,7 +121,13 @@ class Quarters:
                 lambda kind: float(self._states[kind].dirty),
             ),
         )
-        return Duty("quarters", EVERY_S, self.run, figures, self.problem)
+        return Duty("quarters", EVERY_S, self.run, figures, self.problem, self._status)
+
+    def _status(self) -> dict[StatusColumn, float | None]:
+        """Of both kinds, for the row of this process."""
+        states = self._states.values()
+        behind_s, dirty = max(state.behind_s for state in states), sum(state.dirty for state in states)
+        return {"quarters_behind_s": behind_s, "dirty_quarters": float(dirty)}
 
     def problem(self) -> str | None:
         """Why an operator must look: a kind is an hour behind, and nothing was summarized for ten minutes."""

@@ -20,6 +20,7 @@ from bridge.keeper.port import Companion, Duty
 from bridge.keeper.schedule import Schedule
 from bridge.metrics import process_registry
 from bridge.settings.keeper import KeeperSettings
+from bridge.status import Status, StatusColumn, reporting
 from bridge.store.database_errors import asking, survives
 from bridge.store.session import Connection
 
@@ -47,8 +48,10 @@ class Keeper:
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, which ends a running duty. Raises `Misconfigured` when the schema does not fit."""
         host, port = self._settings.keeper_http_host, self._settings.keeper_http_port
-        async with health.serving(
-            host, port, "FLEET_KEEPER_HTTP", self._registry, self._not_ready, self._metrics.details
+        details = self._metrics.details
+        async with (
+            health.serving(host, port, "FLEET_KEEPER_HTTP", self._registry, self._not_ready, details),
+            reporting(self._settings.database_url, "keeper", port, self._status),
         ):
             keeping, stopping = asyncio.create_task(self._keep()), asyncio.create_task(stop.wait())
             await asyncio.wait({keeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -116,6 +119,16 @@ class Keeper:
                 raise
         else:
             self._schedule.succeeded(duty, time.monotonic(), more=more)
+
+    def _status(self) -> Status:
+        if not self._metrics.leads:
+            return Status(active=False, problem=self._not_ready())
+        now = time.monotonic()
+        figures: dict[StatusColumn, float | None] = {}
+        for duty in self._duties:
+            figures |= duty.status()
+        figures["lag_s"] = max(self._schedule.lag_s(duty, now) for duty in self._duties)
+        return Status(active=True, problem=self._not_ready(), figures=figures)
 
     def _not_ready(self) -> str | None:
         if problem := self._waiting or self._schedule.problem(time.monotonic()):

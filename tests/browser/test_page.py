@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import asyncpg
 from playwright.sync_api import Page, expect
 
 from bridge.contract import VEHICLE
@@ -36,6 +37,20 @@ _DRAWN_MS = """() => {
 def manage_keys(platform: Platform, *arguments: str) -> str:
     """Run `python -m api key ...`; its output."""
     return run_once(["api", "key", *arguments], {"FLEET_DATABASE_URL": platform.database_url})
+
+
+def run_sql(platform: Platform, sql: str) -> None:
+    """Run a statement as the owner of the database."""
+
+    async def run() -> None:
+        connection = await asyncpg.connect(platform.database_url, timeout=10, command_timeout=10)
+        try:
+            await connection.execute(sql)
+        finally:
+            await connection.close()
+
+    with ThreadPoolExecutor(1) as pool:  # Playwright has an event loop in this thread
+        pool.submit(asyncio.run, run()).result(timeout=60)
 
 
 def publish(platform: Platform, name: str, soc: float) -> None:
@@ -295,6 +310,32 @@ def test_limited_key_sees_its_own_devices_only(open_page: OpenPage, platform: Pl
     page.get_by_role("link", name="System").click()
     expect(page.get_by_text("ready", exact=True)).to_be_visible()
     expect(page.get_by_text("Memory")).to_have_count(0)
+    expect(page.get_by_role("region", name="Processes")).to_have_count(0)
+
+
+def test_system_shows_every_process_and_marks_a_dead_one(open_page: OpenPage, platform: Platform) -> None:
+    page = open_page("#/system")
+    rows = page.get_by_role("region", name="Processes table").locator("tbody tr")
+    expect(rows).to_have_count(3, timeout=20_000)
+    for program in ("bridge", "keeper", "api"):
+        expect(rows.filter(has_text=program)).to_contain_text("active")
+    expect(rows.filter(has_text="bridge")).to_contain_text("/s")
+    tiles = page.get_by_role("region", name="Platform")
+    expect(tiles.get_by_text("Certificate expires in")).to_be_visible()
+    expect(tiles).not_to_contain_text("missing")
+    assert violations(page) == []
+    keep_picture(page, "system-processes")
+    run_sql(
+        platform,
+        "INSERT INTO process_status (program, instance, version, started_at, active, waiting, capacity, reported_at) "
+        "VALUES ('bridge', 'gone:9100', '0.1', now(), true, 77777, 88888, now() - interval '5 minutes')",
+    )
+    dead = rows.filter(has_text="gone:9100")
+    expect(dead).to_contain_text("no report for 5 min")
+    expect(dead).not_to_contain_text("77")
+    assert violations(page) == []
+    run_sql(platform, "DELETE FROM process_status WHERE instance = 'gone:9100'")
+    expect(dead).to_have_count(0)
 
 
 def test_keyboard_alone_reaches_a_vehicle_and_its_year(open_page: OpenPage, platform: Platform) -> None:

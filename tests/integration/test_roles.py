@@ -53,6 +53,7 @@ RIGHTS: dict[str, dict[str, set[str]]] = {
         "alarm_webhook": READ,
         "alarm_delivery": MANAGE,
         "database_size": ADD | {"DELETE"},
+        "process_status": MANAGE,
         "schema_migration": READ,
     },
     "fleet_reader": {
@@ -63,6 +64,8 @@ RIGHTS: dict[str, dict[str, set[str]]] = {
         "reading_conflict": READ,
         "alarm": READ,
         "alarm_rule": READ,
+        "database_size": READ,
+        "process_status": READ,
         "schema_migration": READ,
     },
     "fleet_api": {

@@ -74,6 +74,8 @@ BRIDGE = {
     "store.migrate": "errors store.database_errors",
     "store.analyst": "errors",
     "store.session": "errors",
+    "status": "errors store.database_errors store.session version",
+    "writer_status": "ingest metrics status",
     "store.postgres": "contract delivery errors reading store.copy_format store.database_errors store.few "
     "store.late_marks store.migrate store.projection store.projections store.ratings store.session store.singly "
     "store.tables store.verdict",
@@ -91,9 +93,10 @@ BRIDGE = {
     "sources.mqtt": "backoff connect_rate contract delivery errors formats formats.port mqtt.codec mqtt.session "
     "mqtt.transport mqtt.url settings.mqtt sources.mqtt_arrival sources.mqtt_metrics sources.port",
     "sources": "errors sources.mqtt sources.port",
-    "service": "errors health ingest metrics settings.bridge settings.group sources sources.port store.postgres",
+    "service": "errors health ingest metrics settings.bridge settings.group sources sources.port status store.postgres "
+    "writer_status",
     "keeper": "",
-    "keeper.port": "contract store.session",
+    "keeper.port": "contract status store.session",
     "keeper.quarter_sql": "contract",
     "keeper.hour_sql": "contract keeper.quarter_sql",
     "keeper.pace": "",
@@ -101,26 +104,28 @@ BRIDGE = {
     "keeper.hours": "contract keeper.chunks keeper.hour_sql keeper.pace store.session",
     "keeper.writers": "contract store.database_errors store.session",
     "keeper.quarters": "contract errors keeper.chunks keeper.hours keeper.pace keeper.port keeper.quarter_sql "
-    "keeper.writers store.database_errors store.session",
+    "keeper.writers status store.database_errors store.session",
     "keeper.schedule": "backoff keeper.port",
     "keeper.partitions": "errors keeper.port store.database_errors store.session store.tables",
     "keeper.attached": "contract keeper.port store.database_errors store.session",
+    "keeper.departed": "keeper.port status store.database_errors store.session",
     "alarms": "",
     "alarms.measures": "contract",
     "alarms.judge_sql": "alarms.measures contract",
-    "alarms.judge": "alarms.judge_sql alarms.measures certificates contract keeper.port settings.alarms store.session",
+    "alarms.judge": "alarms.judge_sql alarms.measures certificates contract keeper.port settings.alarms status "
+    "store.session",
     "alarms.notification": "reading",
     "alarms.outbox": "alarms.notification store.database_errors",
     "alarms.webhook": "alarms.notification",
     "alarms.mqtt": "alarms.notification mqtt.publishing mqtt.url settings.mqtt",
     "alarms.delivery": "alarms.mqtt alarms.notification alarms.outbox alarms.webhook backoff errors mqtt.publishing "
     "settings.keeper store.database_errors",
-    "keeper.duties": "alarms.delivery alarms.judge keeper.attached keeper.partitions keeper.port keeper.quarters "
-    "settings.keeper",
+    "keeper.duties": "alarms.delivery alarms.judge keeper.attached keeper.departed keeper.partitions keeper.port "
+    "keeper.quarters settings.keeper",
     "keeper.metrics": "contract keeper.port",
     "keeper.leader": "settings.keeper store.database_errors store.migrate store.session",
     "keeper.service": "backoff certificates errors health keeper.leader keeper.metrics keeper.port keeper.schedule "
-    "metrics settings.keeper store.database_errors store.session",
+    "metrics settings.keeper status store.database_errors store.session",
     "startup": "logs settings.group settings.groups settings.names",
     "cli": "audit command_line errors keeper.duties keeper.service memory private_file progress rejects replay service "
     "settings.bridge settings.groups settings.keeper sources startup store.analyst store.database_errors store.migrate "

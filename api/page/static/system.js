@@ -1,45 +1,67 @@
-// The state of the platform, as far as this API knows it: itself, its database, and the arrival of readings.
+// The state of the platform: every process by its own report, the database, and the arrival of readings.
 
 import { get, may, readOwnKey, send } from "./api.js";
-import { fill, h, tile } from "./dom.js";
+import { announce, fill, h, table, tile } from "./dom.js";
 import { age, number } from "./format.js";
 import { live } from "./live.js";
 
+/** @import {Schemas} from "../types" */
+/** @typedef {Schemas["Process"]} Process */
 /** @typedef {{name: string, labels: Record<string, string>, value: number}} Sample */
 
 const EVERY_MS = 5_000;
 const RECENT_S = 60;
+const FEW_DAYS = 30;
 
 /** @type {import("./app.js").View} */
 export async function system(main, _query, signal) {
+  const platform = h("dl", { class: "tiles" });
+  const processes = h("div", { class: "stack" });
   const arrival = h("dl", { class: "tiles" });
   const service = h("dl", { class: "tiles" });
-  // A key that is limited to some devices has no metrics.
-  const hasMetrics = may(await readOwnKey(), "read", true);
+  // A key that is limited to some devices has neither the state of the platform nor metrics.
+  const seesAll = may(await readOwnKey(), "read", true);
   if (signal.aborted) return;
+  /** @param {string} name @param {Element} content */
+  const card = (name, content) => h("section", { class: "card", "aria-label": name }, h("h2", {}, name), content);
   fill(
     main,
     h("h1", {}, "System"),
-    h("section", { class: "card", "aria-label": "Arrival of readings" }, h("h2", {}, "Arrival of readings"), arrival),
-    h("section", { class: "card", "aria-label": "This API process" }, h("h2", {}, "This API process"), service),
-    h(
-      "p",
-      { class: "note" },
-      "The bridge, the keeper and the broker have metrics of their own, which this API does not know: queue, lag of the keeper, disk and certificates. docs/operations.md says where they are. ",
-      h("a", { href: "docs" }, "Documentation of the API"),
-    ),
+    seesAll && card("Platform", platform),
+    seesAll && card("Processes", processes),
+    card("Arrival of readings", arrival),
+    card("This API process", service),
+    h("p", { class: "note" }, h("a", { href: "docs" }, "Documentation of the API")),
   );
+  let told = "";
   /** @type {{at: number, samples: Sample[]} | null} */
   let before = null;
-  const show = async () => {
+  const showPlatform = async () => {
+    try {
+      const found = await get("/v1/system", { signal });
+      fill(platform, ...platformTiles(found));
+      showProcesses(processes, found.processes);
+      const missing = found.missing.map((program) => `No active ${program} reports.`).join(" ");
+      if (missing !== told) announce(missing || "Bridge and keeper report.");
+      told = missing;
+    } catch (error) {
+      // The last rows would look current, but they are not.
+      if (!signal.aborted) fill(processes, h("p", { class: "problem" }, /** @type {Error} */ (error).message));
+      if (!signal.aborted) fill(platform);
+    }
+  };
+  const showProcess = async () => {
     const [ready, text] = await Promise.all([
       get("/readyz", { signal }).then(() => "ready", (error) => error.message),
-      hasMetrics ? send("metrics", { signal }).then((response) => response.text(), () => "") : "",
+      seesAll ? send("metrics", { signal }).then((response) => response.text(), () => "") : "",
     ]);
     if (signal.aborted) return;
     const now = { at: performance.now(), samples: samplesOf(text) };
-    fill(service, ...(hasMetrics ? process(ready, now, before) : [databaseTile(ready)]));
+    fill(service, ...(seesAll ? process(ready, now, before) : [databaseTile(ready)]));
     before = now;
+  };
+  const show = async () => {
+    await Promise.all([showProcess(), seesAll && showPlatform()]);
   };
   const showArrivals = () => fill(arrival, ...arrivals());
   const timers = [setInterval(() => void show(), EVERY_MS), setInterval(showArrivals, 1000)];
@@ -49,20 +71,94 @@ export async function system(main, _query, signal) {
   await show();
 }
 
+/** @param {Schemas["System"]} found */
+function platformTiles(found) {
+  /** @param {"bridge" | "keeper"} program */
+  const running = (program) => {
+    const versions = [...new Set(found.processes.filter((one) => one.program === program && one.active && !one.stale).map((one) => one.version))];
+    return found.missing.includes(program) ? "missing" : `version ${versions.join(", ")}`;
+  };
+  const days = (/** @type {number | null} */ value) => (value === null ? "–" : value > 3650 ? "years" : `${number(value, 0)} d`);
+  const { critical, warning, info } = found.openAlarms;
+  const soon = (/** @type {number | null} */ value) => (value !== null && value < FEW_DAYS ? "bad" : "");
+  const keeper = found.processes.find((one) => one.program === "keeper" && one.active && !one.stale);
+  return [
+    tile("Readings", `${number(found.readingsPerS)} /s`, "committed by bridges and APIs"),
+    tile("Bridge", running("bridge"), null, found.missing.includes("bridge") ? "bad" : ""),
+    tile("Keeper", running("keeper"), keeper ? `summaries ${seconds(keeper.quartersBehindS)} behind` : null, keeper ? "" : "bad"),
+    tile("Open alarms", number(critical + warning + info, 0), `${number(critical, 0)} critical`, critical ? "bad" : ""),
+    tile("Database", found.databaseBytes === null ? "–" : `${number(found.databaseBytes / 2 ** 30)} GiB`),
+    tile("Database is full in", days(found.diskDays), found.diskDays === null && "not known", soon(found.diskDays)),
+    tile("Certificate expires in", days(found.certificateDays), found.certificateDays === null && "not known", soon(found.certificateDays)),
+  ];
+}
+
+/**
+ * Only the rows are replaced, so that the focus and what is scrolled to stay.
+ * @param {Element} element
+ * @param {Process[]} items
+ */
+function showProcesses(element, items) {
+  const made = processTable(items);
+  const [old, rows] = [element.querySelector("tbody"), made.querySelector("tbody")];
+  if (old && rows) old.replaceWith(rows);
+  else fill(element, made);
+}
+
+/** @param {Process[]} items */
+function processTable(items) {
+  /** @type {[string, string?][]} */
+  const columns = [
+    ["Process"], ["State", "text"], ["Reported", "number"], ["Readings", "number"], ["Commit, mean", "number"], ["Commit, 99 %", "number"],
+    ["Queue", "number"], ["Lag", "number"], ["Version"], ["Running for", "number"],
+  ];
+  const rows = items.map((one) => [
+    `${one.program}${one.name ? ` ${one.name}` : ""} on ${one.instance}`,
+    h("span", { class: one.stale || (one.active && one.problem) ? "bad" : "" }, stateOf(one)),
+    `${age(one.ageSeconds)}${one.ageSeconds < 0.5 ? "" : " ago"}`,
+    // What a process said about itself is of no worth when it has stopped to say it.
+    ...(one.stale
+      ? ["–", "–", "–", "–", "–"]
+      : [
+          one.readingsPerS === null ? "–" : `${number(one.readingsPerS)} /s`,
+          milliseconds(one.commitMeanS),
+          milliseconds(one.commitP99S),
+          one.waiting === null ? "–" : `${number(one.waiting, 0)} of ${number(one.capacity, 0)}`,
+          seconds(one.lagS),
+        ]),
+    one.version,
+    one.stale ? "–" : age((live.now() - Date.parse(one.startedAt)) / 1000),
+  ]);
+  return table("Processes table", columns, rows);
+}
+
+/** @param {Process} one */
+function stateOf(one) {
+  if (one.stale) return `no report for ${age(one.ageSeconds)}`;
+  if (one.problem) return one.active ? `not ready: ${one.problem}` : one.problem;
+  return one.active ? "active" : "standby";
+}
+
+/** @param {number | null | undefined} value */
+const seconds = (value) => (value === null || value === undefined ? "–" : value < 1 ? "0 s" : age(value));
+
+/** @param {number | null} value */
+const milliseconds = (value) => (value === null ? "–" : `${number(value * 1000)} ms`);
+
 /** Figures of the live picture: of each device's last reading. */
 function arrivals() {
   const rows = [...live.vehicles.values(), ...live.meters.values()];
   const recent = rows.filter((row) => (live.now() - Date.parse(row.receivedAt)) / 1000 < RECENT_S);
   const delays = recent.map((row) => (Date.parse(row.receivedAt) - Date.parse(row.timestamp)) / 1000).sort((a, b) => a - b);
   const quantile = (/** @type {number} */ share) => delays[Math.min(delays.length - 1, Math.floor(share * delays.length))];
-  const seconds = (/** @type {number | undefined} */ value) => (value === undefined ? "–" : `${number(value, value < 10 ? 2 : 0)} s`);
+  const delay = (/** @type {number | undefined} */ value) => (value === undefined ? "–" : `${number(value, value < 10 ? 2 : 0)} s`);
   const silent = rows.filter((row) => row.silent).length;
   return [
     tile("Devices", number(rows.length, 0), "that have reported"),
     tile("Stored in the last minute", number(recent.length, 0), "devices"),
     tile("Silent", number(silent, 0), null, silent ? "bad" : ""),
-    tile("Delay, median", seconds(quantile(0.5)), "from device time to storage"),
-    tile("Delay, 99 %", seconds(quantile(0.99)), "in the last minute"),
+    tile("Delay, median", delay(quantile(0.5)), "from device time to storage"),
+    tile("Delay, 99 %", delay(quantile(0.99)), "in the last minute"),
     tile("Newest reading", rows.length ? `${age(Math.min(...rows.map((row) => live.age(row))))} ago` : "–"),
   ];
 }
@@ -87,7 +183,7 @@ function process(ready, now, before) {
     databaseTile(ready),
     tile("Version", now.samples.find((one) => one.name === "fleet_build_info")?.labels.version ?? "–"),
     tile("Running for", began ? age(live.now() / 1000 - began) : "–"),
-    tile("Readings over HTTP", rate("fleet_readings_total"), "those over MQTT pass the bridge"),
+    tile("Readings over HTTP", rate("fleet_readings_total"), "of this process"),
     tile("Commit, mean", mean, "since the start"),
     tile("Answers", rate("fleet_http_answers_total"), `${number(sum(now.samples, "fleet_http_answers_total", { status: "503" }), 0)} with 503 since the start`),
     tile("Memory", `${number(sum(now.samples, "process_resident_memory_bytes") / 2 ** 20, 0)} MiB`),

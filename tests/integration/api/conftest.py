@@ -17,7 +17,7 @@ from tests.integration.api.server import Api, Connection, launch
 _TABLES = (
     *("vehicle_telemetry_history", "meter_telemetry_history", "vehicle_live_status", "meter_live_status"),
     *("device", "meter_assignment", "rejected_message", "api_key", "audit_log"),
-    *("alarm_delivery", "alarm", "alarm_webhook"),
+    *("alarm_delivery", "alarm", "alarm_webhook", "process_status", "database_size"),
 )
 _SUMMARIES = (
     *("vehicle_quarter", "meter_quarter", "vehicle_quarter_dirty", "meter_quarter_dirty", "quarter_day"),
