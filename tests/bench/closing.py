@@ -68,7 +68,7 @@ async def f8(machine: Machine) -> list[Figure]:
     """
     devices = 100_000 if machine.quick else 1_000_000
     load = Load(RATE * 60 * _LOAD_MINUTES, devices, this_minute(), stride=7_919)
-    waiting = Waiting(devices * MINUTES, devices, load.first_minute)
+    waiting = Waiting(devices * MINUTES, devices, load.first_at)
     with machine.database() as url:
         await waiting.store(url)
         machine.postgres.sql("CHECKPOINT")

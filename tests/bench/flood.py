@@ -31,6 +31,7 @@ class Order(NamedTuple):
     now: str
     per_message: int
     stride: int
+    step_s: int
     rate: float | None
 
 
@@ -42,7 +43,8 @@ def _chunks(load: Load) -> Iterator[tuple[int, bytes]]:
 
 
 async def _publish(order: Order) -> None:
-    load = Load(order.messages, order.devices, datetime.fromisoformat(order.now), order.per_message, order.stride)
+    now = datetime.fromisoformat(order.now)
+    load = Load(order.messages, order.devices, now, order.per_message, order.stride, order.step_s)
     chunks = _chunks(load) if order.rate else iter(list(_chunks(load)))
     publisher = await Publisher.open(order.url, f"bench-{time.time_ns()}")
     _say("ready")

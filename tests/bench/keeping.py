@@ -122,7 +122,7 @@ def _against(key: str, measure: str, pairs: list[tuple[float, float]], unit: str
 
 async def _beside(machine: Machine, load: Load, *, kept: bool) -> Run:
     """A flood of fresh readings after quarter hours that wait, with or without the keeper that summarizes them."""
-    waiting = Waiting(load.readings, load.devices, load.first_minute)
+    waiting = Waiting(load.readings, load.devices, load.first_at)
     with machine.database() as url:
         await waiting.store(url)
         machine.postgres.sql("CHECKPOINT")

@@ -15,8 +15,9 @@ Message = tuple[str, bytes]
 class Load(NamedTuple):
     """`messages` messages of `per_message` readings each, of all devices in turn; vehicles and meters alternate.
 
-    With a `stride` coprime to `devices` they report in a scattered order instead of that of their names. The last
-    reading is at `now`, the first is earlier by the number of minutes that the devices need for all messages.
+    With a `stride` coprime to `devices` they report in a scattered order instead of that of their names. A device's
+    readings are `step_s` seconds apart. The first one is earlier than `now` by the steps that the devices need for all
+    messages, the last one by one step.
     """
 
     messages: int
@@ -24,6 +25,7 @@ class Load(NamedTuple):
     now: datetime
     per_message: int = 1
     stride: int = 1
+    step_s: int = 60
 
     @property
     def readings(self) -> int:
@@ -32,22 +34,23 @@ class Load(NamedTuple):
     def message(self, n: int) -> Message:
         """Topic and payload of message `n`."""
         turn, device = divmod(n, self.devices)
+        step = timedelta(seconds=self.step_s)
         device = device * self.stride % self.devices
-        first = self.first_minute + timedelta(minutes=turn * self.per_message)
+        first = self.first_at + turn * self.per_message * step
         kind = ("vehicle", "meter")[device % 2]
-        objects = [self._payload(device, first + timedelta(minutes=m)) for m in range(self.per_message)]
+        objects = [self._payload(device, first + m * step) for m in range(self.per_message)]
         payload = objects[0] if self.per_message == 1 else f"[{','.join(objects)}]"
         return f"fleet/{kind}/{_name(device)}/telemetry", payload.encode()
 
     @property
-    def first_minute(self) -> datetime:
+    def first_at(self) -> datetime:
         """The time of the first reading."""
         turns = -(-self.messages // self.devices)
-        return self.now - timedelta(minutes=turns * self.per_message)
+        return self.now - timedelta(seconds=turns * self.per_message * self.step_s)
 
     def _payload(self, device: int, at: datetime) -> str:
         ts = at.isoformat()[:19]
-        x = (device * 31 + at.minute * 7) % 1000 / 10
+        x = (device * 31 + (at.minute + at.second) * 7) % 1000 / 10
         if device % 2:
             return (
                 f'{{"meterId":"{_name(device)}","kwhConsumedAc":{x / 10},"voltage":{200 + x / 2},"timestamp":"{ts}Z"}}'

@@ -4,16 +4,17 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import asyncpg
 from playwright.async_api import Page, async_playwright
 
 from local.mosquitto import Mosquitto
 from tests.bench.end_to_end import until
 from tests.bench.http_servers import RunningApi, api
 from tests.bench.load import Load, this_minute
-from tests.bench.machine import Machine, RunningBridge, flood, result_of, run_flood
+from tests.bench.machine import Db, Machine, RunningBridge, flood, result_of, run_flood
 from tests.bench.publisher import Publisher, publish_packet
 from tests.bench.questions import RATE
 from tests.bench.report import Figure, percentile
@@ -22,7 +23,14 @@ CHROMIUM = Path("/usr/bin/chromium")
 _HAS_CHROMIUM = CHROMIUM.exists()
 _DEVICES = 20_000
 """Half of them are vehicles."""
-_PROBE = "EV_PROBE"
+_MOST_S = 600
+"""Length of the load, which is stopped at the end of the measure."""
+_PROBE = "A_PROBE"
+"""The first one in the list by name, so that it is in view among all the others."""
+_OLDEST = f"""
+SELECT least((SELECT min(ts) FROM vehicle_live_status WHERE vehicle_id <> '{_PROBE}'),
+             (SELECT min(ts) FROM meter_live_status))
+"""
 _FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 _WATCH = """(id) => {
   window.seen = {};
@@ -38,11 +46,11 @@ async def p1_p2(machine: Machine) -> list[Figure]:
     """From publish to the open page, and the first view of 10,000 vehicles, both under load."""
     if not _HAS_CHROMIUM:
         return [Figure("P1", "publish to pixel p99", 0, None, None, detail=f"not measured: {CHROMIUM} is missing")]
-    first = Load(_DEVICES, _DEVICES, this_minute())
+    first = Load(_DEVICES, _DEVICES, this_minute() - timedelta(minutes=1))
     with machine.database() as url, machine.broker() as broker, machine.bridge(url, broker) as bridge:
         await run_flood(broker, first)
         await until(lambda: bridge.counted("stored") >= _DEVICES)
-        async with api(machine, url) as running, _page(running) as page, _loaded(machine, broker, bridge) as rate:
+        async with api(machine, url) as running, _page(running) as page, _loaded(url, broker, bridge) as rate:
             views = [await _first_view(page, running) for _ in range(3 if machine.quick else 9)]
             delays = await _probe(broker, page, 20 if machine.quick else 100)
             detail = f"{_DEVICES:,} devices, {rate():,.0f} readings/s stored meanwhile"
@@ -66,18 +74,40 @@ async def _page(running: RunningApi) -> AsyncIterator[Page]:
 
 
 @contextlib.asynccontextmanager
-async def _loaded(machine: Machine, broker: Mosquitto, bridge: RunningBridge) -> AsyncIterator[Callable[[], float]]:
-    """A steady load; yields what tells the rate at which readings have been stored since."""
-    load = Load(RATE * (60 if machine.quick else 300), _DEVICES, this_minute(), stride=7_919)
-    async with flood(broker, load, rate=RATE) as process:
+async def _loaded(url: str, broker: Mosquitto, bridge: RunningBridge) -> AsyncIterator[Callable[[], float]]:
+    """A steady load that changes every live row; yields what tells the rate of storing since then."""
+    async with flood(broker, _steady(_MOST_S), rate=RATE) as process:
         flooding = asyncio.create_task(result_of(process))
-        before, began = bridge.counted("stored"), time.monotonic()
-        await until(lambda: bridge.counted("stored") > before + 5 * RATE)
-        yield lambda: (bridge.counted("stored") - before) / (time.monotonic() - began)
-        if flooding.done():
-            raise RuntimeError("the load ended before the measure")
-        flooding.cancel()
-        await asyncio.gather(flooding, return_exceptions=True)
+        try:
+            before, began = bridge.counted("stored"), time.monotonic()
+            await until(lambda: bridge.counted("stored") > before + 5 * RATE)
+            oldest = await _oldest_live_row(url)
+            yield lambda: (bridge.counted("stored") - before) / (time.monotonic() - began)
+            if flooding.done():
+                raise RuntimeError("the load ended before the measure")
+            if await _oldest_live_row(url) <= oldest:
+                raise RuntimeError("the load changed no live row, so the page had nothing to show")
+        finally:
+            flooding.cancel()
+            await asyncio.gather(flooding, return_exceptions=True)
+
+
+def _steady(seconds: int) -> Load:
+    """A load whose readings have the time at which they are sent, up to a sixth of its length."""
+    messages = RATE * seconds
+    turns = -(-messages // _DEVICES)
+    now = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=turns)
+    return Load(messages, _DEVICES, now, stride=7_919, step_s=1)
+
+
+async def _oldest_live_row(url: str) -> datetime:
+    """The time of the device of the load whose live row is the oldest."""
+    db: Db = await asyncpg.connect(url)
+    try:
+        found: datetime = await db.fetchval(_OLDEST)
+    finally:
+        await db.close()
+    return found
 
 
 async def _first_view(page: Page, running: RunningApi) -> float:
@@ -95,7 +125,6 @@ async def _probe(broker: Mosquitto, page: Page, count: int) -> list[float]:
     delays: list[float] = []
     try:
         await _publish(publisher, 0)
-        await page.get_by_label("Search").fill(_PROBE)
         await page.locator(f'tr[data-id="{_PROBE}"]').wait_for(timeout=30_000)
         await page.evaluate(_WATCH, _PROBE)
         for probe in range(1, count + 1):
