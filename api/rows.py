@@ -18,6 +18,8 @@ _NAMES = {"ts": "timestamp", "received_at": "receivedAt", "extra": "extra"}
 _NAMES |= {"silent": "silent", "age_seconds": "ageSeconds"}
 _NAMES |= {kind.id_column: kind.id_field for kind in KINDS}
 _NAMES |= {measure.column: measure.name for kind in KINDS for measure in kind.measures}
+_KEYS = {column: f'"{name}":' for column, name in _NAMES.items()}
+_NULLS = {column: f"{key}null" for column, key in _KEYS.items()}
 
 
 def columns(table: Table) -> list[str]:
@@ -46,15 +48,18 @@ def row_json(row: asyncpg.Record) -> str:
 
 def members_json(cells: Iterable[tuple[str, Any]]) -> str:
     """Columns with their values as members of a JSON object."""
-    return ",".join(f'"{_NAMES[column]}":{_json(column, value)}' for column, value in cells)
+    # The stream renders every row that has changed in the last second, and most of its measures are null.
+    return ",".join(
+        [_NULLS[column] if value is None else f"{_KEYS[column]}{_json(column, value)}" for column, value in cells]
+    )
 
 
 def _json(column: str, value: Any) -> str:
-    if value is None:
-        return "null"
+    if type(value) is float:
+        return repr(value)  # as `json` does
     if column == "extra":
         return str(value)
-    return json.dumps(value) if isinstance(value, str | float | bool) else f'"{format_timestamp(value)}"'
+    return json.dumps(value) if isinstance(value, str | bool) else f'"{format_timestamp(value)}"'
 
 
 def csv_header(table: Table, more: Sequence[str] = ()) -> list[str]:

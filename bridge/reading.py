@@ -64,7 +64,8 @@ def parse_rfc3339(text: str) -> datetime:
 
 def format_timestamp(value: datetime) -> str:
     """Format as RFC 3339 in UTC with `Z`; without a fraction of a second when it is zero."""
-    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    utc = value if value.tzinfo is UTC else value.astimezone(UTC)
+    return utc.isoformat().removesuffix("+00:00") + "Z"
 
 
 # Runs for every reading: pydantic checks for a string first, which costs less than a call of Python.
