@@ -62,7 +62,10 @@ export function coverage(value) {
   return value === null || value === undefined ? NONE : `${number(Math.floor(value * 1000) / 10)} %`;
 }
 
-/** @param {number | null | undefined} seconds */
+/**
+ * @param {number | null | undefined} seconds
+ * @returns {string}
+ */
 export function age(seconds) {
   if (seconds === null || seconds === undefined) return "never";
   if (seconds < -5) return `${age(-seconds)} ahead of the clock`;
