@@ -24,6 +24,7 @@ from local.mosquitto import Mosquitto
 from local.ports import free_port
 from local.postgres import LOGINS, Postgres
 from local.process import Process
+from mosquitto import authority
 from tests import grafana
 from tests.bridges import bridge_process
 from tests.databases import new_database
@@ -135,6 +136,8 @@ async def system(
     finally:
         await connection.close()
 
+    certificate = directory / "ca.pem"
+    certificate.write_bytes(authority.create()[1])
     node_port = free_port()
     node = Process(
         "node exporter",
@@ -147,7 +150,7 @@ async def system(
     try:
         async with (
             bridge_process(directory, broker.bridge_url, bridge_url) as bridge,
-            keeper_processes(directory, bridge_url, 1) as (keeper,),
+            keeper_processes(directory, bridge_url, 1, alarm_certificate_files=certificate) as (keeper,),
             api.client(key) as client,
         ):
             await keeper.start()
