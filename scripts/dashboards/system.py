@@ -255,6 +255,21 @@ DASHBOARD = Dashboard(
                     description="The free disk divided by a day of readings is the number of days until it is full.",
                 ),
                 Panel("timeseries", "History by day", [_BY_DAY], unit="bytes", width=16, height=6, look="bars"),
+                Panel(
+                    "stat",
+                    "Certificates expire in",
+                    [
+                        promql(
+                            "(min by (file) (fleet_certificate_expiry_timestamp_seconds) - time()) / 86400",
+                            "{{file}}",
+                            is_now=True,
+                        )
+                    ],
+                    unit="d",
+                    width=24,
+                    height=4,
+                    description="That of the API, and those of FLEET_ALARM_CERTIFICATE_FILES of the keeper.",
+                ),
             ],
         ),
     ],
