@@ -68,7 +68,7 @@ log = structlog.get_logger(__name__)
 
 _CLOSE_S = 5.0
 _KEY_CONNECTIONS = 2
-"""Of their own: whatever is asked of the database, a key is looked up at once."""
+"""Of their own, so that a look-up of a key does not wait for the questions of others."""
 _UNKNOWN_PER_S, _UNKNOWN_BURST = 50.0, 500
 """Keys of an address that may turn out to be unknown."""
 _ROUTERS = (

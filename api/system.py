@@ -53,7 +53,8 @@ class Process(_Answer):
     active: Annotated[bool, Field(description="False in standby.")]
     problem: Annotated[str | None, Field(description="Why it is not ready.")]
     readings_per_s: Annotated[
-        float | None, Field(description="Bridge, API: items committed per second, since the report before.")
+        float | None,
+        Field(description="Bridge, API: committed per second since the report before, duplicates and rejects too."),
     ]
     commit_mean_s: Annotated[
         float | None,
@@ -113,7 +114,7 @@ class System(_Answer):
     openapi_extra=needs("read", NOTHING),
 )
 async def system(services: WithServices) -> System:
-    """Every bridge, keeper and API process that writes to the database, on whatever host, with the age of what is known
+    """Every bridge, keeper and API process that writes to the database, on any host, with the age of what is known
     of it."""
     async with connection(services.pool) as c:
         at = await c.fetchval(_NOW)

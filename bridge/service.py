@@ -115,6 +115,7 @@ class Bridge:
 
     def _status(self) -> Status:
         if self._ingest is None:
+            self._writer_status.begin()
             return Status(active=False, problem=self._not_ready())
         return self._writer_status.look(self._ingest, self._not_ready())
 

@@ -13,8 +13,11 @@ class WriterStatus:
 
     def __init__(self, metrics: IngestMetrics) -> None:
         self._metrics = metrics
-        self._before = metrics.so_far()
-        self._looked_at = time.monotonic()
+        self.begin()
+
+    def begin(self) -> None:
+        """Nothing is written yet: the next look tells what is written from now on."""
+        self._before, self._looked_at = self._metrics.so_far(), time.monotonic()
 
     def look(self, ingest: Ingest, problem: str | None) -> Status:
         """The state of the active writer."""

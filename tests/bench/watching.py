@@ -67,16 +67,18 @@ class _Discarding(asyncio.BufferedProtocol):
 async def _discarding(running: RunningApi) -> AsyncIterator[None]:
     """The viewers, at no more cost for this machine than that of their sockets."""
     loop, opened = asyncio.get_running_loop(), []
-    for _ in range(VIEWERS):
-        opened.append(await loop.create_connection(lambda: _Discarding(_request(running)), "127.0.0.1", running.port))
-    while not all(protocol.received for _, protocol in opened):  # noqa: ASYNC110
-        await asyncio.sleep(0.05)
-    yield
-    gone = sum(transport.is_closing() for transport, _ in opened)
-    for transport, _ in opened:
-        transport.close()
-    if gone:
-        raise RuntimeError(f"{gone} streams ended before their time")
+    try:
+        for _ in range(VIEWERS):
+            made = await loop.create_connection(lambda: _Discarding(_request(running)), "127.0.0.1", running.port)
+            opened.append(made)
+        while not all(protocol.received for _, protocol in opened):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        yield
+        if gone := sum(transport.is_closing() for transport, _ in opened):
+            raise RuntimeError(f"{gone} streams ended before their time")
+    finally:
+        for transport, _ in opened:
+            transport.close()
 
 
 def _request(running: RunningApi) -> bytes:

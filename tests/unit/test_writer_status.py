@@ -7,8 +7,10 @@ from prometheus_client import CollectorRegistry
 
 from bridge.delivery import Kept
 from bridge.errors import Rejected
+from bridge.ingest import Ingest
 from bridge.metrics import IngestMetrics
-from bridge.writer_status import quantile
+from bridge.store.postgres import PostgresStore
+from bridge.writer_status import WriterStatus, quantile
 
 BOUNDS = (1.0, 2.0, math.inf)
 
@@ -29,6 +31,18 @@ def test_quantile_is_estimated_between_the_bounds(
 ) -> None:
     found = quantile(share, list(zip(BOUNDS, counts, strict=True)))
     assert found == (None if expected is None else pytest.approx(expected))
+
+
+def test_what_was_written_before_the_begin_is_not_recent() -> None:
+    metrics = IngestMetrics(CollectorRegistry())
+    status = WriterStatus(metrics)
+    store = PostgresStore("postgresql://nowhere/none")  # which is not asked
+    ingest = Ingest(store, batch_size=1, batch_age_s=1, capacity=1, metrics=metrics)
+    metrics.written([Kept.STORED], 0.02)
+    status.begin()
+    assert status.look(ingest, None).figures["readings_per_s"] == 0
+    metrics.written([Kept.STORED], 0.02)
+    assert (status.look(ingest, None).figures["readings_per_s"] or 0) > 0
 
 
 def test_sums_of_all_outcomes_and_batches() -> None:
