@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
 
 from local.platform import Platform
 from tests.browser.fleet import send_small_fleet
@@ -44,6 +44,20 @@ def browser() -> Iterator[Browser]:
         running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield running
         running.close()
+
+
+def go_to(page: Page, address: str) -> None:
+    """Change the view of an open page, such as to `#/alarms`.
+
+    Until the new one is loaded the page shows the one before, in which a locator may match as well.
+    """
+    page.evaluate("address => { location.hash = address; }", address)
+    expect(page.locator("main")).to_have_attribute("data-address", address)
+
+
+def bring_into_view(element: Locator) -> None:
+    """Scroll to an element, also if it is replaced by another one meanwhile."""
+    element.hover(trial=True)
 
 
 class Faults:

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from playwright.sync_api import Browser, Page, expect
 
 from local.platform import Platform
-from tests.browser.conftest import RESULTS, OpenPage
+from tests.browser.conftest import RESULTS, OpenPage, bring_into_view, go_to
 from tests.browser.fleet import client
 from tests.browser.test_page import is_live, publish, row
 from tests.until import wait_until
@@ -82,16 +82,16 @@ def test_silence_is_told_acknowledged_and_cleared(open_page: OpenPage, platform:
         publish(platform, NAME, 64)
         vehicle = page.locator(row(page, NAME))
         expect(vehicle).to_contain_text("64 %")
-        vehicle.scroll_into_view_if_needed()
+        bring_into_view(vehicle)
         keep(page, 1)
 
         expect(vehicle).to_contain_text("ilent", timeout=20_000)
         keep(page, 2)
 
-        page.goto(f"{platform.api.url}/#/alarms")
+        go_to(page, "#/alarms")
         alarm = page.get_by_role("row").filter(has=page.get_by_role("link", name=NAME, exact=True)).first
         expect(alarm).to_be_visible(timeout=60_000)
-        alarm.scroll_into_view_if_needed()
+        bring_into_view(alarm)
         keep(page, 3)
         wait_until(lambda: told("alarm.raised"), "the webhook is told of the alarm")
         (raised,) = told("alarm.raised")

@@ -18,7 +18,7 @@ from bridge.formats.port import AcceptedWindow
 from bridge.store.postgres import PostgresStore
 from local.platform import Platform
 from local.service import run_once
-from tests.browser.conftest import PHONE, RESULTS, Faults, OpenPage
+from tests.browser.conftest import PHONE, RESULTS, Faults, OpenPage, go_to
 from tests.browser.fleet import client, send_many, store_quarters, text, yesterdays_noon
 from tests.browser.test_look import keep_picture, violations
 from tests.readings import vehicle
@@ -249,7 +249,7 @@ def test_hostile_payload_is_shown_as_text_only(open_page: OpenPage, platform: Pl
         expect(reject.get_by_role("button", name="Payload")).to_be_focused()
     page.get_by_role("button", name="Payload").first.click()
     expect(page.get_by_role("dialog")).to_be_visible()
-    page.evaluate("location.hash = '#/fleet'")
+    go_to(page, "#/fleet")
     expect(page.get_by_role("dialog")).to_have_count(0)
     assert page.evaluate("window.attacked") is None
 
@@ -405,7 +405,7 @@ def test_marks_say_what_is_missing_and_what_was_withheld(open_page: OpenPage) ->
     page.get_by_text("Table", exact=True).click()
     expect(page.get_by_role("region", name="Energy table").locator(".bad")).to_have_count(1)
     expect(page.locator(".tile.bad", has_text="Withheld")).to_contain_text("1 reset")
-    page.goto(page.url.split("#")[0] + "#/quality")
+    go_to(page, "#/quality")
     silent = page.get_by_role("row").filter(has=page.get_by_role("link", name="EV_3", exact=True))
     expect(silent).to_contain_text("silent")
 

@@ -47,6 +47,7 @@ async function show() {
   if (signal.aborted) return;
   if (!render) return fill(main, h("p", { class: "problem", role: "alert" }, "The API cannot be reached."));
   fill(main);
+  main.dataset.address = location.hash; // Until now the view before it was still shown.
   window.scrollTo(0, 0);
   await render(main, new URLSearchParams(search), signal, id);
 }
