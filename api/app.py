@@ -56,9 +56,10 @@ from api.routing import PlainRoute, RouteTable
 from api.services import Services
 from api.stream import route as stream
 from api.stream.hub import Hub
+from bridge.clock import Clock
 from bridge.errors import StoreUnavailable
 from bridge.ingest import Ingest
-from bridge.metrics import IngestMetrics
+from bridge.metrics import IngestMetrics, measure_clock
 from bridge.settings.api import ApiSettings
 from bridge.status import Status, reporting
 from bridge.store.postgres import PostgresStore
@@ -105,20 +106,22 @@ async def service(
     stored any more. Its exception is raised on exit. Raises `Misconfigured` when the guarantee cannot be given with
     this database.
     """
-    store = _store(settings)
+    clock = Clock(settings.clock_limit_s)
+    measure_clock(clock, registry)
+    store = _store(settings, clock)
     await _check(store)
     metrics = IngestMetrics(registry)
-    ingest, status = _ingest(settings, store, metrics), WriterStatus(metrics)
+    ingest, status = _ingest(settings, store, clock, metrics), WriterStatus(metrics)
     pool, of_keys = await open_pool(settings, settings.query_pool_size), await open_pool(settings, _KEY_CONNECTIONS)
     keyring = Keyring(of_keys, settings.database_url)
     budget = BodyBudget(settings.http_body_budget_mib * 1024 * 1024)
     app = application(IngestEndpoint(settings, ingest, budget, pool))
     streams = Hub(settings, registry)
-    app.state.services = Services(settings, pool, registry, keyring, streams, asyncio.Lock())
+    app.state.services = Services(settings, pool, registry, keyring, streams, clock, asyncio.Lock())
     writing = asyncio.create_task(ingest.run())
     writing.add_done_callback(lambda _: stopping.set())
     try:
-        async with keyring.running(), streams.running(stopping), _reporting(settings, ingest, status):
+        async with keyring.running(), streams.running(stopping), _reporting(settings, ingest, clock, status):
             yield layered(app, settings, keyring, registry, budget, pool)
     finally:
         ingest.stop()
@@ -185,12 +188,13 @@ def application(ingest: ASGIApp) -> FastAPI:
     return app
 
 
-def _store(settings: ApiSettings) -> PostgresStore:
+def _store(settings: ApiSettings, clock: Clock) -> PostgresStore:
     return PostgresStore(
         settings.database_url,
         source="http",
         command_timeout_s=settings.write_timeout_s,
         interval_s=settings.reading_interval_s,
+        clock=clock,
     )
 
 
@@ -202,9 +206,10 @@ async def _check(store: PostgresStore) -> None:
         log.warning("database unavailable at startup", reason=str(error))
 
 
-def _ingest(settings: ApiSettings, store: PostgresStore, metrics: IngestMetrics) -> Ingest:
+def _ingest(settings: ApiSettings, store: PostgresStore, clock: Clock, metrics: IngestMetrics) -> Ingest:
     return Ingest(
         store,
+        clock,
         batch_size=settings.batch_size,
         batch_age_s=settings.http_batch_wait_ms / 1000,
         capacity=settings.buffer_capacity,
@@ -214,12 +219,12 @@ def _ingest(settings: ApiSettings, store: PostgresStore, metrics: IngestMetrics)
 
 
 def _reporting(
-    settings: ApiSettings, ingest: Ingest, status: WriterStatus
+    settings: ApiSettings, ingest: Ingest, clock: Clock, status: WriterStatus
 ) -> contextlib.AbstractAsyncContextManager[None]:
     """Tell others about this process in the block."""
 
     def look() -> Status:
-        return status.look(ingest, "the database is unavailable" if ingest.retrying else None)
+        return status.look(ingest, "the database is unavailable" if ingest.retrying else clock.problem)
 
     return reporting(settings.database_url, "api", settings.http_port, look)
 

@@ -10,6 +10,7 @@ from api.database import connection
 from api.problems import unavailable
 from api.routing import NOTHING, PUBLIC, needs
 from api.services import WithServices
+from bridge.clock import steady_s
 from bridge.contract import KINDS
 from bridge.errors import StoreUnavailable
 
@@ -17,7 +18,7 @@ router = APIRouter(tags=["operation"])
 
 _PROBE_TIMEOUT_S = 2.0
 # A server that accepts connections is not enough: the tables must exist.
-_PROBE = "SELECT " + " AND ".join(f"to_regclass('{kind.live_table}') IS NOT NULL" for kind in KINDS)
+_PROBE = "SELECT clock_timestamp(), " + " AND ".join(f"to_regclass('{kind.live_table}') IS NOT NULL" for kind in KINDS)
 
 
 @router.get("/healthz", operation_id="getHealth", summary="Check that the process is running", openapi_extra=PUBLIC)
@@ -28,14 +29,19 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", operation_id="getReadiness", summary="Check that readings can be stored", openapi_extra=PUBLIC)
 async def readyz(services: WithServices) -> dict[str, str]:
-    """The database responds within two seconds and has the tables."""
+    """The database responds within two seconds, has the tables, and its clock agrees with that of the API."""
     try:
         async with asyncio.timeout(_PROBE_TIMEOUT_S), connection(services.pool) as c:
-            migrated = await c.fetchval(_PROBE)
+            asked_at_s = steady_s()
+            found = await c.fetchrow(_PROBE)
+            assert found is not None
+            services.clock.compare(found[0], asked_at_s)
     except (StoreUnavailable, TimeoutError):
         raise unavailable("the database does not respond") from None
-    if not migrated:
+    if not found[1]:
         raise unavailable("the database has no tables yet: run `python -m bridge migrate`")
+    if (problem := services.clock.problem) is not None:
+        raise unavailable(problem)
     return {"status": "ready"}
 
 

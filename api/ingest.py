@@ -7,7 +7,6 @@ costs as much as storing a reading.
 import asyncio
 import dataclasses
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import structlog
 from starlette.types import Receive, Scope, Send
@@ -20,7 +19,7 @@ from api.problems import Problem, unavailable
 from api.seen import Device, unseen
 from bridge.contract import KIND_OF, KINDS
 from bridge.delivery import Item, Outcome, Receipt, Settlement, delivery
-from bridge.errors import NotJson, Rejected, StoreUnavailable, TooManyReadings
+from bridge.errors import ClocksDiffer, NotJson, Rejected, StoreUnavailable, TooManyReadings
 from bridge.formats import FORMATS, decode_body, of_content_type
 from bridge.formats.document import loads
 from bridge.formats.port import Format
@@ -67,11 +66,13 @@ class IngestEndpoint:
 
     def _decode(self, body: bytes, format_: Format) -> Sequence[Item]:
         try:
-            return decode_body(body, self._window.at(datetime.now(UTC)), format_)
+            return decode_body(body, self._window.at(self._ingest.now()), format_)
         except NotJson as error:
             raise Problem(400, f"not JSON: {error}") from None
         except TooManyReadings as error:
             raise Problem(413, str(error)) from None
+        except ClocksDiffer as error:
+            raise unavailable(f"{error}; send the same readings again") from None
 
     async def _without_foreign(self, items: Sequence[Item], key: ApiKey) -> list[Item]:
         """The items, with rejects instead of those whose device the key does not see. A key with sites asks the

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from bridge.errors import Misconfigured, StoreUnavailable
+from bridge.errors import ClocksDiffer, Misconfigured, StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -86,7 +86,8 @@ async def _on_problem(_: Request, error: Exception) -> Response:
 
 async def _on_unavailable(request: Request, error: Exception) -> Response:
     log.warning("database unavailable", path=request.scope["path"], reason=str(error))
-    return unavailable("the database is unavailable").response()
+    detail = str(error) if isinstance(error, ClocksDiffer) else "the database is unavailable"
+    return unavailable(detail).response()
 
 
 async def _on_misconfigured(request: Request, error: Exception) -> Response:

@@ -40,7 +40,7 @@ async def replay_rejects(services: WithServices, caller: Caller, body: ReplayBod
     async with services.replaying, _stores(services.settings) as store_of, connection(services.pool) as c:
         until = loop.time() + _SHARE_OF_REQUEST * services.settings.http_request_timeout_s
         window, actor = services.settings.accepted_window, f"key:{caller.id}"
-        replay = Replay(store_of, window, actor, body.even_forbidden, MAX_READINGS_PER_BODY)
+        replay = Replay(store_of, window, services.clock, actor, body.even_forbidden, MAX_READINGS_PER_BODY)
         step = replay.foresee if body.dry_run else replay.run
         items = [_result(await step(c, id_)) if loop.time() < until else _left(id_) for id_ in dict.fromkeys(body.ids)]
     return ReplayAnswer(dry_run=body.dry_run, items=items)

@@ -12,6 +12,7 @@ from api.auth import ApiKey
 from api.database import Pool
 from api.keyring import Keyring
 from api.sight import Sight
+from bridge.clock import Clock
 from bridge.settings.api import ApiSettings
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Services:
     registry: CollectorRegistry
     keyring: Keyring
     streams: "Hub"
+    clock: Clock
     replaying: asyncio.Lock
     """Held by the request that replays rejected messages."""
 

@@ -14,6 +14,7 @@ import typer
 import uvloop
 
 from bridge import audit, memory, rejects
+from bridge.clock import Clock
 from bridge.command_line import with_version
 from bridge.errors import Misconfigured, Reason, StoreUnavailable
 from bridge.private_file import write_private
@@ -180,7 +181,9 @@ def replay(
         def store_of(source: str) -> PostgresStore:
             return stores.setdefault(source, PostgresStore(url, source=source))
 
-        replaying = Replay(store_of, settings.accepted_window, audit.operator(), even_forbidden)
+        replaying = Replay(
+            store_of, settings.accepted_window, Clock(settings.clock_limit_s), audit.operator(), even_forbidden
+        )
         try:
             with on_terminal() as stages:
                 async for result in rejects.replay_rejected(

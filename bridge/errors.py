@@ -43,6 +43,10 @@ class StoreUnavailable(Exception):
     """A write failed, or its outcome is unknown: retry, and acknowledge nothing."""
 
 
+class ClocksDiffer(StoreUnavailable):
+    """This machine's clock or the database's is wrong, so no reading can be judged."""
+
+
 class LeadershipLost(StoreUnavailable):
     """Another bridge of the same name holds the advisory lock: stand by."""
 

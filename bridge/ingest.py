@@ -8,11 +8,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 import structlog
 
 from bridge.backoff import Backoff
 from bridge.batch import Batch
+from bridge.clock import Clock
 from bridge.delivery import Delivery, Item, Settlement, Store
 from bridge.errors import LeadershipLost, StoreUnavailable
 from bridge.metrics import IngestMetrics
@@ -23,6 +25,8 @@ log = structlog.get_logger(__name__)
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _CHECK_EVERY_S = 5.0
+_CHECK_CLOCKS_S = 0.25
+"""The same, while the clocks differ."""
 
 
 class Ingest:
@@ -35,6 +39,7 @@ class Ingest:
     def __init__(
         self,
         store: Store,
+        clock: Clock,
         *,
         batch_size: int,
         batch_age_s: float,
@@ -43,6 +48,7 @@ class Ingest:
         give_up_after_s: float | None = None,
     ) -> None:
         self._store = store
+        self._clock = clock
         self._batch: Batch[Delivery] = Batch(batch_size, batch_age_s)
         self._capacity = capacity
         self._metrics = metrics
@@ -96,8 +102,14 @@ class Ingest:
             self._room.clear()
 
     async def room(self) -> None:
-        """Wait until the ingest is not full."""
+        """Wait until the ingest is not full and the clocks agree."""
         await self._room.wait()
+        while self._clock.problem is not None:  # noqa: ASYNC110  # no event tells that a clock was corrected
+            await asyncio.sleep(_CHECK_CLOCKS_S)
+
+    def now(self) -> datetime:
+        """The time by which to judge readings. Raises `ClocksDiffer`."""
+        return self._clock.now()
 
     def stop(self) -> None:
         """Let `run` write the outstanding deliveries and return. If the database is unavailable, do not wait for it."""
@@ -136,14 +148,18 @@ class Ingest:
                 return False
             self._wake.clear()
             try:
-                async with asyncio.timeout(_CHECK_EVERY_S if wait_s is None else wait_s):
+                async with asyncio.timeout(self._check_after_s if wait_s is None else wait_s):
                     await self._wake.wait()
             except TimeoutError:
                 if wait_s is None:
                     return True
 
+    @property
+    def _check_after_s(self) -> float:
+        return _CHECK_EVERY_S if self._clock.problem is None else _CHECK_CLOCKS_S
+
     async def _check(self) -> None:
-        """Write an empty batch: it verifies the connection and the lock."""
+        """Write an empty batch: it verifies the connection, the lock and the clock."""
         try:
             await self._store.write([])
         except LeadershipLost:

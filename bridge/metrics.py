@@ -1,5 +1,6 @@
 """Counters and gauges for Prometheus. Updated once per batch, not per reading, which would cost too much."""
 
+import math
 from collections import Counter as Tally
 from collections.abc import Sequence
 from typing import NamedTuple, get_args
@@ -10,10 +11,12 @@ from prometheus_client import (
     PROCESS_COLLECTOR,
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     Info,
 )
 
+from bridge.clock import Clock
 from bridge.delivery import Kept, KeptWithWarnings, Outcome, kept_as
 from bridge.errors import Reason, Rejected
 from bridge.reading import WarningCode
@@ -27,6 +30,16 @@ def process_registry() -> CollectorRegistry:
         registry.register(collector)
     Info("fleet_build", "The running version.", registry=registry).info({"version": VERSION})
     return registry
+
+
+def measure_clock(clock: Clock, registry: CollectorRegistry) -> None:
+    """Add how far this machine's clock is ahead of the database's."""
+    ahead = Gauge(
+        "fleet_clock_ahead_seconds",
+        "How far this machine's clock is ahead of the database's; NaN before the first comparison.",
+        registry=registry,
+    )
+    ahead.set_function(lambda: math.nan if clock.ahead_s is None else clock.ahead_s)
 
 
 class Written(NamedTuple):

@@ -9,17 +9,18 @@ replay finds duplicates. Meanwhile the message's row is locked: another replay d
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 from uuid import UUID
 
 import asyncpg
 
 from bridge import audit
+from bridge.clock import Clock
 from bridge.delivery import Item, Kept, Outcome, Store, kept_as
 from bridge.errors import Rejected
 from bridge.formats import decode, named
 from bridge.formats.port import MAX_READINGS_PER_MESSAGE, AcceptedWindow
+from bridge.store.database_clock import compare
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -77,17 +78,19 @@ class Replay:
 
     store_of: Callable[[str], ReplayStore]
     window: AcceptedWindow
+    clock: Clock
     actor: str
     even_forbidden: bool = False
     most: int | None = None
 
     async def run(self, connection: Connection, id_: UUID) -> Replayed:
-        """Store the readings of a message. Raises `StoreUnavailable`; the message can then be replayed again."""
+        """Store the readings of a message. Raises `StoreUnavailable`, also when the clocks differ; the message can then
+        be replayed again."""
         async with connection.transaction():
             row = await connection.fetchrow(_CLAIM, id_)
             if row is None or self._is_skipped(row):
                 return await _skipped(connection, id_, row)
-            items, store = await self._decoded(row), self.store_of(row["source"])
+            items, store = await self._decoded(connection, row), self.store_of(row["source"])
             # A message that is rejected again as a whole is stored already: as this reject.
             outcomes: list[Outcome] = [item for item in items if isinstance(item, Rejected)]
             if len(items) > 1 or not outcomes:
@@ -109,15 +112,17 @@ class Replay:
         row = await connection.fetchrow(_PENDING, id_)
         if row is None or self._is_skipped(row):
             return await _skipped(connection, id_, row)
-        items = await self._decoded(row)
+        items = await self._decoded(connection, row)
         return _result(id_, await self.store_of(row["source"]).foresee(items))
 
     def _is_skipped(self, row: asyncpg.Record) -> bool:
         return row["reason"] == "forbidden" and not self.even_forbidden
 
-    async def _decoded(self, row: asyncpg.Record) -> Sequence[Item]:
+    async def _decoded(self, connection: Connection, row: asyncpg.Record) -> Sequence[Item]:
         """Decode the payload in its original format, in a thread: a large one takes seconds."""
-        times, payload = self.window.at(datetime.now(UTC)), row["payload"]
+        if self.clock.is_due:
+            await compare(connection, self.clock)
+        times, payload = self.window.at(self.clock.now()), row["payload"]
         format_ = named(row["format"])
         if format_ is None:
             detail = f"this version has no format {row['format']}"

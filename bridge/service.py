@@ -11,9 +11,10 @@ import structlog
 from prometheus_client import Gauge
 
 from bridge import health, sources
+from bridge.clock import Clock
 from bridge.errors import LeadershipLost, StoreUnavailable
 from bridge.ingest import Ingest
-from bridge.metrics import IngestMetrics, process_registry
+from bridge.metrics import IngestMetrics, measure_clock, process_registry
 from bridge.settings.bridge import BridgeSettings
 from bridge.settings.group import Group
 from bridge.sources.port import Source
@@ -36,6 +37,8 @@ class Bridge:
         self._ingest_metrics = IngestMetrics(registry)
         self._writer_status = WriterStatus(self._ingest_metrics)
         self._leader = Gauge("fleet_bridge_leader", "1 if this bridge is active, 0 in standby.", registry=registry)
+        self._clock = Clock(settings.clock_limit_s)
+        measure_clock(self._clock, registry)
         self._open = sources.named(settings.source).open(source_settings, registry)
         self._store = PostgresStore(
             settings.database_url,
@@ -43,6 +46,7 @@ class Bridge:
             lock_name=settings.bridge_name,
             command_timeout_s=settings.write_timeout_s,
             interval_s=settings.reading_interval_s,
+            clock=self._clock,
         )
         self._ingest: Ingest | None = None
         self._source: Source | None = None
@@ -85,6 +89,7 @@ class Bridge:
         settings = self._settings
         self._ingest = ingest = Ingest(
             self._store,
+            self._clock,
             batch_size=settings.batch_size,
             batch_age_s=settings.batch_wait_ms / 1000,
             capacity=settings.buffer_capacity,
@@ -122,6 +127,8 @@ class Bridge:
     def _not_ready(self) -> str | None:
         if self._ingest is None or self._source is None:
             return "standing by, or waiting for the database"
+        if (reason := self._clock.problem) is not None:
+            return reason
         if (reason := self._source.not_ready) is not None:
             return reason
         if self._ingest.retrying:

@@ -5,7 +5,14 @@ from typing import ClassVar
 from pydantic import Field
 
 from bridge.settings.group import Group
-from bridge.settings.groups import AdministrationSettings, BatchSettings, LogSettings, WindowSettings, WriterSettings
+from bridge.settings.groups import (
+    AdministrationSettings,
+    BatchSettings,
+    ClockSettings,
+    LogSettings,
+    WindowSettings,
+    WriterSettings,
+)
 from bridge.settings.values import Port, Seconds
 
 
@@ -64,5 +71,5 @@ class BridgeSettings(
     """All settings of `bridge run`, without those of its source."""
 
 
-class ReplaySettings(AdministrationSettings, WindowSettings):
+class ReplaySettings(AdministrationSettings, ClockSettings, WindowSettings):
     """All settings of `bridge rejected replay`."""

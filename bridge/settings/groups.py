@@ -58,6 +58,18 @@ class WindowSettings(Group):
         return AcceptedWindow(timedelta(days=self.past_limit_days), timedelta(seconds=self.future_limit_s))
 
 
+class ClockSettings(Group):
+    """The comparison of the clock with the database's."""
+
+    title: ClassVar[str] = "Accepted times"
+
+    clock_limit_s: Seconds = Field(
+        default=30.0,
+        description="Maximum difference between the clocks of this machine and of the database; beyond it the program "
+        "is not ready and acknowledges nothing.",
+    )
+
+
 class IntervalSettings(Group):
     """The interval of devices that declare none."""
 
@@ -69,7 +81,7 @@ class IntervalSettings(Group):
     )
 
 
-class WriterSettings(IntervalSettings, DatabaseSettings):
+class WriterSettings(ClockSettings, IntervalSettings, DatabaseSettings):
     """Settings of the writer."""
 
     title: ClassVar[str] = "Writer"

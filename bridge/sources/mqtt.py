@@ -9,7 +9,6 @@ import contextlib
 import ssl
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Literal
 
@@ -21,7 +20,7 @@ from bridge.backoff import Backoff
 from bridge.connect_rate import ConnectRate
 from bridge.contract import KINDS
 from bridge.delivery import Settlement, delivery
-from bridge.errors import StoreUnavailable
+from bridge.errors import ClocksDiffer, StoreUnavailable
 from bridge.formats import FORMATS, decode_message
 from bridge.formats.port import AcceptedTimes
 from bridge.mqtt.codec import refused
@@ -172,10 +171,20 @@ class MqttSource:
     def _received(self, events: Sequence[Event]) -> None:
         for event in events:
             if isinstance(event, Messages):
-                self._messages_received(event, self._window.at(datetime.now(UTC)))
+                try:
+                    times = self._window.at(self._intake.now())
+                except ClocksDiffer as error:
+                    self._refuse(str(error))
+                    return
+                self._messages_received(event, times)
             elif isinstance(event, Ended) and event.code == mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER:
                 self._metrics.taken_over.inc()
                 log.error("session taken over by another client")
+
+    def _refuse(self, reason: str) -> None:
+        """Close the connection without acknowledging what it delivered, so that the broker delivers it again."""
+        assert self._transport is not None
+        self._transport.abort(reason)
 
     def _messages_received(self, messages: Messages, times: AcceptedTimes) -> None:
         if self._stopping:
@@ -217,7 +226,7 @@ class MqttSource:
         stale = self._session.is_stale(arrival.first)
         if isinstance(settlement, StoreUnavailable):
             if not stale:
-                self._transport.abort("not stored")  # so that the broker redelivers the messages
+                self._refuse("not stored")
         elif stale:
             self._metrics.stale_acks.inc(arrival.messages)
         else:

@@ -6,6 +6,7 @@ input, which returns a batch with its acknowledgement function.
 """
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry
@@ -40,7 +41,11 @@ class Intake(Protocol):
         ...
 
     async def room(self) -> None:
-        """Wait until it is not full."""
+        """Wait until it is not full and readings can be judged."""
+        ...
+
+    def now(self) -> datetime:
+        """The time by which to judge readings. Raises `ClocksDiffer`: then nothing may be delivered or acknowledged."""
         ...
 
 

@@ -11,12 +11,14 @@ from datetime import date
 from operator import itemgetter
 from typing import Any
 
+from bridge.clock import Clock
 from bridge.contract import Kind
 from bridge.delivery import Item, Kept, Outcome
 from bridge.errors import Misconfigured, Rejected, StoreUnavailable
 from bridge.reading import Reading
 from bridge.store import few, singly
 from bridge.store.copy_format import copy_data, copy_tuples, measures_of
+from bridge.store.database_clock import compare
 from bridge.store.database_errors import FOREIGN, AlreadyThere, Unstorable, storing, survives
 from bridge.store.late_marks import marked_until_sql
 from bridge.store.migrate import require_applied
@@ -63,6 +65,7 @@ class PostgresStore:
 
     With a `lock_name` the connection also holds the advisory lock of that name, so that only one bridge of a name
     writes. A lost connection releases the lock; `LeadershipLost` means that another bridge holds it.
+    A `clock` is compared with the database's: with each new connection, and with a write when it is due.
     """
 
     def __init__(
@@ -73,8 +76,10 @@ class PostgresStore:
         lock_name: str | None = None,
         command_timeout_s: float = 30.0,
         interval_s: float = 60.0,
+        clock: Clock | None = None,
     ) -> None:
         self._url = url
+        self._clock = clock
         self._source = source
         self._lock_name = lock_name
         self._timeout_s = command_timeout_s
@@ -100,6 +105,8 @@ class PostgresStore:
                 await connection.execute(few.MAKE_SQL)
                 if self._lock_name is not None:
                     await take_lock(connection, _LOCK_SPACE, self._lock_name, f"another bridge is {self._lock_name}")
+                if self._clock is not None:
+                    await compare(connection, self._clock)
         except BaseException:
             connection.terminate()
             raise
@@ -197,6 +204,8 @@ class PostgresStore:
         self._partitions.clear()
 
     async def _transaction(self, connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+        if self._clock is not None and self._clock.is_due:
+            await compare(connection, self._clock)
         if self._ratings_are_stale:
             self._ratings_are_stale = False
             self._ratings.declare(tuple(row) for row in await connection.fetch(_DECLARED))

@@ -17,6 +17,7 @@ BRIDGE = {
     "extras": "version",
     "command_line": "version",
     "backoff": "",
+    "clock": "errors",
     "batch": "",
     "audit": "",
     "private_file": "errors",
@@ -57,8 +58,8 @@ BRIDGE = {
     "settings.programs": "settings.api settings.bridge settings.development settings.group settings.groups "
     "settings.keeper settings.local settings.mqtt settings.provisioning settings.simulator",
     "settings.names": "settings.programs",
-    "metrics": "delivery errors reading version",
-    "ingest": "backoff batch delivery errors metrics reject_rate",
+    "metrics": "clock delivery errors reading version",
+    "ingest": "backoff batch clock delivery errors metrics reject_rate",
     "store": "",
     "store.copy_format": "contract reading",
     "store.ratings": "contract reading",
@@ -74,12 +75,14 @@ BRIDGE = {
     "store.migrate": "errors store.database_errors",
     "store.analyst": "errors",
     "store.session": "errors",
+    "store.database_clock": "clock store.session",
     "status": "errors store.database_errors store.session version",
     "writer_status": "ingest metrics status",
-    "store.postgres": "contract delivery errors reading store.copy_format store.database_errors store.few "
+    "store.postgres": "clock contract delivery errors reading store.copy_format store.database_clock "
+    "store.database_errors store.few "
     "store.late_marks store.migrate store.projection store.projections store.ratings store.session store.singly "
     "store.tables store.verdict",
-    "replay": "audit delivery errors formats formats.port",
+    "replay": "audit clock delivery errors formats formats.port store.database_clock",
     "rejects": "progress replay",
     "mqtt": "",
     "mqtt.url": "url",
@@ -93,8 +96,8 @@ BRIDGE = {
     "sources.mqtt": "backoff connect_rate contract delivery errors formats formats.port mqtt.codec mqtt.session "
     "mqtt.transport mqtt.url settings.mqtt sources.mqtt_arrival sources.mqtt_metrics sources.port",
     "sources": "errors sources.mqtt sources.port",
-    "service": "errors health ingest metrics settings.bridge settings.group sources sources.port status store.postgres "
-    "writer_status",
+    "service": "clock errors health ingest metrics settings.bridge settings.group sources sources.port status "
+    "store.postgres writer_status",
     "keeper": "",
     "keeper.port": "contract status store.session",
     "keeper.quarter_sql": "contract",
@@ -127,9 +130,9 @@ BRIDGE = {
     "keeper.service": "backoff certificates errors health keeper.leader keeper.metrics keeper.port keeper.schedule "
     "metrics settings.keeper status store.database_errors store.session",
     "startup": "logs settings.group settings.groups settings.names",
-    "cli": "audit command_line errors keeper.duties keeper.service memory private_file progress rejects replay service "
-    "settings.bridge settings.groups settings.keeper sources startup store.analyst store.database_errors store.migrate "
-    "store.postgres",
+    "cli": "audit clock command_line errors keeper.duties keeper.service memory private_file progress rejects replay "
+    "service settings.bridge settings.groups settings.keeper sources startup store.analyst store.database_errors "
+    "store.migrate store.postgres",
     "__main__": "cli memory",
 }
 """What each module imports of the bridge. `store` and `sources` never import each other; nobody needs the keeper."""

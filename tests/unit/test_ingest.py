@@ -1,13 +1,16 @@
 """The ingest loop: order of settling, retries, stop and capacity, with a small scripted store."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from bridge import ingest as ingest_module
+from bridge.clock import Clock
 from bridge.delivery import Delivery, Item, Kept, Outcome, Settlement
 from bridge.errors import LeadershipLost, StoreUnavailable
 from bridge.ingest import Ingest
@@ -52,7 +55,9 @@ class Settled(list[tuple[int, Settlement]]):
 
 def loop_over(store: Replay, **others: float) -> Ingest:
     settings = {"batch_size": 10, "batch_age_s": 0.0, "capacity": 50, **others}
-    return Ingest(store, metrics=IngestMetrics(CollectorRegistry()), **settings)  # type: ignore[arg-type]
+    clock = Clock(30)
+    clock.compare(datetime.now(UTC), time.monotonic())
+    return Ingest(store, clock, metrics=IngestMetrics(CollectorRegistry()), **settings)  # type: ignore[arg-type]
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ import math
 import pytest
 from prometheus_client import CollectorRegistry
 
+from bridge.clock import Clock
 from bridge.delivery import Kept
 from bridge.errors import Rejected
 from bridge.ingest import Ingest
@@ -37,7 +38,7 @@ def test_what_was_written_before_the_begin_is_not_recent() -> None:
     metrics = IngestMetrics(CollectorRegistry())
     status = WriterStatus(metrics)
     store = PostgresStore("postgresql://nowhere/none")  # which is not asked
-    ingest = Ingest(store, batch_size=1, batch_age_s=1, capacity=1, metrics=metrics)
+    ingest = Ingest(store, Clock(30), batch_size=1, batch_age_s=1, capacity=1, metrics=metrics)
     metrics.written([Kept.STORED], 0.02)
     status.begin()
     assert status.look(ingest, None).figures["readings_per_s"] == 0
