@@ -63,6 +63,7 @@ from bridge.metrics import IngestMetrics, measure_clock
 from bridge.settings.api import ApiSettings
 from bridge.status import Status, reporting
 from bridge.store.postgres import PostgresStore
+from bridge.url import database_host
 from bridge.writer_status import WriterStatus
 
 log = structlog.get_logger(__name__)
@@ -109,7 +110,7 @@ async def service(
     clock = Clock(settings.clock_limit_s)
     measure_clock(clock, registry)
     store = _store(settings, clock)
-    await _check(store)
+    await _check(store, settings.database_url)
     metrics = IngestMetrics(registry)
     ingest, status = _ingest(settings, store, clock, metrics), WriterStatus(metrics)
     pool, of_keys = await open_pool(settings, settings.query_pool_size), await open_pool(settings, _KEY_CONNECTIONS)
@@ -198,12 +199,12 @@ def _store(settings: ApiSettings, clock: Clock) -> PostgresStore:
     )
 
 
-async def _check(store: PostgresStore) -> None:
+async def _check(store: PostgresStore, database_url: str) -> None:
     """Fail at start if the database cannot give the guarantee; an unavailable database is only logged."""
     try:
         await store.connect()
     except StoreUnavailable as error:
-        log.warning("database unavailable at startup", reason=str(error))
+        log.warning("database unavailable at startup", reason=str(error), database=database_host(database_url))
 
 
 def _ingest(settings: ApiSettings, store: PostgresStore, clock: Clock, metrics: IngestMetrics) -> Ingest:

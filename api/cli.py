@@ -21,6 +21,7 @@ from bridge.settings.api import ApiSettings
 from bridge.settings.groups import AdministrationSettings, LogSettings
 from bridge.startup import configured
 from bridge.store.database_errors import asking
+from bridge.url import database_host
 
 # A pretty traceback shows local variables, some of which are secrets.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The HTTP service.")
@@ -48,7 +49,7 @@ def _in_database(act: Callable[[Connection], Awaitable[T]]) -> T:
     try:
         return asyncio.run(connected())
     except (StoreUnavailable, Misconfigured) as error:
-        log.error("command failed", reason=str(error))
+        log.error("command failed", reason=str(error), database=database_host(settings.database_url))
         raise SystemExit(1) from None
 
 

@@ -28,6 +28,7 @@ from bridge.store.analyst import ensure_login
 from bridge.store.database_errors import asking
 from bridge.store.migrate import migrate as apply_migrations
 from bridge.store.postgres import PostgresStore
+from bridge.url import database_host
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ with_version(app)
 log = structlog.get_logger("bridge")
 
 
-def _finish(command: Coroutine[Any, Any, T]) -> T:
+def _finish(database_url: str, command: Coroutine[Any, Any, T]) -> T:
     """Return the command's result. Exit with 1 and log the reason when the database is unavailable or too new."""
 
     async def translate() -> T:
@@ -54,7 +55,7 @@ def _finish(command: Coroutine[Any, Any, T]) -> T:
     try:
         return asyncio.run(translate())
     except (StoreUnavailable, Misconfigured) as error:
-        log.error("command failed", reason=str(error))
+        log.error("command failed", reason=str(error), database=database_host(database_url))
         raise SystemExit(1) from None
 
 
@@ -118,10 +119,10 @@ def migrate(
     if (analyst is None) != (password_file is None):
         raise typer.BadParameter("--analyst and --password-file need each other")
     url = configured(AdministrationSettings).database_url
-    applied = _finish(apply_migrations(url))
+    applied = _finish(url, apply_migrations(url))
     log.info("schema up to date", applied=applied)
     if analyst is not None and password_file is not None:
-        _finish(ensure_login(url, analyst, _password(password_file)))
+        _finish(url, ensure_login(url, analyst, _password(password_file)))
         log.info("login ready", login=analyst, password_file=str(password_file))
 
 
@@ -144,14 +145,16 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of messages.")] = 50,
 ) -> None:
     """List the newest rejected messages, one JSON object per line."""
-    for row in _finish(rejects.list_rejected(configured(AdministrationSettings).database_url, reason, device, limit)):
+    url = configured(AdministrationSettings).database_url
+    for row in _finish(url, rejects.list_rejected(url, reason, device, limit)):
         print(rejects.as_json(row))
 
 
 @rejected.command()
 def show(id_: Annotated[UUID, typer.Argument(metavar="ID")]) -> None:
     """Print one rejected message, with its payload, as JSON."""
-    row = _finish(rejects.show_rejected(configured(AdministrationSettings).database_url, id_))
+    url = configured(AdministrationSettings).database_url
+    row = _finish(url, rejects.show_rejected(url, id_))
     if row is None:
         print(f"there is no rejected message {id_}", file=sys.stderr)
         raise SystemExit(1)
@@ -200,4 +203,4 @@ def replay(
     if not ids and reason is None:
         raise typer.BadParameter("specify at least one ID, or --reason")
     settings = configured(ReplaySettings)
-    raise SystemExit(0 if _finish(again()) else 1)
+    raise SystemExit(0 if _finish(settings.database_url, again()) else 1)

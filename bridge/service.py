@@ -20,6 +20,7 @@ from bridge.settings.group import Group
 from bridge.sources.port import Source
 from bridge.status import Status, reporting
 from bridge.store.postgres import PostgresStore
+from bridge.url import database_host
 from bridge.writer_status import WriterStatus
 
 log = structlog.get_logger(__name__)
@@ -76,7 +77,8 @@ class Bridge:
             except StoreUnavailable as error:
                 if state != (state := str(error)):
                     standby = isinstance(error, LeadershipLost)
-                    log.info("standing by" if standby else "waiting for the database", reason=state)
+                    event = "standing by" if standby else "waiting for the database"
+                    log.info(event, reason=state, database=database_host(self._settings.database_url))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_STANDBY_PAUSE_S):
                         await stop.wait()

@@ -3,7 +3,7 @@
 Errors state the form only, because any part of a wrong URL may be a part of its password.
 """
 
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 _MQTT = "mqtt[s]://[user:password@]host[:port]"
 _DATABASE = "postgresql://[user:password@]host[:port][,...]/database"
@@ -25,6 +25,13 @@ def split_database(url: str) -> SplitResult:
     if parts is None or parts.scheme not in ("postgresql", "postgres"):
         raise _malformed(_DATABASE)
     return parts
+
+
+def database_host(url: str) -> str:
+    """Where the database of a libpq URL is, without user and password: `host[:port][,...]`, for messages."""
+    parts = split_database(url)
+    named = parse_qs(parts.query).get("host", [])
+    return parts.netloc.rpartition("@")[2] or ",".join(named) or "the default host of libpq"
 
 
 def _split(url: str) -> SplitResult | None:

@@ -21,7 +21,7 @@ from bridge.formats import FORMATS
 from bridge.mqtt.codec import ConnAckReasonCode, ConnectPacket
 from bridge.mqtt.session import Ended, Session
 from bridge.mqtt.url import broker_of
-from bridge.private_file import write_private
+from bridge.private_file import read_private, write_private
 from mosquitto import password_line
 from mosquitto.authority import Authority, revocation_list
 from mosquitto.device import Device
@@ -103,7 +103,9 @@ def _minds_hangup(pid: int) -> bool:
 
 def disconnect(directory: Directory, devices: Iterable[Device]) -> None:
     """Close the devices' connections and sessions. Raises `BrokerUnreachable`."""
-    url, password = directory.control_url.read_text().strip(), accounts(directory)["provisioner"]
+    remedy = "write the URL of the listener 1884 to it, mqtt://HOST:PORT, or run `ca init` with --control"
+    url = read_private(directory.control_url, remedy).strip()
+    password = accounts(directory)["provisioner"]
     for device in devices:
         try:
             _take_over(url, password, str(device))

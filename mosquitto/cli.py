@@ -184,11 +184,19 @@ def list_(directory: DirOption = _HERE) -> None:
 def _tell(place: Directory, reload_command: str | None, cut_off: Sequence[Device]) -> None:
     """Make the broker reload its files, then close the connections of these devices."""
     if reload_command is not None:
-        subprocess.run(shlex.split(reload_command), check=True)  # noqa: S603
+        _reload_by(reload_command)
     elif not broker.reload(place):
         print("no broker with these files runs on this machine: they take effect at its start", file=sys.stderr)
         return
     broker.disconnect(place, cut_off)
+
+
+def _reload_by(command: str) -> None:
+    """Run the reload command. Raises `BrokerUnreachable` if it fails."""
+    try:
+        subprocess.run(shlex.split(command), check=True)  # noqa: S603
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        raise BrokerUnreachable(f"the change is saved, but the broker has not been told: {error}") from error
 
 
 @contextlib.contextmanager
@@ -204,6 +212,6 @@ def _in_one_line() -> Iterator[None]:
     """Report errors that an operator can correct as one line, and exit with 1."""
     try:
         yield
-    except (BadDevice, BrokerUnreachable, Misconfigured, OSError, subprocess.CalledProcessError) as error:
+    except (BadDevice, BrokerUnreachable, Misconfigured, OSError) as error:
         print(error, file=sys.stderr)
         raise SystemExit(1) from None

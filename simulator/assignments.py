@@ -27,6 +27,7 @@ class Registrar:
     ) -> None:
         self._client, self._api, self._devices = client, api, devices
         self._ledger, self._tally = ledger, tally
+        self._contact = tally.contact(f"API {api.url}")
         self._queue: asyncio.Queue[Assignment] = asyncio.Queue()
 
     def register(self, assignments: Sequence[Assignment]) -> None:
@@ -62,8 +63,10 @@ class Registrar:
         url += "?replace=true"  # a restarted run may assign another vehicle in the same minute
         try:
             response = await self._client.put(url, json={"vehicleId": vehicle}, headers=self._api.headers)
-        except httpx.TransportError:
+        except httpx.TransportError as error:
+            self._contact.failed(error)
             return False
+        self._contact.made()
         if response.is_server_error or response.status_code == 429:
             return False
         if not response.is_success:

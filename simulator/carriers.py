@@ -14,6 +14,7 @@ from rich.console import Console
 
 from bridge.mqtt.url import Broker
 from simulator.assignments import WORKERS, Registrar
+from simulator.contact import give_up
 from simulator.endpoints import Api
 from simulator.fleet import Device
 from simulator.http import HttpLane
@@ -86,9 +87,14 @@ class Carriers:
 
 @contextlib.asynccontextmanager
 async def carriers(
-    route: Route, devices: Sequence[Device], info: dict[str, Any], console: Console, total: int | None = None
+    route: Route,
+    devices: Sequence[Device],
+    info: dict[str, Any],
+    stop: asyncio.Event,
+    console: Console,
+    total: int | None = None,
 ) -> AsyncIterator[Carriers]:
-    """Start the lanes; on exit stop them and flush the ledger. Raises the failure of a lane.
+    """Start the lanes; on exit stop them and flush the ledger. Raises the failure of a lane, and `Unreachable`.
 
     `total` is the number of readings that will be sent, if it is known.
     """
@@ -110,7 +116,8 @@ async def carriers(
         work: list[Coroutine[Any, Any, None]] = [lane.run() for lane in lanes]
         if registrar is not None:
             work.append(registrar.run())
-        async with _running([*work, show(tally, console, total)]):
+        watch = give_up(tally.contacts, lambda: tally.acknowledged, stop)
+        async with _running([*work, watch, show(tally, console, total)]):
             try:
                 yield Carriers(lanes, ledger, tally, registrar)
             finally:

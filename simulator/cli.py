@@ -17,8 +17,10 @@ from bridge.command_line import VersionOption
 from bridge.progress import on_terminal
 from bridge.settings.groups import LogSettings
 from bridge.startup import configured
+from bridge.url import database_host
 from simulator import findings
 from simulator.carriers import Route
+from simulator.contact import Unreachable
 from simulator.converters import CONVERTERS
 from simulator.database import ERRORS as DATABASE_ERRORS
 from simulator.endpoints import Api
@@ -269,7 +271,8 @@ def verify(
     except NoAnswer as error:
         raise _failure(console, f"the API does not answer: {error}", 2) from None
     except DATABASE_ERRORS as error:
-        raise _failure(console, f"the database cannot be read: {type(error).__name__}: {error}", 2) from None
+        reason = f"the database {database_host(database_url)} cannot be read: {type(error).__name__}: {error}"
+        raise _failure(console, reason, 2) from None
     findings.show(result, console)
     raise typer.Exit(0 if result.clean else 1)
 
@@ -308,7 +311,7 @@ def _carry_out(route: Route, work: Callable[[asyncio.Event, Console], Awaitable[
     console.print(f"ledger: {route.ledger}", soft_wrap=True, highlight=False)
     try:
         tally = uvloop.run(carry_out())
-    except* (Refused, UnexpectedAnswer) as failures:
+    except* (Refused, UnexpectedAnswer, Unreachable) as failures:
         raise _failure(console, str(_first(failures))) from None
     console.print(summary(tally, tally.sent / (time.monotonic() - started)), soft_wrap=True, highlight=False)
 

@@ -30,6 +30,7 @@ class HttpLane:
     ) -> None:
         self._client, self._api = client, api
         self._ledger, self._tally = ledger, tally
+        self._contact = tally.contact(f"API {api.url}")
         self._most = most
         self._waiting = waiting
         self._posting = False
@@ -87,9 +88,9 @@ class HttpLane:
             response = await self._client.post(f"{self._api.url}/v1/ingest", content=body, headers=headers)
         except httpx.TransportError as error:
             self._tally.reconnects += 1
-            self._tally.trouble = f"API: {str(error) or type(error).__name__}"
+            self._contact.failed(error)
             return False
-        self._tally.trouble = ""
+        self._contact.made()
         if response.status_code in (429, 500, 502, 503, 504):
             return False
         if response.status_code not in _COMMITTED:

@@ -83,6 +83,7 @@ class MqttLane:
         )
         self._topics = {number: KIND_OF[device.kind].topic(device.id) for number, device in devices.items()}
         self._ledger, self._tally, self._run_id = ledger, tally, run_id
+        self._contact = tally.contact(f"broker {broker.host}:{broker.port}")
         self._receipt_share = receipt_share
         self._owed_receipts = 0.0
         self._waiting = waiting
@@ -118,11 +119,11 @@ class MqttLane:
             while True:
                 try:
                     transport = await self._connect()
-                    self._tally.trouble = ""
+                    self._contact.made()
                     backoff.reset()
                     await transport.closed
                 except (OSError, TimeoutError, ConnectionLost) as error:
-                    self._tally.trouble = f"broker: {str(error) or type(error).__name__}"
+                    self._contact.failed(error)
                 self._ready = False
                 self._tally.reconnects += 1
                 await asyncio.sleep(backoff.next())

@@ -52,7 +52,7 @@ async def replay(
     devices = {Device(reading.kind.name, reading.device): None for reading in readings}
     numbers = {device: number for number, device in enumerate(devices)}
     info = {"mode": "replay", "files": [file.name for file in files], "speed": speed}
-    async with carriers(route, list(devices), info, console, len(readings)) as lanes:
+    async with carriers(route, list(devices), info, stop, console, len(readings)) as lanes:
         if lanes.registrar is not None:
             lanes.registrar.register(pairing(readings, numbers))
         await _send(readings, numbers, Pacer(speed), lanes, stop)

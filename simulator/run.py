@@ -44,7 +44,7 @@ async def run(plan: Plan, route: Route, stop: asyncio.Event, console: Console) -
     via_http = [route.is_http(number % route.connections) for number in range(len(fleet.devices))]
     faults = Faults(plan.seed, plan.rates, plan.minutes or _UNBOUNDED_MINUTES, via_http)
     info = {**asdict(plan), "mode": "run", "start": format_timestamp(plan.start)}
-    async with carriers(route, fleet.devices, info, console) as lanes:
+    async with carriers(route, fleet.devices, info, stop, console) as lanes:
         await _simulate(plan, fleet, faults, lanes, stop)
         for message in faults.rest():
             await lanes.carry(message)

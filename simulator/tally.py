@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from math import exp, log
 
+from simulator.contact import Contact, trouble_of
+
 
 class Latencies:
     """A histogram with buckets 5 % apart, from a microsecond on."""
@@ -42,12 +44,26 @@ class Tally:
     reconnects: int = 0
     assignments: int = 0
     assignments_due: int = 0
-    trouble: str = ""
-    """Why the last attempt to reach a server failed; empty after a successful one."""
     puback_latency: Latencies = field(default_factory=Latencies)
     receipt_latency: Latencies = field(default_factory=Latencies)
     answer_latency: Latencies = field(default_factory=Latencies)
+    contacts: list[Contact] = field(default_factory=list)
+
+    def contact(self, server: str) -> Contact:
+        """A new contact with a server, for one lane."""
+        self.contacts.append(contact := Contact(server))
+        return contact
+
+    @property
+    def trouble(self) -> str:
+        """Why the last attempt to reach a server failed; empty when all are reached."""
+        return trouble_of(self.contacts)
 
     @property
     def unacknowledged(self) -> int:
         return self.sent - self.pubacks - self.answered - self.refused
+
+    @property
+    def acknowledged(self) -> int:
+        """Items, receipts and assignments that a server has answered: it grows as long as the servers answer."""
+        return self.pubacks + self.answered + self.refused + self.receipts + self.assignments

@@ -23,6 +23,7 @@ from bridge.settings.keeper import KeeperSettings
 from bridge.status import Status, StatusColumn, reporting
 from bridge.store.database_errors import asking, survives
 from bridge.store.session import Connection
+from bridge.url import database_host
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +78,7 @@ class Keeper:
 
     def _wait(self, why: str) -> None:
         if self._waiting != why:
-            log.info("keeper waiting", reason=why)
+            log.info("keeper waiting", reason=why, database=database_host(self._settings.database_url))
         self._waiting = why
 
     async def _lead(self, connection: Connection) -> None:

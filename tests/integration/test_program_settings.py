@@ -99,8 +99,8 @@ def test_url_that_the_database_client_refuses_is_named(tmp_path: Path, program: 
 @pytest.mark.parametrize(
     ("login", "reason"),
     [
-        ("fleet:wrong@127.0.0.1:{port}/fleet", "the database cannot be read: InvalidPasswordError: "),
-        ("fleet@127.0.0.1:{free}/fleet", "the database cannot be read: ConnectionRefusedError: "),
+        ("fleet:wrong@127.0.0.1:{port}/fleet", "the database 127.0.0.1:{port} cannot be read: InvalidPasswordError: "),
+        ("fleet@127.0.0.1:{free}/fleet", "the database 127.0.0.1:{free} cannot be read: ConnectionRefusedError: "),
     ],
 )
 def test_verify_says_in_a_line_why_it_cannot_compare(
@@ -110,10 +110,10 @@ def test_verify_says_in_a_line_why_it_cannot_compare(
     ledger.device("meter", "M")
     ledger.sent(0, [Item(b'{"timestamp":"2026-02-10T00:00:00Z","meterId":"M"}', STORED)], 0)
     ledger.close(complete=True)
-    port = urlsplit(postgres.url("postgres", "fleet")).port
-    url = f"postgresql://{login.format(port=port, free=free_port())}"
+    ports = {"port": urlsplit(postgres.url("postgres", "fleet")).port, "free": free_port()}
+    url = f"postgresql://{login.format(**ports)}"
     said = run(tmp_path, "simulator", "verify", "ledger", "--figures", "0", database_url=url)
-    assert said.stdout.startswith(reason)
+    assert said.stdout.startswith(reason.format(**ports))
     assert (said.returncode, len(said.stdout.splitlines()), said.stderr) == (2, 1, "")
 
 

@@ -97,7 +97,7 @@ BRIDGE = {
     "mqtt.transport mqtt.url settings.mqtt sources.mqtt_arrival sources.mqtt_metrics sources.port",
     "sources": "errors sources.mqtt sources.port",
     "service": "clock errors health ingest metrics settings.bridge settings.group sources sources.port status "
-    "store.postgres writer_status",
+    "store.postgres url writer_status",
     "keeper": "",
     "keeper.port": "contract status store.session",
     "keeper.quarter_sql": "contract",
@@ -128,11 +128,11 @@ BRIDGE = {
     "keeper.metrics": "contract keeper.port",
     "keeper.leader": "settings.keeper store.database_errors store.migrate store.session",
     "keeper.service": "backoff certificates errors health keeper.leader keeper.metrics keeper.port keeper.schedule "
-    "metrics settings.keeper status store.database_errors store.session",
+    "metrics settings.keeper status store.database_errors store.session url",
     "startup": "logs settings.group settings.groups settings.names",
     "cli": "audit clock command_line errors keeper.duties keeper.service memory private_file progress rejects replay "
     "service settings.bridge settings.groups settings.keeper sources startup store.analyst store.database_errors "
-    "store.migrate store.postgres",
+    "store.migrate store.postgres url",
     "__main__": "cli memory",
 }
 """What each module imports of the bridge. `store` and `sources` never import each other; nobody needs the keeper."""
@@ -157,6 +157,7 @@ SIMULATOR_KNOWS = {
             "extras",
             "memory",
             "private_file",
+            "url",
         )
     ),
     "bridge.startup",
