@@ -17,7 +17,7 @@ from bridge import audit, memory, rejects
 from bridge.clock import Clock
 from bridge.command_line import with_version
 from bridge.errors import Misconfigured, Reason, StoreUnavailable
-from bridge.private_file import write_private
+from bridge.private_file import read_private, write_private
 from bridge.progress import on_terminal
 from bridge.replay import Replay
 from bridge.settings.bridge import BridgeSettings, ReplaySettings
@@ -31,6 +31,7 @@ from bridge.store.postgres import PostgresStore
 from bridge.url import database_host
 
 T = TypeVar("T")
+_PASSWORD_REMEDY = "write the password to it, or delete it and run this again for a new one"
 
 # A pretty traceback shows local variables, some of which are secrets.
 app = typer.Typer(
@@ -133,9 +134,9 @@ def _password(file: Path) -> str:
             return sys.stdin.readline().rstrip("\r\n")
         if not file.exists():
             write_private(file, secrets.token_urlsafe(24))
-        return file.read_text().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SystemExit(f"{file}: {error}") from None
+        return read_private(file, _PASSWORD_REMEDY).rstrip("\r\n")
+    except (OSError, Misconfigured) as error:
+        raise SystemExit(str(error)) from None
 
 
 @rejected.command("list")

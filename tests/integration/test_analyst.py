@@ -126,6 +126,20 @@ async def test_new_password_is_in_a_private_file_and_nowhere_else(
     assert (again.returncode, file.read_text()) == (0, password)
 
 
+@pytest.mark.parametrize("content", [b"", b"\0" * 24, b"\xff\xfe"])
+async def test_damaged_password_file_is_named_with_the_remedy(
+    postgres: Postgres, database: str, tmp_path: Path, content: bytes
+) -> None:
+    file = tmp_path / "ida.password"
+    file.write_bytes(content)
+    made = run(postgres.url(database), "--analyst", "ida", "--password-file", str(file))
+    assert made.returncode == 1
+    assert made.stderr.splitlines()[-1].startswith(f"{file} ")
+    assert "delete it" in made.stderr
+    assert postgres.sql("SELECT to_regrole('ida')") == ""
+    assert file.read_bytes() == content
+
+
 async def test_given_password_replaces_the_one_before(postgres: Postgres, database: str) -> None:
     for password in ("the first password", "the-first-password", "the-second-password"):
         made = run(postgres.url(database), "--analyst", "eva", "--password-file", "-", given=f"{password}\n")
