@@ -31,7 +31,7 @@ from bridge.store.postgres import PostgresStore
 from bridge.url import database_host
 
 T = TypeVar("T")
-_PASSWORD_REMEDY = "write the password to it, or delete it and run this again for a new one"
+_PASSWORD_REMEDY = "write the password to it, or delete it and run this again for a new one"  # noqa: S105  # no password
 
 # A pretty traceback shows local variables, some of which are secrets.
 app = typer.Typer(

@@ -90,6 +90,11 @@ class Platform:
         """A part that has ended unexpectedly, or None."""
         return next((part.process for part in self.started if not part.process.running), None)
 
+    def killed(self) -> list[Part]:
+        """The programs that a signal has ended; unlike servers, they may be started again at any time."""
+        programs = [part for part in self.started if part not in (self.postgres, self.broker)]
+        return [part for part in programs if (part.process.exit_code or 0) < 0]
+
     @property
     def addresses(self) -> dict[str, str]:
         """The addresses and credentials for clients and administrators, in the order of `<dir>/env`."""

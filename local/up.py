@@ -1,7 +1,8 @@
 """`make up`: the platform in the foreground until Ctrl-C, with a file that exists while it is ready.
 
-`<dir>/env` exists exactly while all servers in it respond: it is removed before the first part starts and before the
-first one stops. After a `kill -9` the servers end on their own, and the next start waits until they have.
+`<dir>/env` exists from the moment when all parts are ready until they stop: it is removed before the first part starts
+and before the first one stops. A program that is killed meanwhile is started again. After a `kill -9` of this process
+the servers end on their own, and the next start waits until they have.
 """
 
 import contextlib
@@ -34,7 +35,7 @@ class AlreadyRunning(Misconfigured):
 
 
 def up(settings: LocalSettings) -> None:
-    """Run the whole platform until SIGINT or SIGTERM. When a part fails or dies, report it, stop and exit with 1."""
+    """Run the whole platform until SIGINT or SIGTERM. When a part fails or ends, report it, stop and exit with 1."""
     directory = _private(settings.local_dir)
     with _only_one(directory), _stopped_by_signals():
         env_file = directory / "env"
@@ -156,9 +157,17 @@ def _short(path: Path) -> str:
 
 
 def _watch(platform: Platform) -> None:
-    """Print the status line until a signal arrives. Raises `RuntimeError` when a part ends."""
+    """Print the status line until a signal arrives, and start killed programs again, as containers are.
+
+    Raises `RuntimeError` when a server ends, or a program by itself: its next start would end in the same way.
+    """
     line = LiveLine(platform, sys.stdout)
-    while (dead := platform.dead()) is None:
+    while True:
+        for part in platform.killed():
+            _say(f"\n{part.process.name} ended with {part.process.exit_code}; starting it again")
+            part.start()
+        if (dead := platform.dead()) is not None:
+            break
         if line.wait():
             line.show()
     raise RuntimeError(f"{dead.name} ended with {dead.exit_code}; the end of {dead.log}:\n{dead.log_tail()}")

@@ -232,15 +232,37 @@ def test_dead_part_is_reported_before_the_others_stop(up: Up) -> None:
     popen = up.run(FLEET_SIM_VEHICLES="2")
     up.until_ready()
     servers = up.servers()
-    (bridge,) = [p for p in servers if p.cmdline()[-2:] == ["bridge", "run"]]
-    bridge.kill()
+    (broker,) = [p for p in servers if p.name() == "mosquitto"]
+    broker.kill()
     assert popen.wait(20) == 1, "the simulator does not wait for acknowledgements that nobody sends"
     output = up.output.read_text()
-    report, stop = output.index("the bridge ended with -9"), output.index("stopping ...")
+    report, stop = output.index("Mosquitto ended with -9"), output.index("stopping ...")
     assert report < stop
-    assert "subscribed" in output[report:stop], "the end of its log"
+    assert "New client connected" in output[report:stop], "the end of its log"
     assert not alive(servers)
     assert not up.env.exists()
+
+
+def test_killed_programs_are_started_again(up: Up) -> None:
+    up.run(FLEET_SIM_VEHICLES="2")
+    env = up.until_ready()
+    commands = (["bridge", "run"], ["bridge", "keep"], ["api", "run"])
+    programs = {" ".join(c): p for p in up.servers() for c in commands if p.cmdline()[-2:] == c}
+    for program in programs.values():
+        program.kill()
+    names = ("the bridge", "the keeper", "the api")
+    wait_until(lambda: all(f"{name} ended with -9" in up.output.read_text() for name in names), "all are reported")
+    ports = [up.port(name) for name in ("BRIDGE_HTTP", "KEEPER_HTTP", "HTTP")]
+    wait_until(lambda: all(ready(port) for port in ports), "all are ready again")
+    assert dict(word.split("=", 1) for word in shlex.split(up.env.read_text())) == env
+    assert up.stop() == 0
+
+
+def ready(port: str) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz").is_success
+    except httpx.TransportError:
+        return False
 
 
 def test_secrets_are_private(running: Up) -> None:
