@@ -17,10 +17,10 @@ PAGE := scripts/page/node_modules/.installed
 TIED := exec setpriv --pdeathsig TERM --
 # Servers that are unpacked from the distribution's packages, where the system has none.
 SERVERS := $(CURDIR)/.servers
-export PATH := $(PATH):/usr/sbin:/usr/local/sbin:$(SERVERS)/mosquitto/usr/sbin:$(SERVERS)/monitoring/usr/bin
+export PATH := $(PATH):/usr/sbin:/usr/local/sbin:$(SERVERS)/mosquitto/usr/sbin:$(SERVERS)/monitoring/usr/bin:$(SERVERS)/pgbouncer/usr/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-browser test-servers check bench chaos lock clean system monitoring
+.PHONY: help up test test-browser test-servers check bench chaos lock clean system monitoring pgbouncer
 
 help:
 	@echo 'make up | test | test-browser | test-servers | check | bench | chaos CYCLES=n SEED=s | lock | clean    (see README.md)'
@@ -29,7 +29,7 @@ up: system $(INSTALLED) $(PAGE)
 	@$(TIED) $(BIN)/python -m local
 
 # Most tests wait for servers rather than compute, so more of them than there are cores run at a time.
-test: system monitoring $(INSTALLED) $(PAGE)
+test: system monitoring pgbouncer $(INSTALLED) $(PAGE)
 	$(BIN)/python -m pytest -n 4 --dist worksteal --ignore=tests/browser $(PYTEST_FLAGS)
 
 # The page in Chromium, before the whole platform; one test at a time, because some measure. Pictures of every view are in
@@ -73,6 +73,9 @@ system:
 
 monitoring:
 	@sh scripts/monitoring-servers $(SERVERS)/monitoring
+
+pgbouncer:
+	@sh scripts/pgbouncer $(SERVERS)/pgbouncer
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@sh scripts/virtual-environment '$(PYTHON)' $(VENV)

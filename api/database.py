@@ -1,20 +1,28 @@
-"""The connections for queries; writing has its own. Errors of asyncpg are translated here."""
+"""The connections for queries; writing has its own. Errors of asyncpg are translated here.
 
+Queries use a server that accepts writes, and one that only reads while there is none (a replica, or a failover that is
+in progress). Then an administrative request, which writes, fails with `ReadOnlyDatabase`.
+"""
+
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import asyncpg
-from asyncpg.connect_utils import SessionAttribute
 
+from bridge.errors import ReadOnlyDatabase
 from bridge.settings.api import ApiSettings
 from bridge.store.database_errors import asking
+from bridge.store.session import connect_reader
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 # Plans cached by each connection: one for 92 days takes 1.4 MB of the server's memory, one for a day hardly any.
 _STATEMENTS = 16
+READ_ONLY_S = 5.0
+"""How long a connection to a server that only reads is used before another server is looked for."""
 
 SESSION = {
     "application_name": "fleet-api",
@@ -34,17 +42,28 @@ SESSION = {
 
 async def open_pool(settings: ApiSettings, most: int) -> Pool:
     """A pool of at most so many connections, made on first use, so that the API can start before its database."""
-    return await asyncpg.create_pool(
-        settings.database_url,
-        min_size=0,
-        max_size=most,
-        timeout=settings.query_timeout_s,
-        command_timeout=settings.query_timeout_s,
-        server_settings=SESSION,
-        statement_cache_size=_STATEMENTS,
-        target_session_attrs=SessionAttribute.read_write,
-        reset=_keep_session,
-    )
+    url, timeout_s = settings.database_url, settings.query_timeout_s
+
+    async def connect(_: str | None = None, /, **options: Any) -> Connection:
+        opened, is_read_only = await connect_reader(
+            url, timeout_s, SESSION, statement_cache_size=_STATEMENTS, **options
+        )
+        if is_read_only:
+            asyncio.get_running_loop().call_later(READ_ONLY_S, _expire, pool)
+        return opened
+
+    pool: Pool = await asyncpg.create_pool(min_size=0, max_size=most, connect=connect, reset=_keep_session)
+    return pool
+
+
+def _expire(pool: Pool) -> None:
+    """Close each connection of the pool when it is next used."""
+    # It sets a number and awaits nothing, so the task ends in the next turn of the loop.
+    _expiring.add(task := asyncio.ensure_future(pool.expire_connections()))
+    task.add_done_callback(_expiring.discard)
+
+
+_expiring: set["asyncio.Future[None]"] = set()
 
 
 async def _keep_session(_: object) -> None:
@@ -54,6 +73,10 @@ async def _keep_session(_: object) -> None:
 @contextlib.asynccontextmanager
 async def connection(pool: Pool) -> AsyncIterator[Connection]:
     """A connection of the pool. Raises `StoreUnavailable` for every error of the database."""
-    with asking():
-        async with pool.acquire() as acquired:
-            yield acquired  # type: ignore[misc]  # a proxy with the connection's methods
+    try:
+        with asking():
+            async with pool.acquire() as acquired:
+                yield acquired  # type: ignore[misc]  # a proxy with the connection's methods
+    except ReadOnlyDatabase:
+        await pool.expire_connections()
+        raise

@@ -18,7 +18,9 @@ router = APIRouter(tags=["operation"])
 
 _PROBE_TIMEOUT_S = 2.0
 # A server that accepts connections is not enough: the tables must exist.
-_PROBE = "SELECT clock_timestamp(), " + " AND ".join(f"to_regclass('{kind.live_table}') IS NOT NULL" for kind in KINDS)
+_PROBE = "SELECT clock_timestamp(), current_setting('transaction_read_only') = 'on', " + " AND ".join(
+    f"to_regclass('{kind.live_table}') IS NOT NULL" for kind in KINDS
+)
 
 
 @router.get("/healthz", operation_id="getHealth", summary="Check that the process is running", openapi_extra=PUBLIC)
@@ -29,16 +31,20 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", operation_id="getReadiness", summary="Check that readings can be stored", openapi_extra=PUBLIC)
 async def readyz(services: WithServices) -> dict[str, str]:
-    """The database responds within two seconds, has the tables, and its clock agrees with that of the API."""
+    """The database responds within two seconds, accepts writes, has the tables, and its clock agrees with that of the
+    API."""
     try:
         async with asyncio.timeout(_PROBE_TIMEOUT_S), connection(services.pool) as c:
             asked_at_s = steady_s()
             found = await c.fetchrow(_PROBE)
-            assert found is not None
-            services.clock.compare(found[0], asked_at_s)
     except (StoreUnavailable, TimeoutError):
         raise unavailable("the database does not respond") from None
-    if not found[1]:
+    assert found is not None
+    database_time, is_read_only, is_migrated = found
+    services.clock.compare(database_time, asked_at_s)
+    if is_read_only:
+        raise unavailable("the database is read-only: no reading can be stored")
+    if not is_migrated:
         raise unavailable("the database has no tables yet: run `python -m bridge migrate`")
     if (problem := services.clock.problem) is not None:
         raise unavailable(problem)

@@ -15,7 +15,7 @@ from api.auth import ApiKey
 from api.body import MAX_BODY_BYTES, Pace, header, receive_body
 from api.body_budget import BodyBudget
 from api.database import Pool
-from api.problems import Problem, unavailable
+from api.problems import Problem, outage_text, unavailable
 from api.seen import Device, unseen
 from bridge.contract import KIND_OF, KINDS
 from bridge.delivery import Item, Outcome, Receipt, Settlement, delivery
@@ -30,6 +30,7 @@ from bridge.store.verdict import refuse
 
 log = structlog.get_logger(__name__)
 
+_NO_COMMIT = StoreUnavailable("no commit in time")
 _LARGE_BYTES = 256 * 1024  # some thousand readings
 
 
@@ -96,7 +97,7 @@ class IngestEndpoint:
                 settled.set_result(settlement)
 
         self._ingest.offer(delivery(items, settle, size_bytes))
-        timer = loop.call_later(self._commit_timeout_s, settle, StoreUnavailable("no commit in time"))
+        timer = loop.call_later(self._commit_timeout_s, lambda: settle(self._ingest.outage or _NO_COMMIT))
         try:
             settlement = await settled
         finally:
@@ -104,7 +105,7 @@ class IngestEndpoint:
         if isinstance(settlement, StoreUnavailable):
             log.warning("batch not stored or result unknown", readings=len(items), reason=str(settlement))
             raise unavailable(
-                "the database is unavailable; send the same readings again, nothing is stored twice"
+                f"{outage_text(settlement)}; send the same readings again, nothing is stored twice"
             ) from settlement
         return settlement
 

@@ -13,19 +13,20 @@ import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
-import asyncpg
 import structlog
 
 from api import keys
 from api.auth import ApiKey, id_of, is_key
-from api.database import Pool, connection
+from api.database import Connection, Pool, connection
 from bridge.errors import Misconfigured, StoreUnavailable
 from bridge.store.database_errors import asking
+from bridge.store.session import connect
 
 log = structlog.get_logger(__name__)
 
 _SESSION = {"application_name": "fleet-api-keys"}
 REMEMBERED_S = 1.0
+_TIMEOUT_S = 10.0
 _RELISTEN_S = 1.0
 _WRITE_USED_S = 5.0
 _MOST = 100_000
@@ -108,10 +109,8 @@ class Keyring:
         while True:
             lost = asyncio.Event()
             try:
+                listener = await connect(self._url, _TIMEOUT_S, _SESSION)
                 with asking():
-                    listener = await asyncpg.connect(
-                        self._url, timeout=10, command_timeout=10, server_settings=_SESSION
-                    )
                     await self._listen_on(listener, lost)
             except (StoreUnavailable, Misconfigured) as error:
                 if disabled != (disabled := str(error)):
@@ -122,7 +121,7 @@ class Keyring:
                 self._forget_all()
             await asyncio.sleep(_RELISTEN_S)
 
-    async def _listen_on(self, listener: "asyncpg.Connection[asyncpg.Record]", lost: asyncio.Event) -> None:
+    async def _listen_on(self, listener: Connection, lost: asyncio.Event) -> None:
         """Listen until the connection is lost; query it periodically, so that a dead link is detected."""
         try:
             listener.add_termination_listener(lambda _: lost.set())

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from bridge.errors import ClocksDiffer, Misconfigured, StoreUnavailable
+from bridge.errors import ClocksDiffer, Misconfigured, ReadOnlyDatabase, StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +44,16 @@ class Problem(Exception):
 def unavailable(detail: str, retry_after_s: int = RETRY_AFTER_S) -> Problem:
     """503: failed, or the result is unknown; the request can be sent again, nothing is stored twice."""
     return Problem(503, detail, {"Retry-After": str(retry_after_s)})
+
+
+def outage(error: StoreUnavailable) -> Problem:
+    """503 that says what a client may know: the database is away or accepts no writes, or the clocks differ."""
+    return unavailable(outage_text(error))
+
+
+def outage_text(error: StoreUnavailable) -> str:
+    """Why the database does not serve the request, without internal details."""
+    return str(error) if isinstance(error, ClocksDiffer | ReadOnlyDatabase) else "the database is unavailable"
 
 
 def internal_error() -> Problem:
@@ -85,9 +95,9 @@ async def _on_problem(_: Request, error: Exception) -> Response:
 
 
 async def _on_unavailable(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StoreUnavailable)
     log.warning("database unavailable", path=request.scope["path"], reason=str(error))
-    detail = str(error) if isinstance(error, ClocksDiffer) else "the database is unavailable"
-    return unavailable(detail).response()
+    return outage(error).response()
 
 
 async def _on_misconfigured(request: Request, error: Exception) -> Response:

@@ -47,6 +47,10 @@ class ClocksDiffer(StoreUnavailable):
     """This machine's clock or the database's is wrong, so no reading can be judged."""
 
 
+class ReadOnlyDatabase(StoreUnavailable):
+    """The database answers queries but accepts no writes: a replica, or a failover that is in progress."""
+
+
 class LeadershipLost(StoreUnavailable):
     """Another bridge of the same name holds the advisory lock: stand by."""
 

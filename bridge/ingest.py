@@ -61,6 +61,7 @@ class Ingest:
         self._stopping = asyncio.Event()
         self._moved_at = time.monotonic()
         self._unavailable_since: float | None = None
+        self._outage: StoreUnavailable | None = None
         self.on_room: Callable[[], None] = lambda: None
         """Called when there is capacity again after `full`."""
 
@@ -68,6 +69,11 @@ class Ingest:
     def retrying(self) -> bool:
         """Whether the last attempt to write found the database unavailable; the same batch is retried."""
         return self._unavailable_since is not None
+
+    @property
+    def outage(self) -> StoreUnavailable | None:
+        """Why the last attempt to write failed, while `retrying`."""
+        return self._outage
 
     @property
     def capacity(self) -> int:
@@ -192,6 +198,7 @@ class Ingest:
 
     def _note_unavailable(self, error: StoreUnavailable, readings: int) -> None:
         now = time.monotonic()
+        self._outage = error
         if self._unavailable_since is None:
             self._unavailable_since = now
         self._metrics.unavailable()
@@ -201,7 +208,7 @@ class Ingest:
     def _note_available(self) -> None:
         if self._unavailable_since is not None:
             unavailable_s = round(time.monotonic() - self._unavailable_since, 1)
-            self._unavailable_since = None
+            self._unavailable_since = self._outage = None
             log.info("database available", unavailable_s=unavailable_s)
 
     def _watch_rejects(self, items: int, rejected: int) -> None:

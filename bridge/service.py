@@ -12,7 +12,7 @@ from prometheus_client import Gauge
 
 from bridge import health, sources
 from bridge.clock import Clock
-from bridge.errors import LeadershipLost, StoreUnavailable
+from bridge.errors import LeadershipLost, ReadOnlyDatabase, StoreUnavailable
 from bridge.ingest import Ingest
 from bridge.metrics import IngestMetrics, measure_clock, process_registry
 from bridge.settings.bridge import BridgeSettings
@@ -134,7 +134,8 @@ class Bridge:
         if (reason := self._source.not_ready) is not None:
             return reason
         if self._ingest.retrying:
-            return "database unavailable"
+            read_only = isinstance(self._ingest.outage, ReadOnlyDatabase)
+            return str(self._ingest.outage) if read_only else "database unavailable"
         if self._ingest.stalled_s > self._settings.stall_timeout_s:
             return f"messages are outstanding and no commit has moved for {self._ingest.stalled_s:.0f} s"
         return None

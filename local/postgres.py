@@ -97,13 +97,13 @@ class Postgres:
 
     def ready(self) -> bool:
         """Whether the server accepts connections."""
-        command = [_binary("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        command = [binary("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(command, check=False).returncode == 0  # noqa: S603
 
     def _psql(self, database: str, *options: str, env: Mapping[str, str] | None = None) -> str:
         """Run psql as the superuser, without secrets in its arguments, which every user of the machine can see."""
         where = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", database]
-        command = [_binary("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", *where, *options]
+        command = [binary("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", *where, *options]
         secret = {**os.environ, "PGPASSWORD": self._password, **(env or {})}
         result = subprocess.run(command, capture_output=True, text=True, check=False, env=secret)  # noqa: S603
         if result.returncode:
@@ -146,7 +146,7 @@ class Postgres:
         shutil.rmtree(new, ignore_errors=True)
         pwfile = f"--pwfile={self._password_file}"
         options = ["-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-A", "scram-sha-256", pwfile]
-        command = [*confine(signal.SIGTERM, as_service=True), _binary("initdb"), "-D", str(new), *options]
+        command = [*confine(signal.SIGTERM, as_service=True), binary("initdb"), "-D", str(new), *options]
         result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
         if result.returncode:
             raise RuntimeError(f"initdb failed:\n{result.stderr}")
@@ -156,7 +156,7 @@ class Postgres:
     def _process(self) -> Process:
         options = [f"-c{name}={value}" for name, value in self._settings.items()]
         # The socket is not needed, and its path may be too long for the kernel in a deep directory.
-        argv = [_binary("postgres"), "-D", self._data, "-p", str(self.port), "-cunix_socket_directories=", *options]
+        argv = [binary("postgres"), "-D", self._data, "-p", str(self.port), "-cunix_socket_directories=", *options]
         log = self.directory.parent / "logs" / "postgres.log"
         env = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
         return Process("PostgreSQL", argv, log, env=env, stop_signal=signal.SIGINT, as_service=True)
@@ -168,7 +168,7 @@ def _made_once(path: Path) -> str:
     return read_private(path, "delete it; the next start creates a new password")
 
 
-def _binary(name: str) -> str:
+def binary(name: str) -> str:
     """A program of the test servers (CONTRIBUTING.md) where they are chosen, of the wheel otherwise."""
     if chosen := SuiteSettings.read(os.environ).test_postgres_bin:
         return str(chosen / name)

@@ -52,8 +52,9 @@ async def verify(
     With `figures` also what the API answers about some of them; raises `NoAnswer` if it does not.
     """
     deadline, stages = asyncio.get_running_loop().time() + wait_s, stages or Silent()
-    connection = await asyncpg.connect(url, server_settings={"timezone": "UTC", "jit": "off"})
+    connection = await asyncpg.connect(url)
     try:
+        await connection.execute("SET timezone TO 'UTC'; SET jit TO 'off'")
         await _settled(connection, ledger, ledger.devices_of(prefix or ""), deadline)
         while True:
             findings = await _Comparison(connection, ledger, prefix).findings(stages)

@@ -6,7 +6,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.body import Disconnected
-from api.problems import Problem, internal_error, unavailable
+from api.problems import Problem, internal_error, outage, unavailable
 from bridge.errors import StoreUnavailable
 
 log = structlog.get_logger(__name__)
@@ -50,7 +50,7 @@ def _problem(scope: Scope, error: Exception) -> Problem:
         return error
     if isinstance(error, StoreUnavailable):
         log.warning("database unavailable", path=scope["path"], reason=str(error))
-        return unavailable("the database is unavailable")
+        return outage(error)
     if isinstance(error, TimeoutError):
         log.warning("request timed out", path=scope["path"])
         return unavailable("the response was not ready in time")

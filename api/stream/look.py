@@ -5,6 +5,8 @@ A look reads each live table once in sequence and returns the rows that may have
 fleet of more devices than `stream_whole_devices`, it reads only those that are watched, by the primary key.
 """
 
+import math
+import time
 from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from typing import NamedTuple
@@ -12,7 +14,7 @@ from typing import NamedTuple
 import asyncpg
 
 from api.changes import AsOf, changed_sql
-from api.database import Connection
+from api.database import READ_ONLY_S, Connection
 from api.rows import COLUMNS, members_json
 from api.stream.alarms import AlarmLooker, ChangedAlarm
 from api.stream.filters import Filter
@@ -20,6 +22,7 @@ from api.stream.mirror import Declared, Key, Mirror, Row
 from bridge.contract import Kind
 from bridge.settings.api import ApiSettings
 from bridge.store.database_errors import asking
+from bridge.store.session import connect_reader
 from bridge.store.tables import TABLES, Table
 
 _SESSION = {"application_name": "fleet-api-stream", "jit": "off", "timezone": "UTC"}
@@ -49,6 +52,7 @@ class Looker:
     def __init__(self, settings: ApiSettings) -> None:
         self._settings = settings
         self._connection: Connection | None = None
+        self._use_until = math.inf
         self._seen: AsOf | None = None
         self._is_register_read = False
         self._register: dict[Key, Declared] = {}
@@ -83,6 +87,8 @@ class Looker:
         self._is_register_read = False
 
     async def _look(self, watched: frozenset[Filter]) -> Look:
+        if time.monotonic() >= self._use_until:
+            self._disconnect()
         c = self._connection or await self._connect()
         if self.is_restricted and watched != self._of:
             self._seen, self._is_register_read = None, False
@@ -109,11 +115,14 @@ class Looker:
         self._changed |= {(row.kind, row.id): row for row in rows}
 
     async def _connect(self) -> Connection:
-        timeout_s = self._settings.query_timeout_s
-        url = self._settings.database_url
-        c = await asyncpg.connect(url, timeout=timeout_s, command_timeout=timeout_s, server_settings=_SESSION)
+        settings = self._settings
+        c, is_read_only = await connect_reader(settings.database_url, settings.query_timeout_s, _SESSION)
         self._connection = c
-        await c.add_listener("fleet_device", self._register_changed)
+        self._use_until = math.inf
+        if is_read_only:  # Such a server announces nothing: after a new connection everything is read again.
+            self._use_until = time.monotonic() + READ_ONLY_S
+        else:
+            await c.add_listener("fleet_device", self._register_changed)
         return c
 
     def _register_changed(self, _: object, __: int, ___: str, ____: object) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import httpx
@@ -19,6 +20,7 @@ from bridge.errors import StoreUnavailable
 from bridge.mqtt.publishing import NotPublished
 from bridge.settings.keeper import KeeperSettings
 from bridge.store.database_errors import asking
+from bridge.store.session import Connection, connect
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +30,7 @@ _EXPIRE_EVERY_S = 60.0
 _BATCH = 8
 _CLOSE_S = 5.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+_SESSION = {"application_name": "fleet-keeper-alarms", "timezone": "UTC", "jit": "off"}
 _WEBHOOK = "SELECT url, secret FROM alarm_webhook WHERE id = $1 AND disabled_at IS NULL"
 _DISABLE = "UPDATE alarm_webhook SET disabled_at = now() WHERE id = $1"
 
@@ -87,16 +90,12 @@ class Delivery:
         """Deliver until cancelled. Raises `StoreUnavailable`."""
         self._targets.clear()
         timeout_s = self._settings.keeper_timeout_s
+
+        async def connected(_: str | None = None, /, **options: Any) -> Connection:
+            return await connect(self._settings.database_url, timeout_s, _SESSION, **options)
+
         with asking():
-            pool: Pool = await asyncpg.create_pool(
-                self._settings.database_url,
-                min_size=0,
-                max_size=4,
-                timeout=timeout_s,
-                command_timeout=timeout_s,
-                server_settings={"application_name": "fleet-keeper-alarms", "timezone": "UTC", "jit": "off"},
-                reset=_keep_session,
-            )
+            pool: Pool = await asyncpg.create_pool(min_size=0, max_size=4, connect=connected, reset=_keep_session)
         try:
             timeout = httpx.Timeout(self._settings.webhook_timeout_s)
             async with httpx.AsyncClient(timeout=timeout, trust_env=False, follow_redirects=False) as client:

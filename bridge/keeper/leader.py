@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from bridge.settings.keeper import KeeperSettings
 from bridge.store.database_errors import asking
 from bridge.store.migrate import require_applied
+from bridge.store.pooler import require_own_session
 from bridge.store.session import Connection, milliseconds, open_session, take_lock
 
 _LOCK_SPACE = 0x6B70
@@ -35,6 +36,7 @@ async def leading(settings: KeeperSettings) -> AsyncIterator[Connection]:
     with asking():
         connection = await open_session(settings.database_url, settings.keeper_timeout_s, session)
     try:
+        await require_own_session(connection, settings.database_url)
         with asking():
             await require_applied(connection)
             await take_lock(connection, _LOCK_SPACE, "keeper", "another keeper leads")

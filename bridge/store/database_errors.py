@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import asyncpg
 
-from bridge.errors import Misconfigured, StoreUnavailable
+from bridge.errors import Misconfigured, ReadOnlyDatabase, StoreUnavailable
 
 FOREIGN = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 # Classes 22, 23 and 54 (too complex, too large): caused by the values, so a retry would not succeed.
@@ -21,6 +21,14 @@ _REFUSED = (
 LOCKED = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 """A lock was not obtained in time; a retry may succeed."""
 _REMEDY = "compare the schema and the rights of this program's role; `python -m bridge migrate` updates both"
+READ_ONLY = "the database is read-only: it is a replica, or a failover is in progress"
+TRANSACTION_POOLING = (
+    "FLEET_DATABASE_URL: a pooler gives the session to other clients between transactions; use a pool in session mode "
+    "(PgBouncer: pool_mode = session), or connect to PostgreSQL directly"
+)
+_OF_TRANSACTION_POOLING = (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError)
+"""A prepared statement of another client, or the own one in another session."""
+_READ_ONLY = (asyncpg.exceptions.TargetServerAttributeNotMatched, asyncpg.ReadOnlySQLTransactionError)
 
 
 class Unstorable(Exception):
@@ -81,6 +89,10 @@ def _refuse_url(error: Exception) -> None:
 
 
 def _unavailable(error: Exception) -> StoreUnavailable | Misconfigured:
+    if isinstance(error, _READ_ONLY):
+        return ReadOnlyDatabase(READ_ONLY)
+    if isinstance(error, _OF_TRANSACTION_POOLING):
+        return Misconfigured(TRANSACTION_POOLING)
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, asyncpg.SyntaxOrAccessError):
         return Misconfigured(f"the database refuses a statement of this program ({text}); {_REMEDY}")

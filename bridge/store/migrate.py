@@ -40,7 +40,7 @@ async def migrate(database_url: str) -> list[str]:
     it does not block other sessions, and then retries. Raises `Misconfigured` when the database has a migration that
     this version does not know, or one with another checksum.
     """
-    connection = await asyncpg.connect(database_url, server_settings={"lock_timeout": f"{_LOCK_TIMEOUT_MS}"})
+    connection = await asyncpg.connect(database_url)
     try:
         for attempt in range(_ATTEMPTS):
             try:

@@ -22,6 +22,7 @@ from bridge.store.database_clock import compare
 from bridge.store.database_errors import FOREIGN, AlreadyThere, Unstorable, storing, survives
 from bridge.store.late_marks import marked_until_sql
 from bridge.store.migrate import require_applied
+from bridge.store.pooler import require_own_session
 from bridge.store.projection import Projection
 from bridge.store.projections import PROJECTIONS
 from bridge.store.ratings import Ratings
@@ -96,6 +97,7 @@ class PostgresStore:
         with storing():
             connection = await open_session(self._url, self._timeout_s, SESSION)
         try:
+            await require_own_session(connection, self._url)
             with storing():
                 await _require_durability(connection)
                 await require_applied(connection)

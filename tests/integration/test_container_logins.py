@@ -36,7 +36,7 @@ def server(tmp_path: Path) -> Iterator[Postgres]:
 def init_step(server: Postgres, directory: Path) -> None:
     """Run the container's script, with the psql of `make up`."""
     (directory / "postgres_password").write_text((server.directory / "password").read_text())
-    path = f"{Path(local_postgres._binary('psql')).parent}{os.pathsep}{os.environ['PATH']}"
+    path = f"{Path(local_postgres.binary('psql')).parent}{os.pathsep}{os.environ['PATH']}"
     env = {"PATH": path, "PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGUSER": "postgres", "PGDATABASE": "fleet"}
     subprocess.run(["sh", str(_SCRIPT), str(directory)], env=env, check=True)
 

@@ -74,14 +74,15 @@ BRIDGE = {
     "store.singly": "contract reading store.projections store.tables",
     "store.migrate": "errors store.database_errors",
     "store.analyst": "errors",
-    "store.session": "errors",
+    "store.session": "errors store.database_errors url",
+    "store.pooler": "errors store.database_errors store.session",
     "store.database_clock": "clock store.session",
     "status": "errors store.database_errors store.session version",
     "writer_status": "ingest metrics status",
     "store.postgres": "clock contract delivery errors reading store.copy_format store.database_clock "
     "store.database_errors store.few "
-    "store.late_marks store.migrate store.projection store.projections store.ratings store.session store.singly "
-    "store.tables store.verdict",
+    "store.late_marks store.migrate store.pooler store.projection store.projections store.ratings store.session "
+    "store.singly store.tables store.verdict",
     "replay": "audit clock delivery errors formats formats.port store.database_clock",
     "rejects": "progress replay",
     "mqtt": "",
@@ -122,11 +123,11 @@ BRIDGE = {
     "alarms.webhook": "alarms.notification",
     "alarms.mqtt": "alarms.notification mqtt.publishing mqtt.url settings.mqtt",
     "alarms.delivery": "alarms.mqtt alarms.notification alarms.outbox alarms.webhook backoff errors mqtt.publishing "
-    "settings.keeper store.database_errors",
+    "settings.keeper store.database_errors store.session",
     "keeper.duties": "alarms.delivery alarms.judge keeper.attached keeper.departed keeper.partitions keeper.port "
     "keeper.quarters settings.keeper",
     "keeper.metrics": "contract keeper.port",
-    "keeper.leader": "settings.keeper store.database_errors store.migrate store.session",
+    "keeper.leader": "settings.keeper store.database_errors store.migrate store.pooler store.session",
     "keeper.service": "backoff certificates errors health keeper.leader keeper.metrics keeper.port keeper.schedule "
     "metrics settings.keeper status store.database_errors store.session url",
     "startup": "logs settings.group settings.groups settings.names",
