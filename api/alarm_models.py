@@ -13,6 +13,7 @@ from bridge.reading import DEVICE_ID_PATTERN
 
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 RULE_PATTERN = r"^[a-z][a-z0-9-]{0,63}$"
+MOST_FOR_S = 7 * 86_400
 KIND_PATTERN = f"^({'|'.join(KIND_OF)})$"
 _MEASURE_PATTERN = f"^({'|'.join(MEASURES)})$"
 _MEANINGS = " ".join(f"`{m.name}` ({m.unit}): {m.meaning}" for m in MEASURES.values())
@@ -70,6 +71,9 @@ class RuleBody(_Body):
     direction: Annotated[Direction, Field(description="The side of `raiseAt` on which an alarm is raised.")]
     raise_at: Annotated[Bound, Field(description="An alarm is raised when the value is beyond this bound.")]
     clear_at: Annotated[Bound, Field(description="It is cleared when the value has returned to this bound.")]
+    for_s: Annotated[
+        int, Field(ge=0, le=MOST_FOR_S, description="An alarm is raised when the condition has lasted so long, s.")
+    ] = 0
     severity: Severity
     enabled: bool = True
     kind: Annotated[KindName | None, Field(description="Only devices of this kind.")] = None
@@ -85,6 +89,7 @@ class Rule(_Model):
     direction: Direction
     raise_at: float
     clear_at: float
+    for_s: Annotated[int, Field(description="How long the condition must last before an alarm is raised, s.")]
     unit: Annotated[str, Field(description="Of both bounds.")]
     severity: Severity
     enabled: bool

@@ -17,14 +17,14 @@ from bridge.alarms.measures import MEASURES
 
 router = APIRouter(prefix="/v1/alarm-rules", tags=["alarms"])
 
-_COLUMNS = "name, measure, direction, raise_at, clear_at, severity, enabled, kind, site, device"
+_COLUMNS = "name, measure, direction, raise_at, clear_at, for_s, severity, enabled, kind, site, device"
 _LIST = f"SELECT {_COLUMNS} FROM alarm_rule ORDER BY name"  # noqa: S608
 _ONE = f"SELECT {_COLUMNS} FROM alarm_rule WHERE name = $1"  # noqa: S608
 _DELETE = f"DELETE FROM alarm_rule WHERE name = $1 RETURNING {_COLUMNS}"  # noqa: S608
 _PUT = f"""
-INSERT INTO alarm_rule AS r ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+INSERT INTO alarm_rule AS r ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 ON CONFLICT (name) DO UPDATE SET measure = excluded.measure, direction = excluded.direction,
-    raise_at = excluded.raise_at, clear_at = excluded.clear_at, severity = excluded.severity,
+    raise_at = excluded.raise_at, clear_at = excluded.clear_at, for_s = excluded.for_s, severity = excluded.severity,
     enabled = excluded.enabled, kind = excluded.kind,
     site = excluded.site, device = excluded.device, changed_at = now()
 RETURNING {_COLUMNS}

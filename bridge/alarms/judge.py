@@ -3,12 +3,12 @@
 from datetime import UTC, datetime, timedelta
 
 from bridge.alarms import judge_sql
-from bridge.alarms.measures import CERTIFICATE_DAYS, DISK_DAYS
+from bridge.alarms.measures import BRIDGE_OUTAGE, CERTIFICATE_DAYS, DISK_DAYS
 from bridge.certificates import expires_at
 from bridge.contract import KINDS
 from bridge.keeper.port import Duty
 from bridge.settings.alarms import AlarmSettings
-from bridge.status import StatusColumn
+from bridge.status import EVERY_S, StatusColumn
 from bridge.store.session import Connection
 
 _GIB = 1 << 30
@@ -35,6 +35,20 @@ SELECT least(CASE WHEN growth > 0 THEN ($1 - bytes) / growth END, 36500) FROM (
     FROM database_size WHERE at > now() - interval '7 days' HAVING max(at) - min(at) >= interval '1 day'
 ) AS s
 """
+# When a bridge has not worked for longer than $1, what was silent meanwhile begins to count at its return.
+_NOTE_BRIDGE = """
+INSERT INTO bridge_work AS w (working_since, working_until)
+SELECT '-infinity', at FROM (
+    SELECT max(reported_at - coalesce(lag_s, 0) * interval '1 s') AS at
+    FROM process_status WHERE program = 'bridge' AND active AND problem IS NULL
+) AS bridge WHERE at IS NOT NULL
+ON CONFLICT (one) DO UPDATE SET working_until = greatest(w.working_until, excluded.working_until),
+    working_since = CASE WHEN excluded.working_until > w.working_until + $1 THEN excluded.working_until
+                         ELSE w.working_since END
+"""
+# An installation may do without a bridge from some day on.
+_FORGET_BRIDGE = "DELETE FROM bridge_work WHERE working_until < now() - interval '7 days'"
+_OUTAGE = "SELECT coalesce(extract(epoch FROM now() - max(working_until))::float8, 0) FROM bridge_work"
 
 
 class Judge:
@@ -57,7 +71,10 @@ class Judge:
     async def run(self, connection: Connection) -> bool:
         """Judge each rule once. Every statement is a transaction of its own."""
         is_mqtt = self._settings.alarm_mqtt_url is not None
+        await connection.execute(_NOTE_BRIDGE, timedelta(seconds=2 * self._settings.alarms_every_s + 3 * EVERY_S))
+        await connection.execute(_FORGET_BRIDGE)
         await _judge(connection, judge_sql.sweep_sql(), is_mqtt)
+        await _judge(connection, judge_sql.sweep_pending_sql())
         for kind in KINDS:
             await _judge(connection, judge_sql.live_sql(kind), is_mqtt, self._interval_s)
         await _judge(connection, judge_sql.rejects_sql(), is_mqtt)
@@ -87,6 +104,7 @@ class Judge:
         limit = self._settings.database_limit_gib
         return {
             CERTIFICATE_DAYS.name: self._certificate_days(),
+            BRIDGE_OUTAGE.name: await connection.fetchval(_OUTAGE),
             DISK_DAYS.name: None if limit is None else await connection.fetchval(_DISK, limit * _GIB),
         }
 

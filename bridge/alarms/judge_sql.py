@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from bridge.alarms.measures import (
     BATTERY_TEMP,
+    BRIDGE_OUTAGE,
     CERTIFICATE_DAYS,
     CLOCK_DRIFT,
     DISK_DAYS,
@@ -22,14 +23,20 @@ from bridge.alarms.measures import (
 )
 from bridge.contract import KINDS, METER, VEHICLE, Kind
 
+_REPORTED_AT = "coalesce(l.received_at, d.created_at)"
+_INTERVAL_S = "coalesce(d.interval_s, $2::float8)"
 _LIVE_VALUES = {
-    SILENCE.name: "extract(epoch FROM now() - coalesce(l.received_at, d.created_at)) "
-    "/ coalesce(d.interval_s, $2::float8)",
+    SILENCE.name: f"extract(epoch FROM now() - {_REPORTED_AT}) / {_INTERVAL_S}",
     BATTERY_TEMP.name: "l.battery_temp",
     SOC.name: "l.soc",
     VOLTAGE.name: "l.voltage",
     CLOCK_DRIFT.name: "extract(epoch FROM l.ts - l.received_at)",
 }
+# Silence while a bridge worked, which alone raises an alarm: least() and greatest() ignore the nulls of no row.
+_COUNTED_SILENCE = f"""
+extract(epoch FROM least(now(), (SELECT working_until FROM bridge_work))
+                   - greatest({_REPORTED_AT}, (SELECT working_since FROM bridge_work))) / {_INTERVAL_S}
+"""  # noqa: S608
 # The events of the statement are delivered to MQTT, if $1 says so, and to every webhook.
 _QUEUE = """
 INSERT INTO alarm_delivery (alarm_id, event, target)
@@ -45,12 +52,15 @@ def live_sql(kind: Kind) -> str:
     subject = f"{kind.live_table} l FULL JOIN {declared} d ON d.id = l.{kind.id_column}"
     device = f"coalesce(l.{kind.id_column}, d.id)"
     measures = [measure for measure in LIVE if kind in measure.kinds]
-    values = ", ".join(f"('{m.name}', ({_LIVE_VALUES[m.name]})::float8)" for m in measures)
-    measured = (
-        f"SELECT '{kind.name}' AS kind, {device} AS device, d.site, v.measure, v.value FROM {subject} "  # noqa: S608
-        f"CROSS JOIN LATERAL (VALUES {values}) AS v(measure, value)"
+    counted = {SILENCE.name: f"({_COUNTED_SILENCE})::float8"}
+    values = ", ".join(
+        f"('{m.name}', ({_LIVE_VALUES[m.name]})::float8, {counted.get(m.name, 'NULL')})" for m in measures
     )
-    return _judge_sql(measured, measures)
+    measured = (
+        f"SELECT '{kind.name}' AS kind, {device} AS device, d.site, v.measure, v.value, v.counted "  # noqa: S608
+        f"FROM {subject} CROSS JOIN LATERAL (VALUES {values}) AS v(measure, value, counted)"
+    )
+    return _judge_sql(measured, measures, raising="coalesce(m.counted, m.value)")
 
 
 def rejects_sql() -> str:
@@ -143,7 +153,7 @@ def system_sql() -> str:
         "SELECT NULL::text AS kind, NULL::text AS device, NULL::text AS site, v.measure, v.value "
         "FROM unnest($2::text[], $3::float8[]) AS v(measure, value)"
     )
-    return _judge_sql(measured, [CERTIFICATE_DAYS, DISK_DAYS])
+    return _judge_sql(measured, [CERTIFICATE_DAYS, DISK_DAYS, BRIDGE_OUTAGE])
 
 
 def sweep_sql() -> str:
@@ -168,6 +178,17 @@ def sweep_sql() -> str:
     """  # noqa: S608
 
 
+def sweep_pending_sql() -> str:
+    """Forget the conditions that no longer have a rule which applies to them."""
+    return f"""
+    DELETE FROM alarm_pending WHERE (rule, kind, device) NOT IN (
+        SELECT a.rule, a.kind, a.device FROM alarm_pending a
+        LEFT JOIN device d ON d.kind = a.kind AND d.id = a.device
+        JOIN alarm_rule r ON r.name = a.rule AND r.enabled AND r.for_s > 0 AND {_applies("d")}
+    )
+    """  # noqa: S608
+
+
 def _applies(site_of: str, subject: str = "a") -> str:
     return (
         f"(r.kind IS NULL OR r.kind = {subject}.kind) AND (r.device IS NULL OR r.device = {subject}.device) "
@@ -175,32 +196,51 @@ def _applies(site_of: str, subject: str = "a") -> str:
     )
 
 
-def _judge_sql(measured: str, measures: Sequence[AlarmMeasure]) -> str:
-    """Raise and clear by the rows (kind, device, site, measure, value). A null value is unknown: nothing changes."""
+def _judge_sql(measured: str, measures: Sequence[AlarmMeasure], raising: str = "m.value") -> str:
+    """Raise and clear by the rows (kind, device, site, measure, value). A null value is unknown: nothing changes.
+
+    An alarm is raised only if `raising` is beyond the bound as well.
+    """
     named = ", ".join(f"('{m.name}', '{m.unit}', '{m.title}')" for m in measures)
-    # A rule that is above by a sign of 1 is below by a sign of -1.
+    beyond = f"(least(m.value * r.sign, {raising} * r.sign) > r.raise_at * r.sign)"
+    returned = "(m.value * r.sign <= r.clear_at * r.sign)"
+    subject = "coalesce({0}.kind, '') = coalesce(m.kind, '') AND coalesce({0}.device, '') = coalesce(m.device, '')"
+    # A rule that is above by a sign of 1 is below by a sign of -1. What was seen before the rule was changed does not
+    # count for its time.
     return f"""
     WITH rule AS MATERIALIZED (
         SELECT r.*, CASE direction WHEN 'above' THEN 1 ELSE -1 END AS sign, n.unit, n.title
         FROM alarm_rule r JOIN (VALUES {named}) AS n(measure, unit, title) ON n.measure = r.measure WHERE r.enabled
     ), judged AS MATERIALIZED (
-        SELECT r.name, r.measure, r.severity, r.direction, r.raise_at, r.unit, r.title, m.kind, m.device, m.site,
-               m.value, a.id
+        SELECT r.name, r.measure, r.severity, r.direction, r.raise_at, r.for_s, r.unit, r.title, m.kind, m.device,
+               m.site, m.value, a.id, p.since, {beyond} AS is_beyond,
+               r.for_s = 0 OR greatest(p.since, r.changed_at) <= now() - r.for_s * interval '1 s'
+                   AND p.since IS NOT NULL AS is_due
         FROM ({measured}) AS m
         JOIN rule r ON r.measure = m.measure AND {_applies("m", "m")}
-            AND (m.value * r.sign > r.raise_at * r.sign OR m.value * r.sign <= r.clear_at * r.sign)
-        LEFT JOIN alarm a ON a.cleared_at IS NULL AND a.rule = r.name AND coalesce(a.kind, '') = coalesce(m.kind, '')
-            AND coalesce(a.device, '') = coalesce(m.device, '')
-        WHERE (m.value * r.sign > r.raise_at * r.sign) = (a.id IS NULL)
+            AND ({beyond} OR {returned} OR r.for_s > 0 AND m.value IS NOT NULL)
+        LEFT JOIN alarm a ON a.cleared_at IS NULL AND a.rule = r.name AND {subject.format("a")}
+        LEFT JOIN alarm_pending p ON p.rule = r.name AND p.kind = coalesce(m.kind, '')
+            AND p.device = coalesce(m.device, '')
+        WHERE CASE WHEN a.id IS NULL THEN {beyond} OR p.since IS NOT NULL ELSE {returned} END
     ), cleared AS (
         UPDATE alarm SET cleared_at = now() FROM judged j
         WHERE alarm.id = j.id AND alarm.cleared_at IS NULL RETURNING alarm.id
+    ), begun AS (
+        INSERT INTO alarm_pending (rule, kind, device)
+        SELECT name, coalesce(kind, ''), coalesce(device, '') FROM judged
+        WHERE id IS NULL AND is_beyond AND since IS NULL AND for_s > 0 ON CONFLICT DO NOTHING
+    ), ended AS (
+        DELETE FROM alarm_pending p USING judged j
+        WHERE j.since IS NOT NULL AND (j.is_due OR NOT j.is_beyond)
+            AND p.rule = j.name AND p.kind = coalesce(j.kind, '') AND p.device = coalesce(j.device, '')
     ), raised AS (
         INSERT INTO alarm (rule, measure, severity, kind, device, site, value, bound, unit, message)
         SELECT name, measure, severity, kind, device, site, value, raise_at, unit,
                concat_ws(': ', concat_ws(' ', kind, device),
-                         format('%s %s %s, %s %s', title, round(value::numeric, 3)::float8, unit, direction, raise_at))
-        FROM judged WHERE id IS NULL ON CONFLICT DO NOTHING RETURNING id
+                         format('%s %s %s, %s %s', title, round(value::numeric, 3)::float8, unit, direction, raise_at)
+                             || CASE WHEN for_s > 0 THEN format(' for %s s', for_s) ELSE '' END)
+        FROM judged WHERE id IS NULL AND is_beyond AND is_due ON CONFLICT DO NOTHING RETURNING id
     ), event AS (
         SELECT id, 'cleared' AS event FROM cleared UNION ALL SELECT id, 'raised' FROM raised
     ), queued AS ({_QUEUE.format(events="event")})

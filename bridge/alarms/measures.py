@@ -70,8 +70,17 @@ DISK_DAYS = AlarmMeasure(
     (),
     "Until the database has the size FLEET_DATABASE_LIMIT_GIB, if it continues to grow as in the last 7 days.",
 )
+BRIDGE_OUTAGE = AlarmMeasure(
+    "bridgeOutage",
+    "s",
+    "time in which no bridge worked",
+    (),
+    "Since a bridge last reported that it is active and ready with a queue that moves; 0 if none has been known for a "
+    "week. While it grows, no alarm of silence is raised.",
+)
 
 LIVE = (SILENCE, BATTERY_TEMP, SOC, VOLTAGE, CLOCK_DRIFT)
 MEASURES: dict[str, AlarmMeasure] = {
-    measure.name: measure for measure in (*LIVE, REJECTS, RELATIVE_POWER, EFFICIENCY, CERTIFICATE_DAYS, DISK_DAYS)
+    measure.name: measure
+    for measure in (*LIVE, REJECTS, RELATIVE_POWER, EFFICIENCY, CERTIFICATE_DAYS, DISK_DAYS, BRIDGE_OUTAGE)
 }

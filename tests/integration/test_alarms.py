@@ -308,6 +308,159 @@ async def test_forecast_of_the_disk(keeper: Db, db: Db, days_left: float, is_rai
     assert await opened(db) == ({("disk-forecast", None)} if is_raised else set())
 
 
+# -- The bridge
+
+
+async def bridge(db: Db, name: str = "a", /, *, age_s: float = 0, **own: object) -> None:
+    """The row that a bridge last replaced so many seconds ago."""
+    values = {"active": True, "problem": None, "lag_s": 0.0} | own
+    await db.execute(
+        "INSERT INTO process_status AS p (program, instance, version, started_at, active, problem, lag_s, reported_at) "
+        "VALUES ('bridge', $1, '1', now(), $2, $3, $4, now() - $5 * interval '1 s') ON CONFLICT (program, instance) "
+        "DO UPDATE SET active = $2, problem = $3, lag_s = $4, reported_at = excluded.reported_at",
+        name, *values.values(), age_s,
+    )  # fmt: skip
+
+
+async def later(db: Db, seconds: float) -> None:
+    """Move everything that is known into the past, as if so much time had gone by."""
+    await db.execute(
+        f"UPDATE vehicle_live_status SET ts = ts - s, received_at = received_at - s FROM (SELECT {seconds} * "
+        "interval '1 s' AS s) AS t"
+    )
+    for table, column in (("process_status", "reported_at"), ("alarm_pending", "since"), ("alarm_rule", "changed_at")):
+        await db.execute(f"UPDATE {table} SET {column} = {column} - {seconds} * interval '1 s'")
+    await db.execute(
+        "UPDATE bridge_work SET working_since = working_since - s, working_until = working_until - s "
+        f"FROM (SELECT {seconds} * interval '1 s' AS s) AS t"
+    )
+
+
+async def works_for(keeper: Db, db: Db, seconds: int) -> None:
+    """The bridge reports, and the keeper judges."""
+    for _ in range(seconds // 29):
+        await later(db, 29)
+        await bridge(db)
+        await judge(keeper)
+
+
+@pytest.mark.parametrize(
+    "fault", ["killed", "stopped in order", {"problem": "no connection"}, {"lag_s": 900.0}, {"active": False}]
+)
+async def test_bridge_that_does_not_work_is_one_alarm_and_silences_of_before_stay(
+    keeper: Db, db: Db, fault: str | dict[str, Any]
+) -> None:
+    for n in range(20):
+        await vehicle(db, f"EV_{n}")
+    await vehicle(db, "EV_GONE", age_s=1000)
+    await bridge(db)
+    await judge(keeper)
+    assert await opened(db) == {("silent", "EV_GONE")}
+
+    await later(db, 900)
+    if fault == "stopped in order":
+        await db.execute("DELETE FROM process_status")
+    elif isinstance(fault, dict):
+        await bridge(db, **fault)
+    await judge(keeper)
+    assert await opened(db) == {("silent", "EV_GONE"), ("bridge-down", None)}
+
+    await bridge(db)  # it works again; the devices report one after the other
+    await judge(keeper)
+    await vehicle(db, "EV_0")
+    await judge(keeper)
+    assert (await opened(db), await counts(db)) == ({("silent", "EV_GONE")}, (2, 1))
+
+    await works_for(keeper, db, 10 * 29)
+    assert (await opened(db), await counts(db)) == ({("silent", "EV_GONE")}, (2, 1))
+    await vehicle(db, "EV_0")
+    await works_for(keeper, db, 29)
+    assert await opened(db) == {("silent", name) for name in ("EV_GONE", *(f"EV_{n}" for n in range(1, 20)))}
+
+
+async def test_short_pause_of_the_bridge_excuses_no_device(keeper: Db, db: Db) -> None:
+    await vehicle(db)
+    await bridge(db)
+    await judge(keeper)
+    await later(db, 14)
+    await works_for(keeper, db, 10 * 29)
+    assert await opened(db) == {("silent", "EV_1")}
+
+
+async def test_other_bridge_that_works_is_enough(keeper: Db, db: Db) -> None:
+    await vehicle(db)
+    await bridge(db, "a", age_s=500)
+    await bridge(db, "b")
+    await judge(keeper)
+    await later(db, 310)
+    await bridge(db, "b")
+    await judge(keeper)
+    assert ("bridge-down", None) not in await opened(db)
+
+
+async def test_bridge_that_was_removed_is_forgotten_after_a_week(keeper: Db, db: Db) -> None:
+    await vehicle(db)
+    await bridge(db)
+    await judge(keeper)
+    await db.execute("DELETE FROM process_status")
+    await later(db, 6 * 86_400)
+    await judge(keeper)
+    assert await opened(db) == {("bridge-down", None)}
+    await later(db, 2 * 86_400)
+    await judge(keeper)
+    assert await opened(db) == {("silent", "EV_1")}
+
+
+# -- Conditions that must last
+
+
+async def test_condition_must_last_without_a_break_before_it_raises(keeper: Db, db: Db) -> None:
+    await db.execute("UPDATE alarm_rule SET for_s = 600 WHERE name IN ('battery-hot', 'disk-forecast')")
+    for seconds, temperature, expected in (
+        (0, 60, 0), (590, 60, 0), (5, 54, 0), (0, 60, 0), (590, 60, 0), (10, 60, 1), (0, 52, 1), (700, 60, 1),
+        (0, 50, 0), (0, 60, 0), (700, 60, 1),
+    ):  # fmt: skip
+        await later(db, seconds)
+        await vehicle(db, battery_temp=temperature)
+        await judge(keeper)
+        assert len(await opened(db)) == expected, (seconds, temperature)
+    assert await counts(db) == (2, 1)
+    assert await db.fetchval("SELECT message FROM alarm LIMIT 1") == (
+        "vehicle EV_1: battery temperature 60 degC, above 55 for 600 s"
+    )
+    assert await db.fetchval("SELECT count(*) FROM alarm_pending") == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["DELETE FROM alarm_rule", "UPDATE alarm_rule SET enabled = false", "UPDATE alarm_rule SET site = 'x'"],
+)
+async def test_condition_is_forgotten_with_its_rule(keeper: Db, db: Db, change: str) -> None:
+    await db.execute("UPDATE alarm_rule SET for_s = 600")
+    await vehicle(db, soc=1)
+    await judge(keeper)
+    assert await db.fetchval("SELECT count(*) FROM alarm_pending") == 1
+    await db.execute(change)
+    await judge(keeper)
+    assert await db.fetchval("SELECT count(*) FROM alarm_pending") == 0
+
+
+async def test_time_before_a_change_of_the_rule_does_not_count(keeper: Db, db: Db) -> None:
+    await db.execute("UPDATE alarm_rule SET for_s = 600 WHERE name = 'soc-low'")
+    await vehicle(db, soc=1)
+    await judge(keeper)
+    await later(db, 599)
+    await db.execute("UPDATE alarm_rule SET changed_at = now() WHERE name = 'soc-low'")
+    await vehicle(db, soc=1)
+    await later(db, 1)
+    await judge(keeper)
+    assert await opened(db) == set()
+    await later(db, 600)
+    await vehicle(db, soc=1)
+    await judge(keeper)
+    assert await opened(db) == {("soc-low", "EV_1")}
+
+
 # -- Rules
 
 

@@ -23,14 +23,13 @@ _SUMMARIES = (
     *("vehicle_quarter", "meter_quarter", "vehicle_quarter_dirty", "meter_quarter_dirty", "quarter_day"),
     *("vehicle_hour", "meter_hour"),
 )
-_RULES = re.search(r"INSERT INTO alarm_rule [^;]+", migrations()["0013_alarms"])
-assert _RULES is not None
+_RULES = [rule for sql in migrations().values() for rule in re.findall(r"INSERT INTO alarm_rule [^;]+", sql)]
 _EMPTY = "; ".join(
     [
         "SET session_replication_role = replica",
         *(f"DELETE FROM {table}" for table in (*_TABLES, *_SUMMARIES)),
         "DELETE FROM alarm_rule",
-        _RULES[0],
+        *_RULES,
         "UPDATE quarter_mark SET marked_until = DEFAULT, closed_until = DEFAULT, composed_until = DEFAULT",
     ]
 )

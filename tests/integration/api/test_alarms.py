@@ -151,9 +151,10 @@ async def test_rule_is_created_replaced_and_removed(admin: httpx.AsyncClient, cl
     created = await admin.put(path, json=RULE | {"site": "Nord", "kind": "vehicle"})
     assert created.status_code == 201
     own = {"kind": "vehicle", "site": "Nord", "device": None}
-    assert created.json() == {"name": "soc-of-depot", "unit": "%", "enabled": True, **RULE, **own}
+    assert created.json() == {"name": "soc-of-depot", "unit": "%", "enabled": True, "forS": 0, **RULE, **own}
     assert (await client.get(path)).json() == created.json()
-    assert (await admin.put(path, json=RULE | {"enabled": False})).json()["site"] is None
+    replaced = (await admin.put(path, json=RULE | {"enabled": False, "forS": 600})).json()
+    assert (replaced["site"], replaced["forS"]) == (None, 600)
     assert_problem(await client.put(path, json=RULE), 403)
     assert_problem(await client.delete(path), 403)
     assert (await admin.delete(path)).status_code == 204
@@ -171,6 +172,8 @@ async def test_rule_is_created_replaced_and_removed(admin: httpx.AsyncClient, cl
         ({"measure": "colour"}, "measure"),
         ({"severity": "bad"}, "severity"),
         ({"raiseAt": "3"}, "raiseAt"),
+        ({"forS": -1}, "forS"),
+        ({"forS": 604_801}, "forS"),
         ({"color": 1}, "color"),
     ],
 )
