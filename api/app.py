@@ -51,6 +51,7 @@ from api.layers.metrics import Metrics
 from api.layers.queries import Queries
 from api.layers.routes import Endpoints, Routes
 from api.layers.sight import Sights
+from api.layers.turns import Questions
 from api.rate import RateLimit
 from api.routing import PlainRoute, RouteTable
 from api.services import Services
@@ -152,6 +153,7 @@ def layered(
         Queries,
         partial(Sights, pool=pool),
         partial(Bodies, budget=budget, pace=Pace(settings.http_body_timeout_s, settings.http_body_least_bytes_per_s)),
+        partial(Questions, per_key=settings.query_max_per_key),
     ]
     return around(Endpoints(app), layers)
 

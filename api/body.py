@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from starlette.types import Receive, Scope
 
-from api.body_budget import Charge
+from api.body_budget import SMALL_BYTES, Charge
 from api.problems import Problem
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
@@ -54,7 +54,7 @@ async def receive_body(scope: Scope, receive: Receive, limit: int, pace: Pace, c
     announced = header(scope, b"content-length")
     if announced and int(announced) > limit:
         raise _too_large(limit)
-    decode = _decoder(header(scope, b"content-encoding").strip().lower(), limit)
+    unpack = _unpacking(header(scope, b"content-encoding").strip().lower(), limit)
     parts: list[bytes] = []
     received, loop = 0, asyncio.get_running_loop()
     began = loop.time()
@@ -68,12 +68,16 @@ async def receive_body(scope: Scope, receive: Receive, limit: int, pace: Pace, c
                 received += len(chunk)
                 if received > limit:
                     raise _too_large(limit)
-                due.reschedule(began + pace.due_s(received))
-                for part in decode(chunk, is_last):
-                    charge.take(len(part))
-                    parts.append(part)
+                if unpack is None:
+                    _keep(chunk, charge, parts)
+                else:
+                    due.reschedule(None)
+                    unpacking = loop.time()
+                    await _unpack(unpack(chunk, is_last), charge, parts)
+                    began += loop.time() - unpacking
                 if is_last:
                     return b"".join(parts)
+                due.reschedule(began + pace.due_s(received))
     except TimeoutError:
         reason = (
             f"the body did not arrive within {pace.timeout_s:g} s, or more slowly than {pace.least_bytes_per_s:g} B/s"
@@ -83,9 +87,24 @@ async def receive_body(scope: Scope, receive: Receive, limit: int, pace: Pace, c
         parts.clear()  # an exception keeps its frames, until its answer is sent
 
 
-def _decoder(encoding: str, limit: int) -> Callable[[bytes, bool], Iterable[bytes]]:
+def _keep(part: bytes, charge: Charge, parts: list[bytes]) -> None:
+    charge.take(len(part))
+    parts.append(part)
+
+
+async def _unpack(pieces: Iterable[bytes], charge: Charge, parts: list[bytes]) -> None:
+    """Decompress one body of a key at a time, and let others be served between the pieces."""
+    async with charge.unpacking():
+        for part in pieces:
+            _keep(part, charge, parts)
+            if len(part) > SMALL_BYTES:
+                await asyncio.sleep(0)
+
+
+def _unpacking(encoding: str, limit: int) -> Callable[[bytes, bool], Iterable[bytes]] | None:
+    """What decompresses a body; None for one that is not compressed."""
     if encoding in ("", "identity"):
-        return lambda chunk, _: (chunk,)
+        return None
     if encoding not in ("gzip", "x-gzip"):
         raise Problem(415, f"Content-Encoding: {encoding} is not supported; use gzip", {"Accept-Encoding": "gzip"})
     return Gunzip(limit).decode

@@ -5,11 +5,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from api.problems import unavailable
+from api.turns import Turns
 
 SMALL_BYTES = 16 * 1024
 """So much of each body is charged to memory that is kept for the begin of bodies."""
 _LEAST_SHARE_BYTES = 16 * 1024 * 1024
 """Of a key: two of the largest bodies."""
+_MOST_UNPACKING = 100_000  # in memory they are bounded already, by the connections
 
 
 class BodyBudget:
@@ -23,6 +25,7 @@ class BodyBudget:
         self._left = limit_bytes
         self._left_for_small = limit_bytes // 8
         self._share = min(limit_bytes, max(limit_bytes // 4, _LEAST_SHARE_BYTES))
+        self._unpacking = Turns(1, 1, _MOST_UNPACKING)
         self._by_key: defaultdict[str, int] = defaultdict(int)
 
     @contextlib.contextmanager
@@ -50,6 +53,10 @@ class BodyBudget:
         charge.large += large
         charge.small += small
 
+    def unpacking(self, charge: "Charge") -> contextlib.AbstractAsyncContextManager[None]:
+        """The turn of a body to be decompressed, which takes much more time than to receive it."""
+        return self._unpacking.turn(charge.key_id)
+
     def _return(self, charge: "Charge") -> None:
         self._left += charge.large
         self._left_for_small += charge.small
@@ -72,3 +79,7 @@ class Charge:
     def take(self, size_bytes: int) -> None:
         """Charge bytes that have arrived. Raises 503 when the key's share or the budget is exhausted."""
         self._budget.take(self, size_bytes)
+
+    def unpacking(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """The turn to decompress a piece of the body."""
+        return self._budget.unpacking(self)

@@ -6,6 +6,7 @@ costs as much as storing a reading.
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import Sequence
 
 import structlog
@@ -17,6 +18,7 @@ from api.body_budget import BodyBudget
 from api.database import Pool
 from api.problems import Problem, outage_text, unavailable
 from api.seen import Device, unseen
+from api.turns import Turns
 from bridge.contract import KIND_OF, KINDS
 from bridge.delivery import Item, Outcome, Receipt, Settlement, delivery
 from bridge.errors import ClocksDiffer, NotJson, Rejected, StoreUnavailable, TooManyReadings
@@ -32,6 +34,8 @@ log = structlog.get_logger(__name__)
 
 _NO_COMMIT = StoreUnavailable("no commit in time")
 _LARGE_BYTES = 256 * 1024  # some thousand readings
+_MOST_DECODING = 100_000  # in memory they are bounded already, by the budget of bodies
+_LONGEST_REST_S = 0.5
 
 
 class IngestEndpoint:
@@ -44,7 +48,7 @@ class IngestEndpoint:
         self._pace = Pace(settings.http_body_timeout_s, settings.http_body_least_bytes_per_s)
         self._budget = budget
         self._pool = pool
-        self._one_large = asyncio.Lock()
+        self._large = Turns(1, 1, _MOST_DECODING)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one POST. Raises `Problem` or `Disconnected`."""
@@ -52,18 +56,25 @@ class IngestEndpoint:
         format_ = _format(header(scope, b"content-type"))
         with self._budget.charge(key.id) as charge:
             body = await receive_body(scope, receive, MAX_BODY_BYTES, self._pace, charge)
-            items = await self._decoded(body, format_)
+            items = await self._decoded(body, format_, key)
             if key.sight.is_limited:
                 items = await self._without_foreign(items, key)
             outcomes = await self._commit(items, len(body))
         await _answer(outcomes, send)
 
-    async def _decoded(self, body: bytes, format_: Format) -> Sequence[Item]:
-        """Decode a large body in a thread, one at a time: it may take seconds, and other requests must be served."""
+    async def _decoded(self, body: bytes, format_: Format, key: ApiKey) -> Sequence[Item]:
+        """Decode a large body in a thread, one at a time, in turns of the keys: other requests must be served.
+
+        The parser holds the interpreter, so afterwards others have as long before the next one.
+        """
         if len(body) <= _LARGE_BYTES:
             return self._decode(body, format_)
-        async with self._one_large:
-            return await asyncio.to_thread(self._decode, body, format_)
+        async with self._large.turn(key.id):
+            began = time.monotonic()
+            try:
+                return await asyncio.to_thread(self._decode, body, format_)
+            finally:
+                await asyncio.sleep(min(_LONGEST_REST_S, time.monotonic() - began))
 
     def _decode(self, body: bytes, format_: Format) -> Sequence[Item]:
         try:

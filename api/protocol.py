@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from api.problems import MEDIA_TYPE, Problem
 
@@ -23,10 +23,13 @@ ABORT = "abort"
 """The key, in the state of a request, of the function that closes its connection without sending what is buffered."""
 HAS_KEY = "has_key"
 """The key of the function that tells that the connection has sent a valid API key."""
+WRITTEN = "written"
+"""The key of the function that waits until the client has read what was sent to it, but for the kernel's buffers."""
 ENDS_WITH_CLIENT = "ends_with_client"
 """The key of the function that tells that the answer has no end of its own: it ends when the client stops sending."""
 
-_MOST_PIPELINED = 32
+_MOST_PIPELINED = 8
+"""Requests that wait for the answer to an earlier one; each costs, and few clients send any."""
 _SEND_BUFFER_BYTES = 256 * 1024
 """Of the kernel, for each connection: its default grows to megabytes for a client that does not read."""
 
@@ -55,12 +58,17 @@ class Open:
     """In the order in which they were opened."""
 
 
+class _TooManyPipelined(Exception):
+    """A client sends requests without waiting for answers."""
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """One connection of a server with `limits`."""
 
     limits: ClassVar[Limits]
     open: ClassVar[Open]
     _address: str | None = None
+    _answered: RequestResponseCycle | None = None
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _in_body = False
@@ -90,12 +98,30 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.open.without_key) > self.limits.connections_without_key:
             oldest = next(iter(self.open.without_key))
             del self.open.without_key[oldest]
-            oldest.transport.abort()
+            oldest._abort()
 
     def _has_key(self) -> None:
         self.open.without_key.pop(self, None)
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _abort(self) -> None:
+        self._discard_answers()
+        self.transport.abort()
+
+    def _discard_answers(self) -> None:
+        """Tell every request of the connection that it has ended; uvicorn tells the one that was received last."""
+        waiting = [cycle for cycle, _ in self.pipeline]
+        self.pipeline.clear()
+        for cycle in (self._answered, *waiting):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._discard_answers()
         self._head_done()
         self._written()
         self.open.without_key.pop(self, None)
@@ -153,7 +179,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._write_timer is None:
-            self._write_timer = self.loop.call_later(self.limits.write_timeout_s, self.transport.abort)
+            self._write_timer = self.loop.call_later(self.limits.write_timeout_s, self._abort)
 
     def resume_writing(self) -> None:
         self._written()
@@ -174,12 +200,14 @@ class BoundedProtocol(HttpToolsProtocol):
         if size > self.limits.head_bytes:
             self._cut(self._head_too_long())
         elif len(self.pipeline) >= _MOST_PIPELINED:
-            self.transport.abort()
+            self._abort()
+            raise _TooManyPipelined  # so that the parser stops: one segment may have thousands
         else:
             self._in_body = True
             self.scope["state"] |= {
-                ABORT: self.transport.abort,
+                ABORT: self._abort,
                 HAS_KEY: self._has_key,
+                WRITTEN: self.flow.drain,
                 ENDS_WITH_CLIENT: self._end_with_client,
             }
             super().on_headers_complete()

@@ -104,6 +104,8 @@ class Endpoint:
     """The largest body in bytes; None where no body is read before the endpoint is called."""
     plain: ASGIApp | None
     """The application of a route outside the framework."""
+    is_endless: bool
+    """Whether the answer has no end of its own."""
 
 
 class Found(NamedTuple):
@@ -186,6 +188,7 @@ def _endpoint(method: str, route: APIRoute | PlainRoute) -> Endpoint:
         _query(route) if isinstance(route, APIRoute) else {},
         None if plain or method in _BODILESS else getattr(route, "body_limit", MAX_FORM_BYTES),
         route.app if plain else None,
+        getattr(getattr(route, "response_class", None), "is_endless", False),
     )
 
 

@@ -1,14 +1,18 @@
 """A whole list as CSV, read in pages while it is sent: a slow client occupies no memory and no connection."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TypeVar
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from api.csv_format import Cell, csv_text
 
 CSV_PAGE = 1_000
-"""Rows that are read and sent at a time."""
+"""Rows that are read at a time."""
+_PIECE = 100
+"""Rows that are sent at a time."""
 
 RowT = TypeVar("RowT")
 PositionT = TypeVar("PositionT")
@@ -16,6 +20,20 @@ Page = tuple[Sequence[RowT], PositionT | None]
 """Rows, and the position after them; None when there are no more."""
 NextPage = Callable[[PositionT | None], Awaitable[Page[RowT, PositionT]]]
 """The page after a position; None: the first."""
+
+
+class _Download(StreamingResponse):
+    """Lets go of its page of rows when it ends, also by an error: what else refers to it is collected late."""
+
+    def __init__(self, chunks: AsyncGenerator[str, None], **options: Any) -> None:
+        super().__init__(chunks, **options)
+        self._chunks = chunks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._chunks.aclose()
 
 
 async def csv_stream(
@@ -33,15 +51,25 @@ async def csv_stream(
     """
     rows, position = await next_page(start)
 
-    async def chunks() -> AsyncIterator[str]:
+    async def chunks() -> AsyncGenerator[str, None]:
         page, following = rows, position
-        yield csv_text([header, *map(cells, page)])
+        yield csv_text([header])
+        async for text in _texts(page, cells):
+            yield text
         while following is not None:
             page, following = await next_page(following)
-            yield csv_text(map(cells, page))
+            async for text in _texts(page, cells):
+                yield text
 
     headers = {"Vary": "Accept", "Content-Disposition": f'attachment; filename="{name}.csv"'}
-    return StreamingResponse(chunks(), media_type="text/csv", headers=headers)
+    return _Download(chunks(), media_type="text/csv", headers=headers)
+
+
+async def _texts(page: Sequence[RowT], cells: Callable[[RowT], Sequence[Cell]]) -> AsyncIterator[str]:
+    """The rows of a page as text, made in pieces between which others are served: a row may have 16 KiB."""
+    for begin in range(0, len(page), _PIECE):
+        yield csv_text(map(cells, page[begin : begin + _PIECE]))
+        await asyncio.sleep(0)
 
 
 def first_rows(rows: Sequence[RowT], size: int, position: Callable[[RowT], PositionT]) -> Page[RowT, PositionT]:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import ClassVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -26,6 +27,7 @@ class EventStream(Response):
     """`may_go_on` tells whether the key is still valid; it is asked with each heartbeat."""
 
     media_type = "text/event-stream"
+    is_endless: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -122,6 +122,12 @@ class QuerySettings(Group):
     title: ClassVar[str] = "Queries"
 
     query_pool_size: int = Field(default=8, ge=1, le=10_000, description="Maximum number of connections for queries.")
+    query_max_per_key: int = Field(
+        default=6,
+        ge=1,
+        le=10_000,
+        description="Maximum number of questions of one key in progress; further ones wait for their turn.",
+    )
     query_timeout_s: Seconds = Field(
         default=10.0, description="Maximum time of a database query; then the request gets 503."
     )

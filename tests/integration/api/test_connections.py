@@ -181,8 +181,11 @@ def connections_of(api: Api) -> int:
     )
 
 
-async def test_more_pipelined_requests_than_anybody_sends_end_the_connection(api: Api, token: str) -> None:
-    request = head_of(token, method="GET", path="/v1/live/vehicles")
+@pytest.mark.parametrize("has_key", [True, False])
+async def test_more_pipelined_requests_than_anybody_sends_end_the_connection(
+    has_key: bool, api: Api, token: str
+) -> None:
+    request = head_of(token, method="GET", path="/v1/live/vehicles") if has_key else b"GET / HTTP/1.1\r\n\r\n"
     with api.socket() as connection:
         connection.sendall(request * 400)
         received = b""
@@ -231,6 +234,49 @@ async def test_unknown_keys_reach_the_database_up_to_a_rate_only(api: Api, token
         assert await victim_s(api, other) < VICTIM_S
     assert set(statuses) == {401, 429}
     assert statuses.count(401) <= 500 + 50 * (time.monotonic() - began) + 1
+
+
+LARGE_HISTORY = """
+INSERT INTO vehicle_telemetry_history (vehicle_id, ts, soc, extra)
+SELECT 'EV_X', $1::timestamptz - n * interval '1 s', 50, jsonb_build_object('note', repeat('x', 16000))
+FROM generate_series(1, 2000) AS n
+"""
+
+
+async def with_large_history(db: Connection) -> None:
+    end = now_minute()
+    for day in {end.date(), (end - timedelta(hours=1)).date()}:
+        await db.execute("SELECT ensure_partition('vehicle_telemetry_history', $1)", day)
+    await db.execute(LARGE_HISTORY, end)
+    await db.execute("INSERT INTO vehicle_live_status (vehicle_id, ts, received_at) VALUES ('EV_X', $1, $1)", end)
+
+
+@pytest.mark.parametrize("form", ["application/json", "text/csv"])
+async def test_answers_of_one_key_that_are_not_read_take_no_turn_of_others(
+    form: str, start_api: Callable[..., Api], token: str, other: str, db: Connection
+) -> None:
+    """40 pages that were not read took 600 MB."""
+    await with_large_history(db)
+    api = start_api(http_write_timeout_s=2)
+    before = peak_kib(api)
+    request = head_of(token, f"Accept: {form}", method="GET", path="/v1/history/vehicles/EV_X?limit=10000")
+    deaf = []
+    for _ in range(40):
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        connection.connect(("127.0.0.1", api.port))
+        connection.sendall(request)
+        deaf.append(connection)
+    began = time.monotonic()
+    async with api.client(other) as client:
+        assert (await client.get("/v1/live/vehicles/EV_X")).status_code == 200
+    assert time.monotonic() - began < VICTIM_S
+    assert await victim_s(api, other) < VICTIM_S
+    async with api.client(token) as client:  # behind the others of its key, which are cut
+        assert (await client.get("/v1/live/vehicles/EV_X")).status_code == 200
+    assert peak_kib(api) - before < 250_000
+    for connection in deaf:
+        connection.close()
 
 
 async def test_pages_of_history_are_bounded_in_bytes_and_miss_nothing(api: Api, token: str, db: Connection) -> None:

@@ -1,0 +1,53 @@
+"""Limits the questions of one key that are in progress, so that they cannot occupy the database and the memory."""
+
+from collections.abc import Awaitable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.auth import ApiKey
+from api.problems import Problem
+from api.protocol import WRITTEN
+from api.routing import FOUND, Found
+from api.turns import TooManyWaiting, Turns
+
+_IN_ALL = 64
+_MOST_WAITING = 1_000
+"""Questions of one key: more than a page with hundreds of viewers has at a time."""
+_LARGE_BYTES = 256 * 1024
+"""A smaller answer fits into the kernel's send buffer; of a larger one the rest is in our memory until it is read."""
+
+
+class Questions:
+    """Lets `per_key` requests of a key pass at a time; further ones wait for their turn. Raises 429 when too many wait.
+
+    A turn ends when the answer is ready, or, if it is large, when the client has read it. Ingest and live streams have
+    limits of their own.
+    """
+
+    def __init__(self, app: ASGIApp, per_key: int) -> None:
+        self._app = app
+        self._turns = Turns(per_key, _IN_ALL, _MOST_WAITING)
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        found: Found = scope[FOUND]
+        endpoint = found.endpoint
+        if endpoint is None or endpoint.access == "public" or endpoint.plain is not None or endpoint.is_endless:
+            return self._app(scope, receive, send)
+        return self._in_turn(scope, receive, send)
+
+    async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
+        size = 0
+
+        async def counted(message: Message) -> None:
+            nonlocal size
+            size += len(message.get("body", b""))
+            await send(message)
+
+        key: ApiKey = scope["state"]["key"]
+        try:
+            async with self._turns.turn(key.id):
+                await self._app(scope, receive, counted)
+                if size > _LARGE_BYTES and WRITTEN in scope["state"]:
+                    await scope["state"][WRITTEN]()
+        except TooManyWaiting:
+            raise Problem(429, "too many requests with this key wait for their turn", {"Retry-After": "1"}) from None
