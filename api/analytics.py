@@ -112,7 +112,7 @@ def answer(vehicle_id: str, period: Period, figures: Performance) -> models.Perf
         suspect_kwh=kwh_of(figures.suspect),
         unassigned_kwh=kwh_of(sum(feed.unassigned for feed in figures.feeds)),
         resets=figures.resets,
-        interval_s=figures.vehicle.device.interval_us / US_PER_S,
+        interval_s=figures.vehicle.interval_us / US_PER_S,
         interval_source=figures.vehicle.interval_source,
         detached_days=list(figures.detached_days),
         gaps=_gaps(figures, period),
@@ -143,7 +143,7 @@ def _share(feed: Feed, period: Period) -> models.MeterShare:
         readings=feed.readings,
         coverage=ratio(feed.covered, feed.expected),
         unassigned_kwh=kwh_of(feed.unassigned),
-        interval_s=feed.measured.device.interval_us / US_PER_S,
+        interval_s=feed.measured.interval_us / US_PER_S,
         interval_source=feed.measured.interval_source,
         periods=[_meter_period(feed, span, period) for span in feed.assigned],
     )

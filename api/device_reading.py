@@ -11,12 +11,13 @@ from operator import itemgetter
 from typing import Any
 
 from api.energy.curve import Curve, Device, Reading, curve_of, curve_of_intervals
-from api.energy.interval import QUARTER_US, groups_of, observed_interval
+from api.energy.interval import DAY_US, QUARTER_US, Group, day_of, groups_of, intervals_by_day, shows_interval
 from api.energy.performance import Measured
 from api.energy.quarter import GaugeQuarter, Quarter, areas_of, quarters_of, whole_quarters
-from api.energy.spans import Span, overlaps, union
+from api.energy.spans import Span, difference, intersection, overlaps, union
 from api.energy.units import US_PER_S, register_units_of
-from api.measured_sql import US, Neighbour, Question, detached_days_of, measures_of_energy, observed_since
+from api.measured_sql import US, Neighbour, Question, detached_days_of, measures_of_energy, observed_days, offset_of
+from api.period import EARLIEST, LATEST
 
 Row = Any
 """A reading: time, interval, registers in and out, gauges. asyncpg's, or a tuple."""
@@ -38,8 +39,9 @@ class DeviceReading:
         """Days of the period whose readings exist, but in a partition that was detached from the history."""
         self.readings_read = 0
         self._device = Device(round(default_interval_s * US_PER_S), question.kind.rated_kw)
-        self._declared_us: int | None = None
-        self._interval_us: int | None = None
+        self._is_declared = False
+        self._away: list[date] = []
+        """Detached days in and around the period."""
         self._closed = 0
         self._rows: list[Row] = []
         """In the order of time, each once."""
@@ -51,26 +53,34 @@ class DeviceReading:
     def know(self, row: Row) -> None:
         """Take a row of `about_sql`."""
         _, self.is_known, sent, interval_s, rated_kw, self.newest, self._closed, detached = row
-        self.detached_days = detached_days_of(detached)
+        self._away = detached_days_of(detached)
+        self.detached_days = [day for day in self._away if self.question.period.has_day(day)]
         measures = self.question.measures
         self.sent = {measure.column for measure, is_sent in zip(measures, sent, strict=True) if is_sent}
-        self._declared_us = None if interval_s is None else round(interval_s * US_PER_S)
-        self._device = Device(self._declared_us or self._device.interval_us, rated_kw or self.question.kind.rated_kw)
+        self._is_declared = interval_s is not None
+        self._device = Device(
+            self._device.interval_us if interval_s is None else round(interval_s * US_PER_S),
+            rated_kw or self.question.kind.rated_kw,
+            day_offset=offset_of(self.question.period, DAY_US),
+        )
 
     @property
-    def looks_back(self) -> bool:
-        """Whether readings before the period are read anyway, because they show the interval."""
-        return self._since < 0
+    def _asked(self) -> Span:
+        return Span(0, self.question.span_us)
 
     @property
-    def _since(self) -> int:
-        return 0 if self._declared_us is not None else observed_since(self.question.period)
+    def _read(self) -> Span:
+        """The period; where no interval is declared with the rest of its days, whose readings show the interval."""
+        if self._is_declared:
+            return self._asked
+        days = observed_days(self.question.period)
+        is_newest = self.newest is None or self.newest < self.question.span_us
+        return Span(days.start, self.question.span_us if is_newest else days.end)
 
     @property
     def summarized(self) -> Span:
         """The whole quarter hours that may be taken from summaries; empty when there is none."""
-        question = self.question
-        return Span(*whole_quarters(self._since, question.span_us, question.offset, self._closed))
+        return Span(*whole_quarters(*self._read, self.question.offset, self._closed))
 
     def take_summaries(self, rows: Sequence[Row]) -> None:
         """Take rows of `summaries_sql`."""
@@ -85,7 +95,7 @@ class DeviceReading:
     def first_spans(self, details: Iterable[int]) -> list[Span]:
         """The spans whose readings are needed, with the quarter hours that start at `details`."""
         question, summarized = self.question, self.summarized
-        divided = quarters_of([0, *question.cuts], question.offset) | self._dirty | set(details)
+        divided = quarters_of([*self._asked, *question.cuts], question.offset) | self._dirty | set(details)
         for quarter in self._summaries:
             if (
                 quarter.start not in divided
@@ -94,40 +104,57 @@ class DeviceReading:
             ):
                 self._quarters[quarter.start] = quarter
         in_detail = {q.start for q in self._summaries if q.start not in self._quarters} | self._dirty
-        spans = [Span(self._since, summarized.start), Span(summarized.end, question.span_us)]
+        spans = [Span(self._read.start, summarized.start), Span(summarized.end, self._read.end)]
         return union([*spans, *(Span(start, start + QUARTER_US) for start in in_detail)])
 
     def _is_detached(self, quarter: Quarter) -> bool:
         """Whether its readings cannot be read: an answer does not depend on whether there is a summary."""
-        if not self.detached_days:
+        if not self._away:
             return False
         start = self.question.period.start + quarter.start * US
-        return start.astimezone(UTC).date() in self.detached_days
+        return start.astimezone(UTC).date() in self._away
 
     def take_rows(self, rows: Iterable[Row]) -> None:
         """Take readings of `readings_sql`, in any order."""
         self._rows = _ordered([*self._rows, *rows])
 
-    def is_interval_known(self, earlier: Iterable[Row] = ()) -> bool:
-        """Whether the interval is declared, or shown by the readings so far and these from before the period."""
-        self._interval_us = self._declared_us or self._observed(_ordered([*earlier, *self._rows]))
-        return self._interval_us is not None
+    def unobserved_spans(self, neighbours: Iterable[Row]) -> list[Span]:
+        """The time of which readings are still needed to observe intervals, given the readings next to the period.
 
-    def settle_interval(self) -> None:
-        """Judge with the interval that is known, else the default, and forget what was read to observe it."""
-        self._device = self._device._replace(interval_us=self._interval_us or self._device.interval_us)
-        self._rows = self._rows[bisect_left(self._rows, 0, key=_at) :]
-        self._quarters = {start: quarter for start, quarter in self._quarters.items() if start >= 0}
+        A day with few readings is observed with the day before it. The interval of a reading on another day matters
+        when it is the first one after the period, or the last one before a period without readings.
+        """
+        if self._is_declared:
+            return []
+        read, offset = self._read, self._device.day_offset
+        first = [group for group in self._groups() if group.quarter < read.start + DAY_US]
+        missing = [] if not first or shows_interval(first) else [Span(read.start - DAY_US, read.start)]
+        is_empty = not any(0 <= group.first < self.question.span_us for group in self._groups())
+        for at, *_ in neighbours:
+            is_outside = at >= read.end or (is_empty and at < read.start)
+            if is_outside:
+                missing.append(Span(day_of(at, offset) - DAY_US, day_of(at, offset) + DAY_US))
+        known = self.question.period
+        return intersection(difference(union(missing), [read]), [Span(known.us(EARLIEST), known.us(LATEST))])
 
-    def _observed(self, rows: Sequence[Row]) -> int | None:
-        times = [row[0] for row in rows if _has_energy(row)]
+    def settle_intervals(self, rows: Iterable[Row], neighbours: Iterable[Row]) -> None:
+        """Observe the intervals with these readings of `unobserved_spans`, and forget what was read for that only.
+
+        `neighbours` are the readings next to the period.
+        """
+        if not self._is_declared:
+            groups = self._groups(rows)
+            self._device = self._device._replace(by_day=intervals_by_day(groups, self._device.day_offset))
+        start, end = self._asked
+        self._rows = self._rows[bisect_left(self._rows, start, key=_at) : bisect_left(self._rows, end, key=_at)]
+        self._quarters = {at: quarter for at, quarter in self._quarters.items() if start <= at < end}
+        self.take_rows(_nearest(neighbours, self.question.span_us))
+
+    def _groups(self, others: Iterable[Row] = ()) -> list[Group]:
+        """The readings with energy by quarter hour, in order."""
+        times = [row[0] for row in _ordered([*self._rows, *others]) if _has_energy(row)]
         groups = groups_of(times, self.question.offset)
-        groups += [quarter.group for quarter in self._quarters.values() if quarter.has_energy]
-        return observed_interval(sorted(groups))
-
-    def take_neighbours(self, rows: Iterable[Row]) -> None:
-        """Take the readings next to the period."""
-        self.take_rows(_nearest(rows, self.question.span_us))
+        return sorted([*groups, *(quarter.group for quarter in self._quarters.values() if quarter.has_energy)])
 
     def has_neighbour(self, wanted: Neighbour, rows: Iterable[Row]) -> bool:
         """Whether one of these rows is on the side of the period and has the measure that is looked for."""
@@ -170,7 +197,7 @@ class DeviceReading:
             {m.name: _points(self._rows, n) for n, m in enumerate(self.question.gauges, start=5)},
             [count for _, count in times] if quarters else (),
             areas_of(quarters),
-            "declared" if self._declared_us else "observed" if self._interval_us else "default",
+            self._is_declared,
         )
 
     def _curve(self, quarters: Sequence[Quarter]) -> Curve:

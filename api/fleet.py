@@ -3,15 +3,16 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from api.database import Connection
 from api.energy.buckets import NOTHING, Figures
 from api.energy.interval import DAY_US, HOUR_US, QUARTER_US
 from api.energy.quarter import quarters_of, whole_quarters
 from api.energy.spans import Span
+from api.energy.units import US_PER_S
 from api.fleet_sql import Days, fold_sql
-from api.measured_sql import days_of_spans_sql, observed_since, offset_of, with_neighbours
+from api.measured_sql import days_of_spans_sql, observed_days, offset_of, with_neighbours
 from api.period import EARLIEST, Period
 from api.read_limit import Closed
 from bridge.contract import Kind
@@ -20,6 +21,7 @@ _HOUR = timedelta(hours=1)
 _US = timedelta(microseconds=1)
 _SHORT_US = 14 * DAY_US
 """For so long a time a statement lists all days rather than those only whose readings are known to be needed."""
+_DECLARED = "SELECT id FROM device WHERE kind = $1 AND id = ANY ($2) AND interval_s IS NOT NULL"
 # The planner does not know how many devices there are, and would compare each with each; their pieces are sorted.
 _SESSION = "SET LOCAL enable_nestloop = off; SET LOCAL work_mem = '64MB'"
 
@@ -77,52 +79,90 @@ def _listed(before: Span, after: Span, offset: int) -> set[int]:
     return {day for start, end in spans if start < end for day in range(start - (start - offset) % DAY_US, end, DAY_US)}
 
 
-def _days(period: Period, since: int, listed: Iterable[int]) -> Days:
-    around, neighbours = Period(period.start + since * _US, period.end), with_neighbours(period)
+def _days(period: Period, read: Span, listed: Iterable[int]) -> Days:
+    around = Period(period.start + read.start * _US, period.start + read.end * _US)
+    neighbours = with_neighbours(period)
     starts = [period.start + start * _US for start in listed]
     return Days(
         days_of_spans_sql((start, start + _US) for start in starts),
         Period(max(EARLIEST, around.start - _HOUR), around.start).days_sql(),
         Period(neighbours.start, around.start).days_sql(),
-        Period(period.end, neighbours.end).days_sql(),
+        Period(around.end, neighbours.end).days_sql(),
         around.days_sql("bucket"),
     )
 
 
-async def fold(c: Connection, kind: Kind, keys: Mapping[str, int], buckets: Buckets, away: Sequence[date]) -> Folded:
+async def fold(
+    c: Connection,
+    kind: Kind,
+    keys: Mapping[str, int],
+    buckets: Buckets,
+    away: Sequence[date],
+    default_interval_s: float,
+) -> Folded:
     """Fold devices of one kind, each under a key; `away` are detached days."""
+    declared = {row[0] for row in await c.fetch(_DECLARED, kind.name, list(keys))}
+    found: dict[int, list[Figures]] = defaultdict(lambda: [NOTHING] * (len(buckets.edges) - 1))
+    others: list[str] = []
+    async with c.transaction():
+        await c.execute(_SESSION)
+        for is_declared in (True, False):
+            own = {device: key for device, key in keys.items() if (device in declared) is is_declared}
+            for row in await _rows(c, kind, own, _Asked(buckets, away, None if is_declared else default_interval_s)):
+                _add(row, found, others)
+    return Folded(found, others)
+
+
+class _Asked(NamedTuple):
+    """What is folded, of devices that declare their interval or of those that do not."""
+
+    buckets: Buckets
+    away: Sequence[date]
+    default_interval_s: float | None
+    """None for devices that declare their interval."""
+
+    @property
+    def read(self) -> Span:
+        """The time whose readings are taken: with that in which the intervals are observed."""
+        period = self.buckets.period
+        return Span(0, period.us(period.end)) if self.default_interval_s is None else observed_days(period)
+
+
+async def _rows(c: Connection, kind: Kind, keys: Mapping[str, int], asked: _Asked) -> Sequence[Any]:
+    """Rows of `fold_sql`."""
+    if not keys:
+        return []
+    buckets, read = asked.buckets, asked.read
     period = buckets.period
     span, cuts = period.us(period.end), [period.us(edge) for edge in buckets.edges]
-    offset, since = offset_of(period, HOUR_US), observed_since(period)
-    without = [period.us(datetime(day.year, day.month, day.day, tzinfo=UTC)) for day in away]
+    offset, day_offset = offset_of(period, HOUR_US), offset_of(period, DAY_US)
+    without = [period.us(datetime(day.year, day.month, day.day, tzinfo=UTC)) for day in asked.away]
     until, hours_until = (period.us(by_kind[kind.name]) for by_kind in buckets.closed)
-    quarters = _usable(Span(since, span), cuts, without, offset, until, QUARTER_US)
+    quarters = _usable(read, cuts, without, offset, until, QUARTER_US)
     hours = _usable(Span(quarters.first, quarters.beyond), cuts, without, offset, hours_until, HOUR_US)
     if 2 * len(hours.divided) * HOUR_US > hours.beyond - hours.first:  # buckets of the zone begin within most of them
         hours = _Usable(quarters.first, quarters.first, [])
-    listed = _listed(Span(since, quarters.first), Span(quarters.beyond, span), offset_of(period, DAY_US))
-    now = period.us(buckets.now)
-    async with c.transaction():
-        await c.execute(_SESSION)
-        while True:
-            rows = await c.fetch(
-                fold_sql(kind, _days(period, since, listed)),
-                *(list(keys), list(keys.values()), period.start, span, cuts, now),
-                *(quarters.first, quarters.beyond, quarters.divided, kind.rated_kw, since, offset_of(period, DAY_US)),
-                *(hours.first, hours.beyond, hours.divided, sorted(listed)),
-            )
-            if not (missing := {int(row["expected"]) for row in rows if row[1] < 0}):
-                break
-            listed |= missing
-    found: dict[int, list[Figures]] = defaultdict(lambda: [NOTHING] * (len(cuts) - 1))
-    others: list[str] = []
-    for key, k, is_known, inward, outward, boundary, covered, expected, name in rows:
-        if name is not None:
-            others.append(name)
-            continue
-        # Sums are numeric: those of a fleet are larger than int8.
-        own = Figures(
-            int(is_known), int(inward), int(outward), int(boundary), covered=int(covered), expected=int(expected)
+    listed = _listed(Span(read.start, quarters.first), Span(quarters.beyond, read.end), day_offset)
+    is_declared = asked.default_interval_s is None
+    defaults = [] if asked.default_interval_s is None else [round(asked.default_interval_s * US_PER_S)]
+    while True:
+        rows = await c.fetch(
+            fold_sql(kind, _days(period, read, listed), is_declared),
+            *(list(keys), list(keys.values()), period.start, span, cuts, period.us(buckets.now)),
+            *(quarters.first, quarters.beyond, quarters.divided, kind.rated_kw, read.start, day_offset),
+            *(hours.first, hours.beyond, hours.divided, sorted(listed), read.end, *defaults),
         )
-        found[key][k - 1] = found[key][k - 1].plus(own)
-    return Folded(found, others)
+        missing = {int(row["expected"]) for row in rows if row[1] < 0}
+        if not missing:
+            return rows
+        listed |= missing
+
+
+def _add(row: Any, found: dict[int, list[Figures]], others: list[str]) -> None:
+    key, k, is_known, inward, outward, boundary, covered, expected, name = row
+    if name is not None:
+        others.append(name)
+        return
+    # Sums are numeric: those of a fleet are larger than int8.
+    own = Figures(int(is_known), int(inward), int(outward), int(boundary), covered=int(covered), expected=int(expected))
+    found[key][k - 1] = found[key][k - 1].plus(own)

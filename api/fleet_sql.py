@@ -3,16 +3,18 @@
 It folds the same pieces as `api.energy.curve` by the same whole-number rules: the summary of each hour that may stand
 for its quarter hours, elsewhere that of each quarter hour that may stand for its readings, and elsewhere the readings.
 A device is *plain* if its rules are trivial for this period: each of its readings has the same measures of energy, no
-register falls or rises steeply, and its interval is declared, is observed, or does not matter because no gap is near
-1.5 intervals. The statement names the others, which are folded one by one.
+register falls or rises steeply, and its interval is declared, or on each UTC day it is observed or does not matter,
+because no gap is near 1.5 intervals. The statement names the others, which are folded one by one.
 
 The statement is composed of steps, one function or text each:
 
     d, marks, h, q   the devices, their dirty quarter hours, their summaries of hours and of quarter hours
     pieces, w        summaries and readings in the order of time, each with the one before it
     judged, base     of each device, what shows whether it is plain
-    observed         the intervals of those that declare none and have gaps, as `api.energy.interval` sees them
-    plain, ends      the interval of each, and until when readings are expected by now
+    daily, observed  of devices that declare no interval: their UTC days, and the intervals of the days with gaps, as
+                     `api.energy.interval` sees them
+    spaced, plain    the intervals of the days, and of the device
+    ends             until when readings are expected by now
     segments         energy from `start` to `first` (cross) and from `first` to `last` (rest)
     near, parts      the sums of those that one edge of a bucket divides at most, and the parts of the others
 
@@ -30,7 +32,7 @@ from bridge.contract import Kind
 _TYPES = (
     *("text[]", "int[]", "timestamptz", "int8", "int8[]", "int8"),
     *("int8", "int8", "int8[]", "float8", "int8", "int8"),
-    *("int8", "int8", "int8[]", "int8[]"),
+    *("int8", "int8", "int8[]", "int8[]", "int8", "int8"),
 )
 """Of the parameters; each use is cast, because the statement is too long for the server to infer them."""
 _MOST_RISE_KWH = 4_000_000
@@ -41,7 +43,7 @@ def _at(us: str) -> str:
     return f"$3 + {us} * interval '1 microsecond'"
 
 
-_FROM, _TO = _at("$11"), _at("$4")
+_FROM, _TO = _at("$11"), _at("$17")
 _CLOSED = f"bucket >= {_at('$7')} AND bucket < {_at('$8')}"
 _START = "(tstzrange_subdiff(bucket, $3) * 1e6)::int8"
 
@@ -64,14 +66,15 @@ class Days(NamedTuple):
     """On `bucket`."""
 
 
-def fold_sql(kind: Kind, days: Days) -> str:
-    """The statement.
+def fold_sql(kind: Kind, days: Days, is_declared: bool) -> str:
+    """The statement for devices that declare their interval, or for those that do not.
 
     $1 are the devices and $2 the key of each; $3 is the period's start and $4 its length, $5 the buckets' edges, $6 is
     now; from $7 up to $8 summaries may be used, except for quarter hours $9; $10 is the kind's rated power in kW.
-    Readings are taken from $11 on, to observe intervals; $12 is the start of a day. From $13 up to $14 hours may be
-    used, except for hours $15; these are within $7 and $8. $16 are the starts of the days of `days.readings`. Times are
-    microseconds since the period's start.
+    Readings are taken from $11 up to $17: the period, or to observe intervals the whole UTC days with a part in it and
+    that of its end; $12 is the start of a day. From $13 up to $14 hours may be used, except for hours $15; these are
+    within $7 and $8. $16 are the starts of the days of `days.readings`. Only where intervals are not declared, $18 is
+    that of days without an observed one. Times are microseconds since the period's start.
 
     Rows: key, bucket (from 1), whether anything is known, energy in and out, energy of intervals across its edges,
     covered and expected time, device. Rows with the bucket 0 name devices that are not plain. A row with the bucket -1
@@ -82,8 +85,8 @@ def fold_sql(kind: Kind, days: Days) -> str:
         _summaries_sql(kind, days),
         _pieces_sql(kind, days),
         _JUDGED,
-        _observed(kind, days),
-        _PLAIN,
+        *([_DECLARED] if is_declared else [_DAILY, _observed(kind, days), _OBSERVED]),
+        _ENDS,
         _PARTS,
     ]
     sql = f"WITH {', '.join(steps)} {_SUMS}"
@@ -133,8 +136,8 @@ h AS MATERIALIZED (
                AND NOT (d.id, hour) IN (SELECT id, {_start_of("quarter", HOUR_US)} FROM marks)
                AND (d.sent > 1 OR 2 * widest <= 3 * coalesce(d.declared, least, 0)) AS is_usable
     FROM d CROSS JOIN LATERAL (
-        SELECT {_START} AS hour, is_even, {_START} + first_us AS first, {_START} + last_us AS last, least_us AS least,
-               {columns}
+        SELECT {_START} AS hour, {_start_of(_START, DAY_US)} AS day, is_even, {_START} + first_us AS first,
+               {_START} + last_us AS last, least_us AS least, {columns}
         FROM {kind.hour_table} WHERE {of_device}
           AND bucket >= {_at("$13")} AND bucket < {_at("$14")} OFFSET 0
     ) AS s
@@ -174,7 +177,7 @@ def _pieces_sql(kind: Kind, days: Days) -> str:
     return f"""
 spans AS (
     SELECT id, $11 AS since, $7 AS until FROM d WHERE $11 < $7
-    UNION ALL SELECT id, $8, $4 FROM d WHERE $8 < $4
+    UNION ALL SELECT id, $8, $17 FROM d WHERE $8 < $17
     UNION ALL SELECT id, quarter, quarter + {QUARTER_US} FROM q WHERE NOT is_usable
     UNION ALL SELECT id, quarter, quarter + {QUARTER_US} FROM marks
               WHERE NOT (id, quarter) IN (SELECT id, quarter FROM q)
@@ -227,102 +230,148 @@ def _part(units: str) -> str:
     return f"{_until('($5)[edge + 1]', units)} - {_until('($5)[edge]', units)}"
 
 
-def _observed(kind: Kind, days: Days) -> str:
-    """Hours are taken apart: the interval is the median of what their quarter hours show."""
-    return f"""
-seen AS (
-    SELECT id, last FROM base WHERE declared IS NULL AND is_even AND NOT is_gapless
-),
-grouped AS (
-    SELECT w.id, {_start_of("w.first", QUARTER_US)} AS quarter, min(w.first) AS first, max(w.last) AS last,
-           sum(w.n)::int8 AS n
-    FROM seen JOIN w USING (id) WHERE NOT w.is_hour AND w.first >= $11 AND w.first < $4 GROUP BY 1, 2
-    UNION ALL SELECT h.id, s.* FROM seen JOIN h USING (id) JOIN d USING (id) CROSS JOIN LATERAL (
-        SELECT {_START} AS quarter, {_START} + first_us, {_START} + last_us, readings::int8
-        FROM {kind.quarter_table} WHERE {kind.id_column} = d.name AND {days.months}
-          AND bucket >= {_at("h.hour")} AND bucket < {_at(f"(h.hour + {HOUR_US})")} OFFSET 0
-    ) AS s WHERE h.is_usable AND num_nonnulls(uf, rif, rof) > 0 AND h.hour + {HOUR_US + QUARTER_US + DAY_US} > seen.last
-),
-recent AS (
-    SELECT * FROM (SELECT *, max(quarter) OVER (PARTITION BY id) AS newest FROM grouped) AS g
-    WHERE quarter >= newest - {DAY_US}
-),
-gaps AS (
-    SELECT id, (last - first) / (n - 1) AS gap, n - 1 AS n FROM recent WHERE n > 1
-    UNION ALL SELECT id, first - lag(last) OVER (PARTITION BY id ORDER BY quarter), 1 FROM recent
-),
-observed AS MATERIALIZED (
-    SELECT id, min(gap) AS us FROM (
-        SELECT id, gap, sum(n) OVER (PARTITION BY id ORDER BY gap) AS passed, sum(n) OVER (PARTITION BY id) AS whole
-        FROM gaps WHERE gap IS NOT NULL) AS g
-    WHERE whole >= 3 AND 2 * passed >= whole GROUP BY id
+_MOST_INTERVAL_US = DAY_US * 2 // 3
+"""The longest interval that can be observed: three gaps in two days."""
+_LONGEST_US = f"greatest({_MOST_INTERVAL_US}, $18)"
+_SENT = (
+    "CASE WHEN uf IS NULL THEN 0 ELSE 1 END + CASE WHEN rif IS NULL THEN 0 ELSE 2 END "
+    "+ CASE WHEN rof IS NULL THEN 0 ELSE 4 END"
 )
-"""  # noqa: S608
-
-
 _JUDGED = f"""
 w AS MATERIALIZED (
-    SELECT *, lag(last) OVER o AS prev, lag(ril) OVER o AS prev_in, lag(rol) OVER o AS prev_out
+    SELECT *, {_start_of("first", DAY_US)} AS day,
+           lag(last) OVER o AS prev, lag(ril) OVER o AS prev_in, lag(rol) OVER o AS prev_out
     FROM pieces WINDOW o AS (PARTITION BY id ORDER BY first)
 ),
 judged AS (
-    SELECT id,
-           min(CASE WHEN uf IS NULL THEN 0 ELSE 1 END + CASE WHEN rif IS NULL THEN 0 ELSE 2 END
-               + CASE WHEN rof IS NULL THEN 0 ELSE 4 END) AS least_sent,
-           max(CASE WHEN uf IS NULL THEN 0 ELSE 1 END + CASE WHEN rif IS NULL THEN 0 ELSE 2 END
-               + CASE WHEN rof IS NULL THEN 0 ELSE 4 END) AS most_sent,
+    SELECT id, min({_SENT}) AS least_sent, max({_SENT}) AS most_sent,
            coalesce(bool_or(rif < prev_in OR rof < prev_out), false) AS falls,
            coalesce(max(greatest(rif - prev_in, rof - prev_out, ril - rif, rol - rof)), 0) AS greatest_rise,
            greatest(max(steepest),
                     max(greatest(rif - prev_in, rof - prev_out, 1e-12) * (3.6e9 / nullif(first - prev, 0)))
                ) AS steepest,
-           sum(n) FILTER (WHERE first >= 0 AND first < $4) AS readings_inside,
-           min(least(least, first - prev)) AS least_gap,
-           max(widest) FILTER (WHERE first >= 0) AS widest,
-           max(first - prev) FILTER (WHERE first >= 0) AS widest_between,
-           bool_or(prev IS NULL AND first >= 0) AS begins,
-           max(last) FILTER (WHERE first < least($4, $6)) AS last
+           coalesce(max(widest) FILTER (WHERE first >= 0), 0) AS widest,
+           max(last) FILTER (WHERE first < least($4, $6)) AS last,
+           min(first) FILTER (WHERE first >= least($4, $6)) AS next
     FROM w GROUP BY id
 ),
 base AS MATERIALIZED (
-    SELECT d.id, d.key, d.declared, d.sent, j.last, j.id IS NULL AS is_silent, coalesce(j.widest, 0) AS widest,
-           j.least_gap, greatest(j.widest, j.widest_between) AS widest_gap,
+    SELECT d.id, d.key, d.declared, d.sent = 1 AS by_interval, j.last, j.next, j.id IS NULL AS is_silent, j.widest,
            d.sent IN (1, 2, 4, 6, 7) AND j.least_sent = d.sent AND j.most_sent = d.sent
                AND (d.sent = 1 OR NOT j.falls AND j.greatest_rise < {_MOST_RISE_KWH}
-                    AND coalesce(j.steepest, 0) <= 1.089 * d.rated_kw AND d.rated_kw >= 0.1) AS is_even,
-           NOT j.begins AND j.readings_inside >= 5 AND 5 * greatest(j.widest, j.widest_between) <= {DAY_US}
-               AND 2 * greatest(j.widest, j.widest_between) <= 3 * j.least_gap AS is_gapless
+                    AND coalesce(j.steepest, 0) <= 1.089 * d.rated_kw AND d.rated_kw >= 0.1) AS is_even
     FROM d LEFT JOIN judged j USING (id)
 )
 """  # noqa: S608
-_PLAIN = """
-plain AS MATERIALIZED (
-    SELECT id, key, sent = 1 AS by_interval, coalesce(declared, us) AS declared, last,
-           is_silent OR is_even AND CASE WHEN coalesce(declared, us) IS NULL THEN is_gapless
-                                         ELSE sent > 1 OR 2 * widest <= 3 * coalesce(declared, us) END AS is_plain,
-           coalesce(declared, us, least_gap) AS least_interval, coalesce(declared, us, widest_gap) AS greatest_interval
-    FROM base LEFT JOIN observed USING (id)
+_DECLARED = """
+spaced AS (
+    SELECT id, NULL::int8 AS day, declared AS us FROM base WHERE false
 ),
+plain AS MATERIALIZED (
+    SELECT id, key, by_interval, declared, last, next,
+           is_silent OR is_even AND (NOT by_interval OR 2 * widest <= 3 * declared) AS is_plain,
+           declared AS least_us, declared AS greatest_us,
+           next < least($4, $6) + declared OR 2 * (next - last) <= 3 * declared AS is_near
+    FROM base
+)
+"""
+_DAILY = f"""
+daily AS MATERIALIZED (
+    SELECT *, NOT begins AND n > 3 AND 2 * greatest_gap <= 3 * least_gap AS is_regular,
+           CASE WHEN n > 3 THEN day ELSE day - {DAY_US} END AS since
+    FROM (
+        SELECT id, day, sum(n) AS n, max(widest) AS widest, bool_or(prev IS NULL) AS begins,
+               greatest(max(widest), max(first - prev)) AS greatest_gap,
+               least(min(least), min(first - prev) FILTER (WHERE prev >= day)) AS least_gap
+        FROM w WHERE first >= $11 AND first < $17 GROUP BY id, day
+    ) AS each
+)
+"""  # noqa: S608
+
+
+def _observed(kind: Kind, days: Days) -> str:
+    """Hours are taken apart: the interval is the median of what their quarter hours show.
+
+    The interval of a register's day matters on the last day only: it says until when readings are expected.
+    """
+    last_day = _start_of("base.last", DAY_US)
+    return f"""
+sought AS MATERIALIZED (
+    SELECT id, day, since FROM daily JOIN base USING (id)
+    WHERE is_even AND NOT is_regular AND (by_interval OR day = {last_day})
+),
+shown AS (
+    SELECT DISTINCT id, each AS day FROM sought CROSS JOIN LATERAL (VALUES (since), (day)) AS v(each)
+),
+grouped AS (
+    SELECT w.id, {_start_of("w.first", QUARTER_US)} AS quarter, min(w.first) AS first, max(w.last) AS last,
+           sum(w.n)::int8 AS n
+    FROM shown JOIN w USING (id, day) WHERE NOT w.is_hour GROUP BY 1, 2
+    UNION ALL SELECT h.id, s.* FROM shown JOIN h USING (id, day) JOIN d USING (id) CROSS JOIN LATERAL (
+        SELECT {_START} AS quarter, {_START} + first_us, {_START} + last_us, readings::int8
+        FROM {kind.quarter_table} WHERE {kind.id_column} = d.name AND {days.months}
+          AND bucket >= {_at("h.hour")} AND bucket < {_at(f"(h.hour + {HOUR_US})")} OFFSET 0
+    ) AS s WHERE h.is_usable AND num_nonnulls(uf, rif, rof) > 0
+),
+gaps AS (
+    SELECT id, day, (last - first) / (n - 1) AS gap, n - 1 AS n FROM sought JOIN grouped USING (id)
+    WHERE quarter >= since AND quarter < day + {DAY_US} AND n > 1
+    UNION ALL SELECT id, day, first - lag(last) OVER (PARTITION BY id, day ORDER BY quarter), 1
+    FROM sought JOIN grouped USING (id) WHERE quarter >= since AND quarter < day + {DAY_US}
+),
+observed AS MATERIALIZED (
+    SELECT id, day, min(gap) AS us FROM (
+        SELECT id, day, gap, sum(n) OVER (PARTITION BY id, day ORDER BY gap) AS passed,
+               sum(n) OVER (PARTITION BY id, day) AS whole
+        FROM gaps WHERE gap IS NOT NULL) AS g
+    WHERE whole >= 3 AND 2 * passed >= whole GROUP BY id, day
+)
+"""  # noqa: S608
+
+
+_OBSERVED = f"""
+spaced AS MATERIALIZED (
+    SELECT id, daily.day, CASE WHEN NOT is_regular THEN coalesce(us, $18) END AS us, least_gap, greatest_gap,
+           is_regular OR NOT by_interval AND daily.day IS DISTINCT FROM {_start_of("base.last", DAY_US)}
+           OR since >= $11 AND (NOT by_interval OR 2 * daily.widest <= 3 * coalesce(us, $18)) AS is_plain
+    FROM daily JOIN base USING (id) LEFT JOIN observed USING (id, day)
+),
+plain AS MATERIALIZED (
+    SELECT b.id, key, by_interval, NULL::int8 AS declared, last, next,
+           is_silent OR is_even AND coalesce(each.is_plain, true)
+               AND NOT coalesce(by_interval AND next >= $17 AND last < $4
+                   AND (next - {_LONGEST_US} < $4 OR 2 * (next - last) <= 3 * {_LONGEST_US}), false) AS is_plain,
+           CASE WHEN last >= $11 THEN coalesce(own.us, own.least_gap) ELSE 0 END AS least_us,
+           CASE WHEN last >= $11 THEN coalesce(own.us, own.greatest_gap) ELSE {_LONGEST_US} END AS greatest_us,
+           next < $17 AND (after.us IS NULL OR next - after.us < least($4, $6) OR 2 * (next - last) <= 3 * after.us)
+               AS is_near
+    FROM base b LEFT JOIN (SELECT id, bool_and(is_plain) AS is_plain FROM spaced GROUP BY id) AS each USING (id)
+    LEFT JOIN spaced own ON own.id = b.id AND own.day = {_start_of("b.last", DAY_US)}
+    LEFT JOIN spaced after ON after.id = b.id AND after.day = {_start_of("b.next", DAY_US)}
+)
+"""  # noqa: S608
+_ENDS = """
 ends AS MATERIALIZED (
     SELECT id, key, by_interval, declared, is_plain,
-           CASE WHEN last IS NOT NULL AND last < least($4, $6) AND 2 * ($6 - last) <= 3 * least_interval THEN last
-                ELSE least($4, $6) END AS until,
-           is_plain AND (declared IS NOT NULL OR last IS NULL OR last >= least($4, $6)
-                         OR 2 * ($6 - last) <= 3 * least_interval OR 2 * ($6 - last) > 3 * greatest_interval) AS is_sure
-    FROM plain
+           CASE WHEN is_open AND 2 * ($6 - last) <= 3 * least_us THEN last ELSE least($4, $6) END AS until,
+           is_plain AND (NOT is_open OR 2 * ($6 - last) <= 3 * least_us OR 2 * ($6 - last) > 3 * greatest_us) AS is_sure
+    FROM (SELECT *, coalesce(last < least($4, $6)
+                             AND (next IS NULL OR by_interval AND NOT is_near), false) AS is_open FROM plain) AS p
 )
 """
 _PARTS = f"""
 segments AS (
     SELECT e.key, e.until, w.first, w.last,
            CASE WHEN NOT e.by_interval THEN w.prev
-                WHEN w.prev IS NOT NULL AND (e.declared IS NULL OR 2 * (w.first - w.prev) <= 3 * e.declared) THEN w.prev
-                ELSE w.first - e.declared END AS start,
+                WHEN e.declared IS NULL AND w.first >= $17 THEN w.first
+                WHEN 2 * (w.first - w.prev) <= 3 * coalesce(e.declared, spaced.us) THEN w.prev
+                WHEN coalesce(e.declared, spaced.us) IS NULL THEN w.prev
+                ELSE w.first - coalesce(e.declared, spaced.us) END AS start,
            CASE WHEN e.by_interval THEN greatest(uf, 0) ELSE {_rise("rif", "prev_in")} END AS cross_in,
            CASE WHEN e.by_interval THEN greatest(-uf, 0) ELSE {_rise("rof", "prev_out")} END AS cross_out,
            CASE WHEN e.by_interval THEN ui ELSE {_rise("ril", "rif")} END AS rest_in,
            CASE WHEN e.by_interval THEN uo ELSE {_rise("rol", "rof")} END AS rest_out
-    FROM ends e JOIN w USING (id) WHERE e.is_sure
+    FROM ends e JOIN w USING (id) LEFT JOIN spaced ON spaced.id = w.id AND spaced.day = w.day WHERE e.is_sure
 ),
 crossing AS (
     SELECT *, coalesce(width_bucket(start, $5), k) AS k_start, width_bucket(first - 1, $5) AS k_end, ($5)[k] AS edge

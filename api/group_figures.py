@@ -62,7 +62,7 @@ async def rows_of(
         chosen = _foldable(takers, assigned, buckets.period)
         rest -= set(chosen)
         wanted = {kind: {id_: keys[name] for (own, id_), name in chosen.items() if own is kind} for kind in KINDS}
-        for kind, folded in await _folds(pool, wanted, buckets, away):
+        for kind, folded in await _folds(pool, wanted, buckets, away, default_interval_s):
             rest |= {(kind, id_) for id_ in folded.others}
             for key, own in folded.figures.items():
                 name, role = names[key]
@@ -85,7 +85,11 @@ async def rows_of(
 
 
 async def _folds(
-    pool: Pool, wanted: Mapping[Kind, Mapping[str, int]], buckets: Buckets, away: Sequence[date]
+    pool: Pool,
+    wanted: Mapping[Kind, Mapping[str, int]],
+    buckets: Buckets,
+    away: Sequence[date],
+    default_interval_s: float,
 ) -> list[tuple[Kind, Folded]]:
     """The kinds side by side, each on a connection of its own."""
 
@@ -93,7 +97,7 @@ async def _folds(
         if not wanted[kind]:
             return Folded({}, [])
         async with connection(pool) as c:
-            return await fold(c, kind, wanted[kind], buckets, away)
+            return await fold(c, kind, wanted[kind], buckets, away, default_interval_s)
 
     return list(zip(wanted, await asyncio.gather(*map(of_kind, wanted)), strict=True))
 
@@ -154,7 +158,7 @@ def _of_device(
     """What a device adds to a group: its own energy, or of a meter a vehicle's share."""
     if part.vehicle is not None:
         return [Row(ac=own) for own in figures(share(found.curve, assigned, part.vehicle), edges, [])]
-    wanted = expected(Span(edges[0], edges[-1]), found.curve.covered, now, found.device.interval_us)
+    wanted = expected(Span(edges[0], edges[-1]), found.curve.covered, now, found.device)
     own = figures(found.curve, edges, wanted)
     if part.kind is VEHICLE:
         return [Row(dc=each) for each in own]

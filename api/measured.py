@@ -31,7 +31,7 @@ from api.measured_sql import (
     readings_sql,
     summaries_sql,
 )
-from api.period import EARLIEST, Period
+from api.period import Period
 from api.problems import invalid
 from api.read_limit import refuse_readings
 from bridge.contract import Kind
@@ -90,10 +90,8 @@ class Readers:
         found = await self._fetch(spans, [one for n in spans for one in self._neighbours_of(n)])
         for n, rows in found.readings.items():
             self._devices[n].take_rows(rows)
-        await self._settle_intervals(spans)
         neighbours = await self._with_far_ones(found.neighbours, spans)
-        for n in spans:
-            self._devices[n].take_neighbours(neighbours.get(n, ()))
+        await self._settle_intervals(spans, neighbours)
         await self._read_more({n: self._devices[n].broken_spans() for n in spans})
         return [await _made(device) for device in self._devices]
 
@@ -132,18 +130,12 @@ class Readers:
         sides = [True, False] if device.newest is not None and device.newest >= question.span_us else [True]
         return [Neighbour(n, device.name, column, is_before) for column in asked for is_before in sides]
 
-    async def _settle_intervals(self, asked: Iterable[int]) -> None:
-        """Look at the day before the period where its readings do not show a device's interval."""
-        unknown = [n for n in asked if not self._devices[n].is_interval_known()]
-        day_before = {
-            n: [Span(max(-DAY_US, self._questions[n].period.us(EARLIEST)), 0)]
-            for n in unknown
-            if not self._devices[n].looks_back
-        }
-        for n, rows in (await self._fetch(day_before)).readings.items():
-            self._devices[n].is_interval_known(rows)
-        for n in asked:
-            self._devices[n].settle_interval()
+    async def _settle_intervals(self, asked: Iterable[int], neighbours: Mapping[int, list[Row]]) -> None:
+        """Observe the intervals that are not declared, with the readings of further days where that needs them."""
+        missing = {n: self._devices[n].unobserved_spans(neighbours.get(n, ())) for n in asked}
+        found = (await self._fetch(missing)).readings
+        for n in missing:
+            self._devices[n].settle_intervals(found.get(n, ()), neighbours.get(n, ()))
 
     async def _with_far_ones(self, near: Mapping[int, list[Row]], asked: Iterable[int]) -> Mapping[int, list[Row]]:
         """The neighbours, also those that are more than a day from the period."""

@@ -16,7 +16,6 @@ from bridge.contract import Kind, Measure
 US = timedelta(microseconds=1)
 _NEIGHBOURS = timedelta(days=31)
 _DAY = timedelta(days=1)
-_LONG_ENOUGH = timedelta(hours=6)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_RANGES = 12
 _DETACHED = """
@@ -123,9 +122,11 @@ def offset_of(period: Period, length: int = QUARTER_US) -> int:
     return -((period.start - _EPOCH) // US % length)
 
 
-def observed_since(period: Period) -> int:
-    """From when on the readings show the interval of a device: for a short period from a day before it."""
-    return 0 if period.end - period.start >= _LONG_ENOUGH else max(-DAY_US, period.us(EARLIEST))
+def observed_days(period: Period) -> Span:
+    """The UTC days whose readings show the intervals of the readings in a period and of the first one after it."""
+    offset = offset_of(period, DAY_US)
+    last = period.us(period.end)
+    return Span(max(offset, period.us(EARLIEST)), min(last - (last - offset) % DAY_US + DAY_US, period.us(LATEST)))
 
 
 def detached_sql(kinds: Iterable[Kind], period: Period, statement: Statement) -> str:
@@ -145,12 +146,13 @@ def about_sql(devices: Sequence[tuple[int, str, Question]]) -> Statement:
     """What is known of devices.
 
     Rows: n, whether it has ever reported, for each of its question's measures whether it has ever sent it, its declared
-    interval and rated power, its newest reading, until when its kind is summarized, and the detached partitions.
+    interval and rated power, its newest reading, until when its kind is summarized, and the detached partitions of
+    the period and of a day before and after it.
     """
     period = devices[0][2].period
     statement = Statement(period.start)
     kinds = _kinds(question for _, _, question in devices)
-    detached = f"ARRAY({detached_sql(kinds, period, statement)})"
+    detached = f"ARRAY({detached_sql(kinds, _around(period, _DAY), statement)})"
     for kind in kinds:
         own = [(n, device) for n, device, question in devices if question.kind is kind]
         measures = next(question.measures for _, _, question in devices if question.kind is kind)

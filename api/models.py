@@ -123,12 +123,12 @@ class MeterPeriod(_Answer):
     coverage: Coverage
 
 
-IntervalS = Annotated[float, Field(description="Device interval with which gaps were judged, s.")]
+IntervalS = Annotated[float, Field(description="Device interval of the last reading in the period, s.")]
 IntervalSourceField = Annotated[
     IntervalSource,
     Field(
-        description="`declared` in the register; `observed` in the period, so that it may differ for another "
-        "period; or the `default`."
+        description="`declared` in the register; `observed` on the UTC day of the last reading in the period; "
+        "or the `default`."
     ),
 ]
 

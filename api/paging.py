@@ -72,22 +72,23 @@ class Rank(NamedTuple):
 
     start: datetime
     end: datetime
-    as_of: datetime
+    at: datetime
+    """The time of the first page."""
     order: str
     place: tuple[float, float, str, str]
 
 
 def decode_rank(cursor: str) -> Rank:
     """The place that a cursor holds. Raises 422."""
-    start, end, as_of, order, figure, severity, kind, id_ = _decode(cursor, 8)
+    start, end, at, order, figure, severity, kind, id_ = _decode(cursor, 8)
     rank = Rank(
         _time(start),
         _time(end),
-        _time(as_of),
+        _time(at),
         _text(order),
         (_number(figure), _number(severity), _text(kind), _device(id_)),
     )
-    if not (EARLIEST <= rank.start < rank.end <= LATEST and EARLIEST <= rank.as_of <= rank.end):
+    if not (EARLIEST <= rank.start < rank.end <= LATEST and EARLIEST <= rank.at <= LATEST):
         raise _not_ours()
     return rank
 

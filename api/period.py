@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated
 
 from fastapi import Depends, Path, Query
@@ -63,6 +63,11 @@ class Period:
         beyond = self.end.astimezone(UTC).date() + timedelta(days=1)
         first = self.start.astimezone(UTC).date()
         return f"{column} >= '{first} 00:00+00' AND {column} < '{beyond} 00:00+00'"
+
+    def has_day(self, day: date) -> bool:
+        """Whether a part of this UTC day is in the period."""
+        start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        return start < self.end and self.start < start + timedelta(days=1)
 
     def us(self, instant: datetime) -> int:
         """Microseconds since the start."""

@@ -53,10 +53,15 @@ class _Asked(NamedTuple):
     kind: str | None
     site: str | None
     period: Period
-    as_of: datetime
-    """The end of the period, or the time of the first page if that was earlier."""
+    at: datetime
+    """The time of the first page."""
     order: Order
     after: Place | None
+
+    @property
+    def as_of(self) -> datetime:
+        """The end of the period, or the time of the first page if that was earlier."""
+        return min(self.period.end, self.at)
 
 
 @router.get(
@@ -83,7 +88,7 @@ async def quality(
 ) -> Response:
     """Devices that have reported, are declared or are assigned, the worst first: a page as JSON, or by `Accept:
     text/csv` the whole list, independent of `limit`. `totals` are over all devices, not over the page."""
-    asked = _Asked(sight, kind, site, period, min(period.end, datetime.now(UTC)), sort, None)
+    asked = _Asked(sight, kind, site, period, datetime.now(UTC), sort, None)
     if cursor is not None:
         asked = _resumed(request, asked, cursor, services.settings.figures_range_limit_days)
     async with connection(services.pool) as c:
@@ -108,11 +113,11 @@ def _resumed(request: Request, asked: _Asked, cursor: str, most_days: float) -> 
     if found.order != asked.order:
         raise invalid("cursor", "is of another order")
     period = checked(Period(found.start, found.end), most_days)
-    return asked._replace(period=period, as_of=found.as_of, after=Place(*found.place))
+    return asked._replace(period=period, at=found.at, after=Place(*found.place))
 
 
 def _cursor(asked: _Asked, last: Quality) -> str:
-    return encode_cursor(*(asked.period.start, asked.period.end, asked.as_of, asked.order), *place(last, asked.order))
+    return encode_cursor(*(asked.period.start, asked.period.end, asked.at, asked.order), *place(last, asked.order))
 
 
 async def _devices(c: Connection, asked: _Asked, default_interval_s: float) -> list[Quality]:
@@ -145,7 +150,7 @@ def _judged(
 ) -> Quality:
     period = asked.period
     edges, as_of = [0, period.us(period.end)], period.us(asked.as_of)
-    wanted = expected(Span(*edges), read.curve.covered, as_of, read.device.interval_us)
+    wanted = expected(Span(*edges), read.curve.covered, period.us(asked.at), read.device)
     nobodys = unassigned(read.curve, assigned[device.device], edges)[0] if device.kind is METER else None
     return Quality(
         kind=device.kind.name,
@@ -155,7 +160,7 @@ def _judged(
         unassigned=nobodys,
         conflicts=faults.conflicts,
         implausible=faults.implausible,
-        interval_us=read.device.interval_us,
+        interval_us=read.interval_us,
         seen_at=None if faults.seen_at is None else period.us(faults.seen_at),
         as_of=as_of,
     )

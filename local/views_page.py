@@ -8,7 +8,8 @@ from bridge.store.migrate import migrations
 
 BEGIN = "<!-- Made from the comments in bridge/schema by: python -m local views -->\n"
 END = "<!-- End of the generated part. -->\n"
-MIGRATION = "0009_views"
+MIGRATIONS = ("0009_views", "0017_daily_intervals")
+"""Those that make views and functions; a later one may change what an earlier one made."""
 _COMMENT = re.compile(r"COMMENT ON (VIEW|COLUMN|FUNCTION) (\S+?|\w+\([^)]*\)) IS\s+'((?:[^']|'')*)';")
 
 
@@ -23,8 +24,12 @@ class Comment(NamedTuple):
 
 def comments() -> list[Comment]:
     """Those of the views and their functions, in the order in which they are declared."""
-    found = _COMMENT.findall(migrations()[MIGRATION])
-    return [Comment(sort, name, text.replace("''", "'")) for sort, name, text in found]
+    found = {
+        name: Comment(sort, name, text.replace("''", "'"))
+        for migration in MIGRATIONS
+        for sort, name, text in _COMMENT.findall(migrations()[migration])
+    }
+    return list(found.values())
 
 
 def block() -> str:

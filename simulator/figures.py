@@ -5,7 +5,7 @@ rules, with exact fractions of a kWh, and is plain rather than fast. Times are m
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
@@ -21,7 +21,6 @@ _LONGEST_GAP = Fraction(3, 2)
 _RESET_BELOW = Fraction(9, 10)
 _PLAUSIBLE = Fraction(11, 10)
 _FEWEST_GAPS = 3
-_LONG_ENOUGH_US = 6 * 3600 * SECOND_US
 _QUARTER_US = 900 * SECOND_US
 
 
@@ -62,6 +61,19 @@ class Flow(NamedTuple):
     covered: list[Span]
 
 
+class Interval(NamedTuple):
+    """How often a device reports."""
+
+    seen_us: Mapping[int, int]
+    """The interval that is seen on a UTC day, by days since 1970."""
+    default_us: int
+    """That of all other days."""
+
+    def at(self, us: int) -> int:
+        """The interval of a reading, microseconds."""
+        return self.seen_us.get(us // DAY_US, self.default_us)
+
+
 class Curve(NamedTuple):
     """A device's energy in both directions around a period."""
 
@@ -70,7 +82,7 @@ class Curve(NamedTuple):
     covered: list[Span]
     at: list[int]
     """Times of the readings with energy."""
-    interval_us: int
+    interval: "Interval"
 
     def is_known(self, start: int, end: int) -> bool:
         """Whether anything was measured in this time."""
@@ -90,29 +102,30 @@ def register_kwh(value: float) -> Fraction:
 def curve_of(points: Sequence[Point], period: Span, rated_kw: float, default_interval_s: float) -> Curve:
     """The curve of a device's readings, which are in the order of time, as far as a period needs it."""
     known = [p for p in points if p.has_energy and period.start - NEIGHBOUR_US <= p.at < period.end + NEIGHBOUR_US]
-    interval_us = _interval_us([p.at for p in known], period) or round(default_interval_s * SECOND_US)
-    intervals = list(_intervals(known, interval_us))
+    interval = Interval(_seen_by_day([p.at for p in points if p.has_energy]), round(default_interval_s * SECOND_US))
+    intervals = list(_intervals(known, interval))
     into = _flow(intervals, 1, _around([(p.at, p.register_in) for p in known], period), rated_kw)
     out = _flow(intervals, -1, _around([(p.at, p.register_out) for p in known], period), rated_kw)
     withheld = joined(part[:2] for flow in (into, out) for part in flow.withheld)
     covered = without(joined([*into.covered, *out.covered]), withheld)
-    return Curve(into, out, covered, [p.at for p in known], interval_us)
+    return Curve(into, out, covered, [p.at for p in known], interval)
 
 
-def _interval_us(times: Sequence[int], period: Span) -> int | None:
-    """The interval that is seen in the period if it is long enough and has enough gaps, else with the day before it."""
-    earlier = [at for at in times if period.start - DAY_US <= at < period.end]
-    if period.end - period.start < _LONG_ENOUGH_US:
-        return _seen_in(earlier)
-    return _seen_in([at for at in earlier if at >= period.start]) or _seen_in(earlier)
+def _seen_by_day(times: Sequence[int]) -> dict[int, int]:
+    """The interval that is seen in a day, or where it has too few gaps with the day before it, by days since 1970."""
+    days: dict[int, list[int]] = {}
+    for at in times:
+        days.setdefault(at // DAY_US, []).append(at)
+    seen = {day: _seen_in(own) or _seen_in([*days.get(day - 1, []), *own]) for day, own in days.items()}
+    return {day: interval_us for day, interval_us in seen.items() if interval_us is not None}
 
 
 def _seen_in(times: Sequence[int]) -> int | None:
-    """The median time between readings, those of a quarter hour averaged, in the day that ends with the last one."""
+    """The median time between readings, those of a quarter hour averaged."""
     quarters: dict[int, list[int]] = {}
     for at in times:
         quarters.setdefault(at // _QUARTER_US, []).append(at)
-    own = [quarters[n] for n in sorted(quarters) if n >= max(quarters) - DAY_US // _QUARTER_US]
+    own = [quarters[n] for n in sorted(quarters)]
     gaps = [after[0] - before[-1] for before, after in pairwise(own)]
     for quarter in own:
         count = len(quarter) - 1
@@ -120,10 +133,11 @@ def _seen_in(times: Sequence[int]) -> int | None:
     return median_low(gaps) if len(gaps) >= _FEWEST_GAPS else None
 
 
-def _intervals(known: Sequence[Point], interval_us: int) -> Iterable[Part]:
+def _intervals(known: Sequence[Point], interval: Interval) -> Iterable[Part]:
     """The time and the signed energy of each interval reading."""
     before: int | None = None
     for point in known:
+        interval_us = interval.at(point.at)
         is_near = before is not None and point.at - before <= _LONGEST_GAP * interval_us
         start = before if is_near and before is not None else point.at - interval_us
         if point.interval is not None:
@@ -211,7 +225,7 @@ def due_until(curve: Curve, period: Span, now: int) -> int:
     """Until when a period should be covered: not after the last reading while the next one is not overdue."""
     end = min(period.end, now)
     last = max((span.end for span in curve.covered if span.start < end), default=end)
-    return last if last < end and now - last <= _LONGEST_GAP * curve.interval_us else end
+    return last if last < end and now - last <= _LONGEST_GAP * curve.interval.at(last) else end
 
 
 def joined(spans: Iterable[tuple[int, int]]) -> list[Span]:

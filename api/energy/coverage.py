@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 
-from api.energy.curve import LONGEST_GAP
+from api.energy.curve import LONGEST_GAP, Device
 from api.energy.spans import Span, duration, intersection
 
 
-def expected(period: Span, covered: Sequence[Span], now: int, interval_us: int) -> list[Span]:
+def expected(period: Span, covered: Sequence[Span], now: int, device: Device) -> list[Span]:
     """The part of a period that should be covered by now.
 
     The time since the last reading is not expected yet while the next one is not overdue.
     """
     end = min(period.end, now)
     last = max((span.end for span in covered if span.start < end), default=None)
-    if last is not None and last < end and (now - last) * LONGEST_GAP[1] <= interval_us * LONGEST_GAP[0]:
+    if last is not None and last < end and (now - last) * LONGEST_GAP[1] <= device.interval_at(last) * LONGEST_GAP[0]:
         end = last
     return [Span(period.start, end)] if end > period.start else []
 

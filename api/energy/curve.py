@@ -1,18 +1,21 @@
 """A device's cumulative energy curve in each direction, as segments in which energy flows evenly.
 
 *Interval readings* cover the time since the device's previous one, but not more than 1.5 device intervals: after a
-longer gap an interval reading covers one device interval, and the rest of the gap is not covered. *Registers* are
+longer gap an interval reading covers one device interval, and the rest of the gap is not covered. The device interval
+is that of the reading's UTC day. *Registers* are
 judged from one reading to the next: energy is what a register rises above its high-water mark, spread evenly over the
 time between the two readings. Where a reading has a register of a direction, the register counts, not the interval;
 interval readings between two register readings are part of what the register says.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from operator import itemgetter
+from types import MappingProxyType
 from typing import NamedTuple
 
+from api.energy.interval import day_of
 from api.energy.spans import Span, chained, difference, intersection, union
 
 LONGEST_GAP = 3, 2
@@ -27,8 +30,20 @@ class Device(NamedTuple):
     """What the judgement of a device's readings depends on."""
 
     interval_us: int
-    """Time between two of its readings."""
+    """Time between two of its readings: the declared one, else that of days without an observed one."""
     rated_kw: float
+    by_day: Mapping[int, int] = MappingProxyType({})
+    """The observed intervals of UTC days, by their start; empty where one is declared."""
+    day_offset: int = 0
+    """The start of a UTC day."""
+
+    def interval_at(self, at: int) -> int:
+        """The interval of a reading of this time."""
+        return self.by_day.get(day_of(at, self.day_offset), self.interval_us) if self.by_day else self.interval_us
+
+    def longest_gap(self, at: int) -> int:
+        """How far an interval reading of this time may be from its predecessor and still reach back to it."""
+        return self.interval_at(at) * LONGEST_GAP[0] // LONGEST_GAP[1]
 
     def most_units(self, us: int) -> int:
         """The most energy that the device is believed to move in a time."""
@@ -183,10 +198,20 @@ def curve_of_intervals(at: list[int], units: Sequence[int], device: Device) -> C
 
 def _starts(at: Sequence[int], is_sum: Sequence[bool], device: Device) -> list[int]:
     """Where the time begins that an interval reading of each of these times covers."""
+    if device.by_day:
+        return _observed_starts(at, is_sum, device)
     longest = device.interval_us * LONGEST_GAP[0] // LONGEST_GAP[1]
     first = [at[0] - device.interval_us] if at else []
     return first + [
         before if linked or now - before <= longest else now - device.interval_us
+        for (before, now), linked in zip(pairwise(at), is_sum[1:], strict=True)
+    ]
+
+
+def _observed_starts(at: Sequence[int], is_sum: Sequence[bool], device: Device) -> list[int]:
+    first = [at[0] - device.interval_at(at[0])] if at else []
+    return first + [
+        before if linked or now - before <= device.longest_gap(now) else now - device.interval_at(now)
         for (before, now), linked in zip(pairwise(at), is_sum[1:], strict=True)
     ]
 

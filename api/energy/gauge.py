@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from api.energy.curve import Device
+
 LEAST_LINE_US = 600 * 1_000_000
 """Readings up to ten minutes apart are joined by a line, however short the device's interval is."""
 
@@ -11,20 +13,21 @@ def mean(
     points: Sequence[tuple[int, float]],
     start: int,
     end: int,
-    interval_us: int,
+    device: Device,
     areas: Mapping[int, float] | None = None,
 ) -> float | None:
     """The mean in [start, end) of the straight lines between readings that are near each other.
 
-    Readings are near up to 1.5 device intervals, ten minutes at least. Parts of lines that cross the period's edges
-    belong to it. Without a line in the period the mean is that of the readings in it; None without any. `points` are
-    in the order of time and may lie outside of the period. `areas` are twice the areas of several lines together, by
-    the time of the point in which they end, from the point before it; they lie in the period.
+    Readings are near up to 1.5 device intervals of the later one, ten minutes at least. Parts of lines that cross the
+    period's edges belong to it. Without a line in the period the mean is that of the readings in it; None without any.
+    `points` are in the order of time and may lie outside of the period. `areas` are twice the areas of several lines
+    together, by the time of the point in which they end, from the point before it; they lie in the period.
     """
-    longest = max(LEAST_LINE_US, interval_us * 3 // 2)
     known = areas or {}
     near = [
-        (p, q) for p, q in pairwise(points) if (q[0] - p[0] <= longest or q[0] in known) and q[0] > start and p[0] < end
+        (p, q)
+        for p, q in pairwise(points)
+        if q[0] > start and p[0] < end and (q[0] in known or _is_near(q[0] - p[0], q[0], device))
     ]
     doubled = measured = 0.0
     for (t0, v0), (t1, v1) in near:
@@ -44,3 +47,7 @@ def mean(
         return doubled / (2 * measured)
     values = [value for at, value in points if start <= at < end]
     return sum(values) / len(values) if values else None
+
+
+def _is_near(gap: int, at: int, device: Device) -> bool:
+    return gap <= LEAST_LINE_US or gap <= device.longest_gap(at)

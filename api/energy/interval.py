@@ -2,10 +2,13 @@
 
 The readings of each quarter hour are taken together: the times between them are averaged. So the interval can be seen
 from summaries of quarter hours as from the readings, and a lost reading does not change it.
+
+An observed interval belongs to a UTC day. So it does not depend on the period that is asked for, and the figures of
+adjacent periods add up.
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 DAY_US = 86_400_000_000
@@ -33,23 +36,35 @@ def groups_of(times: Iterable[int], offset: int) -> list[Group]:
     return found
 
 
-def observed_interval(groups: Sequence[Group]) -> int | None:
-    """The median time between readings in the day that ends with the last one, microseconds.
+def day_of(at: int, offset: int) -> int:
+    """The start of the UTC day of an instant. `offset` is the start of one."""
+    return at - (at - offset) % DAY_US
 
-    None when there are fewer than three gaps: they would say little. `groups` are in the order of time.
+
+def intervals_by_day(groups: Sequence[Group], offset: int) -> dict[int, int]:
+    """The observed interval of each UTC day, by its start, microseconds: the median time between the day's readings.
+
+    A day with fewer than three gaps is taken together with the day before; a day for which that is not enough either
+    has none. `groups` are in the order of time; `offset` is the start of a UTC day.
     """
-    if not groups:
-        return None
-    since = groups[-1].quarter - DAY_US
-    own = [group for group in groups if group.quarter >= since]
-    gaps: list[tuple[int, int]] = []
-    before: Group | None = None
-    for group in own:
-        if before is not None:
-            gaps.append((group.first - before.last, 1))
-        if group.readings > 1:
-            gaps.append(((group.last - group.first) // (group.readings - 1), group.readings - 1))
-        before = group
+    by_day = {day: list(own) for day, own in groupby(groups, key=lambda group: day_of(group.quarter, offset))}
+    found: dict[int, int] = {}
+    for day, own in by_day.items():
+        interval = _observed(own) or _observed([*by_day.get(day - DAY_US, ()), *own])
+        if interval is not None:
+            found[day] = interval
+    return found
+
+
+def shows_interval(groups: Sequence[Group]) -> bool:
+    """Whether there are enough gaps between these readings to observe an interval."""
+    return sum(group.readings for group in groups) > _FEWEST_GAPS
+
+
+def _observed(groups: Sequence[Group]) -> int | None:
+    """The median time between readings; None when there are fewer than three gaps: they would say little."""
+    gaps = [(after.first - before.last, 1) for before, after in pairwise(groups)]
+    gaps += [((one.last - one.first) // (one.readings - 1), one.readings - 1) for one in groups if one.readings > 1]
     return _median(sorted(gaps), sum(count for _, count in gaps))
 
 

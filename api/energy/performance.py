@@ -15,10 +15,11 @@ from api.energy.coverage import expected, ratio
 from api.energy.curve import Curve, Device, Flow, Segment, energy_in, straddling
 from api.energy.efficiency import Compared, Side, compare, divided, sums_about, sums_in
 from api.energy.gauge import mean
+from api.energy.interval import day_of
 from api.energy.spans import Span, difference, intersection, union
 
 IntervalSource = Literal["declared", "observed", "default"]
-"""Where a device's interval comes from. An observed one is that of the period: for another period it may differ."""
+"""Where a device's interval comes from. An observed one is that of a UTC day."""
 
 
 class Measured(NamedTuple):
@@ -38,7 +39,21 @@ class Measured(NamedTuple):
     """How many readings there are at each of the times; one where this is empty."""
     areas: Mapping[int, float] = {}
     """See `gauge.mean`."""
-    interval_source: IntervalSource = "default"
+    is_declared: bool = False
+    """Whether its interval is declared."""
+
+    @property
+    def interval_us(self) -> int:
+        """The device interval as of its last reading in the period."""
+        return self.device.interval_at(self.times[-1]) if self.times else self.device.interval_us
+
+    @property
+    def interval_source(self) -> IntervalSource:
+        """Where that comes from."""
+        if self.is_declared:
+            return "declared"
+        is_observed = self.times and day_of(self.times[-1], self.device.day_offset) in self.device.by_day
+        return "observed" if is_observed else "default"
 
     def readings(self, span: Span) -> int:
         """How many readings of the period are in a span."""
@@ -66,8 +81,7 @@ class Feed:
     @cached_property
     def expected(self) -> list[Span]:
         """Of that time, what should be covered by now."""
-        device = self.measured.device
-        return intersection(self.assigned, expected(self.period, self.covered, self.now, device.interval_us))
+        return intersection(self.assigned, expected(self.period, self.covered, self.now, self.measured.device))
 
     @property
     def covered(self) -> list[Span]:
@@ -186,11 +200,11 @@ class Performance:
 
     @property
     def mean_gauge(self) -> float | None:
-        return mean(self.vehicle.points, *self.period, self.vehicle.device.interval_us, self.vehicle.areas)
+        return mean(self.vehicle.points, *self.period, self.vehicle.device, self.vehicle.areas)
 
     @cached_property
     def _expected_dc(self) -> list[Span]:
-        return expected(self.period, self.vehicle.curve.covered, self.now, self.vehicle.device.interval_us)
+        return expected(self.period, self.vehicle.curve.covered, self.now, self.vehicle.device)
 
     @property
     def dc_coverage(self) -> float | None:

@@ -8,7 +8,7 @@ apart than an interval covers; a register may rise more than rated power allows.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from api.energy.curve import LONGEST_GAP, PLAUSIBLE, Device, Reading
+from api.energy.curve import PLAUSIBLE, Device, Reading
 from api.energy.interval import QUARTER_US, Group
 from api.energy.units import register_units_of
 
@@ -89,8 +89,7 @@ class Quarter(NamedTuple):
 
     def is_unbroken(self, device: Device) -> bool:
         """Whether no two of its readings are further apart than an interval covers."""
-        longest = device.interval_us * LONGEST_GAP[0] // LONGEST_GAP[1]
-        return self.interval_first is None or self.widest <= longest
+        return self.interval_first is None or self.widest <= device.longest_gap(self.first)
 
     def energy(self) -> Iterable[Reading]:
         """Its first reading, and the sum of the others."""

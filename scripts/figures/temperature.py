@@ -7,6 +7,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from api.energy.curve import Device
 from api.energy.gauge import mean
 from api.energy.spans import Span
 from scripts.figures.canvas import AC, MISSING, PERIOD, Numbers, Picture, clock, shown
@@ -24,7 +25,7 @@ class _Case(NamedTuple):
     tick: int
 
     def mean(self, start: int, end: int) -> float | None:
-        return mean(self.points, start, end, self.interval_us)
+        return mean(self.points, start, end, Device(self.interval_us, 1))
 
 
 _NEAR = Span(5 * HOUR, 11 * HOUR)

@@ -217,7 +217,7 @@ async def _from_readings(machine: Machine, fleet: Fleet, period: Period) -> floa
         db: Db = await asyncpg.connect(machine.as_login(fleet.url, "api"), server_settings=unlimited)
         try:
             devices = await db.fetch(f"SELECT {kind.id_column} FROM {kind.live_table}")
-            if (found := await fold(db, kind, {row[0]: 0 for row in devices}, buckets, [])).others:
+            if (found := await fold(db, kind, {row[0]: 0 for row in devices}, buckets, [], 60.0)).others:
                 raise RuntimeError(f"{len(found.others)} devices were not folded")
         finally:
             await db.close()

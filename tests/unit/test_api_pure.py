@@ -136,20 +136,20 @@ def test_cursor_holds_the_place_in_a_list_by_a_figure(figure: float, device: str
 @pytest.mark.parametrize(
     "changed",
     [
-        {"start": 3}, {"end": 1}, {"as_of": 3}, {"start": "x"}, {"order": 5}, {"order": "a\0"},
+        {"start": 3}, {"end": 1}, {"at": "x"}, {"start": "x"}, {"order": 5}, {"order": "a\0"},
         {"figure": float("nan")}, {"figure": True}, {"figure": "1"}, {"severity": None}, {"kind": ["x"]}, {"id": ""},
     ],
 )  # fmt: skip
 def test_cursor_with_another_place_is_a_problem(changed: dict[str, object]) -> None:
     """Numbers for instants are days."""
-    parts = {"start": 1, "end": 2, "as_of": 2, "order": "x", "figure": 1.5, "severity": 0, "kind": "meter", "id": "M"}
+    parts = {"start": 1, "end": 2, "at": 3, "order": "x", "figure": 1.5, "severity": 0, "kind": "meter", "id": "M"}
     assert decode_rank(_rank(parts))
     with pytest.raises(Problem):
         decode_rank(_rank(parts | changed))
 
 
 def _rank(parts: dict[str, object]) -> str:
-    days = {name: NOW + timedelta(days=n) for name in ("start", "end", "as_of") if isinstance(n := parts[name], int)}
+    days = {name: NOW + timedelta(days=n) for name in ("start", "end", "at") if isinstance(n := parts[name], int)}
     return encode_cursor(*(parts | days).values())
 
 

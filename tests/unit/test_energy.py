@@ -162,15 +162,15 @@ def test_discharge_has_its_own_ratio() -> None:
 
 def test_mean_takes_the_parts_of_lines_across_the_edges() -> None:
     points = [(6 * HOUR, 0.0), (8 * HOUR, 20.0), (10 * HOUR, 0.0)]
-    assert mean(points, 7 * HOUR, 9 * HOUR, 2 * HOUR) == 15.0
-    assert mean(points, 6 * HOUR + HOUR // 2, 7 * HOUR + HOUR // 2, 2 * HOUR) == 10.0
+    assert mean(points, 7 * HOUR, 9 * HOUR, Device(2 * HOUR, 100)) == 15.0
+    assert mean(points, 6 * HOUR + HOUR // 2, 7 * HOUR + HOUR // 2, Device(2 * HOUR, 100)) == 10.0
 
 
 def test_mean_is_over_the_measured_time_only() -> None:
     trips = [(n * MINUTE, 10.0) for n in range(31)] + [(9 * HOUR + n * MINUTE, 40.0) for n in range(11)]
-    assert mean(trips, 0, DAY, MINUTE) == 17.5
-    assert mean([(HOUR, 7.0)], 0, DAY, MINUTE) == 7.0
-    assert mean(trips, 2 * HOUR, 3 * HOUR, MINUTE) is None
+    assert mean(trips, 0, DAY, EVERY_MINUTE) == 17.5
+    assert mean([(HOUR, 7.0)], 0, DAY, EVERY_MINUTE) == 7.0
+    assert mean(trips, 2 * HOUR, 3 * HOUR, EVERY_MINUTE) is None
 
 
 def plain_mean(points: Sequence[tuple[int, float]], start: int, end: int, longest: int) -> float | None:
@@ -193,7 +193,7 @@ temperatures = st.lists(st.tuples(st.integers(0, 200), st.integers(-40, 90)), ma
 def test_mean_is_that_of_its_lines(points: list[tuple[int, float]], start: int, span: int) -> None:
     points = [(at * MINUTE, value) for at, value in points]
     first, last = start * MINUTE + 1, (start + span) * MINUTE
-    found, wanted = mean(points, first, last, MINUTE), plain_mean(points, first, last, 10 * MINUTE)
+    found, wanted = mean(points, first, last, EVERY_MINUTE), plain_mean(points, first, last, 10 * MINUTE)
     assert wanted is None or found == pytest.approx(wanted, abs=1e-9)
 
 

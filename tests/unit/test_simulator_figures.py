@@ -215,15 +215,9 @@ def _curve_of_the_api(points: Sequence[Point], period: Span) -> api_curve.Curve:
         after = [one for one in given if one[0] >= period.end][:1]
         for at, units in [*before, *(one for one in given if period.start <= one[0] < period.end), *after]:
             values.setdefault(at, [None] * 3)[measure] = units
-    times = [p.at for p in points if p.has_energy and p.at < period.end]
-    in_period, with_day_before = (
-        api_interval.observed_interval(api_interval.groups_of([at for at in times if at >= since], 0))
-        for since in (period.start, period.start - api_interval.DAY_US)
-    )
-    is_long = period.end - period.start >= 6 * HOUR
-    interval_us = (in_period if is_long else None) or with_day_before or MINUTE
+    groups = api_interval.groups_of([p.at for p in points if p.has_energy], 0)
     readings = [api_curve.Reading(at, each[0], each[1], each[2]) for at, each in sorted(values.items())]
-    return api_curve.curve_of(readings, api_curve.Device(interval_us, RATED_KW))
+    return api_curve.curve_of(readings, api_curve.Device(MINUTE, RATED_KW, api_interval.intervals_by_day(groups, 0)))
 
 
 ZONES = [

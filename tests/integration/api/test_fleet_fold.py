@@ -144,9 +144,9 @@ async def test_fold_of_steady_devices_is_made_of_hours(
             days = Buckets(
                 [START, START + timedelta(days=1), START + timedelta(days=2)], await closed(c), datetime.now(UTC)
             )
-            before = await fold(c, METER, keys, days, [])
+            before = await fold(c, METER, keys, days, [], 60.0)
             await db.execute("UPDATE meter_hour SET readings = 1, first_us = 1, last_us = 2")
-            assert before.figures != (await fold(c, METER, keys, days, [])).figures
+            assert before.figures != (await fold(c, METER, keys, days, [], 60.0)).figures
     assert set(before.others) <= {"meter_steady_1", "meter_steady_5"}, "these lost readings"
 
 
@@ -188,7 +188,7 @@ async def test_steady_devices_are_folded_in_the_database(database_url: str, db: 
     as_api = await asyncpg.connect(database_url, server_settings=SESSION)
     try:
         edges = [START + timedelta(hours=hour) for hour in range(25)]
-        folded = await fold(as_api, METER, keys, Buckets(edges, await closed(as_api), datetime.now(UTC)), [])
+        folded = await fold(as_api, METER, keys, Buckets(edges, await closed(as_api), datetime.now(UTC)), [], 60.0)
     finally:
         await as_api.close()
     assert {"meter_none"} <= set(keys) - set(folded.others)
