@@ -16,7 +16,16 @@ from api.energy.performance import Measured
 from api.energy.quarter import GaugeQuarter, Quarter, areas_of, quarters_of, whole_quarters
 from api.energy.spans import Span, difference, intersection, overlaps, union
 from api.energy.units import US_PER_S, register_units_of
-from api.measured_sql import US, Neighbour, Question, detached_days_of, measures_of_energy, observed_days, offset_of
+from api.measured_sql import (
+    US,
+    Neighbour,
+    Question,
+    detached_days_of,
+    measures_of_energy,
+    observed_days,
+    offset_of,
+    registers_since,
+)
 from api.period import EARLIEST, LATEST
 
 Row = Any
@@ -69,13 +78,20 @@ class DeviceReading:
         return Span(0, self.question.span_us)
 
     @property
+    def _since(self) -> int:
+        """The begin of the readings that figures are made from: registers need some from before the period."""
+        _, *registers = measures_of_energy(self.question.kind)
+        is_register = any(m is not None and m.column in self.sent for m in registers)
+        return registers_since(self.question.period) if is_register else 0
+
+    @property
     def _read(self) -> Span:
-        """The period; where no interval is declared with the rest of its days, whose readings show the interval."""
+        """The time of which readings are read: where no interval is declared with the days that show it."""
         if self._is_declared:
-            return self._asked
+            return Span(self._since, self.question.span_us)
         days = observed_days(self.question.period)
         is_newest = self.newest is None or self.newest < self.question.span_us
-        return Span(days.start, self.question.span_us if is_newest else days.end)
+        return Span(min(self._since, days.start), self.question.span_us if is_newest else days.end)
 
     @property
     def summarized(self) -> Span:
@@ -126,12 +142,13 @@ class DeviceReading:
         """
         if self._is_declared:
             return []
-        read, offset = self._read, self._device.day_offset
-        first = [group for group in self._groups() if group.quarter < read.start + DAY_US]
-        missing = [] if not first or shows_interval(first) else [Span(read.start - DAY_US, read.start)]
-        is_empty = not any(0 <= group.first < self.question.span_us for group in self._groups())
+        read, offset, groups = self._read, self._device.day_offset, self._groups()
+        start = day_of(0, offset)
+        first = [group for group in groups if start <= group.quarter < start + DAY_US]
+        missing = [] if not first or shows_interval(first) else [Span(start - DAY_US, start)]
+        is_empty = not any(0 <= group.first < self.question.span_us for group in groups)
         for at, *_ in neighbours:
-            is_outside = at >= read.end or (is_empty and at < read.start)
+            is_outside = at >= read.end or (is_empty and at < start)
             if is_outside:
                 missing.append(Span(day_of(at, offset) - DAY_US, day_of(at, offset) + DAY_US))
         known = self.question.period
@@ -145,7 +162,7 @@ class DeviceReading:
         if not self._is_declared:
             groups = self._groups(rows)
             self._device = self._device._replace(by_day=intervals_by_day(groups, self._device.day_offset))
-        start, end = self._asked
+        start, end = self._since, self.question.span_us
         self._rows = self._rows[bisect_left(self._rows, start, key=_at) : bisect_left(self._rows, end, key=_at)]
         self._quarters = {at: quarter for at, quarter in self._quarters.items() if start <= at < end}
         self.take_rows(_nearest(neighbours, self.question.span_us))

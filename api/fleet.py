@@ -12,7 +12,7 @@ from api.energy.quarter import quarters_of, whole_quarters
 from api.energy.spans import Span
 from api.energy.units import US_PER_S
 from api.fleet_sql import Days, fold_sql
-from api.measured_sql import days_of_spans_sql, observed_days, offset_of, with_neighbours
+from api.measured_sql import days_of_spans_sql, observed_days, offset_of, registers_since, with_neighbours
 from api.period import EARLIEST, Period
 from api.read_limit import Closed
 from bridge.contract import Kind
@@ -123,9 +123,10 @@ class _Asked(NamedTuple):
 
     @property
     def read(self) -> Span:
-        """The time whose readings are taken: with that in which the intervals are observed."""
+        """The time whose readings are taken: with what shows intervals, and the highest values of registers."""
         period = self.buckets.period
-        return Span(0, period.us(period.end)) if self.default_interval_s is None else observed_days(period)
+        days = Span(0, period.us(period.end)) if self.default_interval_s is None else observed_days(period)
+        return Span(min(days.start, registers_since(period)), days.end)
 
 
 async def _rows(c: Connection, kind: Kind, keys: Mapping[str, int], asked: _Asked) -> Sequence[Any]:
@@ -143,6 +144,7 @@ async def _rows(c: Connection, kind: Kind, keys: Mapping[str, int], asked: _Aske
     if 2 * len(hours.divided) * HOUR_US > hours.beyond - hours.first:  # buckets of the zone begin within most of them
         hours = _Usable(quarters.first, quarters.first, [])
     listed = _listed(Span(read.start, quarters.first), Span(quarters.beyond, read.end), day_offset)
+    listed |= {cut - (cut - day_offset) % DAY_US for cut in (0, span)}  # an edge divides a quarter hour
     is_declared = asked.default_interval_s is None
     defaults = [] if asked.default_interval_s is None else [round(asked.default_interval_s * US_PER_S)]
     while True:

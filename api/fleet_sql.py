@@ -71,10 +71,11 @@ def fold_sql(kind: Kind, days: Days, is_declared: bool) -> str:
 
     $1 are the devices and $2 the key of each; $3 is the period's start and $4 its length, $5 the buckets' edges, $6 is
     now; from $7 up to $8 summaries may be used, except for quarter hours $9; $10 is the kind's rated power in kW.
-    Readings are taken from $11 up to $17: the period, or to observe intervals the whole UTC days with a part in it and
-    that of its end; $12 is the start of a day. From $13 up to $14 hours may be used, except for hours $15; these are
-    within $7 and $8. $16 are the starts of the days of `days.readings`. Only where intervals are not declared, $18 is
-    that of days without an observed one. Times are microseconds since the period's start.
+    Readings are taken from $11 up to $17. That is the period and some hours before it, in which registers have their
+    highest value; to observe intervals the whole UTC days with a part in the period, and that of its end. $12 is the
+    start of a day. From $13 up to $14 hours may be used, except for hours $15; these are within $7 and $8. $16 are the
+    starts of the days of `days.readings`. Only where intervals are not declared, $18 is that of days without an
+    observed one. Times are microseconds since the period's start.
 
     Rows: key, bucket (from 1), whether anything is known, energy in and out, energy of intervals across its edges,
     covered and expected time, device. Rows with the bucket 0 name devices that are not plain. A row with the bucket -1
@@ -275,6 +276,7 @@ plain AS MATERIALIZED (
     FROM base
 )
 """
+_FIRST_DAY = _start_of("0", DAY_US)
 _DAILY = f"""
 daily AS MATERIALIZED (
     SELECT *, NOT begins AND n > 3 AND 2 * greatest_gap <= 3 * least_gap AS is_regular,
@@ -283,7 +285,7 @@ daily AS MATERIALIZED (
         SELECT id, day, sum(n) AS n, max(widest) AS widest, bool_or(prev IS NULL) AS begins,
                greatest(max(widest), max(first - prev)) AS greatest_gap,
                least(min(least), min(first - prev) FILTER (WHERE prev >= day)) AS least_gap
-        FROM w WHERE first >= $11 AND first < $17 GROUP BY id, day
+        FROM w WHERE first >= {_FIRST_DAY} AND first < $17 GROUP BY id, day
     ) AS each
 )
 """  # noqa: S608
@@ -333,7 +335,7 @@ _OBSERVED = f"""
 spaced AS MATERIALIZED (
     SELECT id, daily.day, CASE WHEN NOT is_regular THEN coalesce(us, $18) END AS us, least_gap, greatest_gap,
            is_regular OR NOT by_interval AND daily.day IS DISTINCT FROM {_start_of("base.last", DAY_US)}
-           OR since >= $11 AND (NOT by_interval OR 2 * daily.widest <= 3 * coalesce(us, $18)) AS is_plain
+           OR since >= {_FIRST_DAY} AND (NOT by_interval OR 2 * daily.widest <= 3 * coalesce(us, $18)) AS is_plain
     FROM daily JOIN base USING (id) LEFT JOIN observed USING (id, day)
 ),
 plain AS MATERIALIZED (
@@ -341,8 +343,8 @@ plain AS MATERIALIZED (
            is_silent OR is_even AND coalesce(each.is_plain, true)
                AND NOT coalesce(by_interval AND next >= $17 AND last < $4
                    AND (next - {_LONGEST_US} < $4 OR 2 * (next - last) <= 3 * {_LONGEST_US}), false) AS is_plain,
-           CASE WHEN last >= $11 THEN coalesce(own.us, own.least_gap) ELSE 0 END AS least_us,
-           CASE WHEN last >= $11 THEN coalesce(own.us, own.greatest_gap) ELSE {_LONGEST_US} END AS greatest_us,
+           CASE WHEN last >= {_FIRST_DAY} THEN coalesce(own.us, own.least_gap) ELSE 0 END AS least_us,
+           CASE WHEN last >= {_FIRST_DAY} THEN coalesce(own.us, own.greatest_gap) ELSE {_LONGEST_US} END AS greatest_us,
            next < $17 AND (after.us IS NULL OR next - after.us < least($4, $6) OR 2 * (next - last) <= 3 * after.us)
                AS is_near
     FROM base b LEFT JOIN (SELECT id, bool_and(is_plain) AS is_plain FROM spaced GROUP BY id) AS each USING (id)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
+from api.energy.curve import LOOK_BACK_US
 from api.energy.interval import DAY_US, QUARTER_US
 from api.energy.spans import Span, union
 from api.period import EARLIEST, LATEST, Period
@@ -120,6 +121,14 @@ def _around(period: Period, time: timedelta) -> Period:
 def offset_of(period: Period, length: int = QUARTER_US) -> int:
     """The start of the quarter hour, or of the hour, in which a period starts."""
     return -((period.start - _EPOCH) // US % length)
+
+
+def registers_since(period: Period) -> int:
+    """From when on readings are needed that show the highest value of a register at the begin of a period.
+
+    The begin of a quarter hour, about `LOOK_BACK_US` before the period.
+    """
+    return max(offset_of(period) - LOOK_BACK_US, period.us(EARLIEST))
 
 
 def observed_days(period: Period) -> Span:

@@ -8,7 +8,7 @@ from bridge.store.migrate import migrations
 
 BEGIN = "<!-- Made from the comments in bridge/schema by: python -m local views -->\n"
 END = "<!-- End of the generated part. -->\n"
-MIGRATIONS = ("0009_views", "0017_daily_intervals")
+MIGRATIONS = ("0009_views", "0018_daily_intervals")
 """Those that make views and functions; a later one may change what an earlier one made."""
 _COMMENT = re.compile(r"COMMENT ON (VIEW|COLUMN|FUNCTION) (\S+?|\w+\([^)]*\)) IS\s+'((?:[^']|'')*)';")
 

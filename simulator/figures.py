@@ -22,6 +22,7 @@ _RESET_BELOW = Fraction(9, 10)
 _PLAUSIBLE = Fraction(11, 10)
 _FEWEST_GAPS = 3
 _QUARTER_US = 900 * SECOND_US
+_LOOK_BACK_US = 4 * 3600 * SECOND_US
 
 
 class Span(NamedTuple):
@@ -149,9 +150,10 @@ _Values = Sequence[tuple[int, Fraction]]
 
 
 def _around(values: Iterable[tuple[int, Fraction | None]], period: Span) -> _Values:
-    """A register's values from the last one before the period to the first one after it."""
+    """A register's values from the last one before the period, or some hours before it, to the first one after it."""
     given = [(at, value) for at, value in values if value is not None]
-    first = max(0, sum(at < period.start for at, _ in given) - 1)
+    since = period.start // _QUARTER_US * _QUARTER_US - _LOOK_BACK_US
+    first = max(0, min(sum(at < period.start for at, _ in given) - 1, sum(at < since for at, _ in given)))
     return given[first : sum(at < period.end for at, _ in given) + 1]
 
 

@@ -22,6 +22,8 @@ LONGEST_GAP = 3, 2
 """An interval reading reaches back to its predecessor across at most 3/2 device intervals."""
 RESET_BELOW = 9, 10
 """A register that falls below 9/10 of its previous value was reset."""
+LOOK_BACK_US = 4 * 3600 * 1_000_000
+"""The highest value of a register at the begin of a period is that of the readings since so long before it."""
 PLAUSIBLE = 11, 10
 """A register may rise by 11/10 of what rated power allows in the time."""
 

@@ -206,14 +206,17 @@ class _about:  # noqa: N801  # reads as `pytest.approx` does
 
 
 def _curve_of_the_api(points: Sequence[Point], period: Span) -> api_curve.Curve:
-    """With what the API reads: the period, and of each measure the last value before it and the first one after it."""
+    """With what the API reads: the period, of each measure the last value before it and the first one after it, and if
+    there are registers four hours before it."""
+    is_register = any(p.register_in is not None or p.register_out is not None for p in points)
+    since = period.start // (15 * MINUTE) * 15 * MINUTE - 4 * HOUR if is_register else period.start
     values: dict[int, list[int | None]] = {}
     for measure in range(3):
         kwhs = [(p.at, (p.interval, p.register_in, p.register_out)[measure]) for p in points]
         given = [(at, int(value * 10**12)) for at, value in kwhs if value is not None]
         before = [one for one in given if one[0] < period.start][-1:]
         after = [one for one in given if one[0] >= period.end][:1]
-        for at, units in [*before, *(one for one in given if period.start <= one[0] < period.end), *after]:
+        for at, units in [*before, *(one for one in given if since <= one[0] < period.end), *after]:
             values.setdefault(at, [None] * 3)[measure] = units
     groups = api_interval.groups_of([p.at for p in points if p.has_energy], 0)
     readings = [api_curve.Reading(at, each[0], each[1], each[2]) for at, each in sorted(values.items())]

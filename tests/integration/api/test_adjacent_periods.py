@@ -42,6 +42,16 @@ def changing(random_: random.Random, kind: Kind, name: str) -> Iterator[Reading]
         at += timedelta(seconds=random_.choice([0, 100, 4_000, 50_000, 90_000]))
 
 
+def jittering(random_: random.Random, name: str) -> Iterator[Reading]:
+    """A meter whose register falls a little for up to two hours, now and then."""
+    at, counter, fallen = DAY + timedelta(hours=random_.uniform(0, 20)), 1000.0, 0
+    while at < DAY + timedelta(days=DAYS):
+        counter += random_.choice([0.0, 0.001, 0.25])
+        fallen = fallen - 1 if fallen else random_.choice([0] * 20 + [random_.randrange(1, 8)])
+        yield reading(METER, name, at, {"kwh_import_register": counter - (0.04 if fallen else 0)})
+        at += timedelta(seconds=900)
+
+
 async def energy(client: httpx.AsyncClient, edges: list[datetime], **parameters: str) -> tuple[int, float]:
     """The energy in units, and the covered time in seconds, of a period."""
     period = {"from": format_timestamp(edges[0]), "to": format_timestamp(edges[-1])}
@@ -93,7 +103,8 @@ async def test_figures_of_adjacent_periods_add_up(
     random_ = random.Random(seed)
     names = [(kind, f"{kind.name}_{n}") for kind in (VEHICLE, METER) for n in range(4)]
     for kind, name in names:
-        await store(database_url, list(changing(random_, kind, name)))
+        own = jittering(random_, name) if name == "meter_3" else changing(random_, kind, name)
+        await store(database_url, list(own))
     last = (DAYS + 1) * 86_400
     for is_summarized in (False, True):
         if is_summarized:

@@ -124,21 +124,25 @@ async def test_buckets_carry_a_registers_highest_value(client: httpx.AsyncClient
     assert [part["kwhAc"] for part in parts if part["kwhAc"]] == [2.0, 0.5]
 
 
-async def test_register_counts_from_its_last_value_before_the_period_whatever_else_is_asked(
-    client: httpx.AsyncClient,
+@pytest.mark.parametrize(("fell_at", "kwh"), [("09:58", 0.0), ("06:01", 0.0), ("05:59", 0.1)])
+async def test_climb_back_of_a_register_that_fell_in_the_hours_before_the_period_is_no_energy(
+    fell_at: str, kwh: float, client: httpx.AsyncClient
 ) -> None:
-    """The earlier, higher value is read for the performance only, which looks for a battery temperature."""
+    """The last value before the period has fallen; the highest one is known for four hours."""
     register = "kwh_charged_register"
     values = [
-        ("09:57", {register: 100.1, "battery_temp": 20.0}),
-        ("09:58", {register: 100.0}),
-        ("10:01", {register: 100.1}),
+        (fell_at, {register: 100.1, "battery_temp": 20.0}),
+        ("09:59", {register: 100.0}),
+        ("10:00", {register: 100.0}),
+        ("10:03", {register: 100.1}),
     ]
     await store(client, [reading(VEHICLE, "V", at(clock), own) for clock, own in values])
-    asked = {"from": format_timestamp(at("10:00")), "to": format_timestamp(at("10:02"))}
-    (total,) = await items(client, of="vehicles", id="V", **asked)
-    whole = (await client.get("/v1/analytics/performance/V", params=asked)).json()
-    assert total["kwhDc"] == whole["totalKwhDeliveredDc"] == pytest.approx(0.1 / 3)
+    asked = {"from": format_timestamp(at("10:00")), "to": format_timestamp(at("10:04"))}
+    for question in (asked, asked | {"from": format_timestamp(at("10:01"))}):
+        (total,) = await items(client, of="vehicles", id="V", **question)
+        whole = (await client.get("/v1/analytics/performance/V", params=question)).json()
+        part = kwh if question is asked else kwh * 2 / 3
+        assert total["kwhDc"] == whole["totalKwhDeliveredDc"] == pytest.approx(part)
 
 
 async def test_register_counts_although_all_its_values_came_late(client: httpx.AsyncClient) -> None:

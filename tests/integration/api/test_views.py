@@ -264,9 +264,9 @@ async def test_meter_live_has_the_registers(client: httpx.AsyncClient, analyst: 
 @pytest.mark.parametrize(
     ("question", "most"),
     [
-        ("SELECT * FROM vehicle_energy_quarter WHERE vehicle_id = 'V' AND day = $1", 300),
-        ("SELECT * FROM energy_by_quarter('vehicle', 'V', $1::date, $1::date + 1)", 300),
-        ("SELECT * FROM charging_session WHERE vehicle_id = 'V' AND day = $1", 700),
+        ("SELECT * FROM vehicle_energy_quarter WHERE vehicle_id = 'V' AND day = $1", 330),
+        ("SELECT * FROM energy_by_quarter('vehicle', 'V', $1::date, $1::date + 1)", 330),
+        ("SELECT * FROM charging_session WHERE vehicle_id = 'V' AND day = $1", 760),
     ],
 )
 async def test_device_and_day_restrict_what_is_read(
@@ -274,7 +274,7 @@ async def test_device_and_day_restrict_what_is_read(
 ) -> None:
     """Of 9 devices with 96 readings a day over 6 days; a session is looked for up to the end of the day after.
 
-    They declare no interval: those of the days are observed too, of the first reading after the period as well.
+    They declare no interval: those of the days are observed too, and four hours before it are read.
     """
     devices, halves = ["V", *(f"V{n}" for n in range(8))], [*[0.0] * 48, *[1.0] * 48]
     for first in (DAY + timedelta(days=n) for n in range(-5, 1)):

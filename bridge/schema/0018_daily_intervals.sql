@@ -1,5 +1,6 @@
 -- An observed interval belongs to a UTC day, as in api.energy.interval, and not to the period that is asked for: so the
--- energies of adjacent periods add up.
+-- energies of adjacent periods add up. For the same reason a register's highest value at the begin of a period is that of
+-- four hours before it, so that a value below it and the climb back are no energy wherever a period begins.
 
 CREATE OR REPLACE FUNCTION observed_interval_us(times bigint[]) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
 WITH own AS (
@@ -31,6 +32,7 @@ DECLARE
         WHEN 'vehicle' THEN ARRAY['kwh_delivered_dc', 'kwh_charged_register', 'kwh_discharged_register']
         WHEN 'meter' THEN ARRAY['kwh_consumed_ac', 'kwh_import_register', 'kwh_export_register'] END;
     near      interval := interval '744 hours';
+    look_back timestamptz := instant_of(us_of(since) / 900000000 * 900000000 - 14400000000);
     asked     text;
     parts     text[];
     first_day text;
@@ -51,7 +53,7 @@ BEGIN
 
     asked := format('SELECT ts, %I AS energy, %I AS register_in, %I AS register_out FROM %I WHERE %I = %L AND ',
                     columns[1], columns[2], columns[3], history, id_column, device);
-    parts := ARRAY[asked || format('ts >= %L AND ts < %L', since, until)];
+    parts := ARRAY[asked || format('ts >= %L AND ts < %L', look_back, until)];
     FOR n IN 1 .. 3 LOOP
         CONTINUE WHEN NOT sent[n];
         parts := parts
