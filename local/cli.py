@@ -9,8 +9,8 @@ import typer
 from bridge.command_line import VersionOption
 from bridge.errors import Misconfigured
 from bridge.settings.groups import LogSettings
-from bridge.settings.local import LocalSettings
-from bridge.startup import configured
+from bridge.settings.local import BrokerHostSettings, LocalSettings
+from bridge.startup import configured, read
 from local import alarms_page, contract_page, settings_page, views_page
 from local import secrets as compose_secrets
 from local.up import up
@@ -43,9 +43,13 @@ def run(context: typer.Context, _version: VersionOption = False) -> None:
 def secrets(
     directory: Annotated[Path, typer.Argument(help="Directory that docker-compose.yml mounts.")] = Path("secrets"),
 ) -> None:
-    """Create the passwords that `docker compose up` needs; existing ones are kept."""
+    """Create the passwords that `docker compose up` needs; existing ones are kept.
+
+    FLEET_BROKER_HOSTS has the host names under which devices know the broker.
+    """
+    settings = read(BrokerHostSettings)
     try:
-        print(f"secrets are in {compose_secrets.make(directory)}")
+        print(f"secrets are in {compose_secrets.make(directory, settings.hosts)}")
     except (Misconfigured, OSError) as error:
         _fail(str(error), 1)
 

@@ -1,8 +1,8 @@
-"""The system's Mosquitto with the project's configuration, in a private directory, on loopback only."""
+"""The system's Mosquitto with the project's configuration, in a private directory, on loopback by default."""
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -28,6 +28,8 @@ class Mosquitto:
         bridge_port: int | None = None,
         tls_port: int | None = None,
         password_port: int | None = None,
+        tls_address: str = "127.0.0.1",
+        hosts: Sequence[str] = (),
     ) -> None:
         self.directory = directory
         self.port = port or free_port()
@@ -36,6 +38,8 @@ class Mosquitto:
         """Devices with certificates."""
         self.password_port = password_port or free_port()
         """Devices with passwords, in TLS too."""
+        self._tls_address = tls_address
+        self._hosts = [*_HOSTS, *(host for host in hosts if host not in _HOSTS)]
         log = directory.parent / "logs" / "mosquitto.log"
         argv = [_program(), "-c", directory / "mosquitto.conf"]
         self.process = Process("Mosquitto", argv, log, as_service=True)
@@ -44,8 +48,9 @@ class Mosquitto:
         """Write the configuration, start the broker and wait until every listener accepts connections."""
         self._configure()
         self.process.start()
-        ports = (self.port, self.bridge_port, self.tls_port, self.password_port)
-        self.process.wait_until(lambda: all(map(is_open, ports)))
+        listeners = [(port, "127.0.0.1") for port in (self.port, self.bridge_port)]
+        listeners += [(port, self._tls_address) for port in (self.tls_port, self.password_port)]
+        self.process.wait_until(lambda: all(is_open(*listener) for listener in listeners))
 
     def stop(self) -> None:
         """Stop the broker, which saves its queue."""
@@ -72,7 +77,8 @@ class Mosquitto:
         return Directory(self.directory)
 
     def _configure(self) -> None:
-        provisioning.initialise(self.provisioning, _HOSTS)
+        provisioning.initialise(self.provisioning, self._hosts)
+        provisioning.ensure_hosts(self.provisioning, self._hosts)
         (self.directory / "data").mkdir(mode=0o700, exist_ok=True)
         write_private(self.provisioning.control_url, f"mqtt://127.0.0.1:{self.bridge_port}")
         conf = self._adapted((files("mosquitto") / "mosquitto.conf").read_text())
@@ -91,8 +97,8 @@ class Mosquitto:
         changes = {
             "listener 1883\n": f"listener {self.port} 127.0.0.1\n",
             "listener 1884\n": f"listener {self.bridge_port} 127.0.0.1\n",
-            "listener 8883\n": f"listener {self.tls_port} 127.0.0.1\n",
-            "listener 8884\n": f"listener {self.password_port} 127.0.0.1\n",
+            "listener 8883\n": f"listener {self.tls_port} {self._tls_address}\n",
+            "listener 8884\n": f"listener {self.password_port} {self._tls_address}\n",
             " /mosquitto/config/": f" {self.provisioning.broker}/",
             " /mosquitto/data/": f" {self.directory}/data/",
         }

@@ -29,13 +29,23 @@ class Part(Protocol):
 
 
 class Platform:
-    """PostgreSQL, Mosquitto, bridge, keeper and API in one private directory, on loopback only, with their logins.
+    """PostgreSQL, Mosquitto, bridge, keeper and API in one private directory, on loopback, with their logins.
+
+    Devices may reach the broker's TLS listeners under another address (`tls_address`) and by `hosts`, too.
 
     Each part can be stopped, killed (`part.process.kill()`) and restarted separately. Use it as a context manager:
     all started parts are stopped on exit.
     """
 
-    def __init__(self, directory: Path, ports: Ports | None = None, sim_vehicles: int = 0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        ports: Ports | None = None,
+        sim_vehicles: int = 0,
+        *,
+        tls_address: str = "127.0.0.1",
+        hosts: Sequence[str] = (),
+    ) -> None:
         self.directory = directory.resolve()
         self.database = "fleet"
         self._logs = self.directory / "logs"
@@ -47,6 +57,8 @@ class Platform:
             port=self.ports.mqtt,
             tls_port=self.ports.mqtt_tls,
             password_port=self.ports.mqtt_password,
+            tls_address=tls_address,
+            hosts=hosts,
         )
         self.bridge = self._service("bridge", ["bridge", "run"], self.ports.bridge_http, self._bridge_settings)
         self.keeper = self._service("keeper", ["bridge", "keep"], self.ports.keeper_http, self._keeper_settings)

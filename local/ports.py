@@ -64,7 +64,10 @@ def is_free(port: int) -> bool:
         return True
 
 
-def is_open(port: int) -> bool:
-    """Whether a server accepts connections on the port."""
-    with contextlib.closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def is_open(port: int, address: str = "127.0.0.1") -> bool:
+    """Whether a server accepts connections on the port of an address, or of all addresses (0.0.0.0, ::)."""
+    try:
+        socket.create_connection((address, port), timeout=1).close()
+    except OSError:
+        return False
+    return True

@@ -1,7 +1,7 @@
 """The passwords of the containers, as files that docker-compose.yml mounts."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bridge.private_file import create_private, make_private_directory, read_private
@@ -13,16 +13,18 @@ _REMEDY = "restore it from a backup; if the database was never started with it, 
 _BROKER_HOSTS = ("localhost", "127.0.0.1", "mosquitto")
 
 
-def make(directory: Path) -> Path:
+def make(directory: Path, hosts: Sequence[str] = ()) -> Path:
     """Write missing files and return the directory. Existing files are kept, because the database has their passwords.
 
-    The directory is private; the files in it are readable, because each container's own user must read them. Those
-    of the broker, in `mosquitto/`, are private too: its container copies them for its own user as root.
+    The broker's certificate is renewed if it is not valid for one of `hosts`. The directory is private; the files in it
+    are readable, because each container's own user must read them. Those of the broker, in `mosquitto/`, are private
+    too: its container copies them for its own user as root.
     """
     make_private_directory(directory)
     directory.chmod(0o700)
     broker = Directory(directory / "mosquitto")
     provisioning.initialise(broker, _BROKER_HOSTS)
+    provisioning.ensure_hosts(broker, [*_BROKER_HOSTS, *hosts])
     _make_addresses(directory, accounts(broker))
     _make_monitoring(directory)
     return directory.resolve()

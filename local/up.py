@@ -42,7 +42,13 @@ def up(settings: LocalSettings) -> None:
         env_file.unlink(missing_ok=True)
         _say(f"starting in {directory} ...")
         wait_for_orphans(directory / "logs")
-        with Platform(directory, _ports(settings), settings.sim_vehicles) as platform:
+        with Platform(
+            directory,
+            _ports(settings),
+            settings.sim_vehicles,
+            tls_address=settings.mqtt_tls_address,
+            hosts=settings.hosts,
+        ) as platform:
             try:
                 platform.start()
                 write_private(env_file, _assignments(platform.addresses))

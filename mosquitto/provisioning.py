@@ -73,6 +73,15 @@ def server_hosts(directory: Directory) -> list[str]:
         return []
 
 
+def ensure_hosts(directory: Directory, hosts: Sequence[str]) -> bool:
+    """Renew the broker's certificate if it lacks one of these names; it keeps those that it has. True if it did."""
+    present = server_hosts(directory)
+    missing = [host for host in hosts if host not in present]
+    if missing:
+        renew_server(directory, [*present, *missing])
+    return bool(missing)
+
+
 def renew_server(directory: Directory, hosts: Sequence[str]) -> None:
     """Create a new key and certificate for the broker; after a reload it uses them for new connections."""
     issued = authority.issue_server(_authority(directory), hosts, _SERVER_LIFE)

@@ -8,7 +8,7 @@ from bridge.settings.development import SuiteSettings
 from bridge.settings.group import Group
 from bridge.settings.groups import AdministrationSettings, LogSettings
 from bridge.settings.keeper import KeeperSettings
-from bridge.settings.local import ComposeSettings, LocalSettings
+from bridge.settings.local import BrokerHostSettings, ComposeSettings, LocalSettings
 from bridge.settings.mqtt import MqttSettings
 from bridge.settings.provisioning import ProvisioningSettings
 from bridge.settings.simulator import SimulatorSettings, VerifySettings
@@ -31,6 +31,7 @@ PROGRAMS: Programs = {
     "mosquitto ca": (LogSettings,),
     "mosquitto device": (ProvisioningSettings,),
     "make up": (LocalSettings,),
+    "local secrets": (BrokerHostSettings, LogSettings),
     "docker compose": (ComposeSettings,),
     "tests": (SuiteSettings,),
 }

@@ -1,5 +1,7 @@
 """Types of settings that are validated when they are read: URLs, files and ports."""
 
+import ipaddress
+import re
 import ssl
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +11,7 @@ from pydantic import AfterValidator, Field
 
 from bridge.url import split_database, split_mqtt
 
+_HOST = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
 _CHOICES = {
     "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
     "target_session_attrs": ("any", "primary", "standby", "prefer-standby", "read-write", "read-only"),
@@ -56,10 +59,35 @@ def _ca_file(path: Path) -> Path:
     return path
 
 
+def _address(address: str) -> str:
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        raise ValueError("must be an IP address of this machine; 0.0.0.0 or :: are all of them") from None
+    return address
+
+
+def _hosts(names: str) -> str:
+    return ",".join(_host(name) for name in names.split(",")) if names else ""
+
+
+def _host(name: str) -> str:
+    """The name, or the address, as a certificate has it."""
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        if not _HOST.fullmatch(name):
+            raise ValueError("must be host names and addresses, separated by commas without spaces") from None
+        return name.lower()
+
+
 MqttUrl = Annotated[str, AfterValidator(_mqtt_url)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 CaFile = Annotated[Path, AfterValidator(_ca_file)]
+Address = Annotated[str, AfterValidator(_address)]
+Hosts = Annotated[str, AfterValidator(_hosts)]
+"""Host names and addresses for a certificate, separated by commas."""
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(ge=0.001, le=86_400)]
 """A time limit that is not 0 in milliseconds, which would be none, and that every timer can count."""

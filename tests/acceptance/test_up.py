@@ -289,6 +289,41 @@ def test_printed_line_provisions_a_device_for_the_printed_ports(running: Up) -> 
         assert meter.publish("fleet/meter/METER_001/telemetry", b"{}") == "Success"
 
 
+def address_of_this_machine() -> str:
+    """That of its network; without one, an address of loopback that is not the default."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            return "127.0.0.2"
+        return str(probe.getsockname()[0])
+
+
+def test_device_on_the_network_sends_a_reading(up: Up) -> None:
+    """The path of docs/operations.md: the broker's name and address, a device's credentials, its reading."""
+    address = address_of_this_machine()
+    up.run(FLEET_MQTT_TLS_ADDRESS=address, FLEET_BROKER_HOSTS=f"mqtt.example.org,{address}")
+    env = up.until_ready()
+    directory = up.directory / "mosquitto"
+    add = [sys.executable, "-m", "mosquitto", "device", "add", "EV_7", "--kind", "vehicle", "--dir", str(directory)]
+    subprocess.run(add, check=True, capture_output=True, timeout=30)
+    device = directory / "devices" / "vehicle" / "EV_7"
+    files = ["--cafile", "ca.crt", "--cert", "device.crt", "--key", "device.key"]
+    reading = {"vehicleId": "EV_7", "soc": 72.5, "timestamp": datetime.now(UTC).isoformat()}
+    message = ["-V", "5", "-q", "1", "-t", "fleet/vehicle/EV_7/telemetry", "-m", json.dumps(reading)]
+    publish = ["mosquitto_pub", "-h", address, "-p", up.port("MQTT_TLS"), *files, *message]
+    done = subprocess.run(publish, cwd=device, check=False, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+    headers = {"Authorization": f"Bearer {env['FLEET_API_KEY']}"}
+    live = f"{env['FLEET_API_URL']}/v1/live/vehicles/EV_7"
+    wait_until(lambda: httpx.get(live, headers=headers).status_code == 200, "the reading is stored")
+    assert httpx.get(live, headers=headers).json()["soc"] == 72.5
+    if address != "127.0.0.2":  # that of the plain listener stays the machine's own
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((address, int(up.port("MQTT"))), timeout=5)
+    assert up.stop() == 0
+
+
 def test_default_port_that_is_taken_gives_way(up: Up) -> None:
     with socket.socket() as occupied:
         occupied.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

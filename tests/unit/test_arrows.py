@@ -53,7 +53,7 @@ BRIDGE = {
     "settings.keeper": "settings.alarms settings.group settings.groups settings.mqtt settings.values",
     "settings.simulator": "settings.group settings.groups settings.mqtt settings.values",
     "settings.provisioning": "settings.groups",
-    "settings.local": "settings.api settings.bridge settings.groups settings.keeper settings.values",
+    "settings.local": "settings.api settings.bridge settings.group settings.groups settings.keeper settings.values",
     "settings.development": "settings.group",
     "settings.programs": "settings.api settings.bridge settings.development settings.group settings.groups "
     "settings.keeper settings.local settings.mqtt settings.provisioning settings.simulator",

@@ -1,4 +1,6 @@
-"""The containers have the settings of `make up`, read secrets from files and publish ports on loopback only."""
+"""The containers have the settings of `make up`, read secrets from files, are confined, and publish ports on loopback
+unless a setting says otherwise.
+"""
 
 import base64
 import hashlib
@@ -10,10 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
+from bridge.settings.api import ApiSettings
 from bridge.settings.group import variable
 from bridge.settings.local import ComposeSettings
 from local import secrets
 from local.postgres import LOGINS, SETTINGS
+from mosquitto import provisioning
+from mosquitto.directory import Directory
 from tests.grafana import DASHBOARDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,9 +74,90 @@ def test_mosquitto_runs_with_our_configuration_and_the_files_of_provisioning(tmp
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_service_is_published_on_loopback_only(service: str) -> None:
-    assert all(port.startswith("127.0.0.1:") for port in SERVICES[service].get("ports", []))
-    assert "network_mode" not in SERVICES[service]
+def test_service_is_published_on_loopback_by_default(service: str) -> None:
+    for port in SERVICES[service].get("ports", []):
+        address = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", port).rsplit(":", 2)[0]
+        assert address == "127.0.0.1"
+
+
+def test_only_what_devices_and_clients_reach_can_be_published_elsewhere() -> None:
+    published = {
+        service: {port.split(":")[0].removeprefix("${") for port in SERVICES[service].get("ports", [])}
+        for service in SERVICES
+    }
+    elsewhere = {service: names - {"127.0.0.1"} for service, names in published.items() if names - {"127.0.0.1"}}
+    assert elsewhere == {"mosquitto": {"FLEET_MQTT_ADDRESS", "FLEET_MQTT_TLS_ADDRESS"}, "api": {"FLEET_HTTP_ADDRESS"}}
+
+
+CAPABILITIES = {
+    "postgres": {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"},
+    "mosquitto": {"CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"},
+}
+"""What the two images need that start as root and become their own user."""
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_service_is_confined(service: str) -> None:
+    made = SERVICES[service]
+    assert made["read_only"] is True
+    assert made["cap_drop"] == ["ALL"]
+    assert set(made.get("cap_add", [])) == CAPABILITIES.get(service, set())
+    assert made["security_opt"] == ["no-new-privileges:true"]
+    assert "/tmp" in made["tmpfs"]
+    assert "privileged" not in made
+    assert not any("docker.sock" in str(volume) for volume in made.get("volumes", []))
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_service_has_limits(service: str) -> None:
+    made = SERVICES[service]
+    assert re.fullmatch(r"\d+[mg]|\$\{FLEET_\w+_MEMORY:-\d+g\}", made["mem_limit"])
+    assert 64 <= made["pids_limit"] <= 256
+    # A limit above the number of the machine's CPUs would be refused, and no program but PostgreSQL needs two.
+    assert made["cpus"] == ("${FLEET_POSTGRES_CPUS:-0}" if service == "postgres" else 1)
+    options = made["logging"]["options"]
+    assert made["logging"]["driver"] == "json-file"
+    assert int(options["max-size"].removesuffix("m")) * int(options["max-file"]) <= 100
+
+
+def test_limits_fit_what_runs_in_them() -> None:
+    conf = dict(
+        line.split(maxsplit=1)
+        for line in (ROOT / "mosquitto" / "mosquitto.conf").read_text().splitlines()
+        if line and not line.startswith("#")
+    )
+    limit = int(ComposeSettings.model_fields["mosquitto_memory"].default.removesuffix("g")) * 2**30
+    assert limit > int(conf["max_queued_bytes"])
+    listeners = (ROOT / "mosquitto" / "mosquitto.conf").read_text().splitlines()
+    most = sum(int(line.split()[1]) for line in listeners if line.startswith("max_connections "))
+    assert SERVICES["mosquitto"]["ulimits"]["nofile"] > most
+    assert SERVICES["postgres"]["pids_limit"] > int(SETTINGS["max_connections"]) + 50
+    clients = int(ApiSettings.model_fields["http_max_connections"].default)
+    assert SERVICES["api"]["ulimits"]["nofile"] > 2 * clients
+
+
+NETWORKS = {
+    "database": {"postgres", "logins", "migrate", "analyst", "bridge", "keeper", "api", "grafana"},
+    "broker": {"mosquitto", "bridge", "keeper", "simulator"},
+    "clients": {"api", "simulator"},
+    "monitoring": {"bridge", "keeper", "api", "prometheus", "alertmanager", "node-exporter", "grafana"},
+}
+
+
+def test_service_reaches_only_those_that_it_works_with() -> None:
+    assert COMPOSE["networks"].keys() == NETWORKS.keys()
+    members = {name: {s for s in SERVICES if name in SERVICES[s].get("networks", [])} for name in NETWORKS}
+    assert members == NETWORKS
+    alone = {service for service in SERVICES if not SERVICES[service].get("networks")}
+    assert alone == {"provision"}
+    assert SERVICES["provision"]["network_mode"] == "none"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_service_shares_a_network_with_what_it_waits_for(service: str) -> None:
+    own = set(SERVICES[service].get("networks", []))
+    for other in SERVICES[service].get("depends_on", {}):
+        assert own & set(SERVICES[other]["networks"])
 
 
 def test_bridge_listener_is_not_published() -> None:
@@ -92,7 +178,8 @@ def test_variables_and_their_defaults_are_the_settings() -> None:
 def test_published_ports_are_those_on_which_the_programs_listen() -> None:
     for service, setting in (("api", "http_port"), ("bridge", "bridge_http_port"), ("keeper", "keeper_http_port")):
         default = ComposeSettings.model_fields[setting].default
-        assert SERVICES[service]["ports"] == [f"127.0.0.1:${{{variable(setting)}:-{default}}}:{default}"]
+        address = "${FLEET_HTTP_ADDRESS:-127.0.0.1}" if service == "api" else "127.0.0.1"
+        assert SERVICES[service]["ports"] == [f"{address}:${{{variable(setting)}:-{default}}}:{default}"]
 
 
 def test_secrets_command_makes_every_file_that_compose_mounts(tmp_path: Path) -> None:
@@ -101,6 +188,19 @@ def test_secrets_command_makes_every_file_that_compose_mounts(tmp_path: Path) ->
     assert mounted == {path.name for path in directory.iterdir() if path.is_file()}
     assert {source for name in SERVICES for source in secrets_of(name).values()} == COMPOSE["secrets"].keys()
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_secrets_command_adds_the_names_of_the_broker_to_its_certificate(tmp_path: Path) -> None:
+    broker = Directory(secrets.make(tmp_path) / "mosquitto")
+    assert provisioning.server_hosts(broker) == ["localhost", "mosquitto", "127.0.0.1"]
+    before = broker.ca_certificate.read_bytes()
+    secrets.make(tmp_path, ["mqtt.example.org", "192.0.2.7"])
+    every = ["localhost", "mosquitto", "mqtt.example.org", "127.0.0.1", "192.0.2.7"]
+    assert provisioning.server_hosts(broker) == every
+    certificate = broker.server_certificate.read_bytes()
+    secrets.make(tmp_path, ["mqtt.example.org"])
+    assert broker.server_certificate.read_bytes() == certificate
+    assert broker.ca_certificate.read_bytes() == before
 
 
 def test_secrets_command_keeps_what_is_there(tmp_path: Path) -> None:
