@@ -4,6 +4,8 @@ The figures are made from the readings of each device (`api.measured`), which ar
 limited by `api.read_limit.FOLDED`.
 """
 
+import hashlib
+import json
 from bisect import bisect_left
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -100,9 +102,9 @@ async def energy(
     if ids and of in ("sites", "fleet"):
         raise invalid("id", f"names vehicles or meters; of={of} is narrowed by site")
     await refuse_unseen(services.pool, sight, "id", "vehicle" if of == "vehicles" else "meter", ids)
-    first, at = "", None
+    first, at, about = "", None, _about(of, ids, site)
     if cursor is not None:
-        period, first, at = _resumed(request, period, cursor, services.settings.figures_range_limit_days)
+        period, first, at = _resumed(request, period, cursor, about, services.settings.figures_range_limit_days)
     _refuse_fine(period, bucket)
     edges = calendar.edges(period.start, period.end, bucket, ZoneInfo(tz))
     asked = _Asked(Wanted(of, sorted(set(ids)), site, sight, first), period, edges, _skip(edges, at), limit)
@@ -111,7 +113,7 @@ async def energy(
     items, following = await _page(services, asked)
     async with connection(services.pool) as c:
         days = await detached_days(c, KINDS, period)
-    next_cursor = None if following is None else encode_cursor(period.start, period.end, *following)
+    next_cursor = None if following is None else encode_cursor(period.start, period.end, *following, about)
     headers = next_link(request.query_params, next_cursor) | {"Vary": "Accept"}
     page = models.EnergyPage(detached_days=days, items=items, next_cursor=next_cursor)
     return Response(page.model_dump_json(), headers=headers, media_type=form)
@@ -132,12 +134,22 @@ async def _csv(services: Services, asked: _Asked) -> Response:
     return await csv_stream(f"energy-{asked.wanted.of}", columns(model), partial(cells, model), page)
 
 
-def _resumed(request: Request, period: Period, cursor: str, most_days: float) -> tuple[Period, str, datetime]:
+def _about(of: Of, ids: Sequence[str], site: str | None) -> str:
+    """What a list is about, in a few characters: a cursor of another list would skip some of its items."""
+    asked = json.dumps([of, sorted(set(ids)), site])
+    return hashlib.sha256(asked.encode()).hexdigest()[:16]
+
+
+def _resumed(
+    request: Request, period: Period, cursor: str, about: str, most_days: float
+) -> tuple[Period, str, datetime]:
     """The period of the page before, and the name and begin of the item with which this one begins.
 
     The default end is now: without this each page would divide another period.
     """
     found = decode_position(cursor)
+    if found.about != about:
+        raise invalid("cursor", "is of a list with another of, id or site")
     given = request.query_params
     if ("from" in given and found.start != period.start) or ("to" in given and found.end != period.end):
         raise invalid("cursor", "is of another period")

@@ -18,7 +18,7 @@ from api.period import EARLIEST, LATEST
 from api.problems import Problem, invalid
 from bridge.reading import format_timestamp, is_device_id, parse_timestamp
 
-Cursor = Annotated[str | None, Query(max_length=1_200, description="`nextCursor` of the previous page.")]
+Cursor = Annotated[str | None, Query(max_length=1_300, description="`nextCursor` of the previous page.")]
 Limit = Annotated[int, Query(ge=1, le=1_000, description="Items per page.")]
 
 
@@ -49,18 +49,20 @@ def decode_time_and_device(cursor: str) -> tuple[datetime, str]:
 
 
 class Position(NamedTuple):
-    """The item with which a page of figures begins: the period that is divided, the item's name and its begin."""
+    """The item with which a page of figures begins: the period that is divided, the item's name and its begin, and what
+    the list is about."""
 
     start: datetime
     end: datetime
     name: str
     at: datetime
+    about: str
 
 
 def decode_position(cursor: str) -> Position:
     """The position that a cursor holds. Raises 422."""
-    start, end, name, at = _decode(cursor, 4)
-    position = Position(_time(start), _time(end), _text(name), _time(at))
+    start, end, name, at, about = _decode(cursor, 5)
+    position = Position(_time(start), _time(end), _text(name), _time(at), _text(about))
     if not EARLIEST <= position.start <= position.at < position.end <= LATEST:
         raise _not_ours()
     return position

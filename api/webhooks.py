@@ -1,6 +1,7 @@
 """Webhooks: the receivers of notifications of alarms. Only keys with the scope admin may see or change them."""
 
 import base64
+import re
 import secrets
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -28,6 +29,8 @@ GROUP BY w.id ORDER BY w.created_at, w.id
 _DELETE = "DELETE FROM alarm_webhook WHERE id = $1 RETURNING url"
 _FORGET = "DELETE FROM alarm_delivery WHERE target = $1 AND delivered_at IS NULL"
 
+_LONGEST_HOST = 253
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 WEBHOOK_PATTERN = r"^wh_[0-9a-f]{16}$"
 WebhookId = Annotated[str, Path(alias="id", pattern=WEBHOOK_PATTERN)]
 _UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such webhook"}}
@@ -82,8 +85,17 @@ async def delete_webhook(services: WithServices, caller: Caller, id_: WebhookId)
 def _check_url(url: str) -> None:
     try:
         parts = urlsplit(url)
-        is_right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_right = parts.scheme in ("http", "https") and _is_host(parts.hostname or "") and parts.port != 0
     except ValueError:
         is_right = False
     if not is_right or parts.fragment or not url.isascii() or not url.isprintable() or " " in url:
         raise invalid("url", "should be http[s]://host[:port][/path], in ASCII and without a fragment")
+    if "@" in parts.netloc:
+        raise invalid("url", "should have no user and password, which lists would show: verify the signature instead")
+
+
+def _is_host(host: str) -> bool:
+    """Whether a resolver can look it up (RFC 1035, with underscores), or it is an address of IPv6."""
+    if ":" in host:
+        return True  # urlsplit has parsed it
+    return len(host) <= _LONGEST_HOST and all(map(_LABEL.fullmatch, host.removesuffix(".").split(".")))

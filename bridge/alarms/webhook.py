@@ -8,10 +8,18 @@ import asyncio
 import ipaddress
 import socket
 import time
+from typing import TypeAlias
 
 import httpx
 
 from bridge.alarms.notification import Notification, signed_headers
+
+IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+"""The well-known prefix of NAT64 (RFC 6052)."""
+_OWN_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
+"""For NAT64 within a network (RFC 8215): which IPv4 address it stands for is known to its gateway only."""
 
 
 class NotDelivered(Exception):
@@ -54,7 +62,22 @@ async def _public_address(url: httpx.URL) -> str:
     found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
     addresses = [ipaddress.ip_address(str(sockaddr[0])) for _, _, _, _, sockaddr in found]
     for address in addresses:
-        mapped = getattr(address, "ipv4_mapped", None) or address
-        if not mapped.is_global or mapped.is_multicast:
+        if not is_public(address):
             raise NotDelivered(f"{url.host} has the address {address}, which is refused (FLEET_WEBHOOK_REFUSE_LOCAL)")
     return str(addresses[0])
+
+
+def is_public(address: IPAddress) -> bool:
+    """Whether a packet to the address goes to the public internet, also where a gateway translates it to IPv4."""
+    final = _behind_gateway(address)
+    return final.is_global and not final.is_multicast and address not in _OWN_NAT64
+
+
+def _behind_gateway(address: IPAddress) -> IPAddress:
+    """The IPv4 address that an IPv6 address stands for (mapped, NAT64, 6to4, Teredo); otherwise the address itself."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    teredo = address.teredo[1] if address.teredo else None
+    return address.ipv4_mapped or address.sixtofour or teredo or address

@@ -152,9 +152,15 @@ async def test_redirect_is_not_followed_and_410_ends_the_webhook(keeper_url: str
     assert inside.received == []
 
 
+_LOCAL = (
+    *("127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "2130706433", "169.254.169.254"),
+    *("[64:ff9b::7f00:1]", "[2002:7f00:1::1]"),
+)
+
+
 async def test_local_addresses_are_refused_if_a_setting_says_so(keeper_url: str, db: Db) -> None:
     receiver = Receiver()
-    for n, host in enumerate(("127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "2130706433", "169.254.169.254")):
+    for n, host in enumerate(_LOCAL):
         await add_webhook(db, f"http://{host}:{receiver.port}/", f"wh_{n}")
     await db.execute(_SOC, "EV_1", 1.0)
     async with receiver.listening(), keeping(keeper_url, **FAST, webhook_refuse_local=True):
@@ -164,7 +170,7 @@ async def test_local_addresses_are_refused_if_a_setting_says_so(keeper_url: str,
 
 async def all_refused(db: Db) -> bool:
     errors = await db.fetch("SELECT error FROM alarm_delivery")
-    return len(errors) == 5 and all("FLEET_WEBHOOK_REFUSE_LOCAL" in (row[0] or "") for row in errors)
+    return len(errors) == len(_LOCAL) and all("FLEET_WEBHOOK_REFUSE_LOCAL" in (row[0] or "") for row in errors)
 
 
 async def test_notification_that_is_too_old_is_given_up(keeper_url: str, db: Db) -> None:

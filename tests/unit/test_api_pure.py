@@ -105,9 +105,10 @@ def test_cursor_comes_back_as_it_was(device: str, time: datetime) -> None:
 def test_cursor_holds_the_longest_name_of_a_site(name: str) -> None:
     start = datetime(2026, 2, 10, 10, 15, 0, 1, tzinfo=UTC)
     end = start + timedelta(days=1)
-    cursor = encode_cursor(start, end, name, start)
-    assert decode_position(cursor) == (start, end, name, start)
-    assert len(cursor) <= 1_200
+    about = "0123456789abcdef"
+    cursor = encode_cursor(start, end, name, start, about)
+    assert decode_position(cursor) == (start, end, name, start, about)
+    assert len(cursor) <= 1_300
 
 
 @pytest.mark.parametrize("name", ["a\0b", 5, None, ["x"]])
@@ -115,11 +116,11 @@ def test_cursor_with_another_name_is_a_problem(name: object) -> None:
     start = datetime(2026, 2, 10, tzinfo=UTC)
     for parts in ((start, start + timedelta(days=1), name, start), (start, start, "x", start), ("1", "2", "x", "3")):
         with pytest.raises(Problem):
-            decode_position(encode_cursor(*parts))
+            decode_position(encode_cursor(*parts, "about"))
 
 
 def test_cursor_with_half_a_character_is_a_problem() -> None:
-    text = '["2026-02-10T00:00:00Z", "2026-02-11T00:00:00Z", "\\ud800", "2026-02-10T00:00:00Z"]'
+    text = '["2026-02-10T00:00:00Z", "2026-02-11T00:00:00Z", "\\ud800", "2026-02-10T00:00:00Z", "x"]'
     with pytest.raises(Problem):
         decode_position(base64.urlsafe_b64encode(text.encode()).decode().rstrip("="))
 

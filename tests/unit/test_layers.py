@@ -148,6 +148,18 @@ async def test_labels_of_metrics_are_templates_and_nothing_that_a_client_invents
     assert series == {("/x/{id}", "GET"): 2, ("unmatched", "any"): 2}
 
 
+async def test_duration_of_a_live_stream_is_not_the_time_of_a_request() -> None:
+    registry = CollectorRegistry()
+    stream = StreamingResponse(pieces(2, 0), media_type="text/event-stream")
+    table = RouteTable([PlainRoute("GET", "/stream", stream, PUBLIC), PlainRoute("GET", "/x", Response(), PUBLIC)])
+    app = Routes(Metrics(Endpoints(Response()), registry), table)
+    for path in ("/stream", "/x"):
+        await ask(app, request(path=path))
+    assert registry.get_sample_value("fleet_stream_seconds_count") == 1
+    routes = {s.labels["route"] for m in registry.collect() for s in m.samples if "route" in s.labels}
+    assert routes == {"/x"}
+
+
 async def test_path_prefix_of_the_server_is_not_part_of_the_path() -> None:
     table = RouteTable([PlainRoute("GET", "/x", PlainTextResponse("x"), PUBLIC)])
     app = Routes(Endpoints(Response()), table)

@@ -203,10 +203,26 @@ async def test_secret_of_a_webhook_is_shown_once_and_only_to_admins(
     assert (await admin.get(WEBHOOKS)).json() == {"items": []}
 
 
-@pytest.mark.parametrize("url", ["ftp://a/", "http://", "a", "http://a:0/", "http://a/#b", "http://ä/", "http://a/ b"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("ftp://a/", "http://", "a", "http://a:0/", "http://a/#b", "http://ä/", "http://a/ b"),
+        *("http://a..b/", "http://.a/", "http://-a/", "http://a-.b/", "http://a,b/", "http://[::g]/", "http://[::1/"),
+        *(f"http://{'a' * 64}.b/", f"http://{'a.' * 127}b/", "https://me:secret@a/", "https://me@a/"),
+    ],
+)
 async def test_wrong_url_of_a_webhook_is_refused(admin: httpx.AsyncClient, url: str) -> None:
     problem = assert_problem(await admin.post(WEBHOOKS, json={"url": url}), 422)
     assert [error["field"] for error in problem["errors"]] == ["url"]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://a_b.c-d./", "http://127.1/", "http://[::1]:80/x", "https://xn--bcher-kva.example"]
+)
+async def test_url_of_a_host_that_a_resolver_knows_is_accepted(admin: httpx.AsyncClient, url: str) -> None:
+    created = await admin.post(WEBHOOKS, json={"url": url})
+    assert created.status_code == 201
+    await admin.delete(f"{WEBHOOKS}/{created.json()['id']}")
 
 
 async def test_limited_key_sees_the_alarms_of_its_devices(api: Api, db: Connection) -> None:

@@ -327,6 +327,9 @@ async def test_next_page_keeps_the_period_of_the_first(fleet: httpx.AsyncClient)
     cursor = (await fleet.get(ENERGY, params=hourly)).json()["nextCursor"]
     other = hourly | {"bucket": "day", "cursor": cursor}
     assert_problem(await fleet.get(ENERGY, params=other), 422, "cursor: is of another bucket or time zone")
+    for change in ({"of": "vehicles"}, {"id": "M"}, {"of": "sites"}):
+        other = hourly | {"cursor": cursor} | change
+        assert_problem(await fleet.get(ENERGY, params=other), 422, "cursor: is of a list with another of, id or site")
 
 
 # -- what is refused
