@@ -32,6 +32,11 @@ def database(at: datetime, *, available: bool) -> bytes:
     return _event("database", f'{{"at":"{format_timestamp(at)}","available":{json.dumps(available)}}}')
 
 
+def pace(at: datetime, every_s: float) -> bytes:
+    """How often changes are sent from now on; the time is the API's."""
+    return _event("pace", f'{{"at":"{format_timestamp(at)}","everyS":{every_s:.1f}}}')
+
+
 def alarm(text: str) -> bytes:
     """An alarm, already serialized, that was raised, cleared or acknowledged."""
     return _event("alarm", text)

@@ -28,6 +28,7 @@ from bridge.settings.api import ApiSettings
 log = structlog.get_logger(__name__)
 
 LOOK_EVERY_S = 1.0
+_LEAST_OFTEN_S = 5.0
 MOST_ID = 100
 """Characters of the longest id."""
 
@@ -45,6 +46,9 @@ class Hub:
         self._as_of: AsOf | None = None
         """The state that the mirror shows."""
         self._outage = False
+        self._sent_bytes = 0
+        """To all viewers since the last look."""
+        self._every_s = LOOK_EVERY_S
         self._pages: dict[tuple[Filter, Place], tuple[bytes, Place | None]] = {}
         self._dropped = prometheus_client.Counter(
             "fleet_stream_dropped",
@@ -93,8 +97,11 @@ class Hub:
         assert self._as_of is not None  # the viewer is ready
         earlier = self._earlier(last_id)
         if earlier is None:
-            return self._snapshot(viewer.watched, self._id(self._as_of))
-        return self._since(viewer.watched, earlier, self._as_of)
+            yield from self._snapshot(viewer.watched, self._id(self._as_of))
+        else:
+            yield from self._since(viewer.watched, earlier, self._as_of)
+        if self._every_s > LOOK_EVERY_S:
+            yield events.pace(datetime.now(UTC), self._every_s)
 
     def send(self, watched_by: Callable[[Filter], Iterable[bytes]]) -> None:
         """Send events to all viewers; the function makes those of a filter."""
@@ -105,6 +112,7 @@ class Hub:
                     chunks = list(watched_by(watched)) if chunks is None else chunks
                     for chunk in chunks:
                         viewer.offer(chunk)
+                        self._sent_bytes += len(chunk)
 
     def _refuse(self, key: ApiKey) -> None:
         settings = self._settings
@@ -131,9 +139,28 @@ class Hub:
                 began = time.monotonic()
                 await self._look()
                 self._pages.clear()
+                self._set_pace()
                 await asyncio.sleep(LOOK_EVERY_S - (time.monotonic() - began))
+                await self._rest(began + self._every_s - time.monotonic())
             self._as_of, self._outage = None, False
             self._looker.forget()
+
+    def _set_pace(self) -> None:
+        """Look less often if this look's events, sent every second, would exceed what all streams together may have."""
+        allowed = self._settings.stream_mib_per_s * (1 << 20)
+        every_s = min(max(self._sent_bytes / allowed, LOOK_EVERY_S), _LEAST_OFTEN_S)
+        if (every_s > LOOK_EVERY_S) != (self._every_s > LOOK_EVERY_S):
+            event = events.pace(datetime.now(UTC), every_s)
+            self.send(lambda _: [event])
+        self._sent_bytes, self._every_s = 0, every_s
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait so long, or until a new viewer needs a look."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(seconds, 0)):
+                while all(viewer.ready.done() for viewer in self._all()):
+                    self._arrived.clear()
+                    await self._arrived.wait()
 
     async def _look(self) -> None:
         watched = frozenset(self._viewers)

@@ -107,6 +107,13 @@ class StreamSettings(Group):
         le=1_048_576,
         description="Maximum KiB of events that wait for a client of a live stream; then the stream is closed.",
     )
+    stream_mib_per_s: float = Field(
+        default=64.0,
+        ge=0.001,
+        le=1_000_000,
+        description="MiB/s of changes up to which all live streams together get them every second; beyond it they get "
+        "them less often, at least every 5 s.",
+    )
     stream_whole_devices: int = Field(
         default=100_000,
         ge=0,

@@ -143,7 +143,7 @@ function themeButton() {
 function showConnection() {
   const isCurrent = live.state !== "lost" && live.state !== "stale";
   const since = age((Date.now() - live.lostAt) / 1000);
-  const texts = { off: "", connecting: "Connecting …", live: "Live", lost: `No connection for ${since}`, stale: `No database for ${since}` };
+  const texts = { off: "", connecting: "Connecting …", live: live.everyS > 1 ? `Live, every ${Math.round(live.everyS)} s` : "Live", lost: `No connection for ${since}`, stale: `No database for ${since}` };
   // The seconds are no news to a screen reader.
   connection.setAttribute("aria-live", !isCurrent && connection.dataset.state === live.state ? "off" : "polite");
   connection.dataset.state = live.state;

@@ -28,6 +28,8 @@ class Live extends EventTarget {
   complete = false;
   /** Since when the picture is not kept current, ms. */
   lostAt = 0;
+  /** How often changes are sent, s: less often than every second while there are too many for all viewers. */
+  everyS = 1;
   /** Time of the server minus ours, ms. */
   #ahead = 0;
   #lastId = "";
@@ -101,13 +103,15 @@ class Live extends EventTarget {
       const headers = { Accept: "text/event-stream", ...(this.#lastId ? { "Last-Event-ID": this.#lastId } : {}) };
       const response = await send("v1/live/stream", { headers, signal: AbortSignal.any([stopped, silence.signal]) });
       if (!response.body) return;
+      this.everyS = 1;
       let isFirst = true;
       for await (const event of events(response.body, arrived)) {
         if (event.id) this.#lastId = event.id;
         if (event.name === "snapshot" || event.name === "changes") {
           this.#take(JSON.parse(event.data), event.name === "snapshot" && isFirst);
           isFirst = false;
-        } else if (event.name === "database") this.#set(JSON.parse(event.data).available ? "live" : "stale");
+        } else if (event.name === "pace") this.#slow(JSON.parse(event.data).everyS);
+        else if (event.name === "database") this.#set(JSON.parse(event.data).available ? "live" : "stale");
         else if (event.name === "alarm") this.dispatchEvent(new Event("alarm"));
       }
     } finally {
@@ -134,6 +138,12 @@ class Live extends EventTarget {
       this.dispatchEvent(new Event("complete"));
     }
     this.dispatchEvent(new Event("rows"));
+  }
+
+  /** @param {number} everyS */
+  #slow(everyS) {
+    this.everyS = everyS;
+    this.dispatchEvent(new Event("state"));
   }
 
   /** @param {Live["state"]} state */

@@ -440,6 +440,30 @@ def _named(stream: EventStream) -> set[str]:
     return {row["vehicleId"] for event in stream.of("changes") for row in event.data["vehicles"]}
 
 
+async def test_changes_that_are_too_many_for_all_viewers_come_less_often_and_the_stream_says_so(
+    postgres: Postgres, database_url: str, db: Connection, tmp_path: Path
+) -> None:
+    api = launch(database_url, tmp_path / "api.log", {"stream_mib_per_s": 0.001})
+    try:
+        token = (await keys.create(db, "test", keys.Grant(keys.DEFAULT_SCOPES)))[1]
+        async with api.client(token) as client, watch(client) as stream:
+            await stream.snapshot()
+            await store(client, *(vehicle(f"EV_{n}", NOW) for n in range(50)))
+            await until(lambda: stream.of("pace"), "the stream says that it is slower")
+            assert stream.of("pace")[0].data["everyS"] == 5
+            async with watch(client) as late:
+                assert len(await late.snapshot()) == 50
+                await until(lambda: late.of("pace"), "a viewer that comes later is told as well")
+            for n in range(5):
+                await store(client, vehicle("EV_1", NOW - timedelta(hours=1, seconds=n)))
+            await store(client, vehicle("EV_1", NOW + timedelta(seconds=1), soc=12))
+            await stream.shows("EV_1", soc=12)
+            await until(lambda: len(stream.of("pace")) > 1, "the stream says that it is as fast as before")
+            assert stream.of("pace")[1].data["everyS"] == 1
+    finally:
+        api.process.stop()
+
+
 async def _key(server: Postgres) -> str:
     db: Connection = await asyncpg.connect(server.url("fleet", "fleet"))
     try:
