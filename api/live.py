@@ -13,14 +13,14 @@ import asyncpg
 from fastapi import APIRouter, Header, Path, Query
 from starlette.responses import Response
 
-from api.changes import AsOf, changed_sql, keyed_register_sql, register_sql, silent_from_sql
+from api.changes import LONGEST_SILENCE, AsOf, changed_sql, keyed_register_sql, register_sql, silent_from_sql
 from api.database import Connection, connection
 from api.models import live_model, live_page_model
 from api.negotiation import CSV_RESPONSES, AskedMediaType, MediaType
 from api.paging import Cursor, Limit, decode_device, encode_cursor
 from api.problems import Problem, invalid
 from api.routing import named, needs, only_seen
-from api.rows import COLUMNS, LIVE_COLUMNS, csv_header, page_json, row_json
+from api.rows import COLUMNS, LIVE_COLUMNS, columns, csv_header, page_json, row_json
 from api.services import Services, WithServices, WithSight
 from api.sight import Ids, Sight
 from api.streaming import CSV_PAGE, Page, csv_stream, first_rows
@@ -40,6 +40,13 @@ ChangedSince = Annotated[
         alias="changedSince",
         max_length=100,
         description="`changedSince` of an earlier response: only devices that have reported or become silent since.",
+    ),
+]
+NeverReported = Annotated[
+    bool,
+    Query(
+        alias="neverReported",
+        description="Also list the declared devices of which no reading was ever stored; their times are null.",
     ),
 ]
 KnownTags = Annotated[str | None, Header(alias="If-None-Match", description="`ETag` of an earlier response.")]
@@ -76,6 +83,21 @@ def _one_sql(table: Table) -> str:
     return f"{_select(table, source, '$2')} WHERE {table.device_column} = $1"
 
 
+def _never_reported_page_sql(table: Table, sight: Sight) -> str:
+    """As `page_sql`, of the declared devices without a live row: they have an id, and may be silent."""
+    key, kind = table.device_column, f"'{table.kind.name}'"
+    known = {key: f"declared.id AS {key}", "extra": "NULL::jsonb AS extra"}
+    known |= {column: f"NULL::timestamptz AS {column}" for column in ("ts", "received_at")}
+    cells = ", ".join(known.get(column, f"NULL::float8 AS {column}") for column in columns(table))
+    silent_from = f"declared.created_at + {LONGEST_SILENCE} * coalesce(declared.interval_s, $3) * interval '1 s'"
+    seen = sight.condition(kind, "declared.id", first=4)
+    return (
+        f"SELECT {cells}, {silent_from} < now() AS silent, NULL::float8 AS age_seconds "  # noqa: S608
+        f"FROM device AS declared WHERE kind = {kind} AND id > $1 AND {seen} "
+        f"AND NOT EXISTS (SELECT FROM {table.live} WHERE {key} = declared.id) ORDER BY id LIMIT $2"
+    )
+
+
 def device_path(kind: Kind) -> Any:
     """The path parameter that names a device of this kind: `{vehicleId}`."""
     return Annotated[str, Path(alias=kind.id_field, pattern=DEVICE_ID_PATTERN, examples=[kind.example_id])]
@@ -97,12 +119,18 @@ class _Live:
         limit: int,
         changed_since: str | None,
         known: str | None,
+        never_reported: bool,
     ) -> Response:
+        if never_reported and changed_since is not None:
+            raise invalid("neverReported", "cannot be used with changedSince: these devices have no change")
         since = await self._since(services, changed_since)
 
         async def following(after: str | None, size: int) -> Page[asyncpg.Record, str]:
             async with connection(services.pool) as c:
+                others = await self._others(c, services, sight, after, size + 1) if never_reported else []
                 rows = await self._rows(c, services, sight, since, after, size + 1)
+            if others:
+                rows = self._merged(rows, others)[: size + 1]
             return first_rows(rows, size, itemgetter(self._table.device_column))
 
         start = decode_device(cursor)
@@ -147,6 +175,18 @@ class _Live:
         sql = _changed_page_sql(self._table, sight)
         return await c.fetch(sql, *arguments, since.xid, since.at, *sight.arguments)
 
+    async def _others(
+        self, c: Connection, services: Services, sight: Sight, after: str | None, limit: int
+    ) -> list[asyncpg.Record]:
+        sql = _never_reported_page_sql(self._table, sight)
+        return await c.fetch(sql, after or "", limit, services.settings.reading_interval_s, *sight.arguments)
+
+    def _merged(self, rows: list[asyncpg.Record], others: list[asyncpg.Record]) -> list[asyncpg.Record]:
+        """Both lists by id, each device once: it may have reported for the first time in between."""
+        id_of = itemgetter(self._table.device_column)
+        found = {id_of(row): row for row in (*others, *rows)}
+        return [found[id_] for id_ in sorted(found)]
+
 
 async def _as_of(services: Services) -> AsOf:
     async with connection(services.pool) as c:
@@ -176,8 +216,9 @@ def _add_routes(kind: Kind) -> None:
         limit: Limit = 100,
         changed_since: ChangedSince = None,
         known: KnownTags = None,
+        never_reported: NeverReported = False,
     ) -> Response:
-        return await live.page(services, sight, form, cursor, limit, changed_since, known)
+        return await live.page(services, sight, form, cursor, limit, changed_since, known, never_reported)
 
     async def live_device(services: WithServices, device: device_path(kind), known: KnownTags = None) -> Response:  # type: ignore[valid-type]
         return await live.one(services, device, known)

@@ -66,10 +66,20 @@ def live_model(kind: Kind) -> type[BaseModel]:
 
 
 @cache
+def _never_reported_model(kind: Kind) -> type[BaseModel]:
+    """A declared device of this kind that never reported."""
+    fields: dict[str, Any] = dict.fromkeys(("timestamp", "received_at", "age_seconds"), None)
+    fields |= {"silent": Annotated[bool, Field(description="The declaration is more than 3 intervals old.")]}
+    name = kind.name.capitalize()
+    doc = f"A declared {kind.name} of which no reading was ever stored: every measure is null, too."
+    return create_model(f"NeverReported{name}", __base__=state_model(kind), __doc__=doc, **fields)
+
+
+@cache
 def live_page_model(kind: Kind) -> type[BaseModel]:
     """A page of latest states of this kind."""
     fields: dict[str, Any] = {
-        "items": list[live_model(kind)],  # type: ignore[misc]
+        "items": list[live_model(kind) | _never_reported_model(kind)],  # type: ignore[misc, operator]
         "next_cursor": str | None,
         "changed_since": Annotated[str, Field(description="Send it as `changedSince` to get only later changes.")],
     }

@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
+from api import keys
 from bridge.formats.contract_json import encode_many
 from bridge.reading import Reading
-from tests.integration.api.server import Connection, assert_problem
+from tests.integration.api.server import Api, Connection, assert_problem
 from tests.readings import now_minute, vehicle
 from tests.until import until
 
@@ -38,6 +39,40 @@ async def test_changed_since_has_the_devices_that_have_reported(client: httpx.As
     assert await changed(client, since) == ["EV_1", "EV_3", "EV_9"]
     page = (await client.get(PATH, params={"changedSince": since, "limit": "2"})).json()
     assert await changed(client, since, cursor=page["nextCursor"]) == ["EV_9"]
+
+
+async def test_declared_devices_that_never_reported_are_listed_on_request(
+    api: Api, client: httpx.AsyncClient, db: Connection
+) -> None:
+    for path in ("vehicles/A_NEW", "vehicles/M_OLD", "vehicles/EV_2", "meters/METER_1"):
+        body = {"intervalS": 60, "site": "North" if path.endswith("OLD") else "South"}
+        assert (await client.put(f"/v1/devices/{path}", json=body)).is_success
+    await db.execute("UPDATE device SET created_at = now() - interval '1 hour' WHERE id = 'M_OLD'")
+    await store(client, vehicle("EV_1", NOW), vehicle("EV_2", NOW), vehicle("Z_1", NOW))
+    assert [row["vehicleId"] for row in (await client.get(PATH)).json()["items"]] == ["EV_1", "EV_2", "Z_1"]
+
+    asked: dict[str, str] = {"neverReported": "true", "limit": "2"}
+    listed: list[dict[str, object]] = []
+    while True:
+        page = (await client.get(PATH, params=asked)).json()
+        listed += page["items"]
+        if page["nextCursor"] is None:
+            break
+        asked["cursor"] = page["nextCursor"]
+    assert [row["vehicleId"] for row in listed] == ["A_NEW", "EV_1", "EV_2", "M_OLD", "Z_1"]
+    assert listed[0].keys() == listed[1].keys()
+    assert {name for name, value in listed[0].items() if value is not None} == {"vehicleId", "silent"}
+    assert (listed[0]["silent"], listed[3]["silent"]) == (False, True)
+
+    text = (await client.get(PATH, params={"neverReported": "true"}, headers={"Accept": "text/csv"})).text
+    assert [line.split(",")[0] for line in text.splitlines()[1:]] == ["A_NEW", "EV_1", "EV_2", "M_OLD", "Z_1"]
+    token = (await keys.create(db, "north", keys.Grant(("read",), ("vehicle:Z_*",), sites=("North",))))[1]
+    async with api.client(token) as own:
+        items = (await own.get(PATH, params={"neverReported": "true"})).json()["items"]
+    assert [row["vehicleId"] for row in items] == ["M_OLD", "Z_1"]
+    since = (await client.get(PATH)).json()["changedSince"]
+    refused = await client.get(PATH, params={"neverReported": "true", "changedSince": since})
+    assert_problem(refused, 422, "neverReported")
 
 
 async def test_change_that_commits_late_is_in_the_next_changes(client: httpx.AsyncClient, db: Connection) -> None:
