@@ -229,6 +229,81 @@ def test_open_alarm_is_shown_and_acknowledged(open_page: OpenPage, platform: Pla
     expect(silent).to_contain_text("local")
 
 
+def test_declared_vehicle_that_never_reported_is_listed_until_it_reports(
+    open_page: OpenPage, platform: Platform
+) -> None:
+    with client(platform) as http:
+        http.put("/v1/devices/vehicles/EV_NEVER", json={"name": "Van X", "site": "Depot Never"}).raise_for_status()
+        page = open_page("#/fleet")
+        is_live(page)
+        page.get_by_label("Search").fill("van x")
+        vehicle = page.locator(row(page, "EV_NEVER"))
+        expect(vehicle).to_contain_text("never reported")
+        expect(page.locator("#listed")).to_contain_text("never reported")
+        publish(platform, "EV_NEVER", 44)
+        expect(vehicle).to_contain_text("44 %", timeout=20_000)
+        expect(vehicle).not_to_contain_text("never")
+        http.delete("/v1/devices/vehicles/EV_NEVER").raise_for_status()
+
+
+def test_vehicle_of_the_sessions_is_chosen_from_a_list_by_keyboard(open_page: OpenPage) -> None:
+    page = open_page("#/sessions")
+    is_live(page)
+    choice = page.get_by_role("region", name="Vehicles", exact=True)
+    expect(choice.get_by_role("link", name="EV_1", exact=True)).to_be_visible()
+    page.get_by_label("Id", exact=True).fill("van 2")
+    expect(choice.locator("tr[data-id]")).to_have_count(1)
+    choice.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="EV_2, ")).to_be_visible()
+    page.get_by_role("button", name="Choose from a list").click()
+    expect(choice.get_by_role("link", name="EV_3", exact=True)).to_be_visible()
+    page.get_by_label("Of a").select_option("Site")
+    sites = page.get_by_role("region", name="Sites", exact=True)
+    sites.get_by_role("link", name="Depot South", exact=True).click()
+    expect(page.get_by_role("heading", name="Depot South, ")).to_be_visible()
+
+
+def test_wide_table_on_a_phone_says_that_it_scrolls(open_page: OpenPage) -> None:
+    page = open_page("#/sessions?by=vehicle&of=EV_1", size=PHONE)
+    sessions = page.get_by_role("region", name="Sessions table")
+    expect(sessions).to_have_attribute("data-more", "right")
+    expect(sessions.get_by_text("Scroll sideways")).to_be_visible()
+    sessions.evaluate("element => element.scrollTo(element.scrollWidth, 0)")
+    expect(sessions).to_have_attribute("data-more", "left")
+    wide = open_page("#/sessions?by=vehicle&of=EV_1", size=(2400, 900))
+    sessions = wide.get_by_role("region", name="Sessions table")
+    expect(sessions).to_have_attribute("data-more", "")
+    expect(sessions.get_by_text("Scroll sideways")).to_be_hidden()
+
+
+def test_rule_is_changed_by_an_administrator_only(open_page: OpenPage, platform: Platform, faults: Faults) -> None:
+    faults.expected = ("422",)
+    page = open_page("#/alarms", key=manage_keys(platform, "create", "looks-only", "--scope=read"))
+    rules = page.get_by_role("region", name="Rules table").get_by_role("row")
+    expect(rules.filter(has_text="soc-low")).to_contain_text("at once")
+    expect(page.get_by_role("button", name="Change soc-low")).to_have_count(0)
+
+    page = open_page("#/alarms")
+    rules = page.get_by_role("region", name="Rules table").get_by_role("row")
+    page.get_by_role("button", name="Change soc-low").click()
+    dialog = page.get_by_role("dialog", name="Rule soc-low")
+    dialog.get_by_label("Must last, s").fill("600")
+    dialog.get_by_label("Cleared at, %").fill("1")
+    assert violations(page) == []
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("clearAt")
+    dialog.get_by_label("Cleared at, %").fill("12")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog).to_have_count(0)
+    expect(rules.filter(has_text="soc-low")).to_contain_text("600 s")
+    with client(platform) as http:
+        rule = http.get("/v1/alarm-rules/soc-low").json()
+        assert (rule["forS"], rule["clearAt"], rule["raiseAt"], rule["enabled"]) == (600, 12, 5, True)
+        rule = {name: value for name, value in rule.items() if name not in ("name", "unit")}
+        http.put("/v1/alarm-rules/soc-low", json=rule | {"forS": 0, "clearAt": 10}).raise_for_status()
+
+
 def test_hostile_payload_is_shown_as_text_only(open_page: OpenPage, platform: Platform) -> None:
     attack = '<img src=x onerror="window.attacked=1"><script>window.attacked=1</script>\u202e'
     with client(platform) as http:

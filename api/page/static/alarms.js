@@ -4,6 +4,7 @@ import { get, may, readOwnKey, saveCsv, send } from "./api.js";
 import { announce, csvButton, fill, h, table } from "./dom.js";
 import { dateTime, number } from "./format.js";
 import { live } from "./live.js";
+import { showRules } from "./rules.js";
 import { viewerZone } from "./time.js";
 
 /** @import {Schemas} from "../types" */
@@ -16,8 +17,10 @@ const OPEN = /** @type {const} */ ({ state: "open", limit: 1000 });
 /** @type {import("./app.js").View} */
 export async function alarms(main, _query, signal) {
   const result = h("div", { class: "stack" }, h("p", { class: "note", role: "status" }, "Loading …"));
+  const rules = h("section", { class: "card", "aria-label": "Rules" });
   fill(main, h("h1", {}, "Alarms"), result);
-  const mayAcknowledge = may(await readOwnKey(), "assign");
+  const key = await readOwnKey();
+  const mayAcknowledge = may(key, "assign");
   let shown = "";
   const show = async () => {
     try {
@@ -45,6 +48,9 @@ export async function alarms(main, _query, signal) {
   const timer = setInterval(() => void show(), EVERY_MS);
   signal.addEventListener("abort", () => clearInterval(timer));
   await show();
+  if (!may(key, "read", true)) return; // a limited key sees no rules
+  main.append(rules);
+  await showRules(rules, may(key, "admin"), signal);
 }
 
 /**

@@ -101,9 +101,11 @@ export function table(caption, columns, rows, sums) {
   /** @param {Child[]} cells */
   const line = (cells) =>
     h("tr", {}, ...cells.map((cell, n) => h(n ? "td" : "th", n ? { class: columns[n]?.[1] } : { scope: "row", class: columns[0]?.[1] }, cell)));
-  return h(
+  const hint = h("p", { class: "note sideways", hidden: true }, "Scroll sideways for more columns →");
+  const region = h(
     "div",
     { class: "scroll", role: "region", "aria-label": caption, tabindex: 0 },
+    hint,
     h(
       "table",
       {},
@@ -113,6 +115,25 @@ export function table(caption, columns, rows, sums) {
       sums && h("tfoot", {}, line(sums)),
     ),
   );
+  showSides(region, hint);
+  return region;
+}
+
+/**
+ * Mark the sides on which a region has more than it shows, with a hint while it is at its beginning.
+ * @param {HTMLElement} region
+ * @param {HTMLElement} hint
+ */
+function showSides(region, hint) {
+  const update = () => {
+    const beyond = region.scrollWidth - region.clientWidth;
+    const left = region.scrollLeft > 1;
+    const right = region.scrollLeft < beyond - 1;
+    hint.hidden = beyond <= 1;
+    region.dataset.more = `${left ? "left" : ""} ${right ? "right" : ""}`.trim();
+  };
+  region.addEventListener("scroll", update, { passive: true });
+  new ResizeObserver(update).observe(region);
 }
 
 /**

@@ -3,7 +3,7 @@
 import { get, saveCsv } from "./api.js";
 import { csvButton, field, fill, h, select, setText, tile } from "./dom.js";
 import { age, clock, count, coverage, kw, kwh, number, percent } from "./format.js";
-import { activityOf, live, powerOf } from "./live.js";
+import { activityOf, hasReported, live, neverReported, powerOf } from "./live.js";
 import { declarationOf, declared, intervalOf, register, sites } from "./register.js";
 import { sumsOf } from "./session-table.js";
 import { startOfDay, today, viewerZone } from "./time.js";
@@ -46,7 +46,7 @@ export function fleet(main, _query, signal) {
     fill(siteField, field("Site", select(options, wanted.site, (site) => { wanted.site = site; update(); void showEnergy(); })));
   };
   const search = h("input", { type: "search", value: wanted.text, placeholder: "Name or id", oninput: () => { wanted.text = search.value; update(); } });
-  const save = csvButton("Latest states as CSV", () => saveCsv(`/v1/live/${wanted.kind}`, { query: {} }));
+  const save = csvButton("Latest states as CSV", () => saveCsv(`/v1/live/${wanted.kind}`, { query: { neverReported: true } }));
   const kinds = select([["vehicles", "Vehicles"], ["meters", "Meters"]], wanted.kind, (kind) => {
     wanted.kind = /** @type {Kind} */ (kind);
     wanted.order = { key: "id", down: false };
@@ -79,10 +79,11 @@ export function fleet(main, _query, signal) {
     const text = wanted.text.toLowerCase();
     const counts = { charging: 0, driving: 0, idle: 0, silent: 0 };
     const inSite = (/** @type {LiveRow} */ row) => !wanted.site || declarationOf(row)?.site === wanted.site;
-    for (const row of live.vehicles.values()) if (inSite(row)) counts[activityOf(row, intervalOf(row))]++;
+    for (const row of all("vehicles")) if (inSite(row)) counts[activityOf(row, intervalOf(row))]++;
     for (const [activity] of ACTIVITIES) tiles[activity]?.show(counts[activity]);
-    showPower([...live.meters.values()].filter(inSite));
-    const rows = [...live[wanted.kind].values()].filter(
+    showPower(all("meters").filter(inSite));
+    const listedRows = all(wanted.kind);
+    const rows = listedRows.filter(
       (row) =>
         inSite(row) &&
         (!text || idOf(row).toLowerCase().includes(text) || declarationOf(row)?.name?.toLowerCase().includes(text)) &&
@@ -90,8 +91,9 @@ export function fleet(main, _query, signal) {
     );
     table.show(rows);
     if (live.complete && !performance.getEntriesByName("fleet-shown").length) requestAnimationFrame(() => performance.mark("fleet-shown"));
-    const all = live[wanted.kind].size;
-    setText(listed, live.complete ? `${number(rows.length, 0)} of ${number(all, 0)} ${wanted.kind}` : "Loading …");
+    const without = listedRows.length - live[wanted.kind].size;
+    const note = without ? `, ${number(without, 0)} never reported` : "";
+    setText(listed, live.complete ? `${number(rows.length, 0)} of ${number(listedRows.length, 0)} ${wanted.kind}${note}` : "Loading …");
   }
 
   /** @param {LiveRow[]} meters */
@@ -146,6 +148,16 @@ export function fleet(main, _query, signal) {
   // The picture comes first: energy is worked out from all devices, and would delay it.
   if (live.complete) void showEnergy();
   else live.addEventListener("complete", () => void showEnergy(), { signal });
+}
+
+/**
+ * The devices of a kind: those that have reported, and the declared ones that never did.
+ * @param {Kind} kind
+ */
+function all(kind) {
+  const rows = [...live[kind].values()];
+  for (const id of declared[kind].keys()) if (!live[kind].has(id)) rows.push(neverReported(kind, id));
+  return rows;
 }
 
 /**
@@ -226,7 +238,9 @@ const column = (key, title, className, value, text) => ({ key, title, className,
 
 /** @param {LiveRow} row */
 const powerNow = (row) => powerOf(row, intervalOf(row));
-const AGE = column("age", "Age", "number", (row) => live.age(row), (row) => age(live.age(row)));
+/** @param {LiveRow} row */
+const ageNow = (row) => (hasReported(row) ? live.age(row) : null);
+const AGE = column("age", "Age", "number", ageNow, (row) => age(ageNow(row)));
 const POWER = column("power", "Power", "number", powerNow, (row) => kw(powerNow(row)));
 
 /** @type {Column<LiveRow>[]} */
@@ -241,7 +255,7 @@ const VEHICLE_COLUMNS = [
       if (!cell.firstChild) cell.append(h("span", { class: "dot", "aria-hidden": true }), h("span"));
       const activity = activityOf(row, intervalOf(row));
       cell.dataset.activity = activity;
-      setText(/** @type {Element} */ (cell.lastChild), activity);
+      setText(/** @type {Element} */ (cell.lastChild), hasReported(row) ? activity : "never reported");
     },
   },
   {
@@ -267,7 +281,7 @@ const VEHICLE_COLUMNS = [
 /** @type {Column<LiveRow>[]} */
 const METER_COLUMNS = [
   deviceColumn("meters"),
-  column("silent", "State", "state", (row) => (row.silent ? 1 : 0), (row) => (row.silent ? "silent" : "reports")),
+  column("silent", "State", "state", (row) => (row.silent ? 1 : 0), (row) => (!hasReported(row) ? "never reported" : row.silent ? "silent" : "reports")),
   POWER,
   column("voltage", "Voltage", "number wide", (row) => ("voltage" in row ? row.voltage : null), (row) =>
     "voltage" in row && row.voltage !== null ? `${number(row.voltage)} V` : "–"),

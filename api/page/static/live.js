@@ -158,6 +158,21 @@ class Live extends EventTarget {
 export const live = new Live();
 
 /**
+ * The row of a declared device that never reported.
+ * @param {"vehicles" | "meters"} kind
+ * @param {string} id
+ */
+export function neverReported(kind, id) {
+  const none = { soc: null, batteryTemp: null, voltage: null, powerKw: null, kwhDeliveredDc: null, kwhConsumedAc: null, timestamp: "", silent: true };
+  return /** @type {LiveRow} */ (/** @type {unknown} */ (kind === "vehicles" ? { ...none, vehicleId: id } : { ...none, meterId: id }));
+}
+
+/** @param {LiveRow} row */
+export function hasReported(row) {
+  return row.timestamp !== "";
+}
+
+/**
  * The events of a stream (HTML, section 9.2), without those that have no data.
  * @param {ReadableStream<Uint8Array<ArrayBuffer>>} body
  * @param {() => void} onBytes

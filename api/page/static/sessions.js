@@ -1,11 +1,12 @@
 // Charging sessions of a vehicle, a meter or a site in a month.
 
 import { get, saveCsv } from "./api.js";
-import { announce, csvButton, field, fill, h, select, tile } from "./dom.js";
+import { announce, csvButton, field, fill, h, select, setText, tile } from "./dom.js";
 import { count, kwh, percent } from "./format.js";
 import { declared, register, sites } from "./register.js";
 import { live } from "./live.js";
 import { sessionTable, sumsOf } from "./session-table.js";
+import { VirtualTable } from "./virtual-table.js";
 import { firstDate, periodOf, today, viewerZone } from "./time.js";
 
 /** @import {Session} from "./session-table.js" */
@@ -22,7 +23,8 @@ export function sessions(main, query, signal) {
     of: query.get("of") ?? "",
     month: query.get("month") ?? now,
   };
-  const go = (/** @type {Partial<typeof state>} */ change) => { location.hash = `#/sessions?${new URLSearchParams({ ...state, ...change })}`; };
+  const addressOf = (/** @type {Partial<typeof state>} */ change) => `#/sessions?${new URLSearchParams({ ...state, ...change })}`;
+  const go = (/** @type {Partial<typeof state>} */ change) => { location.hash = addressOf(change); };
   const names = h("datalist", { id: "names" });
   const input = h("input", { value: state.of, list: "names", autocomplete: "off", spellcheck: "false", required: true, oninput: suggest });
   const month = h("input", { type: "month", value: state.month, required: true, max: now, placeholder: "2026-01", pattern: "\\d{4}-\\d{2}" });
@@ -35,6 +37,7 @@ export function sessions(main, query, signal) {
     names,
     field("Month", month),
     h("button", { type: "submit", class: "primary" }, "Show"),
+    state.of && h("button", { type: "button", onclick: () => go({ of: "" }) }, "Choose from a list"),
   );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -42,17 +45,19 @@ export function sessions(main, query, signal) {
   });
   fill(main, h("h1", {}, "Sessions"), h("section", { class: "card", "aria-label": "Question" }, form), result);
 
+  const nameOf = (/** @type {string} */ id) => (state.by === "site" ? "" : (declared[`${state.by}s`].get(id)?.name ?? ""));
+  const listed = state.of ? null : choiceOf(state.by, (id) => addressOf({ of: id }), nameOf);
   function suggest() {
-    const all = state.by === "site" ? sites() : [...live[state.by === "vehicle" ? "vehicles" : "meters"].keys()];
     const text = input.value.toLowerCase();
-    const found = all.filter((name) => name.toLowerCase().includes(text)).slice(0, MOST_SUGGESTIONS);
-    fill(names, ...found.map((name) => h("option", { value: name }, (state.by === "site" ? null : declared[`${state.by}s`].get(name)?.name) ?? "")));
+    const found = choices(state.by).filter((id) => id.toLowerCase().includes(text) || nameOf(id).toLowerCase().includes(text));
+    fill(names, ...found.slice(0, MOST_SUGGESTIONS).map((id) => h("option", { value: id }, nameOf(id))));
+    listed?.show(found.map((id) => ({ id })));
   }
+  if (listed) fill(result, h("section", { class: "card", "aria-label": "Choice" }, h("p", { class: "note" }, `Choose a ${state.by}, or enter a part of its name.`), listed.element));
+  else void show();
   suggest();
-  live.addEventListener("state", suggest, { signal });
+  live.addEventListener("complete", suggest, { signal });
   register.addEventListener("change", suggest, { signal });
-  if (state.of) void show();
-  else fill(result, h("p", { class: "note" }, "Choose a vehicle, a meter or a site."));
 
   async function show() {
     const { from, to } = periodOf(`${state.month}-01`, "month", zone);
@@ -109,4 +114,38 @@ export function sessions(main, query, signal) {
       announce(count(items.length, "session"));
     }
   }
+}
+
+/**
+ * The ids, or sites, of which there may be sessions.
+ * @param {Scope} by
+ */
+function choices(by) {
+  return by === "site" ? sites() : [...new Set([...live[`${by}s`].keys(), ...declared[`${by}s`].keys()])].sort();
+}
+
+/**
+ * A list of any length to choose from, by mouse, finger or keyboard.
+ * @param {Scope} by
+ * @param {(id: string) => string} addressOf
+ * @param {(id: string) => string} nameOf
+ */
+function choiceOf(by, addressOf, nameOf) {
+  const title = { vehicle: "Vehicles", meter: "Meters", site: "Sites" }[by];
+  const order = { key: "id", down: false };
+  /** @type {import("./virtual-table.js").Column<{id: string}>} */
+  const column = {
+    key: "id",
+    title: title.slice(0, -1),
+    className: "device",
+    value: ({ id }) => id,
+    show(cell, { id }) {
+      if (!cell.firstChild) cell.append(h("a", { href: addressOf(id) }, id), h("span", { class: "note" }));
+      setText(/** @type {Element} */ (cell.lastChild), nameOf(id));
+    },
+  };
+  /** @type {{id: string}[]} */
+  let shown = [];
+  const list = new VirtualTable(title, [column], ({ id }) => id, order, () => list.show(shown));
+  return { element: list.element, show: (/** @type {{id: string}[]} */ items) => list.show((shown = items)) };
 }
