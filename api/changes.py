@@ -83,7 +83,16 @@ def changed_sql(row: str, xid: str) -> str:
 
 def silent_from_sql(row: str, device: str, default_interval_s: str) -> str:
     """The time from which a device is silent, unless another reading comes. `device` is its row in the register."""
-    return f"{row}.ts + {LONGEST_SILENCE} * coalesce({device}.interval_s, {default_interval_s}) * interval '1 s'"
+    return f"{row}.ts + {_longest_silence_sql(device, default_interval_s)}"
+
+
+def never_reported_silent_from_sql(device: str, default_interval_s: str) -> str:
+    """The same of a declared device that never reported."""
+    return f"{device}.created_at + {_longest_silence_sql(device, default_interval_s)}"
+
+
+def _longest_silence_sql(device: str, default_interval_s: str) -> str:
+    return f"{LONGEST_SILENCE} * coalesce({device}.interval_s, {default_interval_s}) * interval '1 s'"
 
 
 def register_sql(table: Table, row: str, device: str) -> str:

@@ -13,7 +13,14 @@ import asyncpg
 from fastapi import APIRouter, Header, Path, Query
 from starlette.responses import Response
 
-from api.changes import LONGEST_SILENCE, AsOf, changed_sql, keyed_register_sql, register_sql, silent_from_sql
+from api.changes import (
+    AsOf,
+    changed_sql,
+    keyed_register_sql,
+    never_reported_silent_from_sql,
+    register_sql,
+    silent_from_sql,
+)
 from api.database import Connection, connection
 from api.models import live_model, live_page_model
 from api.negotiation import CSV_RESPONSES, AskedMediaType, MediaType
@@ -89,7 +96,7 @@ def _never_reported_page_sql(table: Table, sight: Sight) -> str:
     known = {key: f"declared.id AS {key}", "extra": "NULL::jsonb AS extra"}
     known |= {column: f"NULL::timestamptz AS {column}" for column in ("ts", "received_at")}
     cells = ", ".join(known.get(column, f"NULL::float8 AS {column}") for column in columns(table))
-    silent_from = f"declared.created_at + {LONGEST_SILENCE} * coalesce(declared.interval_s, $3) * interval '1 s'"
+    silent_from = never_reported_silent_from_sql("declared", "$3")
     seen = sight.condition(kind, "declared.id", first=4)
     return (
         f"SELECT {cells}, {silent_from} < now() AS silent, NULL::float8 AS age_seconds "  # noqa: S608

@@ -79,7 +79,7 @@ def _never_reported_model(kind: Kind) -> type[BaseModel]:
 def live_page_model(kind: Kind) -> type[BaseModel]:
     """A page of latest states of this kind."""
     fields: dict[str, Any] = {
-        "items": list[live_model(kind) | _never_reported_model(kind)],  # type: ignore[misc, operator]
+        "items": list[live_model(kind) | _never_reported_model(kind)],  # type: ignore[misc]
         "next_cursor": str | None,
         "changed_since": Annotated[str, Field(description="Send it as `changedSince` to get only later changes.")],
     }
