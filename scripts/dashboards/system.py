@@ -148,12 +148,18 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "timeseries",
-                    "Live streams: open, and closed because the client read too slowly",
+                    "Live streams: open, ended, and closed because the client read too slowly",
                     [
                         promql("sum(fleet_stream_viewers)", "open"),
+                        promql("sum(increase(fleet_stream_seconds_count[$__rate_interval]))", "ended"),
                         promql("sum(increase(fleet_stream_dropped_total[$__rate_interval]))", "closed"),
                     ],
-                    width=24,
+                ),
+                Panel(
+                    "timeseries",
+                    "Clocks of bridges and APIs, ahead of the database's",
+                    [promql("fleet_clock_ahead_seconds", "{{job}} {{instance}}")],
+                    unit="s",
                 ),
             ],
         ),
