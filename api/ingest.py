@@ -56,7 +56,7 @@ class IngestEndpoint:
         format_ = _format(header(scope, b"content-type"))
         with self._budget.charge(key.id) as charge:
             body = await receive_body(scope, receive, MAX_BODY_BYTES, self._pace, charge)
-            items = await self._decoded(body, format_, key)
+            items = _sent_by(key, await self._decoded(body, format_, key))
             if key.sight.is_limited:
                 items = await self._without_foreign(items, key)
             outcomes = await self._commit(items, len(body))
@@ -132,6 +132,13 @@ def _format(content_type: str) -> Format:
     return format_
 
 
+def _sent_by(key: ApiKey, items: Sequence[Item]) -> Sequence[Item]:
+    """The items, with the key in those that are rejected."""
+    if not any(type(item) is Rejected for item in items):
+        return items
+    return [dataclasses.replace(item, sender=key.id) if isinstance(item, Rejected) else item for item in items]
+
+
 def _devices(item: Item) -> list[Device]:
     """The device of a reading; of a reject each device that it may be of, if it names any."""
     if isinstance(item, Rejected):
@@ -146,7 +153,8 @@ def _forbidden(item: Item, key: ApiKey) -> Rejected:
     if isinstance(item, Rejected):
         return dataclasses.replace(item, reason="forbidden", detail=_detail(key, item.device))
     reading = _reading(item)
-    return refuse(reading, "forbidden", _detail(key, f"{reading.kind.name} {reading.device}"), "http")
+    refused = refuse(reading, "forbidden", _detail(key, f"{reading.kind.name} {reading.device}"), "http")
+    return dataclasses.replace(refused, sender=key.id)
 
 
 def _reading(item: Reading | Flagged) -> Reading:

@@ -31,6 +31,13 @@ class Reject(_Model):
         str | None,
         Field(description="Device of the topic, else the one that the message names; null if it names none."),
     ]
+    sender: Annotated[
+        str | None,
+        Field(
+            description="Id of the API key that sent it; null if it came over MQTT, or is a valid reading that was "
+            "refused when it was stored, such as a conflict."
+        ),
+    ]
     reason: str
     detail: Annotated[str, Field(description="The field and what is wrong with it.")]
     format: Annotated[str, Field(description="Format of the payload: `json`, `ndjson` or another one of the bridge.")]

@@ -54,8 +54,8 @@ _REJECTS = (
 )
 # An MQTT topic may have 65,535 bytes.
 _COLUMNS = (
-    "id, received_at, source, left(topic, 256) AS topic, kind, device, reason, left(detail, 1000) AS detail, format, "
-    "length(payload) AS bytes, replayed_at"
+    "id, received_at, source, left(topic, 256) AS topic, kind, device, sender, reason, left(detail, 1000) AS detail, "
+    "format, length(payload) AS bytes, replayed_at"
 )
 _ONE = f"SELECT {_COLUMNS}, substring(payload FROM 1 FOR {MOST_SHOWN_BYTES}) AS payload FROM {_REJECTS} WHERE id = $1"  # noqa: S608
 _FILTERS = {
@@ -63,6 +63,7 @@ _FILTERS = {
     "source": "source = {}",
     "topic": "topic = {}",
     "device": "device = {}",
+    "sender": "sender = {}",
     "replayed": "(replayed_at IS NOT NULL) = {}",
 }
 
@@ -93,13 +94,17 @@ async def list_rejects(
     device: Annotated[
         str | None, Query(max_length=200, pattern=TEXT_PATTERN, description="Of devices with this id.")
     ] = None,
+    sender: Annotated[
+        str | None, Query(max_length=200, pattern=TEXT_PATTERN, description="Sent with the API key of this id.")
+    ] = None,
     replayed: Annotated[bool | None, Query(description="Only those that were replayed, or that were not.")] = None,
     cursor: Cursor = None,
     limit: Limit = 100,
 ) -> Response:
     """Messages that were rejected in the period, by the time of their arrival, the newest first and without their
     payloads: a page as JSON, or with `Accept: text/csv` the whole list, independent of `limit`."""
-    filters = {"reason": reason, "source": source, "topic": topic, "device": device, "replayed": replayed}
+    texts = {"reason": reason, "source": source, "topic": topic, "device": device, "sender": sender}
+    filters = {**texts, "replayed": replayed}
     sql, arguments = _page_sql(sight, {name: value for name, value in filters.items() if value is not None})
 
     async def page(before: _Position | None, size: int) -> Page[asyncpg.Record, _Position]:

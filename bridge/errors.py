@@ -34,6 +34,8 @@ class Rejected:
     device: str | None = None
     format: str = "json"
     """Name of the format (`bridge.formats`), so that a replay decodes the payload in the same way."""
+    sender: str | None = None
+    """Who sent it, where the source knows more than the topic says: the id of the API key."""
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else self.reason

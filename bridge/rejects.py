@@ -11,7 +11,7 @@ from bridge.progress import Silent, Stages
 from bridge.replay import Replay, Replayed
 
 _LIST = """
-SELECT id, received_at, source, topic, device, reason, detail, format, length(payload) AS bytes, replayed_at
+SELECT id, received_at, source, topic, device, sender, reason, detail, format, length(payload) AS bytes, replayed_at
 FROM rejected_message
 WHERE ($1::text IS NULL OR reason = $1) AND ($2::text IS NULL OR device = $2)
 ORDER BY received_at DESC LIMIT $3

@@ -8,7 +8,7 @@ replay finds duplicates. Meanwhile the message's row is locked: another replay d
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 from uuid import UUID
 
@@ -25,7 +25,7 @@ from bridge.store.database_clock import compare
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 _PENDING = """
-SELECT id, source, topic, device, format, payload, reason, detail FROM rejected_message
+SELECT id, source, topic, device, format, payload, reason, detail, sender FROM rejected_message
 WHERE id = $1 AND replayed_at IS NULL
 """
 _CLAIM = f"{_PENDING} FOR NO KEY UPDATE SKIP LOCKED"
@@ -128,7 +128,8 @@ class Replay:
             detail = f"this version has no format {row['format']}"
             return [Rejected("not_a_reading", detail, payload, row["topic"], row["device"], row["format"])]
         most = len(payload) if self.most is None else self.most
-        return await asyncio.to_thread(decode, format_, payload, row["topic"], times, most)
+        items = await asyncio.to_thread(decode, format_, payload, row["topic"], times, most)
+        return [replace(item, sender=row["sender"]) if isinstance(item, Rejected) else item for item in items]
 
 
 async def _skipped(connection: Connection, id_: UUID, row: asyncpg.Record | None) -> Replayed:

@@ -113,8 +113,8 @@ def _extra_text(extra: Extra) -> str | None:
     return jsonb_text(extra) if extra else None
 
 
-REJECT_COLUMNS = ("id", "source", "topic", "device", "reason", "detail", "payload", "format")
-reject_types = ("uuid", "text", "text", "text", "text", "text", "bytea", "text")
+REJECT_COLUMNS = ("id", "source", "topic", "device", "reason", "detail", "payload", "format", "sender")
+reject_types = ("uuid", "text", "text", "text", "text", "text", "bytea", "text", "text")
 
 
 def reject_sql(first_parameter: int = 1) -> str:
@@ -145,12 +145,15 @@ def reject_row(rejected: Rejected, source: str) -> Row:
         _storable(rejected.detail),
         rejected.payload,
         rejected.format,
+        rejected.sender,
     )
 
 
 def reject_id(rejected: Rejected, source: str) -> UUID:
-    """An id derived from the rejected message, so that a redelivered message is stored once."""
-    parts = (source, rejected.topic or "", rejected.reason, rejected.device or "")
+    """An id derived from the rejected message and its sender, so that a redelivered message is stored once."""
+    parts = [source, rejected.topic or "", rejected.reason, rejected.device or ""]
+    if rejected.sender is not None:
+        parts.append(rejected.sender)
     digest = blake2b(rejected.payload, digest_size=16, salt=b"rejected")
     for part in parts:
         digest.update(b"\0" + part.encode("utf-8", "surrogatepass"))

@@ -216,12 +216,13 @@ async function showPayload(item, signal) {
   document.body.append(dialog);
   dialog.showModal();
   try {
-    const { payload, topic, detail } = await get("/v1/rejects/{id}", { path: { id: item.id }, signal });
+    const { payload, topic, sender, detail } = await get("/v1/rejects/{id}", { path: { id: item.id }, signal });
+    const origin = topic === null ? `over HTTP${sender === null ? "" : ` with the key ${visible(sender)}`}` : `topic ${visible(topic)}`;
     const size = payload.shortened ? `the beginning of ${number(item.bytes, 0)} bytes` : `${number(item.bytes, 0)} bytes`;
     fill(
       body,
       h("p", {}, visible(detail)),
-      h("p", { class: "note" }, `${topic === null ? "over HTTP" : `topic ${visible(topic)}`}, format ${item.format}, ${size}${payload.encoding === "base64" ? ", not UTF-8, shown in base64" : ""}`),
+      h("p", { class: "note" }, `${origin}, format ${item.format}, ${size}${payload.encoding === "base64" ? ", not UTF-8, shown in base64" : ""}`),
       h("pre", { class: "payload", tabindex: 0, role: "region", "aria-label": "Content" }, visible(payload.content)),
     );
   } catch (error) {

@@ -123,6 +123,7 @@ async def test_reject_as_it_is_answered(client: httpx.AsyncClient, db: Connectio
         "source": "mqtt",
         "topic": "fleet/vehicle/EV_1/telemetry",
         "kind": "vehicle",
+        "sender": None,
         "device": "EV_1",
         "reason": "timestamp_out_of_range",
         "format": "json",

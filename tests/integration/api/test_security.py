@@ -238,6 +238,33 @@ async def test_device_key_may_report_its_device_only(api: Api, db: Connection) -
     assert await db.fetchval("SELECT count(*) FROM vehicle_telemetry_history") == 1
 
 
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (encode(vehicle("EV_2")), "forbidden"),
+        (encode(vehicle("EV_2", now_minute() - timedelta(days=200))), "forbidden"),
+        (encode(vehicle("EV_1", now_minute() - timedelta(days=200))), "timestamp_out_of_range"),
+        (b'{"soc": 1}', "not_a_reading"),
+        (b"[%s, ?]" % encode(vehicle("EV_2")), "forbidden"),
+    ],
+)
+async def test_every_key_that_sent_a_reject_is_named_once(
+    api: Api, db: Connection, token: str, body: bytes, reason: str
+) -> None:
+    keys = [await make(db, "ingest", devices=("vehicle:EV_1",)) for _ in range(2)]
+    for _ in range(2):
+        for key in keys:
+            async with api.client(key) as client:
+                assert (await client.post("/v1/ingest", content=body, headers=JSON)).is_client_error
+    rows = await db.fetch("SELECT sender, detail FROM rejected_message WHERE reason = $1", reason)
+    assert sorted(row["sender"] for row in rows) == sorted(map(id_of, keys))
+    if reason == "forbidden":
+        assert all(f"key {row['sender']} is not allowed" in row["detail"] for row in rows)
+    async with api.client(token) as client:
+        found = (await client.get("/v1/rejects", params={"sender": id_of(keys[1]), "reason": reason})).json()["items"]
+    assert [item["sender"] for item in found] == [id_of(keys[1])]
+
+
 @pytest.mark.parametrize("spoiled", [b"}", b"}\0", b',"note":"\xff"}', b',"note":"\\ud800"}'])
 @pytest.mark.parametrize("make_reading", [vehicle, meter])
 async def test_reject_of_another_kind_is_forbidden_too(
