@@ -60,10 +60,11 @@ from api.stream.hub import Hub
 from bridge.clock import Clock
 from bridge.errors import StoreUnavailable
 from bridge.ingest import Ingest
-from bridge.metrics import IngestMetrics, measure_clock
+from bridge.metrics import IngestMetrics, measure_clock, measure_rejects_not_kept
 from bridge.settings.api import ApiSettings
 from bridge.status import Status, reporting
 from bridge.store.postgres import PostgresStore
+from bridge.store.quotas import Quotas
 from bridge.url import database_host
 from bridge.writer_status import WriterStatus
 
@@ -110,7 +111,9 @@ async def service(
     """
     clock = Clock(settings.clock_limit_s)
     measure_clock(clock, registry)
-    store = _store(settings, clock)
+    quotas = Quotas(settings.quota)
+    measure_rejects_not_kept(quotas.not_kept, registry)
+    store = _store(settings, clock, quotas)
     await _check(store, settings.database_url)
     metrics = IngestMetrics(registry)
     ingest, status = _ingest(settings, store, clock, metrics), WriterStatus(metrics)
@@ -191,13 +194,14 @@ def application(ingest: ASGIApp) -> FastAPI:
     return app
 
 
-def _store(settings: ApiSettings, clock: Clock) -> PostgresStore:
+def _store(settings: ApiSettings, clock: Clock, quotas: Quotas) -> PostgresStore:
     return PostgresStore(
         settings.database_url,
         source="http",
         command_timeout_s=settings.write_timeout_s,
         interval_s=settings.reading_interval_s,
         clock=clock,
+        quotas=quotas,
     )
 
 

@@ -33,6 +33,7 @@ from bridge.store.verdict import refuse
 log = structlog.get_logger(__name__)
 
 _NO_COMMIT = StoreUnavailable("no commit in time")
+_QUOTA_PAUSE_S = 60
 _LARGE_BYTES = 256 * 1024  # some thousand readings
 _MOST_DECODING = 100_000  # in memory they are bounded already, by the budget of bodies
 _LONGEST_REST_S = 0.5
@@ -176,11 +177,13 @@ def _detail(key: ApiKey, device: str | None) -> str:
 
 
 async def _answer(outcomes: Sequence[Outcome], send: Send) -> None:
-    """201, 207, or a problem that contains the receipt when every reading was rejected."""
+    """201, 207, or a problem with the receipt when every reading was rejected: 429 if one may be stored later."""
     receipt = Receipt.of(outcomes)
     if len(receipt.rejected) == len(outcomes):
-        forbidden = all(isinstance(o, Rejected) and o.reason == "forbidden" for o in outcomes)
-        raise Problem(403 if forbidden else 422, _why(receipt), **receipt.members())
+        reasons = {o.reason for o in outcomes if isinstance(o, Rejected)}
+        if "quota_exceeded" in reasons:
+            raise Problem(429, _why(receipt), {"Retry-After": f"{_QUOTA_PAUSE_S}"}, **receipt.members())
+        raise Problem(403 if reasons == {"forbidden"} else 422, _why(receipt), **receipt.members())
     await _respond(send, 207 if receipt.rejected else 201, receipt.encode(), b"application/json")
 
 

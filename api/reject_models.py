@@ -50,6 +50,13 @@ class RejectPage(_Model):
 
     items: list[Reject]
     next_cursor: str | None
+    not_kept: Annotated[
+        int | None,
+        Field(
+            description="Messages beyond the quotas that were counted and not kept: those of the same filters, without "
+            "`topic` and `replayed`, in the hours of the period. Null for a limited key."
+        ),
+    ]
 
 
 class Payload(_Model):

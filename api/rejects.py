@@ -67,6 +67,13 @@ _FILTERS = {
     "replayed": "(replayed_at IS NOT NULL) = {}",
 }
 
+_NOT_KEPT = """
+SELECT coalesce(sum(messages), 0)::int8 FROM reject_excess
+WHERE since > $1::timestamptz - interval '1 hour' AND since < $2
+  AND ($3::text IS NULL OR reason = $3) AND ($4::text IS NULL OR source = $4)
+  AND ($5::text IS NULL OR device = $5) AND ($6::text IS NULL OR sender = $6)
+"""
+
 _Position = tuple[datetime, UUID]
 
 
@@ -116,8 +123,13 @@ async def list_rejects(
     if form == "text/csv":
         return await csv_stream("rejects", columns(Reject), _cells, lambda before: page(before, CSV_PAGE), first)
     rows, last = await page(first, limit)
+    not_kept = None
+    if not sight.is_limited:
+        async with connection(services.pool) as c:
+            not_kept = await c.fetchval(_NOT_KEPT, period.start, period.end, reason, source, device, sender)
     following = None if last is None else encode_cursor(last[0], str(last[1]))
-    found = RejectPage(items=[Reject.model_validate(dict(row)) for row in rows], next_cursor=following)
+    items = [Reject.model_validate(dict(row)) for row in rows]
+    found = RejectPage(items=items, next_cursor=following, not_kept=not_kept)
     return JSONResponse(found.model_dump(mode="json"), headers=_headers(request, period, following))
 
 

@@ -17,6 +17,7 @@ Reason = Literal[
     "too_many_readings",
     "conflict",  # a reading with this identity and other values is already stored
     "unstorable",  # valid by the contract, but refused by the database
+    "quota_exceeded",  # a valid reading, beyond what is stored of a device in a day
     "forbidden",  # the sender is not allowed to report this device
 ]
 

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter as Tally
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, get_args
 
 from prometheus_client import (
@@ -15,6 +15,8 @@ from prometheus_client import (
     Histogram,
     Info,
 )
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from bridge.clock import Clock
 from bridge.delivery import Kept, KeptWithWarnings, Outcome, kept_as
@@ -40,6 +42,24 @@ def measure_clock(clock: Clock, registry: CollectorRegistry) -> None:
         registry=registry,
     )
     ahead.set_function(lambda: math.nan if clock.ahead_s is None else clock.ahead_s)
+
+
+def measure_rejects_not_kept(counts: Mapping[str, int], registry: CollectorRegistry) -> None:
+    """Add the rejects beyond the quotas, which are counted and not kept; `counts` is by reason."""
+    registry.register(_NotKept(counts))
+
+
+class _NotKept(Collector):
+    def __init__(self, counts: Mapping[str, int]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        metric = CounterMetricFamily(
+            "fleet_rejects_not_kept", "Rejects beyond the quotas: counted, not kept.", labels=["reason"]
+        )
+        for reason in get_args(Reason):  # a counter that begins with its first event shows no increase
+            metric.add_metric([reason], self._counts.get(reason, 0))
+        yield metric
 
 
 class Written(NamedTuple):

@@ -14,12 +14,13 @@ from bridge import health, sources
 from bridge.clock import Clock
 from bridge.errors import LeadershipLost, ReadOnlyDatabase, StoreUnavailable
 from bridge.ingest import Ingest
-from bridge.metrics import IngestMetrics, measure_clock, process_registry
+from bridge.metrics import IngestMetrics, measure_clock, measure_rejects_not_kept, process_registry
 from bridge.settings.bridge import BridgeSettings
 from bridge.settings.group import Group
 from bridge.sources.port import Source
 from bridge.status import Status, reporting
 from bridge.store.postgres import PostgresStore
+from bridge.store.quotas import Quotas
 from bridge.url import database_host
 from bridge.writer_status import WriterStatus
 
@@ -40,6 +41,8 @@ class Bridge:
         self._leader = Gauge("fleet_bridge_leader", "1 if this bridge is active, 0 in standby.", registry=registry)
         self._clock = Clock(settings.clock_limit_s)
         measure_clock(self._clock, registry)
+        quotas = Quotas(settings.quota)
+        measure_rejects_not_kept(quotas.not_kept, registry)
         self._open = sources.named(settings.source).open(source_settings, registry)
         self._store = PostgresStore(
             settings.database_url,
@@ -48,6 +51,7 @@ class Bridge:
             command_timeout_s=settings.write_timeout_s,
             interval_s=settings.reading_interval_s,
             clock=self._clock,
+            quotas=quotas,
         )
         self._ingest: Ingest | None = None
         self._source: Source | None = None

@@ -7,14 +7,16 @@ from bridge.keeper.departed import departed
 from bridge.keeper.partitions import partitions
 from bridge.keeper.port import Companion, Duty
 from bridge.keeper.quarters import Quarters
+from bridge.keeper.rejects import rejects
 from bridge.settings.keeper import KeeperSettings
 
 
 def duties(settings: KeeperSettings) -> tuple[Duty, ...]:
     """The duties, as the settings have them."""
     quarters = Quarters(settings.quarters_delay_s, settings.keeper_timeout_s)
+    old = rejects(settings.partitions_ahead_days, settings.rejects_kept_days)
     judge = Judge(settings, settings.reading_interval_s)
-    return (partitions(settings.partitions_ahead_days), attached_days, quarters.duty, judge.duty, departed)
+    return (partitions(settings.partitions_ahead_days), attached_days, quarters.duty, judge.duty, departed, old)
 
 
 def companions(settings: KeeperSettings) -> tuple[Companion, ...]:

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from bridge.settings.group import Group
-from bridge.settings.groups import BatchSettings, LogSettings, WindowSettings, WriterSettings
+from bridge.settings.groups import BatchSettings, LogSettings, QuotaSettings, WindowSettings, WriterSettings
 from bridge.settings.values import Port, Seconds, WholeSeconds
 
 
@@ -205,6 +205,7 @@ class ApiSettings(
     StreamSettings,
     QuerySettings,
     WindowSettings,
+    QuotaSettings,
     HttpBatchSettings,
     WriterSettings,
     LogSettings,

@@ -10,6 +10,7 @@ from bridge.settings.groups import (
     BatchSettings,
     ClockSettings,
     LogSettings,
+    QuotaSettings,
     WindowSettings,
     WriterSettings,
 )
@@ -66,7 +67,7 @@ class BridgeBatchSettings(BatchSettings):
 
 
 class BridgeSettings(
-    HealthSettings, SourceSettings, InstanceSettings, BridgeBatchSettings, WriterSettings, LogSettings
+    HealthSettings, SourceSettings, InstanceSettings, QuotaSettings, BridgeBatchSettings, WriterSettings, LogSettings
 ):
     """All settings of `bridge run`, without those of its source."""
 

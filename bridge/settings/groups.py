@@ -6,8 +6,11 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from bridge.formats.port import AcceptedWindow
+from bridge.quota import Quota
 from bridge.settings.group import Group
 from bridge.settings.values import DatabaseUrl, Seconds
+
+_MIB = 1024 * 1024
 
 
 class LogSettings(Group):
@@ -89,6 +92,50 @@ class WriterSettings(ClockSettings, IntervalSettings, DatabaseSettings):
     write_timeout_s: Seconds = Field(
         default=30.0, description="Maximum time of one database command of the writer; then the write has failed."
     )
+
+
+class QuotaSettings(Group):
+    """What is stored of one device in a day."""
+
+    title: ClassVar[str] = "Quotas"
+
+    device_readings_per_day: int = Field(
+        default=1_000_000,
+        ge=1,
+        le=10**12,
+        description="Maximum number of readings of a device that a process stores in a day; beyond it they are "
+        "rejected as `quota_exceeded`.",
+    )
+    device_extra_mib_per_day: int = Field(
+        default=256,
+        ge=1,
+        le=10**6,
+        description="Maximum MiB of unknown fields of the readings of a device that a process stores in a day; beyond "
+        "it such readings are rejected as `quota_exceeded`.",
+    )
+    device_rejects_per_day: int = Field(
+        default=10_000,
+        ge=1,
+        le=10**12,
+        description="Maximum number of rejects of a device that a process keeps in a day; beyond it a sample is kept "
+        "and the others are counted.",
+    )
+    device_reject_mib_per_day: int = Field(
+        default=32,
+        ge=1,
+        le=10**6,
+        description="Maximum MiB of their payloads; beyond it a sample is kept and the others are counted.",
+    )
+
+    @property
+    def quota(self) -> Quota:
+        """The quotas of a device."""
+        return Quota(
+            self.device_readings_per_day,
+            self.device_extra_mib_per_day * _MIB,
+            self.device_rejects_per_day,
+            self.device_reject_mib_per_day * _MIB,
+        )
 
 
 class BatchSettings(Group):

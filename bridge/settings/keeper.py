@@ -41,6 +41,9 @@ class KeeperSettings(
     partitions_ahead_days: int = Field(
         default=3, ge=0, le=366, description="Days before its first reading that the keeper creates a daily partition."
     )
+    rejects_kept_days: int = Field(
+        default=90, ge=7, le=36_500, description="Days after its arrival at which the keeper deletes a reject."
+    )
     quarters_delay_s: Seconds = Field(
         default=60.0,
         description="Time after the end of a quarter hour at which the keeper summarizes it. For a later reading it "

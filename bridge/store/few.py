@@ -87,7 +87,7 @@ DECLARE
 BEGIN
     {"".join(parts)}
     IF cardinality(${first}) > 0 THEN
-        {reject_sql(first)};
+        PERFORM {reject_sql(first)};
     END IF;
 END $$
 """

@@ -11,7 +11,7 @@ from datetime import date
 from operator import itemgetter
 from typing import Any
 
-from bridge.clock import Clock
+from bridge.clock import Clock, steady_s
 from bridge.contract import Kind
 from bridge.delivery import Item, Kept, Outcome
 from bridge.errors import Misconfigured, Rejected, StoreUnavailable
@@ -25,6 +25,7 @@ from bridge.store.migrate import require_applied
 from bridge.store.pooler import require_own_session
 from bridge.store.projection import Projection
 from bridge.store.projections import PROJECTIONS
+from bridge.store.quotas import NO_QUOTA, Charge, Excess, Quotas
 from bridge.store.ratings import Ratings
 from bridge.store.session import Connection, open_session, take_lock
 from bridge.store.tables import TABLES, Table, columns_of, identity, reject_columns, reject_sql
@@ -57,7 +58,13 @@ FEW = 256
 """Up to this number, readings are stored by one call; more are stored by COPY, which costs less per reading."""
 _DECLARED_CHANNEL = "fleet_device"
 _DECLARED = "SELECT kind, id, interval_s, rated_kw FROM device WHERE interval_s IS NOT NULL OR rated_kw IS NOT NULL"
-_REJECT = reject_sql()
+_REJECT = f"SELECT {reject_sql()}"
+_COUNT_EXCESS = f"""
+INSERT INTO reject_excess AS e (since, {", ".join(Excess._fields)}, messages, bytes)
+SELECT date_trunc('hour', now()), * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::int8[], $6::int8[])
+ON CONFLICT (since, {", ".join(Excess._fields)})
+DO UPDATE SET messages = e.messages + excluded.messages, bytes = e.bytes + excluded.bytes
+"""  # noqa: S608
 _device = itemgetter(0)
 
 
@@ -67,6 +74,8 @@ class PostgresStore:
     With a `lock_name` the connection also holds the advisory lock of that name, so that only one bridge of a name
     writes. A lost connection releases the lock; `LeadershipLost` means that another bridge holds it.
     A `clock` is compared with the database's: with each new connection, and with a write when it is due.
+    What is beyond the `quotas` is not stored: such a reading becomes a `quota_exceeded` reject, and such a reject is
+    counted.
     """
 
     def __init__(
@@ -78,9 +87,11 @@ class PostgresStore:
         command_timeout_s: float = 30.0,
         interval_s: float = 60.0,
         clock: Clock | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         self._url = url
         self._clock = clock
+        self._quotas = quotas or Quotas(NO_QUOTA)
         self._source = source
         self._lock_name = lock_name
         self._timeout_s = command_timeout_s
@@ -211,21 +222,27 @@ class PostgresStore:
         if self._ratings_are_stale:
             self._ratings_are_stale = False
             self._ratings.declare(tuple(row) for row in await connection.fetch(_DECLARED))
+        charge = Charge(self._quotas, self._source, steady_s())
         presumed, readings = presume_new(items)
+        admitted = charge.admit(items, readings)
+        if admitted is not items:
+            items = admitted
+            presumed, readings = presume_new(items)
         if 0 < len(items) <= FEW:
-            outcomes = await self._store_few(connection, items)
+            outcomes = await self._store_few(connection, items, charge)
         elif self._look_first:
             # Rows of the history are permanent, so this needs no lock; the key refuses rows that were stored meanwhile.
             outcomes, fresh = sort_out(items, await _look_up(connection, items), self._source)
-            await self._store_many(connection, outcomes, fresh)
+            await self._store_many(connection, outcomes, fresh, charge)
             # Duplicates occur in sequences (a redelivered backlog, a replay): look up first until a batch has none.
             self._look_first = any_repeated(outcomes)
         else:
             outcomes = presumed
-            await self._store_many(connection, outcomes, readings)
+            await self._store_many(connection, outcomes, readings, charge)
+        charge.committed(items, outcomes)
         return with_warnings(items, outcomes, readings, self._ratings)
 
-    async def _store_few(self, connection: Connection, items: Sequence[Item]) -> list[Outcome]:
+    async def _store_few(self, connection: Connection, items: Sequence[Item], charge: Charge) -> list[Outcome]:
         """Store the batch in one call, and look up the readings that were already there.
 
         Conflicts are stored by a second call, because they are known only after the first. If the process dies in
@@ -234,13 +251,14 @@ class PostgresStore:
         outcomes, fresh = sort_out(items, {}, self._source)
         _sort(fresh)
         await self._ensure_partitions(connection, fresh)
-        rejects = [item for item in items if isinstance(item, Rejected)]
+        rejects = charge.sift([item for item in items if isinstance(item, Rejected)])
         found = await connection.fetch(few.CALL_SQL, *few.parameters(fresh, rejects, self._source))
         if found:
             await self._judge_again(connection, items, outcomes, few.repeated(fresh, (tuple(row) for row in found)))
         conflicts = [o for o, item in zip(outcomes, items, strict=True) if isinstance(o, Rejected) and o is not item]
-        if conflicts:
-            await connection.fetch(few.CALL_SQL, *few.parameters(NOTHING_FRESH, conflicts, self._source))
+        if kept := charge.sift(conflicts):
+            await connection.fetch(few.CALL_SQL, *few.parameters(NOTHING_FRESH, kept, self._source))
+        await _count_excess(connection, charge)
         return outcomes
 
     async def _judge_again(
@@ -266,13 +284,17 @@ class PostgresStore:
             for n, outcome in zip(unclear, judged, strict=True):
                 outcomes[n] = outcome
 
-    async def _store_many(self, connection: Connection, outcomes: Sequence[Outcome], fresh: Fresh) -> None:
+    async def _store_many(
+        self, connection: Connection, outcomes: Sequence[Outcome], fresh: Fresh, charge: Charge
+    ) -> None:
         _sort(fresh)
         await self._ensure_partitions(connection, fresh)
         async with connection.transaction():
             for table in TABLES:
                 await _copy_fresh(connection, table, fresh[table.kind])
-            await _store_rejects(connection, [o for o in outcomes if isinstance(o, Rejected)], self._source)
+            kept = charge.sift([o for o in outcomes if isinstance(o, Rejected)])
+            await _store_rejects(connection, kept, self._source)
+            await _count_excess(connection, charge)
 
     async def _ensure_partitions(self, connection: Connection, fresh: Fresh) -> None:
         """Create what these readings need and no more: creating waits for locks that readings do not wait for."""
@@ -368,3 +390,10 @@ async def _copy(connection: Connection, into: str, columns: list[str], tuples: l
 async def _store_rejects(connection: Connection, rejects: Sequence[Rejected], source: str) -> None:
     if rejects:
         await connection.execute(_REJECT, *reject_columns(rejects, source))
+
+
+async def _count_excess(connection: Connection, charge: Charge) -> None:
+    """Count the rejects that are not kept."""
+    if charge.excess:
+        rows = sorted((*excess, *sums) for excess, sums in charge.excess.items())
+        await connection.execute(_COUNT_EXCESS, *zip(*rows, strict=True))

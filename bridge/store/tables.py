@@ -118,13 +118,9 @@ reject_types = ("uuid", "text", "text", "text", "text", "text", "bytea", "text",
 
 
 def reject_sql(first_parameter: int = 1) -> str:
-    """Insert rejected messages, each once. The parameters are an array for each of `REJECT_COLUMNS`."""
-    columns = ", ".join(REJECT_COLUMNS)
-    arrays = ", ".join(f"${n}::{name}[]" for n, name in enumerate(reject_types, start=first_parameter))
-    return (
-        f"INSERT INTO rejected_message (received_at, {columns}) SELECT now(), {columns} "  # noqa: S608
-        f"FROM unnest({arrays}) AS g({columns}) ORDER BY id ON CONFLICT (id) DO NOTHING"
-    )
+    """The call that stores rejected messages, each once. The parameters are an array for each of `REJECT_COLUMNS`."""
+    arrays = (f"${n}::{name}[]" for n, name in enumerate(reject_types, start=first_parameter))
+    return f"store_rejects({', '.join(arrays)})"
 
 
 def reject_columns(rejects: Sequence[Rejected], source: str) -> list[Sequence[Any]]:

@@ -26,6 +26,7 @@ BRIDGE = {
     "url": "",
     "reject_rate": "",
     "connect_rate": "",
+    "quota": "",
     "schema": "",
     "health": "errors",
     "contract": "",
@@ -45,7 +46,7 @@ BRIDGE = {
     "settings.group": "",
     "settings.options": "settings.group",
     "settings.values": "url",
-    "settings.groups": "formats.port settings.group settings.values",
+    "settings.groups": "formats.port quota settings.group settings.values",
     "settings.bridge": "settings.group settings.groups settings.values",
     "settings.mqtt": "settings.bridge settings.group settings.groups settings.values",
     "settings.api": "settings.group settings.groups settings.values",
@@ -65,6 +66,7 @@ BRIDGE = {
     "store.ratings": "contract reading",
     "store.verdict": "contract delivery errors formats.contract_json reading store.ratings",
     "store.tables": "contract errors reading",
+    "store.quotas": "contract delivery errors quota reading store.verdict",
     "store.projection": "contract reading store.tables",
     "store.live_rows": "contract reading store.projection store.tables",
     "store.late_marks": "contract reading store.projection store.tables",
@@ -81,8 +83,8 @@ BRIDGE = {
     "writer_status": "ingest metrics status",
     "store.postgres": "clock contract delivery errors reading store.copy_format store.database_clock "
     "store.database_errors store.few "
-    "store.late_marks store.migrate store.pooler store.projection store.projections store.ratings store.session "
-    "store.singly store.tables store.verdict",
+    "store.late_marks store.migrate store.pooler store.projection store.projections store.quotas store.ratings "
+    "store.session store.singly store.tables store.verdict",
     "replay": "audit clock delivery errors formats formats.port store.database_clock",
     "rejects": "progress replay",
     "mqtt": "",
@@ -98,7 +100,7 @@ BRIDGE = {
     "mqtt.transport mqtt.url settings.mqtt sources.mqtt_arrival sources.mqtt_metrics sources.port",
     "sources": "errors sources.mqtt sources.port",
     "service": "clock errors health ingest metrics settings.bridge settings.group sources sources.port status "
-    "store.postgres url writer_status",
+    "store.postgres store.quotas url writer_status",
     "keeper": "",
     "keeper.port": "contract status store.session",
     "keeper.quarter_sql": "contract",
@@ -112,6 +114,7 @@ BRIDGE = {
     "keeper.schedule": "backoff keeper.port",
     "keeper.partitions": "errors keeper.port store.database_errors store.session store.tables",
     "keeper.attached": "contract keeper.port store.database_errors store.session",
+    "keeper.rejects": "keeper.port store.database_errors store.session",
     "keeper.departed": "keeper.port status store.database_errors store.session",
     "alarms": "",
     "alarms.measures": "contract",
@@ -125,7 +128,7 @@ BRIDGE = {
     "alarms.delivery": "alarms.mqtt alarms.notification alarms.outbox alarms.webhook backoff errors mqtt.publishing "
     "settings.keeper store.database_errors store.session",
     "keeper.duties": "alarms.delivery alarms.judge keeper.attached keeper.departed keeper.partitions keeper.port "
-    "keeper.quarters settings.keeper",
+    "keeper.quarters keeper.rejects settings.keeper",
     "keeper.metrics": "contract keeper.port",
     "keeper.leader": "settings.keeper store.database_errors store.migrate store.pooler store.session",
     "keeper.service": "backoff certificates errors health keeper.leader keeper.metrics keeper.port keeper.schedule "
@@ -172,7 +175,7 @@ PURE = (
     *("bridge.formats.contract_json", "bridge.formats.ndjson"),
     *(
         f"bridge.store.{name}"
-        for name in ("ratings", "verdict", "tables", "projection", "live_rows", "late_marks", "projections")
+        for name in ("ratings", "verdict", "quotas", "tables", "projection", "live_rows", "late_marks", "projections")
     ),
     *("bridge.store.few", "bridge.store.copy_format"),
     *("bridge.alarms.measures", "bridge.alarms.judge_sql", "bridge.alarms.notification"),

@@ -117,9 +117,9 @@ def link_cut(stack: Stack, rng: random.Random) -> Iterator[None]:
 @fault("postgres-refuses-rejects", hold_s=1.5)
 def refuses_rejects(stack: Stack, rng: random.Random) -> Iterator[None]:
     """Rejects that cannot be written: nothing of their batch is acknowledged."""
-    stack.sql("REVOKE INSERT ON rejected_message FROM fleet")
+    stack.sql("REVOKE INSERT ON reject_id FROM fleet")
     yield
-    stack.sql("GRANT INSERT ON rejected_message TO fleet")
+    stack.sql("GRANT INSERT ON reject_id TO fleet")
 
 
 def _fill(path: str) -> None:

@@ -16,7 +16,7 @@ from tests.integration.api.server import Api, Connection, launch
 # The history refuses DELETE; the replica role has no triggers. TRUNCATE would recreate forty files for a few rows.
 _TABLES = (
     *("vehicle_telemetry_history", "meter_telemetry_history", "vehicle_live_status", "meter_live_status"),
-    *("device", "meter_assignment", "rejected_message", "api_key", "audit_log"),
+    *("device", "meter_assignment", "rejected_message", "reject_id", "reject_excess", "api_key", "audit_log"),
     *("alarm_delivery", "alarm", "alarm_webhook", "process_status", "database_size"),
 )
 _SUMMARIES = (

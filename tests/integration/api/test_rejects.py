@@ -143,7 +143,13 @@ async def test_filters_narrow_the_list(client: httpx.AsyncClient, db: Connection
     await mqtt.write(late("fleet/vehicle/EV_2/telemetry", b"nonsense"))
     await client.post("/v1/ingest", json={"vehicleId": "EV_3"})
     await db.execute("UPDATE rejected_message SET replayed_at = now() WHERE device = 'METER_1'")
-    await db.execute("UPDATE rejected_message SET received_at = now() - interval '30 hours' WHERE device = 'EV_2'")
+    await db.execute("UPDATE rejected_message SET device = 'EV_TODAY' WHERE device = 'EV_2'")
+    await db.execute(
+        "INSERT INTO rejected_message (id, received_at, source, topic, device, reason, detail, payload) "
+        "SELECT gen_random_uuid(), now() - interval '30 hours', source, topic, 'EV_2', reason, detail, payload "
+        "FROM rejected_message WHERE device = 'EV_TODAY'"
+    )
+    await db.execute("DELETE FROM rejected_message WHERE device = 'EV_TODAY'")
 
     async def devices(**query: object) -> set[str]:
         return {item["device"] for item in await listed(client, **query)}
