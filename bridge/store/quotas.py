@@ -51,21 +51,18 @@ class Allowance:
         if len(self._used) > _MOST_PARTIES:
             self._forget(now)
         used, per_s = self._used, self.per_day / DAY_S
+        get, nothing = used.get, (0.0, now)
         for party, amount in amounts.items():
-            entry = used.get(party)
-            if entry is None:
-                used[party] = amount, now
-            else:
-                used[party] = max(0.0, entry[0] - (now - entry[1]) * per_s) + amount, now
+            before, at = get(party, nothing)
+            before -= (now - at) * per_s
+            used[party] = (before + amount if before > 0 else amount), now
 
     def exceeding(self, amounts: Mapping[str, float], now: float) -> list[str]:
         """The parties that may not take so much."""
-        used, per_day = self._used, self.per_day
-        return [
-            party
-            for party, amount in amounts.items()
-            if (party in used or amount > per_day) and amount > self.left(party, now)
-        ]
+        get, per_day, nothing = self._used.get, self.per_day, (0.0, now)
+        # What was refilled since is computed only for those that are near the limit: this runs for every reading.
+        near = [party for party, amount in amounts.items() if get(party, nothing)[0] + amount > per_day]
+        return [party for party in near if amounts[party] > self.left(party, now)]
 
     def _after(self, entry: tuple[float, float], now: float) -> float:
         return entry[0] - (now - entry[1]) * self.per_day / DAY_S
