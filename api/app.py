@@ -19,6 +19,7 @@ from api import (
     assignments,
     devices,
     documentation,
+    efficiency,
     energy_by_time,
     health,
     history,
@@ -53,6 +54,7 @@ from api.layers.routes import Endpoints, Routes
 from api.layers.sight import Sights
 from api.layers.turns import Questions
 from api.rate import RateLimit
+from api.remembered import Remembered
 from api.routing import PlainRoute, RouteTable
 from api.services import Services
 from api.stream import route as stream
@@ -82,6 +84,7 @@ _ROUTERS = (
         history.router,
         analytics.router,
         energy_by_time.router,
+        efficiency.router,
         series.router,
         sessions.router,
         quality.router,
@@ -122,7 +125,7 @@ async def service(
     budget = BodyBudget(settings.http_body_budget_mib * 1024 * 1024)
     app = application(IngestEndpoint(settings, ingest, budget, pool))
     streams = Hub(settings, registry)
-    app.state.services = Services(settings, pool, registry, keyring, streams, clock, asyncio.Lock())
+    app.state.services = Services(settings, pool, registry, keyring, streams, clock, asyncio.Lock(), Remembered())
     writing = asyncio.create_task(ingest.run())
     writing.add_done_callback(lambda _: stopping.set())
     try:

@@ -166,7 +166,7 @@ def _skip(edges: Sequence[datetime], at: datetime | None) -> int:
     return n
 
 
-async def _refuse_unknown_site(c: Connection, site: str | None) -> None:
+async def refuse_unknown_site(c: Connection, site: str | None) -> None:
     """Raise 404 for a site without devices: a sum of nothing would look like a site without energy."""
     if site is not None and not await c.fetchval("SELECT EXISTS (SELECT FROM device WHERE site = $1)", site):
         raise Problem(404, f"no device is declared at the site {site}")
@@ -190,7 +190,7 @@ async def _page(services: Services, asked: _Asked) -> tuple[list[models.EnergyIt
         most = allowed.devices
         count = min(most, -(-(asked.skip + asked.limit) // asked.buckets))
         found = await find_groups(c, asked.wanted, asked.period, count + 1, most)
-        await _refuse_unknown_site(c, asked.wanted.site)
+        await refuse_unknown_site(c, asked.wanted.site)
     groups = _affordable(found[:count], most)
     if found and not groups:
         raise _too_many(asked, most)

@@ -225,6 +225,30 @@ class EnergyPage(_Answer):
     next_cursor: str | None
 
 
+class EfficiencyItem(_Answer):
+    """Losses and efficiency of charging of the fleet or a site, over the quarter hours that can be compared."""
+
+    id: Annotated[str | None, Field(description="The site; null for the fleet.")]
+    start: Annotated[Instant, Field(alias="from", description="Of the first whole quarter hour.")]
+    end: Annotated[Instant, Field(alias="to", description="Of the last whole quarter hour.")]
+    as_of: Annotated[Instant, Field(description="Until when the keeper has summarized quarter hours of both kinds.")]
+    charge_kwh_ac: Annotated[float, Field(description="kWh that meters drew in the compared quarter hours.")]
+    charge_kwh_dc: Annotated[float, Field(description="kWh into the batteries in the same quarter hours.")]
+    loss_kwh: Annotated[float, Field(description="chargeKwhAc - chargeKwhDc.")]
+    efficiency: Annotated[float | None, Field(description="chargeKwhDc / chargeKwhAc; null without compared energy.")]
+    kwh_ac: Annotated[float, Field(description="kWh that meters drew in all summarized quarter hours of the period.")]
+    compared: Annotated[float | None, Field(ge=0, le=1, description="chargeKwhAc / kwhAc; null without energy.")]
+    quarters: Annotated[int, Field(description="Compared quarter hours, of all meters.")]
+    vehicles: Annotated[int, Field(description="Vehicles with a compared quarter hour.")]
+
+
+class EfficiencyList(_Answer):
+    """Losses and efficiency of the fleet or of sites."""
+
+    detached_days: DetachedDays
+    items: list[EfficiencyItem]
+
+
 class SeriesColumn(_Answer):
     """The values of a measure in one column of time."""
 

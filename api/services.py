@@ -11,6 +11,7 @@ from starlette.requests import Request
 from api.auth import ApiKey
 from api.database import Pool
 from api.keyring import Keyring
+from api.remembered import Remembered
 from api.sight import Sight
 from bridge.clock import Clock
 from bridge.settings.api import ApiSettings
@@ -31,6 +32,8 @@ class Services:
     clock: Clock
     replaying: asyncio.Lock
     """Held by the request that replays rejected messages."""
+    remembered: Remembered
+    """Answers that many viewers ask for."""
 
 
 async def _services(request: Request) -> Services:

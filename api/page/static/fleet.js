@@ -5,12 +5,12 @@ import { csvButton, field, fill, h, select, setText, tile } from "./dom.js";
 import { age, clock, count, coverage, kw, kwh, number, percent } from "./format.js";
 import { activityOf, hasReported, live, neverReported, powerOf } from "./live.js";
 import { declarationOf, declared, intervalOf, register, sites } from "./register.js";
-import { sumsOf } from "./session-table.js";
 import { startOfDay, today, viewerZone } from "./time.js";
 import { VirtualTable } from "./virtual-table.js";
 
 /** @import {Activity, LiveRow} from "./live.js" */
 /** @import {Column} from "./virtual-table.js" */
+/** @import {Schemas} from "../types" */
 /** @typedef {"vehicles" | "meters"} Kind */
 
 /** @type {[Activity, string][]} */
@@ -112,19 +112,22 @@ export function fleet(main, _query, signal) {
       of: site ? "sites" : "fleet", bucket: "total", tz: zone, from: startOfDay(today(zone), zone).toISOString(), ...(site ? { site } : {}),
     });
     try {
-      const [page, sums] = await Promise.all([get("/v1/analytics/energy", { query, signal }), site ? sessionSums(site, query.from, signal) : null]);
+      const [page, charging] = await Promise.all([
+        get("/v1/analytics/energy", { query, signal }),
+        get("/v1/analytics/efficiency", { query: { of: query.of, from: query.from, ...(site ? { site } : {}) }, signal }),
+      ]);
       const item = page.items[0];
       if (!item || site !== wanted.site) return;
-      const difference = item.kwhAc === null || item.kwhDc === null ? null : item.kwhAc - item.kwhDc;
       fill(
         energy,
         tile("AC drawn", kwh(item.kwhIn), item.kwhOut ? `${kwh(item.kwhOut)} fed back` : null, "ac"),
         tile("DC, net", kwh(item.kwhDc), "charged less driven", "dc"),
-        ...(sums ? sessionTiles(sums) : [tile("AC less DC", kwh(difference), "losses and driving")]),
+        ...efficiencyTiles(charging.items[0]),
         tile("Coverage", coverage(item.coverage), item.suspectKwh ? `${kwh(item.suspectKwh)} withheld` : null),
         tile("Unassigned AC", kwh(item.unassignedKwh), "of no vehicle"),
       );
-      setText(energyNote, `As of ${clock(item.to, zone)}.${site ? "" : " Losses and efficiency are those of charging sessions: choose a site, or open a vehicle."}`);
+      const until = charging.items[0]?.efficiency == null ? "" : ` Losses and efficiency as of ${clock(charging.items[0].asOf, zone)}.`;
+      setText(energyNote, `As of ${clock(item.to, zone)}.${until}`);
     } catch (error) {
       if (!signal.aborted) setText(energyNote, `Not available: ${/** @type {Error} */ (error).message}`);
     }
@@ -160,21 +163,11 @@ function all(kind) {
   return rows;
 }
 
-/**
- * The sums of a site's sessions of today: only in these AC and DC can be compared.
- * @param {string} site
- * @param {string} from
- * @param {AbortSignal} signal
- */
-async function sessionSums(site, from, signal) {
-  if (![...declared.meters.values()].some((meter) => meter.site === site)) return null;
-  const page = await get("/v1/sessions", { query: { site, from, limit: 1000 }, signal });
-  return page.nextCursor ? null : sumsOf(page.items);
-}
-
-/** @param {ReturnType<typeof sumsOf>} sums */
-function sessionTiles({ losses, efficiency }) {
-  return [tile("Losses", kwh(losses), "of the sessions"), tile("Efficiency", percent(efficiency, 1), "of the sessions")];
+/** @param {Schemas["EfficiencyItem"] | undefined} item */
+function efficiencyTiles(item) {
+  const known = item && item.efficiency !== null ? item : null;
+  const part = known ? `of ${percent(known.compared)} of the AC` : "no quarter hour compared";
+  return [tile("Losses", kwh(known ? known.lossKwh : null), part), tile("Efficiency", percent(known ? known.efficiency : null, 1), part)];
 }
 
 /**

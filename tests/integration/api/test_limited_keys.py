@@ -49,6 +49,7 @@ LIMITS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 QUERIES: dict[str, list[dict[str, str]]] = {
     "/v1/analytics/energy": [{"of": of} | PERIOD for of in ("vehicles", "meters", "sites", "fleet")],
+    "/v1/analytics/efficiency": [{"of": of} | PERIOD for of in ("sites", "fleet")],
     "/v1/analytics/series/vehicles/{vehicleId}": [{"measure": "soc"} | PERIOD],
     "/v1/analytics/series/meters/{meterId}": [{"measure": "voltage"} | PERIOD],
     "/v1/quality": [PERIOD, {"kind": "meters"} | PERIOD],
