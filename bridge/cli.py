@@ -21,12 +21,13 @@ from bridge.private_file import read_private, write_private
 from bridge.progress import on_terminal
 from bridge.replay import Replay
 from bridge.settings.bridge import BridgeSettings, ReplaySettings
-from bridge.settings.groups import AdministrationSettings
+from bridge.settings.groups import AdministrationSettings, MigrationSettings
 from bridge.settings.keeper import KeeperSettings
 from bridge.startup import configured, read
 from bridge.store.analyst import ensure_login
 from bridge.store.database_errors import asking
 from bridge.store.migrate import migrate as apply_migrations
+from bridge.store.migrate import widen_partition_window
 from bridge.store.postgres import PostgresStore
 from bridge.url import database_host
 
@@ -119,8 +120,10 @@ def migrate(
     """Bring the schema up to date. May run repeatedly and concurrently."""
     if (analyst is None) != (password_file is None):
         raise typer.BadParameter("--analyst and --password-file need each other")
-    url = configured(AdministrationSettings).database_url
+    settings = configured(MigrationSettings)
+    url = settings.database_url
     applied = _finish(url, apply_migrations(url))
+    _finish(url, widen_partition_window(url, settings.past_limit_days, settings.ahead_days))
     log.info("schema up to date", applied=applied)
     if analyst is not None and password_file is not None:
         _finish(url, ensure_login(url, analyst, _password(password_file)))

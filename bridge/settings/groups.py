@@ -73,6 +73,25 @@ class ClockSettings(Group):
     )
 
 
+class PartitionSettings(Group):
+    """The partitions that are created before they are needed."""
+
+    title: ClassVar[str] = "Keeper"
+
+    partitions_ahead_days: int = Field(
+        default=3, ge=0, le=366, description="Days before its first reading that the keeper creates a daily partition."
+    )
+
+
+class MigrationSettings(WindowSettings, PartitionSettings, AdministrationSettings):
+    """Settings of `bridge migrate`."""
+
+    @property
+    def ahead_days(self) -> float:
+        """How far ahead a reading or the keeper may need a partition."""
+        return max(self.future_limit_s / 86_400, self.partitions_ahead_days)
+
+
 class IntervalSettings(Group):
     """The interval of devices that declare none."""
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from bridge.settings.alarms import AlarmSettings
 from bridge.settings.group import Group
-from bridge.settings.groups import DatabaseSettings, IntervalSettings, LogSettings
+from bridge.settings.groups import DatabaseSettings, IntervalSettings, LogSettings, PartitionSettings
 from bridge.settings.mqtt import BrokerCaSettings
 from bridge.settings.values import Port, Seconds
 
@@ -20,7 +20,13 @@ class KeeperPortSettings(Group):
 
 
 class KeeperSettings(
-    KeeperPortSettings, AlarmSettings, BrokerCaSettings, IntervalSettings, DatabaseSettings, LogSettings
+    KeeperPortSettings,
+    PartitionSettings,
+    AlarmSettings,
+    BrokerCaSettings,
+    IntervalSettings,
+    DatabaseSettings,
+    LogSettings,
 ):
     """Of `bridge keep`."""
 
@@ -37,9 +43,6 @@ class KeeperSettings(
         ge=1,
         le=3_600_000,
         description="Maximum time that a command of the keeper waits for a lock; then the duty is tried again later.",
-    )
-    partitions_ahead_days: int = Field(
-        default=3, ge=0, le=366, description="Days before its first reading that the keeper creates a daily partition."
     )
     rejects_kept_days: int = Field(
         default=90, ge=7, le=36_500, description="Days after its arrival at which the keeper deletes a reject."

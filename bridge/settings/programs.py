@@ -6,7 +6,7 @@ from bridge.settings.api import ApiSettings
 from bridge.settings.bridge import BridgeSettings, ReplaySettings
 from bridge.settings.development import SuiteSettings
 from bridge.settings.group import Group
-from bridge.settings.groups import AdministrationSettings, LogSettings
+from bridge.settings.groups import AdministrationSettings, LogSettings, MigrationSettings
 from bridge.settings.keeper import KeeperSettings
 from bridge.settings.local import BrokerHostSettings, ComposeSettings, LocalSettings
 from bridge.settings.mqtt import MqttSettings
@@ -19,7 +19,7 @@ PROGRAMS: Programs = {
     "bridge run": (BridgeSettings, MqttSettings),
     "bridge keep": (KeeperSettings,),
     "bridge rejected replay": (ReplaySettings,),
-    "bridge migrate": (AdministrationSettings,),
+    "bridge migrate": (MigrationSettings,),
     "bridge rejected list": (AdministrationSettings,),
     "bridge rejected show": (AdministrationSettings,),
     "api run": (ApiSettings,),

@@ -1,6 +1,7 @@
 """Migrates the schema: applies each SQL file once, in order, in one transaction, also with concurrent migrations."""
 
 import asyncio
+import math
 import random
 from hashlib import sha256
 from importlib.resources import files
@@ -26,6 +27,11 @@ _PAUSE_S = 0.5
 _KEEPS_CHECKSUMS = (
     "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'schema_migration'::regclass AND attname = 'checksum')"
 )
+_WAITING_DAYS = 31
+_WIDEN = """
+UPDATE partition_window SET past_days = greatest(past_days, $1), ahead_days = greatest(ahead_days, $2)
+WHERE past_days < $1 OR ahead_days < $2
+"""
 _NOTE_CHECKSUMS = (
     "UPDATE schema_migration SET checksum = given.checksum "
     "FROM unnest($1::text[], $2::text[]) AS given(name, checksum) "
@@ -51,6 +57,18 @@ async def migrate(database_url: str) -> list[str]:
                 log.info("migration waiting for a lock", reason=str(error))
                 await asyncio.sleep(_PAUSE_S * random.uniform(0.5, 1.5))
         raise AssertionError("unreachable")
+    finally:
+        await connection.close()
+
+
+async def widen_partition_window(database_url: str, past_days: float, ahead_days: float) -> None:
+    """Let the programs have partitions created from so many days ago to so many ahead. It is never narrowed.
+
+    A batch may wait for the database for weeks before it is written, so a month is added.
+    """
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute(_WIDEN, math.ceil(past_days) + _WAITING_DAYS, math.ceil(ahead_days) + 1)
     finally:
         await connection.close()
 
@@ -129,10 +147,12 @@ def _changed(state: _State) -> str:
 
 
 async def _grant(connection: Connection) -> None:
-    """Grant the group roles their rights. Log those that are missing and that this role may not create."""
+    """Grant the group roles their rights, and take those of everybody. Log what this role may not do."""
     if missing := await connection.fetchval("SELECT grant_roles()"):
         create = "; ".join(f"CREATE ROLE {role} NOLOGIN" for role in missing)
         log.warning("roles missing", remedy=f"as a superuser run `{create}`, then migrate again")
+    if refused := await connection.fetchval("SELECT revoke_public()"):
+        log.warning("PUBLIC has rights", remedy=f"as a superuser run `{'; '.join(refused)}`")
 
 
 def migrations() -> dict[str, str]:

@@ -65,6 +65,7 @@ SELECT date_trunc('hour', now()), * FROM unnest($1::text[], $2::text[], $3::text
 ON CONFLICT (since, {", ".join(Excess._fields)})
 DO UPDATE SET messages = e.messages + excluded.messages, bytes = e.bytes + excluded.bytes
 """  # noqa: S608
+_ENSURE = "SELECT ensure_partition($1::text::regclass, $2)"
 _device = itemgetter(0)
 
 
@@ -189,7 +190,7 @@ class PostgresStore:
         if not reasons:
             raise StoreUnavailable(f"the batch is refused as a whole: {error}") from error
         return [
-            refuse(readings[n], "unstorable", reasons[n], self._source) if n in reasons else item
+            refuse(readings[n], "unstorable", _reason(reasons[n], error), self._source) if n in reasons else item
             for n, item in enumerate(items)
         ]
 
@@ -297,12 +298,28 @@ class PostgresStore:
             await _count_excess(connection, charge)
 
     async def _ensure_partitions(self, connection: Connection, fresh: Fresh) -> None:
-        """Create what these readings need and no more: creating waits for locks that readings do not wait for."""
+        """Create what these readings need and no more: creating waits for locks that readings do not wait for.
+
+        Raises `Unstorable` when the database creates none for some day.
+        """
         days = {(kind.name, day) for kind, own in fresh.items() for day in {r[1].toordinal() for r in own}}
+        refusal: Unstorable | None = None
         for kind, day in sorted(days - self._partitions):
             history = next(table.history for table in TABLES if table.kind.name == kind)
-            await connection.fetchval("SELECT ensure_partition($1::text::regclass, $2)", history, date.fromordinal(day))
-            self._partitions.add((kind, day))
+            try:
+                with storing():
+                    await connection.fetchval(_ENSURE, history, date.fromordinal(day))
+            except Unstorable as error:
+                refusal = error  # of this day only: the readings of the others shall find their partitions
+            else:
+                self._partitions.add((kind, day))
+        if refusal is not None:
+            raise refusal
+
+
+def _reason(found: str, error: Unstorable) -> str:
+    """Why a reading cannot be stored. That its partition is missing follows from the error of the batch."""
+    return str(error) if found.startswith("no partition of relation") else found
 
 
 def _sort(fresh: Fresh) -> None:

@@ -105,5 +105,5 @@ def milliseconds(seconds: float) -> str:
 
 async def take_lock(connection: Connection, space: int, name: str, holder: str) -> None:
     """Take the lock until the session ends. Raises `LeadershipLost(holder)` when another session has it."""
-    if not await connection.fetchval("SELECT pg_try_advisory_lock($1, hashtext($2))", space, name):
+    if not await connection.fetchval("SELECT take_leadership($1, $2)", space, name):
         raise LeadershipLost(holder)

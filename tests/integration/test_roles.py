@@ -10,12 +10,14 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
+from bridge import audit
 from bridge.delivery import Kept
-from bridge.errors import Rejected
-from bridge.store.migrate import migrate
+from bridge.errors import LeadershipLost, Rejected
+from bridge.store.migrate import migrate, widen_partition_window
 from bridge.store.postgres import PostgresStore
 from local.postgres import LOGINS, Postgres
 from tests.readings import meter, minutes, now_minute, vehicle
+from tests.until import until
 
 pytestmark = pytest.mark.anyio
 Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -46,7 +48,6 @@ RIGHTS: dict[str, dict[str, set[str]]] = {
         "quarter_day": ADD | {"DELETE"},
         "rejected_message": ADD,
         "reject_excess": KEEP,
-        "audit_log": {"INSERT"},
         "device": READ,
         "meter_assignment": READ,
         "alarm_rule": READ,
@@ -78,13 +79,14 @@ RIGHTS: dict[str, dict[str, set[str]]] = {
         "api_key": KEEP,
         "meter_assignment": MANAGE,
         "device": MANAGE,
-        "audit_log": ADD,
+        "audit_log": READ,
         "alarm": READ,
         "alarm_rule": MANAGE,
         "alarm_webhook": ADD | {"DELETE"},
         "alarm_delivery": READ | {"DELETE"},
     },
 }
+AUDIT = "INSERT INTO audit_log (actor, action, subject, detail"
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 
 
@@ -181,6 +183,13 @@ async def test_history_cannot_be_changed(
         ("bridge", "SET ROLE fleet"),
         ("bridge", "SELECT ensure_partition('audit_log', current_date)"),
         ("bridge", "SELECT grant_roles()"),
+        ("bridge", "SELECT revoke_public()"),
+        ("bridge", "SELECT require_partition_window(current_date, current_date)"),
+        ("bridge", "UPDATE partition_window SET past_days = 9999"),
+        ("bridge", "UPDATE leadership SET key = 1"),
+        ("analyst", "SELECT take_leadership(26220, 'main')"),
+        ("analyst", "SELECT * FROM leadership"),
+        ("analyst", "CREATE TEMP TABLE mine ()"),
         ("bridge", "COPY vehicle_live_status TO PROGRAM 'id'"),
         ("bridge", "SELECT pg_read_file('postgresql.conf')"),
         ("api", "DELETE FROM api_key"),
@@ -188,6 +197,12 @@ async def test_history_cannot_be_changed(
         ("api", "TRUNCATE device"),
         ("api", "UPDATE audit_log SET actor = 'nobody'"),
         ("api", "DELETE FROM audit_log"),
+        ("api", f"{AUDIT}, at) VALUES ('cli:me', 'key.create', 'key:x', '{{}}', '2020-01-01')"),
+        ("api", f"{AUDIT}, login) VALUES ('cli:me', 'key.create', 'key:x', '{{}}', 'bridge')"),
+        ("api", f"{AUDIT}, id) OVERRIDING SYSTEM VALUE VALUES ('cli:me', 'key.create', 'key:x', '{{}}', 1)"),
+        ("api", f"{AUDIT}) VALUES ('key:other', 'key.create', 'key:x', '{{}}')"),
+        ("api", f"{AUDIT}) VALUES ('somebody', 'key.create', 'key:x', '{{}}')"),
+        ("bridge", f"{AUDIT}) VALUES ('cli:me', 'key.create', 'key:x', '{{}}')"),
         ("api", "CREATE TABLE mine ()"),
         ("analyst", "INSERT INTO vehicle_live_status VALUES ('EV_1', now(), now(), 1, 1, 1)"),
         ("analyst", "DELETE FROM device"),
@@ -210,9 +225,157 @@ async def test_object_of_another_schema_is_not_taken_for_ours(
         await connection.execute("CREATE TEMP TABLE vehicle_telemetry_history (ts timestamptz) PARTITION BY RANGE (ts)")
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="no history"):
             await connection.fetchval("SELECT ensure_partition('pg_temp.vehicle_telemetry_history', current_date)")
-        made = "SELECT ensure_partition('public.vehicle_telemetry_history', date '2031-01-01')"
+        made = "SELECT ensure_partition('public.vehicle_telemetry_history', current_date + 2)"
         assert await connection.fetchval(made) is True
     assert await writer.write([vehicle()]) == [Kept.STORED]
+
+
+@pytest.mark.parametrize(("role", "action"), [("api", "key.create"), ("bridge", "rejected.replay")])
+async def test_audit_row_has_the_time_and_the_login_of_the_database(
+    logins: Postgres, database_url: str, db: Db, role: str, action: str
+) -> None:
+    """A transaction that is left open for long does not make its row older."""
+    async with connected(url_of(logins, database_url, role)) as connection, connection.transaction():
+        began = await connection.fetchval("SELECT now()")
+        await connection.execute("SELECT pg_sleep(0.05)")
+        await audit.record(connection, "cli:me", action, "x")  # type: ignore[arg-type]
+    row = await db.fetchrow("SELECT at, login FROM audit_log")
+    assert row is not None
+    assert row["login"] == role
+    assert began + timedelta(seconds=0.05) <= row["at"] <= await db.fetchval("SELECT clock_timestamp()")
+
+
+@pytest.mark.parametrize("days", [-122, 11, 40_000])
+async def test_partition_is_created_in_the_window_only(logins: Postgres, database_url: str, db: Db, days: int) -> None:
+    tables = "SELECT count(*) FROM pg_class WHERE relispartition"
+    before, month = await db.fetchval(tables), days + (31 if days > 0 else -31)
+    async with connected(url_of(logins, database_url, "bridge")) as connection:
+        for history in HISTORY:
+            with pytest.raises(asyncpg.DataError, match="no partition is created"):
+                await connection.fetchval(f"SELECT ensure_partition('{history}', current_date + {days})")
+        for summary in SUMMARIES:
+            with pytest.raises(asyncpg.DataError, match="no partition is created"):
+                await connection.fetchval(f"SELECT ensure_quarter_partition('{summary}', current_date + {month})")
+    assert await db.fetchval(tables) == before
+
+
+async def test_summaries_of_a_day_that_is_attached_have_a_partition(
+    logins: Postgres, database_url: str, db: Db
+) -> None:
+    await db.execute("SELECT ensure_partition('vehicle_telemetry_history', current_date - 1000)")
+    async with connected(url_of(logins, database_url, "bridge")) as connection:
+        for summary in ("vehicle_quarter", "vehicle_hour"):
+            assert await connection.fetchval(f"SELECT ensure_quarter_partition('{summary}', current_date - 1000)")
+        with pytest.raises(asyncpg.DataError):
+            await connection.fetchval("SELECT ensure_quarter_partition('meter_quarter', current_date - 1000)")
+
+
+@pytest.mark.parametrize("others", [0, 300])
+async def test_reading_beyond_the_window_is_a_reject_and_its_neighbours_are_stored(
+    logins: Postgres, database_url: str, writer: PostgresStore, others: int
+) -> None:
+    old, late = vehicle("EV_1", now_minute() - timedelta(days=500)), vehicle("EV_1", now_minute() - timedelta(days=60))
+    many = list(minutes("EV_2", others))
+    outcomes = await writer.write([old, late, *many])
+    assert isinstance(outcomes[0], Rejected)
+    assert (outcomes[0].reason, outcomes[0].detail[:24]) == ("unstorable", "no partition is created ")
+    assert outcomes[1:] == [Kept.STORED] * (1 + others)
+
+    await widen_partition_window(database_url, 600, 3)
+    await widen_partition_window(database_url, 90, 3)
+    assert await writer.write([old]) == [Kept.STORED]
+
+
+# -- Leadership
+
+
+async def test_lock_that_an_analyst_holds_keeps_no_bridge_from_working(
+    logins: Postgres, database_url: str, writer: PostgresStore, db: Db
+) -> None:
+    """It takes the key before there is a bridge, and that of the working bridge when it ends; nothing waits for it."""
+    async with connected(url_of(logins, database_url, "analyst")) as analyst:
+        first = await db.fetchval("SELECT hashtext('main')")
+        assert await analyst.fetchval("SELECT pg_try_advisory_lock(26220, $1)", first)
+        assert await writer.write([vehicle("EV_1")]) == [Kept.STORED]
+        second = PostgresStore(url_of(logins, database_url, "bridge"), lock_name="main")
+        try:
+            with pytest.raises(LeadershipLost):
+                await second.connect()
+            key = await db.fetchval("SELECT key FROM leadership")
+            assert key != first
+            waiting = asyncio.create_task(analyst.execute(f"SELECT pg_advisory_lock(26220, {key})"))
+            await until(lambda: db.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
+            await writer.close()
+            await waiting
+            assert await second.write([vehicle("EV_2")]) == [Kept.STORED]
+            with pytest.raises(LeadershipLost):
+                await writer.connect()
+        finally:
+            await second.close()
+
+
+async def test_bridge_stands_by_while_one_of_an_earlier_version_leads(
+    logins: Postgres, database_url: str, writer: PostgresStore
+) -> None:
+    async with connected(url_of(logins, database_url, "bridge")) as earlier:
+        assert await earlier.fetchval("SELECT pg_try_advisory_lock(26220, hashtext('main'))")
+        with pytest.raises(LeadershipLost):
+            await writer.connect()
+    await until(lambda: _connects(writer))
+
+
+async def _connects(store: PostgresStore) -> bool:
+    try:
+        await store.connect()
+    except LeadershipLost:
+        return False
+    return True
+
+
+async def test_of_many_bridges_one_leads_though_the_key_is_taken(logins: Postgres, database_url: str) -> None:
+    stores = [PostgresStore(url_of(logins, database_url, "bridge"), lock_name="main") for _ in range(8)]
+    async with connected(url_of(logins, database_url, "analyst")) as analyst:
+        try:
+            await analyst.fetchval("SELECT pg_advisory_lock_shared(26220, hashtext('main'))")
+            found = await asyncio.gather(*(_connects(store) for store in stores))
+            assert sum(found) == 1
+        finally:
+            await asyncio.gather(*(store.close() for store in stores))
+
+
+# -- Everybody
+
+
+async def test_everybody_has_nothing(logins: Postgres, database_url: str, db: Db) -> None:
+    role = "stranger"
+    logins.ensure_login(role)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="CONNECT"):
+        await asyncpg.connect(url_of(logins, database_url, role))
+    public = """
+    SELECT proname::text FROM pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner)))
+    WHERE pronamespace = 'public'::regnamespace AND grantee = 0
+    UNION ALL
+    SELECT relname FROM pg_class, aclexplode(relacl) WHERE relnamespace = 'public'::regnamespace AND grantee = 0
+    UNION ALL
+    SELECT nspname FROM pg_namespace, aclexplode(nspacl) WHERE nspname = 'public' AND grantee = 0
+    UNION ALL
+    SELECT datname FROM pg_database, aclexplode(datacl) WHERE datname = current_database() AND grantee = 0
+    """
+    assert [row[0] for row in await db.fetch(public)] == []
+    await db.execute("CREATE FUNCTION of_a_later_version() RETURNS int LANGUAGE sql VOLATILE AS 'SELECT 1'")
+    assert [row[0] for row in await db.fetch(public)] == []
+
+
+async def test_owner_who_may_not_take_from_everybody_is_told_how(postgres: Postgres) -> None:
+    postgres.sql("CREATE DATABASE foreign_schema OWNER fleet")
+    postgres.sql(
+        "ALTER SCHEMA public OWNER TO postgres; GRANT CREATE, USAGE ON SCHEMA public TO fleet", "foreign_schema"
+    )
+    with capture_logs() as logs:
+        await migrate(postgres.url("foreign_schema", "fleet"))
+    remedies = [entry["remedy"] for entry in logs if entry["event"] == "PUBLIC has rights"]
+    assert len(remedies) == 1
+    assert "REVOKE ALL ON SCHEMA public FROM PUBLIC" in remedies[0]
 
 
 async def test_owner_who_may_not_make_roles_is_told_how(postgres: Postgres) -> None:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from api import keys
-from bridge.store.migrate import migrate, migrations
+from bridge.store.migrate import migrate, migrations, widen_partition_window
 from local.postgres import LOGINS, Postgres
 from tests.integration.api.server import Api, Connection, launch
 
@@ -41,6 +41,7 @@ def api_database_url(postgres: Postgres, template: str) -> str:
     postgres.sql(f"CREATE DATABASE api TEMPLATE {template} OWNER fleet")
     postgres.ensure_login("api", LOGINS["api"])
     asyncio.run(migrate(postgres.url("api", "fleet")))
+    asyncio.run(widen_partition_window(postgres.url("api", "fleet"), 3_660, 366))
     return postgres.url("api", "fleet")
 
 
