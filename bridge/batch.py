@@ -19,6 +19,11 @@ class Batch(Generic[T]):
     def __len__(self) -> int:
         return len(self._items)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it is due by size."""
+        return self.weight >= self._size
+
     def add(self, item: T, weight: int, now: float) -> bool:
         """Add an item; True when the batch is due by size."""
         if not self._items:
@@ -31,7 +36,7 @@ class Batch(Generic[T]):
         """Return the seconds until a batch is due (0: now), or None while it is empty."""
         if not self._items:
             return None
-        if self.weight >= self._size:
+        if self.is_full:
             return 0.0
         return max(0.0, self._since + self._age_s - now)
 

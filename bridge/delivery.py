@@ -96,6 +96,11 @@ class Receipt(NamedTuple):
             del members["warnings"]
         return members
 
+    def brief(self) -> "Receipt":
+        """The same without the details of rejections and warnings, where they make it too large to send."""
+        shortened = ([{**entry, "reason": str(entry["reason"]).partition(":")[0]} for entry in e] for e in self[2:])
+        return Receipt(self.stored, self.duplicates, *shortened)
+
     def encode(self) -> bytes:
         """The object as JSON text."""
         return json.dumps(self.members(), separators=(",", ":")).encode()

@@ -15,6 +15,7 @@ Reason = Literal[
     "device_mismatch",  # the payload names another device than the topic
     "timestamp_out_of_range",  # further in the past or future than is accepted
     "too_many_readings",
+    "too_large",  # more bytes, values, lists or objects than are decoded
     "conflict",  # a reading with this identity and other values is already stored
     "unstorable",  # valid by the contract, but refused by the database
     "quota_exceeded",  # a valid reading, beyond what is stored of a device in a day

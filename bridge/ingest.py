@@ -91,6 +91,11 @@ class Ingest:
         return self.outstanding >= self._capacity
 
     @property
+    def busy(self) -> bool:
+        """Whether a whole batch waits to be written."""
+        return self._batch.is_full
+
+    @property
     def stalled_s(self) -> float:
         """Seconds for which deliveries have been outstanding without any batch being settled."""
         return time.monotonic() - self._moved_at if self.outstanding else 0.0

@@ -11,6 +11,8 @@ from functools import lru_cache
 from bridge.delivery import Item
 from bridge.errors import NotJson, Rejected, TooManyReadings
 from bridge.formats import contract_json, ndjson
+from bridge.formats.bounds import SMALL, excess
+from bridge.formats.element import bad_topic, origin_of
 from bridge.formats.elements import begins_as_array
 from bridge.formats.port import MAX_READINGS_PER_BODY, MAX_READINGS_PER_MESSAGE, AcceptedTimes, Format
 
@@ -57,6 +59,8 @@ def of_message(topic: str, content_type: str | None) -> Format:
 
 def decode(format_: Format, payload: bytes, topic: str | None, times: AcceptedTimes, most: int) -> list[Item]:
     """The items of a message or body. Never raises; never empty."""
+    if len(payload) > SMALL and (detail := excess(payload, most, is_message=topic is not None)) is not None:
+        return [_too_large(format_, payload, topic, detail)]
     try:
         return format_.decode(payload, topic, times, most)
     except Exception as error:
@@ -76,19 +80,28 @@ def decode_message(
     return decode(format_, payload, topic, times, most)
 
 
+def _too_large(format_: Format, payload: bytes, topic: str | None, detail: str) -> Rejected:
+    origin = origin_of(format_.name, topic)
+    if origin is None:
+        return bad_topic(format_.name, topic, payload)
+    return origin.reject("too_large", f"the message has {detail}", payload)
+
+
 def decode_body(
     body: bytes, times: AcceptedTimes, format_: Format = _DEFAULT, most: int = MAX_READINGS_PER_BODY
 ) -> list[Item]:
     """The items of an HTTP body; never empty.
 
     Raises `NotJson` when a JSON body is neither JSON nor the beginning of an array (an invalid element or line is a
-    rejected item), and `TooManyReadings` before any reading is decoded: eight megabytes of commas must not become
-    millions of rejects.
+    rejected item), and `TooManyReadings` before any reading is decoded, also for a body that is `too_large`: eight
+    megabytes of commas must not become millions of rejects.
     """
     items = decode(format_, body, None, times, most)
     if len(items) == 1 and isinstance(items[0], Rejected):
         if items[0].reason == "too_many_readings":
             raise TooManyReadings(f"more than {most} readings")
+        if items[0].reason == "too_large":
+            raise TooManyReadings(items[0].detail)
         if items[0].reason == "not_json" and format_ is _DEFAULT and not begins_as_array(body):
             raise NotJson(items[0].detail)
     return items

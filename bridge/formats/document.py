@@ -1,7 +1,7 @@
 """Parses untrusted JSON so that one invalid value does not invalidate the other elements. Pure."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic_core import from_json
@@ -19,12 +19,27 @@ def without_marks(payload: bytes) -> bytes:
 
 def deeper_than(levels: int, value: Any) -> bool:
     """Whether lists and objects are nested more than `levels` deep; without recursion."""
+    return all(_values_by_level(value, levels))
+
+
+def more_values_than(most: int, value: Any, levels: int) -> bool:
+    """Whether lists and objects contain more than `most` values on their first `levels`; stops counting there."""
+    count = 0
+    for on_level in _values_by_level(value, levels):
+        count += on_level
+        if count > most:
+            return True
+    return False
+
+
+def _values_by_level(value: Any, levels: int) -> Iterator[int]:
+    """The number of values on each level, from the first to the one below `levels`; 0 ends it."""
     inside = [value]
     for _ in range(levels + 1):
         inside = [inner for outer in inside for inner in _elements(outer)]
+        yield len(inside)
         if not inside:
-            return False
-    return True
+            return
 
 
 def _elements(value: Any) -> Iterable[Any]:

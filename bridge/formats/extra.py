@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from bridge.formats.document import deeper_than
+from bridge.formats.document import deeper_than, more_values_than
 from bridge.formats.payload import REFUSED
 from bridge.reading import Extra, FieldWarning, jsonb_text
 
@@ -14,6 +14,7 @@ MAX_ORIGINALS_BYTES = 4 * 1024
 MAX_FIELDS = 128
 MAX_DEPTH = 100
 """Levels of lists and objects in an unknown field, far below the limits of the parsers and the database."""
+_MOST_VALUES = MAX_BYTES // 2  # each has at least one byte, and a comma or bracket
 _LONGEST_ORIGINAL = 200
 _MOST_WARNINGS = 3
 """Limit of warnings about single fields of a reading; one more warning has the number of the others."""
@@ -29,12 +30,13 @@ def bounded(extra: dict[str, Any]) -> tuple[Extra, list[FieldWarning]]:
         return extra, []
     refused = extra.get(REFUSED)
     own = {name: value for name, value in extra.items() if name != REFUSED or not isinstance(refused, dict)}
-    kept, dropped = _storable(own) if len(own) <= MAX_FIELDS else ({}, {})
+    too_many = len(own) > MAX_FIELDS or _has_too_many_values(own)
+    kept, dropped = ({}, {}) if too_many else _storable(own)
     warnings = [FieldWarning("extra", ascii(name)[1:-1][:100], reason) for name, reason in dropped.items()]
     if len(warnings) > _MOST_WARNINGS:
         more = len(warnings) - _MOST_WARNINGS
         warnings[_MOST_WARNINGS:] = [FieldWarning("extra", "extra", f"{more} more fields cannot be stored")]
-    if (reason := _excess(own if len(own) > MAX_FIELDS else kept)) is not None:
+    if (reason := _excess(own if too_many else kept)) is not None:
         warnings.append(FieldWarning("extra", "extra", reason))
         kept = {}
     if isinstance(refused, dict):
@@ -50,12 +52,19 @@ def _storable(extra: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _with_originals(kept: dict[str, Any], refused: dict[str, Any]) -> dict[str, Any]:
-    originals = _originals(refused)
+    originals = _originals(refused) if len(refused) <= MAX_FIELDS else {}
     fit = len(jsonb_text(originals).encode()) <= MAX_ORIGINALS_BYTES
     return {**kept, REFUSED: originals} if originals and fit else kept
 
 
+def _has_too_many_values(extra: dict[str, Any]) -> bool:
+    """Whether they cannot fit, as far as counting tells: it costs less than serializing them."""
+    return more_values_than(_MOST_VALUES, extra, MAX_DEPTH)
+
+
 def _fits(extra: dict[str, Any]) -> bool:
+    if _has_too_many_values(extra):
+        return False
     try:
         text = jsonb_text(extra)
     except (ValueError, RecursionError):
@@ -83,6 +92,8 @@ def _excess(extra: dict[str, Any]) -> str | None:
         return f"{len(extra)} unknown fields; at most {MAX_FIELDS} are stored"
     if not extra:
         return None
+    if _has_too_many_values(extra):
+        return f"more than {_MOST_VALUES} values in unknown fields; at most {MAX_BYTES} bytes are stored"
     size = len(jsonb_text(extra).encode())
     return f"{size} bytes of unknown fields; at most {MAX_BYTES} are stored" if size > MAX_BYTES else None
 
@@ -98,7 +109,17 @@ def _original(name: str, value: Any) -> Any:
         return "nested too deeply"
     if isinstance(value, str) and _unstorable(name, value) is None:
         return value[:_LONGEST_ORIGINAL]
-    text = json.dumps(value)
+    text = _beginning(value)
     if len(text) <= _LONGEST_ORIGINAL and _unstorable(name, value) is None:
         return value
     return text[:_LONGEST_ORIGINAL]
+
+
+def _beginning(value: Any) -> str:
+    """The first part of a value's JSON text, longer than an original may be if the text is; the rest is not made."""
+    text = ""
+    for part in json.JSONEncoder().iterencode(value):
+        text += part
+        if len(text) > _LONGEST_ORIGINAL:
+            break
+    return text

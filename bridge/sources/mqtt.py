@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from bridge.backoff import Backoff
 from bridge.connect_rate import ConnectRate
 from bridge.contract import KINDS
-from bridge.delivery import Settlement, delivery
+from bridge.delivery import Receipt, Settlement, delivery
 from bridge.errors import ClocksDiffer, StoreUnavailable
 from bridge.formats import FORMATS, decode_message
 from bridge.formats.port import AcceptedTimes
@@ -28,13 +28,15 @@ from bridge.mqtt.session import Ended, Event, Messages, PacketTooLarge, Session,
 from bridge.mqtt.transport import ConnectionLost, Transport
 from bridge.mqtt.url import Broker, broker_of
 from bridge.settings.mqtt import MqttSettings
-from bridge.sources.mqtt_arrival import Arrival, Request
+from bridge.sources.mqtt_arrival import Arrival, Message, Request, is_light
 from bridge.sources.mqtt_metrics import MqttMetrics
 from bridge.sources.port import Intake, Open, SourceKind
+from bridge.sources.turns import Turns
 
 log = structlog.get_logger(__name__)
 
 _MOST_ITEMS = 1_000  # approximate maximum of one delivery: much smaller than a batch, much larger than a message
+_MOST_WAITING_BYTES = 128 << 20  # of messages that wait for their turn, at which nothing more is read
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
 _ANSWER_TIMEOUT_S = 10.0
 _BROKER_DROPPED = "$SYS/broker/publish/messages/dropped"
@@ -77,6 +79,8 @@ class MqttSource:
         self._window = settings.accepted_window
         self._connect_rate = ConnectRate()
         self._transport: Transport | None = None
+        self._turns: Turns[tuple[int, Message]] = Turns()
+        self._turn: asyncio.Handle | None = None
         self._broker_dropped = 0
         self._subscribed = self._stopping = False
         intake.on_room = self._resume
@@ -112,6 +116,7 @@ class MqttSource:
         # Each connection reads some messages before the back-pressure stops it: while the database is unavailable, an
         # unstable link would otherwise fill the memory.
         await self._intake.room()
+        self._turns.clear()  # they are redelivered
         self._transport = transport = Transport(self._session, self._received, gathers=True)
         await transport.open(self._broker, _ANSWER_TIMEOUT_S)
         self._count_connect()
@@ -169,6 +174,8 @@ class MqttSource:
     # -- messages
 
     def _received(self, events: Sequence[Event]) -> None:
+        if not events:
+            self._arrange_turn()  # writing may continue
         for event in events:
             if isinstance(event, Messages):
                 try:
@@ -195,7 +202,11 @@ class MqttSource:
             if topic == _BROKER_DROPPED:
                 arrival = self._note_dropped(self._hand_over(arrival), payload)
                 continue
-            arrival.add(packet, topic, len(payload), decode_message(topic, payload, times, packet.content_type))
+            content_type = packet.content_type
+            if not is_light(payload, content_type):
+                arrival = self._let_wait(self._hand_over(arrival), Message.of(packet, topic, payload))
+                continue
+            arrival.add(packet, topic, len(payload), decode_message(topic, payload, times, content_type))
             if len(arrival.items) >= _MOST_ITEMS:
                 arrival = self._hand_over(arrival)
         self._hand_over(arrival)
@@ -205,9 +216,44 @@ class MqttSource:
         if arrival.items:
             self._metrics.messages.inc(arrival.messages)
             self._intake.offer(delivery(arrival.items, partial(self._settle, arrival), arrival.size_bytes))
-            if self._intake.full and self._transport is not None:
-                self._transport.pause()
+            self._pause_if_full()
         return Arrival(arrival.first + arrival.messages)
+
+    def _let_wait(self, arrival: Arrival, message: Message) -> Arrival:
+        """Let the first message of `arrival` wait for its device's turn; return the arrival that follows."""
+        self._turns.add(message.topic, (arrival.first, message), message.size_bytes)
+        self._pause_if_full()
+        self._arrange_turn()
+        return Arrival(arrival.first + 1)
+
+    def _arrange_turn(self) -> None:
+        """Decode the next waiting message soon, but not before the input and output that are due.
+
+        Only one batch waits for the writer then: readings that arrive meanwhile follow it. This is called again
+        whenever something is settled or written.
+        """
+        writable = self._transport is not None and self._transport.writable
+        if self._turns and self._turn is None and writable and not self._intake.busy and not self._stopping:
+            self._turn = asyncio.get_running_loop().call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._turn = None
+        if not self._turns or self._stopping:
+            return
+        number, message = self._turns.take()
+        if not self._session.is_stale(number):  # otherwise the broker redelivers it
+            try:
+                times = self._window.at(self._intake.now())
+            except ClocksDiffer as error:
+                self._refuse(str(error))
+                return
+            self._decode_waiting(Arrival(number), message, times)
+        self._resume()
+        self._arrange_turn()
+
+    def _decode_waiting(self, arrival: Arrival, message: Message, times: AcceptedTimes) -> None:
+        arrival.add_message(message, decode_message(message.topic, message.payload, times, message.content_type))
+        self._hand_over(arrival)
 
     def _note_dropped(self, arrival: Arrival, payload: bytes) -> Arrival:
         """Settle the first message of `arrival`, the broker's count of drops; return the arrival that follows."""
@@ -235,19 +281,34 @@ class MqttSource:
             for request, receipt in arrival.receipts(settlement):
                 self._publish_receipt(request, receipt)
             self._transport.flush_soon()
+        self._arrange_turn()
 
-    def _publish_receipt(self, request: Request, receipt: bytes) -> None:
+    def _publish_receipt(self, request: Request, receipt: Receipt) -> None:
+        """Publish a receipt, without the details of rejections and warnings if it is too large with them."""
         try:
-            self._session.publish(request.topic, receipt, correlation_data=request.correlation)
-        except PacketTooLarge:
-            log.error("receipt exceeds the broker's maximum packet size", topic=request.topic, size=len(receipt))
-        else:
-            self._metrics.receipts.inc()
+            try:
+                self._send_receipt(request, receipt.encode())
+            except PacketTooLarge:
+                self._send_receipt(request, receipt.brief().encode())
+        except PacketTooLarge as error:
+            log.error("receipt exceeds the broker's maximum packet size", topic=request.topic, size=str(error))
+
+    def _send_receipt(self, request: Request, text: bytes) -> None:
+        self._session.publish(request.topic, text, correlation_data=request.correlation)
+        self._metrics.receipts.inc()
 
     # -- flow and end
 
+    @property
+    def _full(self) -> bool:
+        return self._intake.full or self._turns.size_bytes >= _MOST_WAITING_BYTES
+
+    def _pause_if_full(self) -> None:
+        if self._full and self._transport is not None:
+            self._transport.pause()
+
     def _resume(self) -> None:
-        if self._transport is not None and not self._stopping:
+        if self._transport is not None and not self._stopping and not self._full:
             self._transport.resume()
 
     def stop_reading(self) -> None:

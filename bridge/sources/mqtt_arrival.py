@@ -12,6 +12,37 @@ import mqtt5
 from bridge.delivery import Item, Outcome, Receipt
 
 _MOST_LEVELS = 100  # of a response topic; Mosquitto disconnects a client that publishes to a topic with more than 200
+_LONGEST_TOPIC, _MOST_CORRELATION_BYTES = 512, 1_024  # they are in memory until the commit
+_LIGHT_BYTES, _LIGHT_ELEMENTS = 2_048, 64
+
+
+class Message(NamedTuple):
+    """What is used of a PUBLISH packet. Its other properties, of any size, are not kept in memory."""
+
+    topic: str
+    payload: bytes
+    content_type: str | None
+    response_topic: str | None
+    correlation: bytes | None
+
+    @classmethod
+    def of(cls, packet: mqtt5.PublishPacket, topic: str, payload: bytes) -> "Message":
+        """The message of a packet, whose topic and payload were read: the codec creates new objects on each access."""
+        return cls(topic, payload, packet.content_type, packet.response_topic, packet.correlation_data)
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes that it occupies until it is settled."""
+        return len(self.payload) + len(self.response_topic or "") + len(self.correlation or b"")
+
+
+def is_light(payload: bytes, content_type: str | None) -> bool:
+    """Whether a payload is decoded in a fraction of a millisecond: one small object, or a few small elements."""
+    if len(payload) > _LIGHT_BYTES:
+        return False
+    if payload[:1] == b"{" and content_type is None:
+        return True
+    return payload.count(b",") + payload.count(b"\n") <= _LIGHT_ELEMENTS
 
 
 class Request(NamedTuple):
@@ -39,22 +70,40 @@ class Arrival:
     def add(self, packet: mqtt5.PublishPacket, topic: str, size_bytes: int, items: Sequence[Item]) -> None:
         """Add a message whose payload of `size_bytes` was decoded to `items`."""
         response_topic = packet.response_topic
-        if response_topic is not None and _own_response_topic(topic, response_topic):
-            start = len(self.items)
-            self.requests.append(Request(response_topic, packet.correlation_data, start, start + len(items)))
+        if response_topic is not None:
+            self._request(topic, response_topic, packet.correlation_data, len(items))
         self.items += items
         self.messages += 1
         self.size_bytes += size_bytes
 
-    def receipts(self, outcomes: Sequence[Outcome]) -> Iterator[tuple[Request, bytes]]:
+    def add_message(self, message: Message, items: Sequence[Item]) -> None:
+        """The same for a message that has waited."""
+        if message.response_topic is not None:
+            self._request(message.topic, message.response_topic, message.correlation, len(items))
+        self.items += items
+        self.messages += 1
+        self.size_bytes += len(message.payload)
+
+    def _request(self, topic: str, response_topic: str, correlation: bytes | None, items: int) -> None:
+        """Note that the next `items` get a receipt, if it may be sent there."""
+        correlation_bytes = len(correlation or b"")
+        if correlation_bytes > _MOST_CORRELATION_BYTES or not _own_response_topic(topic, response_topic):
+            return
+        start = len(self.items)
+        self.requests.append(Request(response_topic, correlation, start, start + items))
+        self.size_bytes += len(response_topic) + correlation_bytes
+
+    def receipts(self, outcomes: Sequence[Outcome]) -> Iterator[tuple[Request, Receipt]]:
         """Yield the requested receipts, given one outcome per item."""
         for request in self.requests:
-            yield request, Receipt.of(outcomes[request.start : request.stop]).encode()
+            yield request, Receipt.of(outcomes[request.start : request.stop])
 
 
 def _own_response_topic(topic: str, response_topic: str) -> bool:
     """Whether receipts may be sent to it: a valid topic below the device's prefix, not its telemetry topic."""
     prefix = topic.removesuffix("telemetry")
     below = response_topic.startswith(prefix) and len(response_topic) > len(prefix)
+    if len(response_topic) > _LONGEST_TOPIC:
+        return False
     valid = response_topic.count("/") < _MOST_LEVELS and not any(sign in response_topic for sign in "+#\0")
     return below and valid and response_topic != topic

@@ -32,6 +32,11 @@ class Intake(Protocol):
         ...
 
     @property
+    def busy(self) -> bool:
+        """Whether a whole batch waits to be written: what need not be offered yet would delay what follows it."""
+        ...
+
+    @property
     def stalled_s(self) -> float:
         """Seconds for which deliveries have been outstanding without any batch being settled."""
         ...

@@ -269,9 +269,15 @@ async def each_by_mqtt(stack: Stack, kind: Kind, name: str, batch: Sequence[Sent
         assert_told(receipt, [item])
 
 
+def halves(batch: Sequence[Sent]) -> Sequence[Sequence[Sent]]:
+    """Each fits into a message."""
+    return batch[: len(batch) // 2], batch[len(batch) // 2 :]
+
+
 async def array_by_mqtt(stack: Stack, kind: Kind, name: str, batch: Sequence[Sent]) -> None:
-    (receipt,) = await stack.publish(kind, name, [b"[" + b",".join(item.payload for item in batch) + b"]"])
-    assert_told(receipt, batch)
+    for half in halves(batch):
+        (receipt,) = await stack.publish(kind, name, [b"[" + b",".join(item.payload for item in half) + b"]"])
+        assert_told(receipt, half)
 
 
 async def each_by_http(stack: Stack, kind: Kind, name: str, batch: Sequence[Sent]) -> None:
@@ -297,11 +303,17 @@ async def lines_by_http(stack: Stack, kind: Kind, name: str, batch: Sequence[Sen
 
 async def array_by_replay(stack: Stack, kind: Kind, name: str, batch: Sequence[Sent]) -> None:
     """A backlog too long for a message is rejected as a whole; its replay splits it."""
+    for half in halves(batch):
+        await _replay_one(stack, kind, name, half)
+
+
+async def _replay_one(stack: Stack, kind: Kind, name: str, batch: Sequence[Sent]) -> None:
     filler = [b"null"] * (MAX_READINGS_PER_MESSAGE + 1 - len(batch))
     payload = b"[" + b",".join([*(item.payload for item in batch), *filler]) + b"]"
     (receipt,) = await stack.publish(kind, name, [payload])
     assert (receipt["stored"], len(receipt["rejected"])) == (0, 1)
-    row = await stack.rejected("reason = 'too_many_readings' AND device = $1", name)
+    pending = "reason = 'too_many_readings' AND device = $1 AND payload = $2"
+    row = await stack.rejected(pending, name, payload)
     assert row is not None
     assert row["payload"] == payload
     code, said = await stack.replay(row["id"])

@@ -251,7 +251,7 @@ BAD = {
     "white space": (b" \n", "not_json"),
     "NUL bytes": (b"\0\0\0", "not_json"),
     "bad UTF-8": (b'{"vehicleId":"EV_\xff\xfe"}', "invalid_field"),
-    "deep nesting in an object": (b'{"a":' * 100_000, "not_json"),
+    "deep nesting in an object": (b'{"a":' * 8_000, "not_json"),
     "two documents": (changed() + changed(), "not_json"),
     "string": (b'"a"', "not_a_reading"),
     "number": (b"42", "not_a_reading"),
@@ -314,7 +314,7 @@ ODD = {
     "NUL in an extra": (changed(note="a\0b"), ["note"]),
     "lone surrogate in an extra": (changed(note="\ud800"), ["note"]),
     "bad UTF-8 in an extra": (changed(note="@").replace(b"@", b"\xc3\x28"), ["note"]),
-    "a million bytes of extra": (changed(note="x" * 1_000_000), ["extra"]),
+    "a large message of extra": (changed(note="x" * 250_000), ["extra"]),
 }
 
 
@@ -348,9 +348,9 @@ async def test_missing_and_null_measures_are_null_in_the_row(stack: Stack) -> No
 
 
 async def test_array_of_nothing_but_brackets_is_kept_as_its_one_element(stack: Stack) -> None:
-    await publish_with_paho(stack.url, "5", [(topic_of("EV_brackets"), b"[" * 500_000)])
+    await publish_with_paho(stack.url, "5", [(topic_of("EV_brackets"), b"[" * 8_000)])
     (reject,) = await until(lambda: stack.rejects("EV_brackets"))
-    assert (reject["reason"], len(reject["payload"])) == ("not_json", 499_999)
+    assert (reject["reason"], len(reject["payload"])) == ("not_json", 7_999)
 
 
 async def test_unknown_fields_are_kept(stack: Stack) -> None:
@@ -397,7 +397,7 @@ async def test_message_too_large_costs_its_sender_alone(stack: Stack) -> None:
 
 
 async def test_largest_message_the_broker_takes_is_kept_whole_when_it_is_no_reading(stack: Stack) -> None:
-    payload = changed(vehicleId="EV_large", timestamp=None, note="x" * 1_000_000)
+    payload = changed(vehicleId="EV_large", timestamp=None, note="x" * 261_000)
     await publish_with_paho(stack.url, "5", [(topic_of("EV_large"), payload)])
     (reject,) = await until(lambda: stack.rejects("EV_large"))
     assert (reject["reason"], bytes(reject["payload"])) == ("invalid_field", payload)

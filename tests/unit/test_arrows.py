@@ -37,11 +37,13 @@ BRIDGE = {
     "formats.payload": "contract reading",
     "formats.extra": "formats.document formats.payload reading",
     "formats.port": "delivery",
+    "formats.bounds": "",
     "formats.element": "contract delivery errors formats.document formats.extra formats.payload formats.port reading",
     "formats.contract_json": "contract delivery errors formats.document formats.element formats.elements "
     "formats.payload formats.port reading",
     "formats.ndjson": "delivery formats.contract_json formats.document formats.element formats.port",
-    "formats": "delivery errors formats.contract_json formats.elements formats.ndjson formats.port",
+    "formats": "delivery errors formats.bounds formats.contract_json formats.element formats.elements formats.ndjson "
+    "formats.port",
     "settings": "",
     "settings.group": "",
     "settings.options": "settings.group",
@@ -95,9 +97,10 @@ BRIDGE = {
     "mqtt.publishing": "mqtt.session mqtt.transport mqtt.url",
     "sources.port": "delivery settings.group",
     "sources.mqtt_arrival": "delivery",
+    "sources.turns": "",
     "sources.mqtt_metrics": "",
     "sources.mqtt": "backoff connect_rate contract delivery errors formats formats.port mqtt.codec mqtt.session "
-    "mqtt.transport mqtt.url settings.mqtt sources.mqtt_arrival sources.mqtt_metrics sources.port",
+    "mqtt.transport mqtt.url settings.mqtt sources.mqtt_arrival sources.mqtt_metrics sources.port sources.turns",
     "sources": "errors sources.mqtt sources.port",
     "service": "clock errors health ingest metrics settings.bridge settings.group sources sources.port status "
     "store.postgres store.quotas url writer_status",

@@ -58,6 +58,18 @@ def test_fields_beyond_their_bounds_together_are_all_dropped(extra: dict[str, An
     assert warning == ("extra", "extra", reason)
 
 
+@pytest.mark.parametrize("value", [[1] * 8_193, [[]] * 8_193, {str(n): {} for n in range(8_193)}, [[[1] * 9_000]]])
+def test_fields_with_more_values_than_fit_are_dropped_without_being_serialized(value: object) -> None:
+    kept, (warning,) = bounded({"note": "hi", "x": value})
+    assert kept is None
+    assert warning == ("extra", "extra", "more than 8192 values in unknown fields; at most 16384 bytes are stored")
+
+
+def test_original_of_a_refused_gauge_is_cut_without_being_serialized_whole() -> None:
+    kept, _ = bounded({REFUSED: {"soc": [1] * 1_000_000}})
+    assert kept == {REFUSED: {"soc": ("[" + "1, " * 100)[:200]}}
+
+
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [

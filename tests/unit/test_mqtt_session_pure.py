@@ -384,3 +384,43 @@ def test_no_keep_alive_timeout_while_reading_is_paused() -> None:
 
 def test_without_keep_alive_nothing_is_due() -> None:
     assert connected(greeting=mqtt5.ConnectPacket("me")).next_deadline() is None
+
+
+def with_properties(count: int, payload: bytes, qos: mqtt5.QoS = mqtt5.QoS.AT_LEAST_ONCE) -> mqtt5.PublishPacket:
+    return mqtt5.PublishPacket(
+        "fleet/vehicle/EV_1/telemetry",
+        payload,
+        qos=qos,
+        packet_id=7 if qos != mqtt5.QoS.AT_MOST_ONCE else None,
+        response_topic="fleet/vehicle/EV_1/receipt",
+        user_properties=[("", "")] * count,
+    )
+
+
+@pytest.mark.parametrize("qos", [mqtt5.QoS.AT_MOST_ONCE, mqtt5.QoS.AT_LEAST_ONCE])
+@pytest.mark.parametrize("payload", [b"x", b"x" * 20_000])
+@pytest.mark.parametrize("step", [1_000, 10_000_000])
+def test_message_with_very_many_properties_is_read_without_them(qos: mqtt5.QoS, payload: bytes, step: int) -> None:
+    after = mqtt5.PublishPacket("a", b"after")
+    stream = with_properties(5_000, payload, qos).write() + after.write()
+    decoder = Decoder()
+    read = [packet for n in range(0, len(stream), step) for packet in decoder.feed(stream[n : n + step])]
+    first, second = read
+    assert isinstance(first, mqtt5.PublishPacket)
+    assert (first.topic, first.payload, first.qos) == ("fleet/vehicle/EV_1/telemetry", payload, qos)
+    assert first.packet_id == (7 if qos != mqtt5.QoS.AT_MOST_ONCE else None)
+    assert (first.response_topic, first.user_properties) == (None, [])
+    assert second == after
+
+
+def test_large_message_with_some_properties_keeps_them() -> None:
+    packet = with_properties(100, b"x" * 20_000)
+    assert Decoder().feed(packet.write()) == [packet]
+
+
+def test_large_message_whose_properties_exceed_it_ends_the_connection() -> None:
+    packet = bytearray(with_properties(500, b"").write())
+    topic_end = 1 + 2 + 2 + len("fleet/vehicle/EV_1/telemetry") + 2
+    packet[topic_end : topic_end + 2] = b"\xff\x7f"
+    (malformed,) = Decoder().feed(bytes(packet))
+    assert not isinstance(malformed, mqtt5.PublishPacket)

@@ -275,9 +275,10 @@ def test_no_measure_at_all_is_no_reading() -> None:
         (SEED_VEHICLE + b"x", "not_json"),
         (SEED_VEHICLE + SEED_VEHICLE, "not_json"),
         (b'{"vehicleId":"EV_\xff"}', "invalid_field"),
-        (b"[" * 100_000, "not_json"),
-        (b'{"a":' * 100_000, "not_json"),
-        (b"[" * 100_000 + b"]" * 100_000, "not_json"),
+        (b"[" * 8_000, "not_json"),
+        (b'{"a":' * 8_000, "not_json"),
+        (b"[" * 8_000 + b"]" * 8_000, "not_json"),
+        (b"[" * 100_000, "too_large"),
         (b"null", "not_a_reading"),
         (b"42", "not_a_reading"),
         (b'"text"', "not_a_reading"),
@@ -556,6 +557,49 @@ def test_any_extra_is_kept_or_dropped_by_name(extra: dict[str, object]) -> None:
     kept = {k: v for k, v in unknown.items() if ascii(k)[1:-1][:100] not in dropped and k != "refused"}
     assert {k: v for k, v in (reading.extra or {}).items() if k != "refused"} == kept
     assert "\\u0000" not in jsonb_text(reading.extra or {}).replace("\\\\", "")  # an escaped backslash begins none
+
+
+def with_unknown(value: str) -> bytes:
+    """A reading with an unknown field of this JSON text."""
+    return changed(x=0).replace(b'"x": 0', b'"x": ' + value.encode())
+
+
+TOO_LARGE = {
+    "lists": (with_unknown("[" + ",".join(["[]"] * 8_000) + "]"), "more than 8000 lists and objects"),
+    "objects": (with_unknown("[" + ",".join(["{}"] * 8_000) + "]"), "more than 8000 lists and objects"),
+    "nesting": (b"[" * 8_001, "more than 8000 lists and objects"),
+    "values": (with_unknown("[" + ",".join(["1"] * 64_001) + "]"), "more than 64000 values"),
+    "bytes": (with_unknown('"' + "x" * 262_000 + '"'), "more than 262000 bytes"),
+}
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_message_beyond_the_limits_is_rejected_whole_before_it_is_decoded(name: str) -> None:
+    payload, detail = TOO_LARGE[name]
+    item = refused(payload)
+    assert (item.reason, item.device, item.payload) == ("too_large", "EV_002", payload)
+    assert detail in item.detail
+    assert refused(payload, "fleet/nothing").reason == "bad_topic"
+
+
+@pytest.mark.parametrize("name", ["lists", "objects", "values", "bytes"])
+def test_message_beyond_the_limits_is_decoded_by_a_replay_that_has_none(name: str) -> None:
+    payload, _ = TOO_LARGE[name]
+    (item,) = decode_message(TOPIC, payload, TIMES, most=len(payload))
+    assert isinstance(item, Flagged)
+    assert [warning.code for warning in item.warnings] == ["extra"]
+
+
+def test_message_at_the_limits_is_decoded() -> None:
+    many = [vehicle(at=SEED_TIME - timedelta(minutes=n)) for n in range(1_000)]
+    text = b"[" + b",".join(encode(r)[:-1] + b',"x":[[],{}],"y":[1,2,3]}' for r in many) + b"]"
+    assert sum(isinstance(item, Reading) for item in decode(text)) == 1_000
+
+
+def test_body_beyond_the_limits_is_refused_whole() -> None:
+    body = b"[" + b",".join([b"[]"] * 80_000) + b"]"
+    with pytest.raises(TooManyReadings, match="more than 80000 lists and objects"):
+        decode_body(body, TIMES)
 
 
 @pytest.mark.parametrize(("separator", "brackets"), [(b",", (b"[", b"]")), (b"\n", (b"", b""))])
