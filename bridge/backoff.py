@@ -1,5 +1,6 @@
 """Exponential back-off with jitter, so that many clients do not retry at the same moment."""
 
+import math
 import random
 
 
@@ -10,8 +11,9 @@ class Backoff:
         self._first_s, self._longest_s = first_s, longest_s
         self._pause_s = first_s
 
-    def next(self) -> float:
-        """Return the pause before the next attempt, in seconds."""
+    def next(self, longest_s: float = math.inf) -> float:
+        """Return the pause before the next attempt, in seconds, at most `longest_s`."""
+        self._pause_s = min(self._pause_s, longest_s)
         pause_s = self._pause_s * random.uniform(0.5, 1.0)
         self._pause_s = min(self._pause_s * 2, self._longest_s)
         return pause_s

@@ -55,6 +55,10 @@ class ReadOnlyDatabase(StoreUnavailable):
     """The database answers queries but accepts no writes: a replica, or a failover that is in progress."""
 
 
+class Unreachable(StoreUnavailable):
+    """No session with the database can be opened; trying again costs it hardly anything."""
+
+
 class LeadershipLost(StoreUnavailable):
     """Another bridge of the same name holds the advisory lock: stand by."""
 

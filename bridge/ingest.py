@@ -16,7 +16,7 @@ from bridge.backoff import Backoff
 from bridge.batch import Batch
 from bridge.clock import Clock
 from bridge.delivery import Delivery, Item, Settlement, Store
-from bridge.errors import LeadershipLost, StoreUnavailable
+from bridge.errors import LeadershipLost, StoreUnavailable, Unreachable
 from bridge.metrics import IngestMetrics
 from bridge.reject_rate import RejectRate
 
@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
+_UNREACHABLE_PAUSE_S = 0.4
+"""The longest pause while no session can be opened: so soon after the database answers, the batch is written."""
 _CHECK_EVERY_S = 5.0
 _CHECK_CLOCKS_S = 0.25
 """The same, while the clocks differ."""
@@ -194,7 +196,8 @@ class Ingest:
                 if self._stopping.is_set() or (self._give_up_after_s is not None and waited_s >= self._give_up_after_s):
                     log.warning("batch abandoned", readings=len(items), reason=str(error))
                     return error
-                await self._pause(backoff.next())
+                longest_s = _UNREACHABLE_PAUSE_S if isinstance(error, Unreachable) else _LONGEST_PAUSE_S
+                await self._pause(backoff.next(longest_s))
             else:
                 self._note_available()
                 rejected = self._metrics.written(outcomes, time.monotonic() - started)

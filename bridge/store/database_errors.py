@@ -93,10 +93,25 @@ def _unavailable(error: Exception) -> StoreUnavailable | Misconfigured:
         return ReadOnlyDatabase(READ_ONLY)
     if isinstance(error, _OF_TRANSACTION_POOLING):
         return Misconfigured(TRANSACTION_POOLING)
-    text = f"{type(error).__name__}: {error}"
+    root = _root(error)
+    text = f"{type(root).__name__}: {root}" if str(root) else type(root).__name__
     if isinstance(error, asyncpg.SyntaxOrAccessError):
         return Misconfigured(f"the database refuses a statement of this program ({text}); {_REMEDY}")
     return StoreUnavailable(text)
+
+
+def _root(error: BaseException) -> BaseException:
+    """The error of the server or of the network that the driver met first.
+
+    When a connection is lost in a statement, the driver also fails to end its transaction, and raises that it "cannot
+    switch to state 12".
+    """
+    root, seen = error, error
+    while (earlier := seen.__cause__ or seen.__context__) is not None:
+        if isinstance(earlier, (asyncpg.PostgresError, OSError)):
+            root = earlier
+        seen = earlier
+    return root
 
 
 def survives(error: StoreUnavailable) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from bridge.clock import Clock, steady_s
 from bridge.contract import Kind
 from bridge.delivery import Item, Kept, Outcome
-from bridge.errors import Misconfigured, Rejected, StoreUnavailable
+from bridge.errors import Misconfigured, ReadOnlyDatabase, Rejected, StoreUnavailable, Unreachable
 from bridge.reading import Reading
 from bridge.store import few, singly
 from bridge.store.copy_format import copy_data, copy_tuples, measures_of
@@ -106,8 +106,13 @@ class PostgresStore:
         """Connect unless connected. Raises `StoreUnavailable`, `LeadershipLost` or `Misconfigured`."""
         if self._connection is not None and not self._connection.is_closed():
             return
-        with storing():
-            connection = await open_session(self._url, self._timeout_s, SESSION)
+        try:
+            with storing():
+                connection = await open_session(self._url, self._timeout_s, SESSION)
+        except ReadOnlyDatabase:
+            raise
+        except StoreUnavailable as error:
+            raise Unreachable(str(error)) from error
         try:
             await require_own_session(connection, self._url)
             with storing():

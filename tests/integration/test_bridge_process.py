@@ -1,6 +1,7 @@
 """The bridge as a process: start, stop, kill, standby and commands."""
 
 import asyncio
+import itertools
 import json
 import re
 import signal
@@ -141,6 +142,38 @@ async def test_sigterm_while_the_store_is_down_ends_it_soon_and_acks_nothing(
         proxy.refusing = False
         await bridge.start()
         await until(lambda: stored(db, 20))
+
+
+async def test_bridge_writes_again_soon_after_an_outage_and_names_its_cause(
+    tmp_path: Path, broker: Mosquitto, database_url: str, db: Db
+) -> None:
+    async with (
+        proxy_before(database_url) as (proxy, through),
+        bridge_process(tmp_path, broker.bridge_url, through) as bridge,
+        load(broker.url),
+    ):
+        await until(lambda: rows(db))
+        proxy.refusing = True
+        proxy.cut()
+        before = await bridge.metric("fleet_store_unavailable_total")
+        await until(lambda: _metric_is_at_least(bridge, "fleet_store_unavailable_total", before + 10))
+        known = await rows(db)
+        proxy.refusing = False
+        await until(lambda: _more_rows(db, known))
+    lines = bridge.process.log.read_text().splitlines()
+    attempts = [json.loads(line) for line in lines if '"event": "database unavailable"' in line]
+    assert "cannot switch to state" not in attempts[0]["reason"]
+    assert attempts[0]["reason"].startswith("Connection")
+    times = [attempt["unavailable_s"] for attempt in attempts]
+    assert min(after - before for before, after in itertools.pairwise(times[-5:])) < 1.0  # it was 2.5 s and more
+
+
+async def _metric_is_at_least(bridge: BridgeProcess, name: str, value: float) -> bool:
+    return await bridge.metric(name) >= value
+
+
+async def _more_rows(db: Db, known: int) -> bool:
+    return await rows(db) > known
 
 
 async def test_idle_bridge_is_not_ready_while_the_database_is_away_and_says_when_it_is_back(

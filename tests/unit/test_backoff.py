@@ -23,6 +23,14 @@ def test_pause_is_short_again_after_a_reset() -> None:
     assert backoff.next() <= 0.1
 
 
+def test_pause_can_be_limited_further_for_one_attempt() -> None:
+    backoff = Backoff(0.1, 5.0)
+    for _ in range(10):
+        backoff.next()
+    assert 0.2 <= backoff.next(0.4) <= 0.4
+    assert 0.4 <= backoff.next() <= 0.8
+
+
 def test_pauses_of_two_clients_differ() -> None:
     one, other = Backoff(1.0, 8.0), Backoff(1.0, 8.0)
     assert [one.next() for _ in range(5)] != [other.next() for _ in range(5)]
