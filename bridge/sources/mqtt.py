@@ -40,6 +40,10 @@ _MOST_WAITING_BYTES = 128 << 20  # of messages that wait for their turn, at whic
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
 _ANSWER_TIMEOUT_S = 10.0
 _BROKER_DROPPED = "$SYS/broker/publish/messages/dropped"
+_BROKER_SUBSCRIPTIONS = "$SYS/broker/subscriptions/count"
+_BROKER_SHARED = "$SYS/broker/shared_subscriptions/count"
+_BROKER_COUNTS = (_BROKER_DROPPED, _BROKER_SUBSCRIPTIONS, _BROKER_SHARED)
+_MOST_NAMED = 1_000  # devices with expiring messages that are named in the log
 _TELEMETRY = [
     mqtt5.TopicFilter(
         topic,
@@ -48,7 +52,7 @@ _TELEMETRY = [
     )
     for topic in (*(kind.topic_filter for kind in KINDS), *(topic for format_ in FORMATS for topic in format_.topics))
 ]
-_FILTERS = [*_TELEMETRY, mqtt5.TopicFilter(_BROKER_DROPPED, max_qos=mqtt5.QoS.AT_MOST_ONCE)]
+_FILTERS = [*_TELEMETRY, *(mqtt5.TopicFilter(topic, max_qos=mqtt5.QoS.AT_MOST_ONCE) for topic in _BROKER_COUNTS)]
 
 
 def _greeting(settings: MqttSettings, broker: Broker) -> mqtt5.ConnectPacket:
@@ -81,7 +85,8 @@ class MqttSource:
         self._transport: Transport | None = None
         self._turns: Turns[tuple[int, Message]] = Turns()
         self._turn: asyncio.Handle | None = None
-        self._broker_dropped = 0
+        self._broker_counts = dict.fromkeys(_BROKER_COUNTS, 0)
+        self._expiring: set[str] = set()
         self._subscribed = self._stopping = False
         intake.on_room = self._resume
 
@@ -199,9 +204,11 @@ class MqttSource:
         arrival = Arrival(messages.first)
         for packet in messages.packets:
             topic, payload = packet.topic, packet.payload  # the codec creates a new object on each access
-            if topic == _BROKER_DROPPED:
-                arrival = self._note_dropped(self._hand_over(arrival), payload)
+            if topic in _BROKER_COUNTS:
+                arrival = self._note_count(self._hand_over(arrival), topic, payload)
                 continue
+            if packet.message_expiry_interval is not None:
+                self._note_expiring(topic)
             content_type = packet.content_type
             if not is_light(payload, content_type):
                 arrival = self._let_wait(self._hand_over(arrival), Message.of(packet, topic, payload))
@@ -255,15 +262,30 @@ class MqttSource:
         arrival.add_message(message, decode_message(message.topic, message.payload, times, message.content_type))
         self._hand_over(arrival)
 
-    def _note_dropped(self, arrival: Arrival, payload: bytes) -> Arrival:
-        """Settle the first message of `arrival`, the broker's count of drops; return the arrival that follows."""
+    def _note_expiring(self, topic: str) -> None:
+        """Count a message that the broker would have discarded after some time, and name its device once."""
+        self._metrics.expiring.inc()
+        if topic not in self._expiring and len(self._expiring) < _MOST_NAMED:
+            self._expiring.add(topic)
+            log.warning("message with an expiry interval: the broker may discard what it has acknowledged", topic=topic)
+
+    def _note_count(self, arrival: Arrival, topic: str, payload: bytes) -> Arrival:
+        """Settle the first message of `arrival`, a count of the broker; return the arrival that follows."""
         self._session.settle(arrival.first, 1)
         with contextlib.suppress(ValueError):
             count = int(payload)
-            if count > self._broker_dropped:
+            rises = count > self._broker_counts[topic]
+            self._broker_counts[topic] = count
+            if topic == _BROKER_DROPPED:
+                self._metrics.broker_dropped.set(count)
+            elif topic == _BROKER_SHARED:
+                self._metrics.broker_shared.set(count)
+            else:
+                self._metrics.broker_subscriptions.set(count)
+            if rises and topic == _BROKER_DROPPED:
                 log.error("broker dropped messages", dropped=count)
-            self._broker_dropped = count
-            self._metrics.broker_dropped.set(count)
+            elif rises and topic == _BROKER_SHARED:
+                log.error("shared subscriptions: a device slows the broker down", subscriptions=count)
         return Arrival(arrival.first + 1)
 
     def _settle(self, arrival: Arrival, settlement: Settlement) -> None:

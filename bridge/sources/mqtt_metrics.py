@@ -34,4 +34,17 @@ class MqttMetrics:
             "Messages that the broker has dropped, by its own count.",
             registry=registry,
         )
+        self.broker_subscriptions = Gauge(
+            "fleet_broker_subscriptions", "Subscriptions of all clients, by the broker's own count.", registry=registry
+        )
+        self.broker_shared = Gauge(
+            "fleet_broker_shared_subscriptions",
+            "Shared subscriptions ($share), by the broker's own count; no part of this system has one.",
+            registry=registry,
+        )
+        self.expiring = Counter(
+            "fleet_mqtt_expiring_messages",
+            "Messages with a Message Expiry Interval, which the broker may discard although it acknowledged them.",
+            registry=registry,
+        )
         self.connected = Gauge("fleet_mqtt_connected", "1 while connected and subscribed.", registry=registry)

@@ -129,6 +129,16 @@ DASHBOARD = Dashboard(
                     [promql("max(fleet_broker_dropped_messages)", "dropped")],
                     width=8,
                 ),
+                Panel(
+                    "timeseries",
+                    "The broker's subscriptions, and messages that may expire",
+                    [
+                        promql("max(fleet_broker_subscriptions)", "subscriptions"),
+                        promql("max(fleet_broker_shared_subscriptions)", "shared"),
+                        promql("sum(increase(fleet_mqtt_expiring_messages_total[$__rate_interval]))", "may expire"),
+                    ],
+                    width=8,
+                ),
             ],
         ),
         Row(
