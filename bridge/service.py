@@ -67,10 +67,12 @@ class Bridge:
             health.serving(host, port, "FLEET_BRIDGE_HTTP", self._registry, self._not_ready),
             reporting(settings.database_url, "bridge", port, self._status, name=settings.bridge_name),
         ):
-            while not stop.is_set():
-                if await self._lead(stop):
-                    await self._serve(stop)
-            await self._store.close()
+            try:
+                while not stop.is_set():
+                    if await self._lead(stop):
+                        await self._serve(stop)
+            finally:
+                await self._store.close()
 
     async def _lead(self, stop: asyncio.Event) -> bool:
         """Wait for the database and the lock; False when stopped before."""
