@@ -62,7 +62,7 @@ LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-
 lock: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet pip-tools
 	CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile $(LOCK) --all-extras -o requirements.lock pyproject.toml
-	CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile $(LOCK) --extra simulator --extra provision -o requirements-service.lock pyproject.toml
+	CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile $(LOCK) --extra simulator --extra provision --extra nats -o requirements-service.lock pyproject.toml
 
 # Removes the environment, the unpacked servers, the caches and the data of `make up`.
 clean:

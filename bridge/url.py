@@ -1,4 +1,4 @@
-"""The URLs of the broker and of the database.
+"""The URLs of the broker, of the NATS cluster and of the database.
 
 Errors state the form only, because any part of a wrong URL may be a part of its password.
 """
@@ -6,6 +6,7 @@ Errors state the form only, because any part of a wrong URL may be a part of its
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 _MQTT = "mqtt[s]://[user:password@]host[:port]"
+_NATS = "nats://[user:password@]host[:port][,...]"
 _DATABASE = "postgresql://[user:password@]host[:port][,...]/database"
 
 
@@ -17,6 +18,17 @@ def split_mqtt(url: str) -> SplitResult:
     if parts.path.strip("/") or parts.query:
         raise _malformed(_MQTT)
     return parts
+
+
+def split_nats(url: str) -> list[str]:
+    """The URL of each server of a cluster, with the user and password. Raises `ValueError`, which states the form."""
+    parts = _split(url)
+    if parts is None or parts.scheme not in ("nats", "tls") or parts.path.strip("/") or parts.query:
+        raise _malformed(_NATS)
+    account, at, hosts = parts.netloc.rpartition("@")
+    if not all(urlsplit(f"//{host}").hostname for host in hosts.split(",")):
+        raise _malformed(_NATS)
+    return [f"{parts.scheme}://{account}{at}{host}" for host in hosts.split(",")]
 
 
 def split_database(url: str) -> SplitResult:

@@ -7,6 +7,7 @@ from bridge.settings.bridge import BridgeSettings, ReplaySettings
 from bridge.settings.development import SuiteSettings
 from bridge.settings.group import Group
 from bridge.settings.groups import AdministrationSettings, LogSettings, MigrationSettings
+from bridge.settings.jetstream import JetStreamSettings
 from bridge.settings.keeper import KeeperSettings
 from bridge.settings.local import BrokerHostSettings, ComposeSettings, LocalSettings
 from bridge.settings.mqtt import MqttSettings
@@ -16,7 +17,7 @@ from bridge.settings.simulator import SimulatorSettings, VerifySettings
 Programs = Mapping[str, tuple[type[Group], ...]]
 
 PROGRAMS: Programs = {
-    "bridge run": (BridgeSettings, MqttSettings),
+    "bridge run": (BridgeSettings, MqttSettings, JetStreamSettings),
     "bridge keep": (KeeperSettings,),
     "bridge rejected replay": (ReplaySettings,),
     "bridge migrate": (MigrationSettings,),

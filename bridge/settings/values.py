@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, Field
 
-from bridge.url import split_database, split_mqtt
+from bridge.url import split_database, split_mqtt, split_nats
 
 _HOST = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
 _CHOICES = {
@@ -21,6 +21,11 @@ _CHOICES = {
 
 def _mqtt_url(url: str) -> str:
     split_mqtt(url)
+    return url
+
+
+def _nats_url(url: str) -> str:
+    split_nats(url)
     return url
 
 
@@ -82,6 +87,7 @@ def _host(name: str) -> str:
 
 
 MqttUrl = Annotated[str, AfterValidator(_mqtt_url)]
+NatsUrl = Annotated[str, AfterValidator(_nats_url)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 CaFile = Annotated[Path, AfterValidator(_ca_file)]

@@ -3,11 +3,12 @@
 from typing import Any
 
 from bridge.errors import Misconfigured
-from bridge.sources import mqtt
+from bridge.sources import jetstream, mqtt
 from bridge.sources.port import SourceKind
 
 SOURCES: dict[str, SourceKind[Any]] = {
     "mqtt": mqtt.SOURCE,
+    "jetstream": jetstream.SOURCE,
 }
 
 

@@ -51,6 +51,7 @@ BRIDGE = {
     "settings.groups": "formats.port quota settings.group settings.values",
     "settings.bridge": "settings.group settings.groups settings.values",
     "settings.mqtt": "settings.bridge settings.group settings.groups settings.values",
+    "settings.jetstream": "settings.bridge settings.groups settings.values",
     "settings.api": "settings.group settings.groups settings.values",
     "settings.alarms": "settings.group settings.values",
     "settings.keeper": "settings.alarms settings.group settings.groups settings.mqtt settings.values",
@@ -59,7 +60,7 @@ BRIDGE = {
     "settings.local": "settings.api settings.bridge settings.group settings.groups settings.keeper settings.values",
     "settings.development": "settings.group",
     "settings.programs": "settings.api settings.bridge settings.development settings.group settings.groups "
-    "settings.keeper settings.local settings.mqtt settings.provisioning settings.simulator",
+    "settings.jetstream settings.keeper settings.local settings.mqtt settings.provisioning settings.simulator",
     "settings.names": "settings.programs",
     "metrics": "clock delivery errors reading version",
     "ingest": "backoff batch clock delivery errors metrics reject_rate",
@@ -101,7 +102,16 @@ BRIDGE = {
     "sources.mqtt_metrics": "",
     "sources.mqtt": "backoff connect_rate contract delivery errors formats formats.port mqtt.codec mqtt.session "
     "mqtt.transport mqtt.url settings.mqtt sources.mqtt_arrival sources.mqtt_metrics sources.port sources.turns",
-    "sources": "errors sources.mqtt sources.port",
+    "sources.jetstream_client": "extras",
+    "sources.jetstream_metrics": "",
+    "sources.jetstream_order": "",
+    "sources.jetstream_subjects": "contract formats",
+    "sources.jetstream_setup": "errors settings.jetstream sources.jetstream_client sources.jetstream_subjects",
+    "sources.jetstream_reading": "delivery errors formats formats.port settings.jetstream sources.jetstream_client "
+    "sources.jetstream_metrics sources.jetstream_order sources.jetstream_subjects sources.port",
+    "sources.jetstream": "backoff settings.jetstream sources.jetstream_client sources.jetstream_metrics "
+    "sources.jetstream_reading sources.jetstream_setup sources.port url",
+    "sources": "errors sources.jetstream sources.mqtt sources.port",
     "service": "clock errors health ingest metrics settings.bridge settings.group sources sources.port status "
     "store.postgres store.quotas url writer_status",
     "keeper": "",
@@ -185,6 +195,7 @@ PURE = (
     *("bridge.keeper.port", "bridge.keeper.schedule", "bridge.keeper.quarter_sql", "bridge.keeper.hour_sql"),
     "bridge.keeper.pace",
     *("bridge.mqtt.codec", "bridge.mqtt.session", "bridge.sources.mqtt_arrival"),
+    *("bridge.sources.jetstream_order", "bridge.sources.jetstream_subjects"),
 )
 IMPURE = {"asyncio", "socket", "ssl", "time", "asyncpg", "threading", "os", "random"}
 
@@ -271,6 +282,14 @@ def test_pure_module_has_no_clock_and_no_socket(module: str) -> None:
 
 def test_mqtt_codec_is_known_to_its_package_alone() -> None:
     assert all(name.startswith(("bridge.mqtt.", "bridge.sources.mqtt")) for name in MODULES if "mqtt5" in imports(name))
+
+
+def test_nats_client_is_known_to_one_module_alone() -> None:
+    """In others it is imported for types only, so that no program needs it unless it reads from a stream."""
+    known = {
+        name for name in MODULES if name.startswith("bridge.") and any(i.startswith("nats") for i in imports(name))
+    }
+    assert known == {"bridge.sources.jetstream_client", "bridge.sources.jetstream_reading"}
 
 
 def test_database_errors_are_named_in_one_module_alone() -> None:

@@ -14,7 +14,12 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 LOCKS = {
     "requirements.lock": [*PROJECT["dependencies"], *(r for extra in EXTRAS.values() for r in extra)],
-    "requirements-service.lock": [*PROJECT["dependencies"], *EXTRAS["simulator"], *EXTRAS["provision"]],
+    "requirements-service.lock": [
+        *PROJECT["dependencies"],
+        *EXTRAS["simulator"],
+        *EXTRAS["provision"],
+        *EXTRAS["nats"],
+    ],
 }
 
 
