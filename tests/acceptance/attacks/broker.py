@@ -1,0 +1,132 @@
+"""What a device can make the broker keep or compute."""
+
+import asyncio
+import itertools
+
+import mqtt5
+
+from tests.acceptance.attacks import payloads
+from tests.acceptance.attacks.attack import TOPIC, Attack, Done, Target, repeat
+from tests.acceptance.attacks.messages import connected
+from tests.acceptance.attacks.mqtt_wire import Device, device, tls
+
+_OWN = mqtt5.TopicFilter(TOPIC, max_qos=mqtt5.QoS.AT_LEAST_ONCE)
+_FILTERS_A_PACKET = 500
+
+
+async def _queued(target: Target, done: Done, packet: bytes) -> None:
+    """Publish to oneself and acknowledge nothing: the broker queues for the session, also between connections."""
+    context = tls(target)
+    while True:
+        try:
+            async with device(target, context, receive_max=1, session_expiry_s=3_600, reads=False) as one:
+                await one.send(mqtt5.SubscribePacket(1, [_OWN]).write())
+                await one.subscribed()
+                while True:
+                    await one.send(packet)
+                    done["sent"] += 1
+        except OSError:
+            done["cut"] += 1
+
+
+async def queued_properties(target: Target, done: Done) -> None:
+    some = [("n" * 60_000, "v" * 60_000)]
+    largest = mqtt5.PublishPacket(TOPIC, b"1", user_properties=some * 8).write()
+    await _queued(target, done, largest)
+
+
+async def queued_small_properties(target: Target, done: Done) -> None:
+    """Below every limit of a packet; the payload, which is all that `max_queued_bytes` counts, is one byte."""
+    packet = mqtt5.PublishPacket(TOPIC, b"1", user_properties=[("n" * 10, "v" * 50)] * 1_500).write()
+    await _queued(target, done, packet)
+
+
+async def queued_payloads(target: Target, done: Done) -> None:
+    await _queued(target, done, mqtt5.PublishPacket(TOPIC, payloads.garbage(100_000)).write())
+
+
+async def _subscribe(target: Target, done: Done, pattern: str) -> None:
+    """100,000 filters that match the attacker's topic, in a session that outlives the connection."""
+    numbers = itertools.count()
+    context = tls(target)
+    while True:
+        try:
+            async with device(target, context, session_expiry_s=3_600) as one:
+                for packet_id in itertools.cycle(range(1, 65_536)):
+                    filters = [mqtt5.TopicFilter(pattern.format(next(numbers))) for _ in range(_FILTERS_A_PACKET)]
+                    await one.send(mqtt5.SubscribePacket(packet_id, filters).write())
+                    done["subscriptions"] += _FILTERS_A_PACKET
+                    await one.send(mqtt5.PublishPacket(TOPIC, payloads.reading()).write())
+                    if done["subscriptions"] >= 200_000:
+                        await asyncio.sleep(0.05)
+        except OSError:
+            done["cut"] += 1
+
+
+async def shared_subscriptions(target: Target, done: Done) -> None:
+    await _subscribe(target, done, "$share/g{}/" + TOPIC)
+
+
+async def shared_wildcards(target: Target, done: Done) -> None:
+    """They match every device's topic."""
+    await _subscribe(target, done, "$share/g{}/#")
+
+
+async def deep_filters(target: Target, done: Done) -> None:
+    await _subscribe(target, done, "fleet/vehicle/ATTACKER/{}" + "/+" * 150)
+
+
+async def handshakes(target: Target, done: Done) -> None:
+    """Connections that never begin TLS, or never finish it."""
+
+    async def once(number: int) -> str:
+        reader, writer = await asyncio.open_connection("127.0.0.1", target.tls_port)
+        try:
+            if number % 2:
+                writer.write(bytes.fromhex("16030100c8010000c40303"))
+            await reader.read(1)
+            return "ended"
+        finally:
+            writer.transport.abort()
+
+    await repeat(2_000, once, done)
+
+
+async def sessions(target: Target, done: Done) -> None:
+    """Connect with a large will, subscribe and go away without a word, again and again."""
+    context = tls(target)
+    will = mqtt5.Will(TOPIC, payload=payloads.garbage(50_000), user_properties=[("n" * 60_000, "v" * 60_000)] * 6)
+    while True:
+        try:
+            async with device(target, context, session_expiry_s=3_600, reads=False, will=will) as one:
+                await one.send(mqtt5.SubscribePacket(1, [_OWN]).write())
+                await one.subscribed()
+                done["connected"] += 1
+        except OSError:
+            done["cut"] += 1
+
+
+async def unread_deliveries(target: Target, done: Done) -> None:
+    """Messages to oneself with QoS 0 on a connection that is not read."""
+    packet = mqtt5.PublishPacket(TOPIC, payloads.garbage(50_000)).write()
+
+    async def send(one: Device) -> None:
+        await one.send(mqtt5.SubscribePacket(1, [mqtt5.TopicFilter(TOPIC)]).write())
+        while True:
+            await one.send(packet)
+            done["sent"] += 1
+
+    await connected(target, done, send, reads=False)
+
+
+ATTACKS = (
+    Attack("queued-properties", "broker", "messages to oneself: one byte, 960 kB of properties", queued_properties),
+    Attack("queued-small", "broker", "the same with 100 kB of properties", queued_small_properties),
+    Attack("queued-payloads", "broker", "messages to oneself of 100 kB that are not acknowledged", queued_payloads),
+    Attack("unread-deliveries", "broker", "messages to oneself that are not read", unread_deliveries),
+    Attack("shared-subscriptions", "broker", "200,000 shared subscriptions to one's topic", shared_subscriptions),
+    Attack("shared-wildcards", "broker", "200,000 shared subscriptions to all topics", shared_wildcards),
+    Attack("deep-filters", "broker", "200,000 subscriptions of 150 levels", deep_filters),
+    Attack("handshakes", "broker", "2,000 connections that do not finish TLS", handshakes),
+    Attack("sessions", "broker", "connections with a will of 800 kB that come and go", sessions),
+)

@@ -1,0 +1,27 @@
+"""What is kept because it cannot be a reading."""
+
+from tests.acceptance.attacks import payloads
+from tests.acceptance.attacks.attack import Attack
+from tests.acceptance.attacks.bodies import posting
+from tests.acceptance.attacks.messages import sending
+
+ATTACKS = (
+    Attack("reject-arrays", "disk", "arrays of 50,000 numbers over MQTT", sending(payloads.zeros, 100_000)),
+    Attack("reject-messages", "disk", "100 kB that are not JSON, over MQTT", sending(payloads.garbage, 100_000, 500)),
+    Attack("small-rejects", "disk", "small messages that are not JSON", sending(payloads.garbage, 20, 10_000)),
+    Attack(
+        "conflicts", "disk", "readings of one moment with other values, over MQTT", sending(payloads.conflicts, 100_000)
+    ),
+    Attack(
+        "reject-bodies",
+        "disk",
+        "arrays of 500,000 numbers over HTTP, 8 at a time",
+        posting(payloads.zeros, 1_000_000, 8),
+    ),
+    Attack(
+        "forbidden",
+        "disk",
+        "1 MB of readings of others over HTTP, 8 at a time",
+        posting(payloads.of_others, 1_000_000, 8),
+    ),
+)

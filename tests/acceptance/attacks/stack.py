@@ -1,0 +1,130 @@
+"""The platform under attack, with the credentials of attacker and victim."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+from local.mosquitto import Mosquitto
+from local.platform import Part, Platform
+from local.service import run_once
+from mosquitto import broker, provisioning
+from mosquitto.device import device
+from tests.acceptance.attacks.attack import ATTACKER, Target
+from tests.acceptance.attacks.victim import HTTP_VICTIM, MQTT_VICTIM, Access
+from tests.acceptance.attacks.watch import size_mib
+
+_HISTORY = f"""
+SELECT ensure_partition('vehicle_telemetry_history', day::date)
+FROM generate_series(date_trunc('day', now() - interval '3 hours'), now(), interval '1 day') AS day;
+INSERT INTO vehicle_telemetry_history (vehicle_id, ts, soc, extra)
+SELECT '{ATTACKER}', date_trunc('second', now()) - n * interval '1 s', 50,
+       jsonb_build_object('note', repeat('x', 16000))
+FROM generate_series(1, 10000) AS n;
+INSERT INTO vehicle_live_status (vehicle_id, ts, received_at) VALUES ('{ATTACKER}', now() - interval '1 s', now());
+"""
+"""Readings of the attacker with the largest unknown fields: 160 MB of answers that take little of the disk."""
+
+
+class _Broker(Mosquitto):
+    """The project's configuration, with lines replaced where a test takes a bound away."""
+
+    replaced: Mapping[str, str] = {}
+
+    def _adapted(self, conf: str) -> str:
+        conf = super()._adapted(conf)
+        for line, other in self.replaced.items():
+            assert line in conf, line
+            conf = conf.replace(line, other)
+        return conf
+
+
+class _Platform(Platform):
+    """The platform with settings of its own."""
+
+    def __init__(self, directory: Path, settings: Mapping[str, str], conf: Mapping[str, str]) -> None:
+        self._own = dict(settings)
+        super().__init__(directory)
+        old = self.broker
+        self.broker = _Broker(old.directory, port=old.port, tls_port=old.tls_port, password_port=old.password_port)
+        self.broker.replaced = conf
+        self.bridge = self._service("bridge", ["bridge", "run"], self.ports.bridge_http, self._bridge_settings)
+
+    @property
+    def _bridge_settings(self) -> dict[str, str]:
+        return super()._bridge_settings | self._own
+
+    @property
+    def _api_settings(self) -> dict[str, str]:
+        return super()._api_settings | self._own
+
+
+class Stack:
+    """Everything, started; `close` ends it. `settings` and lines of mosquitto.conf may take bounds away."""
+
+    def __init__(
+        self, directory: Path, settings: Mapping[str, str] | None = None, conf: Mapping[str, str] | None = None
+    ) -> None:
+        self._directory = directory
+        self.platform = _Platform(directory / "platform", settings or {}, conf or {})
+        try:
+            self.platform.start()
+            self._provision()
+        except BaseException:
+            self.close()
+            raise
+
+    def _provision(self) -> None:
+        of_broker = self.platform.broker.provisioning
+        vehicles = [device("vehicle", name) for name in (ATTACKER, MQTT_VICTIM)]
+        provisioning.add_certificates(of_broker, vehicles, timedelta(days=1))
+        broker.reload(of_broker)
+        self._attackers = str(of_broker.credentials(str(vehicles[0])))
+        self._victims = str(of_broker.credentials(str(vehicles[1])))
+        self._keys = {name: self._key(name) for name in (ATTACKER, HTTP_VICTIM)}
+        self.platform.postgres.sql(_HISTORY, self.platform.database)
+
+    def _key(self, vehicle: str) -> str:
+        limits = ["--scope=ingest", "--scope=read", f"--device={vehicle}"]
+        return run_once(["api", "key", "create", vehicle, *limits], self.platform._api_settings)
+
+    def close(self) -> None:
+        """End everything at once: nothing of it is needed any more."""
+        for process in (part.process for part in reversed(self.platform.started[1:])):
+            process.kill()
+        self.platform.stop()
+
+    @property
+    def target(self) -> Target:
+        """For the attacker."""
+        return Target(self.platform.ports.http, self.platform.ports.mqtt_tls, self._attackers, self._keys[ATTACKER])
+
+    @property
+    def victim(self) -> Access:
+        """For the victim."""
+        platform = self.platform
+        return Access(
+            platform.ports.mqtt_tls, self._victims, platform.api.url, self._keys[HTTP_VICTIM], platform.database_url
+        )
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The processes whose memory is measured."""
+        parts: dict[str, Part] = {
+            "bridge": self.platform.bridge,
+            "api": self.platform.api,
+            "broker": self.platform.broker,
+        }
+        return {name: part.process.pid for name, part in parts.items()}
+
+    @property
+    def ports(self) -> list[int]:
+        """The ports on which clients connect."""
+        ports = self.platform.ports
+        return [ports.http, ports.mqtt, ports.mqtt_tls, ports.mqtt_password, self.platform.broker.bridge_port]
+
+    @property
+    def disk_mib(self) -> float:
+        """The database without its log, which is recycled; the broker's queue; the logs."""
+        database = self.platform.postgres.sql(f"SELECT pg_database_size('{self.platform.database}')")
+        directories = (self.platform.broker.directory, self.platform.directory / "logs")
+        return int(database) / 2**20 + sum(map(size_mib, directories))
