@@ -36,8 +36,8 @@ _QUARTER = timedelta(minutes=15)
 _DAY = timedelta(days=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOTHING = {"units": 0, "ac": 0, "dc": 0, "quarters": 0, "vehicles": 0}
-# The number of devices is not known when the statement is planned; the machine code costs more than it saves.
-_SESSION = "SET LOCAL jit = off"
+# The planner does not know how many devices there are, and would compare each with each assignment.
+_SESSION = "SET LOCAL jit = off; SET LOCAL enable_nestloop = off; SET LOCAL work_mem = '64MB'"
 
 
 async def _today(

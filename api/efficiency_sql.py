@@ -59,29 +59,34 @@ WITH m AS MATERIALIZED (
     WHERE date_trunc('day', bucket, 'UTC') <> ALL ($8::timestamptz[])
       AND NOT EXISTS (SELECT FROM meter_quarter_dirty AS x WHERE x.meter_id = m.id AND x.bucket = b.bucket)
 ), ac AS MATERIALIZED (
-    SELECT b.key, b.id, b.bucket, f.vehicle_id, e.is_complete,
+    SELECT b.key, b.id, b.bucket, e.is_complete,
            CASE WHEN e.is_complete THEN e.units WHEN NOT b.is_even THEN 0
                 WHEN b.rif IS NULL THEN greatest(b.uf, 0) + b.ui
                 ELSE {_units("b.ril")} - {_units("b.rif")} END AS units
     FROM drew b
     {meter.neighbours}
     CROSS JOIN LATERAL (SELECT {meter.complete} AS is_complete, {meter.energy} AS units) AS e
-    LEFT JOIN LATERAL (
-        SELECT a.vehicle_id FROM a
-        WHERE a.meter_id = b.id AND a.valid_from <= b.bucket AND a.valid_to >= b.bucket + {_QUARTER}
-          AND NOT EXISTS (SELECT FROM a AS o WHERE o.vehicle_id = a.vehicle_id AND o.meter_id <> a.meter_id
-                          AND o.valid_from < b.bucket + {_QUARTER} AND o.valid_to > b.bucket)
-    ) AS f ON true
+), shared AS MATERIALIZED (
+    SELECT a.meter_id, a.vehicle_id, o.valid_from, o.valid_to
+    FROM a JOIN a AS o ON o.vehicle_id = a.vehicle_id
+    WHERE o.meter_id <> a.meter_id AND o.valid_from < a.valid_to AND o.valid_to > a.valid_from
+), fed AS MATERIALIZED (
+    SELECT ac.key, ac.bucket, ac.units, a.vehicle_id
+    FROM ac JOIN a ON a.meter_id = ac.id
+    WHERE ac.is_complete AND ac.units > 0
+      AND a.valid_from <= ac.bucket AND a.valid_to >= ac.bucket + {_QUARTER}
+      AND NOT EXISTS (SELECT FROM shared AS o WHERE o.meter_id = a.meter_id AND o.vehicle_id = a.vehicle_id
+                      AND o.valid_from < ac.bucket + {_QUARTER} AND o.valid_to > ac.bucket)
 ), compared AS (
-    SELECT ac.key, ac.units AS ac, e.units AS dc, v.id
-    FROM ac JOIN v ON v.id = ac.vehicle_id AND v.key = ac.key
+    SELECT fed.key, fed.units AS ac, e.units AS dc, v.id
+    FROM fed JOIN v ON v.id = fed.vehicle_id AND v.key = fed.key
     CROSS JOIN LATERAL (
         SELECT v.us, v.kw, v.id, bucket, {_COLUMNS} FROM vehicle_quarter
-        WHERE vehicle_id = v.id AND bucket = ac.bucket AND {period.days_sql("bucket")} OFFSET 0
+        WHERE vehicle_id = v.id AND bucket = fed.bucket AND {period.days_sql("bucket")} OFFSET 0
     ) AS b
     {vehicle.neighbours}
     CROSS JOIN LATERAL (SELECT {vehicle.complete} AS is_complete, {vehicle.energy} AS units) AS e
-    WHERE ac.is_complete AND ac.units > 0 AND e.is_complete
+    WHERE e.is_complete
 )
 SELECT key, coalesce(t.units, 0) AS units, coalesce(s.ac, 0) AS ac, coalesce(s.dc, 0) AS dc,
        coalesce(s.quarters, 0) AS quarters, coalesce(s.vehicles, 0) AS vehicles
