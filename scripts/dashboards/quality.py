@@ -73,7 +73,10 @@ DASHBOARD = Dashboard(
                 Panel(
                     "timeseries",
                     "Rejects by reason",
-                    [promql("sum by (reason) (rate(fleet_rejected_total[$__rate_interval])) > 0", "{{reason}}")],
+                    [
+                        promql("sum by (reason) (rate(fleet_rejected_total[$__rate_interval])) > 0", "{{reason}}"),
+                        promql("sum(rate(fleet_rejects_not_kept_total[$__rate_interval]))", "counted only"),
+                    ],
                     unit="cps",
                 ),
                 Panel(
