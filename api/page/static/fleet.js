@@ -112,21 +112,20 @@ export function fleet(main, _query, signal) {
       of: site ? "sites" : "fleet", bucket: "total", tz: zone, from: startOfDay(today(zone), zone).toISOString(), ...(site ? { site } : {}),
     });
     try {
-      const [page, charging] = await Promise.all([
-        get("/v1/analytics/energy", { query, signal }),
-        get("/v1/analytics/efficiency", { query: { of: query.of, from: query.from, ...(site ? { site } : {}) }, signal }),
-      ]);
+      const asked = get("/v1/analytics/efficiency", { query: { of: query.of, from: query.from, ...(site ? { site } : {}) }, signal }).catch(() => null);
+      const [page, charging] = await Promise.all([get("/v1/analytics/energy", { query, signal }), asked]);
+      const compared = charging?.items[0];
       const item = page.items[0];
       if (!item || site !== wanted.site) return;
       fill(
         energy,
         tile("AC drawn", kwh(item.kwhIn), item.kwhOut ? `${kwh(item.kwhOut)} fed back` : null, "ac"),
         tile("DC, net", kwh(item.kwhDc), "charged less driven", "dc"),
-        ...efficiencyTiles(charging.items[0]),
+        ...efficiencyTiles(compared),
         tile("Coverage", coverage(item.coverage), item.suspectKwh ? `${kwh(item.suspectKwh)} withheld` : null),
         tile("Unassigned AC", kwh(item.unassignedKwh), "of no vehicle"),
       );
-      const until = charging.items[0]?.efficiency == null ? "" : ` Losses and efficiency as of ${clock(charging.items[0].asOf, zone)}.`;
+      const until = compared?.efficiency == null ? "" : ` Losses and efficiency as of ${clock(compared.asOf, zone)}.`;
       setText(energyNote, `As of ${clock(item.to, zone)}.${until}`);
     } catch (error) {
       if (!signal.aborted) setText(energyNote, `Not available: ${/** @type {Error} */ (error).message}`);

@@ -17,6 +17,7 @@ const MOST_REPLAYED = 100;
 const REASONS = {
   bad_topic: "Topic names no device", not_json: "Not JSON", not_a_reading: "Not a reading", invalid_field: "Invalid field",
   device_mismatch: "Other device than the topic", timestamp_out_of_range: "Time out of range", too_many_readings: "Too many readings", too_large: "Too large",
+  quota_exceeded: "Quota of the device",
   conflict: "Conflict", unstorable: "Refused by the database", forbidden: "Forbidden",
 };
 /** @type {Record<Result["outcome"], [string, string]>} what happened, and what would happen */
