@@ -309,10 +309,13 @@ def _carry_out(route: Route, work: Callable[[asyncio.Event, Console], Awaitable[
 
     console, started = Console(), time.monotonic()
     console.print(f"ledger: {route.ledger}", soft_wrap=True, highlight=False)
+    failure: BaseException | None = None
     try:
         tally = uvloop.run(carry_out())
     except* (Refused, UnexpectedAnswer, Unreachable) as failures:
-        raise _failure(console, str(_first(failures))) from None
+        failure = _first(failures)
+    if failure is not None:  # Python 3.11.2 wraps what is raised in `except*` in a group
+        raise _failure(console, str(failure))
     console.print(summary(tally, tally.sent / (time.monotonic() - started)), soft_wrap=True, highlight=False)
 
 

@@ -59,7 +59,7 @@ def of_message(topic: str, content_type: str | None) -> Format:
 
 def decode(format_: Format, payload: bytes, topic: str | None, times: AcceptedTimes, most: int) -> list[Item]:
     """The items of a message or body. Never raises; never empty."""
-    if len(payload) > SMALL and (detail := excess(payload, most, is_message=topic is not None)) is not None:
+    if topic is not None and len(payload) > SMALL and (detail := excess(payload, most)) is not None:
         return [_too_large(format_, payload, topic, detail)]
     try:
         return format_.decode(payload, topic, times, most)

@@ -1,4 +1,4 @@
-"""Limits of a whole payload, checked before anything is built from it. Pure.
+"""Limits of a message, checked before anything is built from it; bodies of HTTP have a budget. Pure.
 
 The cost of decoding depends on the number of values, which the bytes of a payload tell at once: each value but the
 first follows a comma, or is in a list or object. A payload within these limits takes some ten milliseconds.
@@ -12,9 +12,9 @@ SMALL = 4_096
 """A payload of so many bytes is within every limit."""
 
 
-def excess(payload: bytes, most: int, *, is_message: bool) -> str | None:
-    """What a payload of at most `most` readings has too many of, or None. Only a message has a limit of bytes."""
-    if is_message and len(payload) > BYTES_PER_READING * most:
+def excess(payload: bytes, most: int) -> str | None:
+    """What a message of at most `most` readings has too many of, or None."""
+    if len(payload) > BYTES_PER_READING * most:
         return f"more than {BYTES_PER_READING * most} bytes"
     if payload.count(b"[") + payload.count(b"{") > _BRACKETS_PER_READING * most:
         return f"more than {_BRACKETS_PER_READING * most} lists and objects"
