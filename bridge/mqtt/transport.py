@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 _GATHER_S = 0.002
 _BUSY_BYTES, _GATHER_BUSY_S = 6_000, 0.010  # at this rate a wake-up every 2 ms costs more than the longer delay
-_FLOOD_BYTES = 64_000  # a read of so much had more to read: a pause would only limit the rate
+_FULL_BYTES = 256 * 1024  # asyncio reads no more at once; more waits, so a pause would only limit the rate
 _UNSENT_BYTES = 1 << 20
 
 
@@ -91,7 +91,7 @@ class Transport(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._transport is not None:
             self._take(self._session.receive_data(data, time.monotonic()))
-            if self._gathers and len(data) < _FLOOD_BYTES:
+            if self._gathers and len(data) < _FULL_BYTES:
                 self._gather(_GATHER_S if len(data) < _BUSY_BYTES else _GATHER_BUSY_S)
 
     def pause_writing(self) -> None:

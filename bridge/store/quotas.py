@@ -5,7 +5,7 @@ amounts are those that one process has committed since its start.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from bridge.store.verdict import Fresh, reading_of, refuse
 
 DAY_S = 86_400
 _MOST_PARTIES = 200_000
+_REFILL_EVERY_S = 600.0
 _device, _extra = itemgetter(0), itemgetter(-1)
 
 
@@ -50,19 +51,12 @@ class Allowance:
         """Use up amounts."""
         if len(self._used) > _MOST_PARTIES:
             self._forget(now)
-        used, per_s = self._used, self.per_day / DAY_S
-        get, nothing = used.get, (0.0, now)
         for party, amount in amounts.items():
-            before, at = get(party, nothing)
-            before -= (now - at) * per_s
-            used[party] = (before + amount if before > 0 else amount), now
+            self._used[party] = self.per_day - self.left(party, now) + amount, now
 
     def exceeding(self, amounts: Mapping[str, float], now: float) -> list[str]:
         """The parties that may not take so much."""
-        get, per_day, nothing = self._used.get, self.per_day, (0.0, now)
-        # What was refilled since is computed only for those that are near the limit: this runs for every reading.
-        near = [party for party, amount in amounts.items() if get(party, nothing)[0] + amount > per_day]
-        return [party for party in near if amounts[party] > self.left(party, now)]
+        return [party for party, amount in amounts.items() if amount > self.left(party, now)]
 
     def _after(self, entry: tuple[float, float], now: float) -> float:
         return entry[0] - (now - entry[1]) * self.per_day / DAY_S
@@ -73,11 +67,59 @@ class Allowance:
         self._used = kept if len(kept) <= _MOST_PARTIES // 2 else {}
 
 
+class Counts:
+    """An allowance of whole units, taken one at a time: for readings, so it costs next to nothing for each.
+
+    It is refilled every ten minutes.
+    """
+
+    def __init__(self, per_day: float) -> None:
+        self.per_day = per_day
+        self._used: Counter[str] = Counter()
+        self._most = 0.0
+        """No party has used more than this; it is made exact only when that matters."""
+        self._refilled_at: float | None = None
+
+    def left(self, party: str, now: float) -> float:
+        """How many units a party may take."""
+        self._refill(now)
+        return self.per_day - self._used[party]
+
+    def take(self, parties: Iterable[str], count: int, now: float) -> None:
+        """Use up a unit of each of `count` parties; the same one may occur several times."""
+        self._refill(now)
+        self._used.update(parties)
+        self._most += count
+
+    def suffices(self, count: int, now: float) -> bool:
+        """Whether each party may take so many units."""
+        if self._most + count > self.per_day:
+            self._refill(now)
+            self._most = max(self._used.values(), default=0.0)
+        return self._most + count <= self.per_day
+
+    def exceeding(self, amounts: Mapping[str, int], now: float) -> list[str]:
+        """The parties that may not take so many."""
+        return [party for party, amount in amounts.items() if amount > self.left(party, now)]
+
+    def _refill(self, now: float) -> None:
+        if self._refilled_at is None:
+            self._refilled_at = now
+        passed_s = now - self._refilled_at
+        if passed_s < _REFILL_EVERY_S and len(self._used) <= _MOST_PARTIES:
+            return
+        refilled = passed_s * self.per_day / DAY_S
+        kept = {party: used - refilled for party, used in self._used.items() if used > refilled}
+        # Too many others are forgotten, so that what is remembered is bounded.
+        self._used = Counter(kept) if len(kept) <= _MOST_PARTIES // 2 else Counter()
+        self._refilled_at = now
+
+
 class Quotas:
     """The quotas of one writer, and what its devices have used of them."""
 
     def __init__(self, quota: Quota) -> None:
-        self.readings = {kind: Allowance(quota.readings) for kind in KINDS}
+        self.readings = {kind: Counts(quota.readings) for kind in KINDS}
         self.extra_bytes = {kind: Allowance(quota.extra_bytes) for kind in KINDS}
         self.rejects = Allowance(quota.rejects)
         self.reject_bytes = Allowance(quota.reject_bytes)
@@ -92,7 +134,10 @@ class Charge:
         self._quotas = quotas
         self._source = source
         self._now = now
-        self._amounts: dict[Kind, tuple[Mapping[str, float], Mapping[str, float]]] = {}
+        self._readings: Mapping[Kind, Sequence[Reading]] = {}
+        """Those that are stored if every one is."""
+        self._extra: Mapping[Kind, Mapping[str, float]] = {}
+        """The bytes of their unknown fields."""
         self._rejects: defaultdict[str, float] = defaultdict(float)
         self._reject_bytes: defaultdict[str, float] = defaultdict(float)
         self.excess: dict[Excess, tuple[int, int]] = {}
@@ -101,11 +146,13 @@ class Charge:
     def admit(self, items: Sequence[Item], readings: Fresh) -> Sequence[Item]:
         """The items, with rejects instead of readings beyond the quotas. `readings` are those of the items, by kind."""
         beyond: set[tuple[Kind, str]] = set()
+        self._readings, self._extra = readings, {kind: _extra_sizes(own) for kind, own in readings.items()}
         for kind, own in readings.items():
-            if own:
-                counts, sizes = self._amounts[kind] = _amounts(own)
-                beyond.update((kind, device) for device in self._quotas.readings[kind].exceeding(counts, self._now))
-                beyond.update((kind, device) for device in self._quotas.extra_bytes[kind].exceeding(sizes, self._now))
+            counted, now = self._quotas.readings[kind], self._now
+            if not counted.suffices(len(own), now):
+                beyond.update((kind, device) for device in counted.exceeding(Counter(map(_device, own)), now))
+            sizes = self._extra[kind]
+            beyond.update((kind, device) for device in self._quotas.extra_bytes[kind].exceeding(sizes, now))
         return self._without(items, beyond) if beyond else items
 
     def _without(self, items: Sequence[Item], beyond: set[tuple[Kind, str]]) -> list[Item]:
@@ -160,25 +207,24 @@ class Charge:
             for item, outcome in zip(items, outcomes, strict=True):
                 if kept_as(outcome) is Kept.STORED and (reading := reading_of(item)) is not None:
                     stored.setdefault(reading.kind, []).append(reading)
-            self._amounts = {kind: _amounts(own) for kind, own in stored.items()}
-        for kind, (counts, sizes) in self._amounts.items():
-            self._quotas.readings[kind].take(counts, self._now)
-            self._quotas.extra_bytes[kind].take(sizes, self._now)
+            self._readings, self._extra = stored, {kind: _extra_sizes(own) for kind, own in stored.items()}
+        for kind, own in self._readings.items():
+            self._quotas.readings[kind].take(map(_device, own), len(own), self._now)
+            self._quotas.extra_bytes[kind].take(self._extra[kind], self._now)
         self._quotas.rejects.take(self._rejects, self._now)
         self._quotas.reject_bytes.take(self._reject_bytes, self._now)
         for excess, (messages, _) in self.excess.items():
             self._quotas.not_kept[excess.reason] += messages
 
 
-def _amounts(readings: Sequence[Reading]) -> tuple[Mapping[str, float], Mapping[str, float]]:
-    """How many readings each device has, and the bytes of their unknown fields."""
-    counts = Counter(map(_device, readings))
+def _extra_sizes(readings: Sequence[Reading]) -> Mapping[str, float]:
+    """The bytes of the unknown fields of each device that has some."""
     sizes: defaultdict[str, float] = defaultdict(float)
     if any(map(_extra, readings)):
         for reading in readings:
             if reading[-1]:
                 sizes[reading[0]] += _extra_size(reading)
-    return counts, sizes
+    return sizes
 
 
 def _extra_size(reading: Reading) -> int:
