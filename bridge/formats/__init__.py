@@ -11,7 +11,7 @@ from functools import lru_cache
 from bridge.delivery import Item
 from bridge.errors import NotJson, Rejected, TooManyReadings
 from bridge.formats import contract_json, ndjson
-from bridge.formats.bounds import SMALL, excess
+from bridge.formats.bounds import SMALL, excess, excess_of_body
 from bridge.formats.element import bad_topic, origin_of
 from bridge.formats.elements import begins_as_array
 from bridge.formats.port import MAX_READINGS_PER_BODY, MAX_READINGS_PER_MESSAGE, AcceptedTimes, Format
@@ -59,8 +59,10 @@ def of_message(topic: str, content_type: str | None) -> Format:
 
 def decode(format_: Format, payload: bytes, topic: str | None, times: AcceptedTimes, most: int) -> list[Item]:
     """The items of a message or body. Never raises; never empty."""
-    if topic is not None and len(payload) > SMALL and (detail := excess(payload, most)) is not None:
-        return [_too_large(format_, payload, topic, detail)]
+    if len(payload) > SMALL:
+        detail = excess_of_body(payload, most) if topic is None else excess(payload, most)
+        if detail is not None:
+            return [_too_large(format_, payload, topic, detail)]
     try:
         return format_.decode(payload, topic, times, most)
     except Exception as error:
@@ -84,7 +86,8 @@ def _too_large(format_: Format, payload: bytes, topic: str | None, detail: str) 
     origin = origin_of(format_.name, topic)
     if origin is None:
         return bad_topic(format_.name, topic, payload)
-    return origin.reject("too_large", f"the message has {detail}", payload)
+    whole = "body" if topic is None else "message"
+    return origin.reject("too_large", f"the {whole} has {detail}", payload)
 
 
 def decode_body(

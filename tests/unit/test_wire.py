@@ -596,6 +596,12 @@ def test_message_at_the_limits_is_decoded() -> None:
     assert sum(isinstance(item, Reading) for item in decode(text)) == 1_000
 
 
+def test_body_with_too_many_lists_and_objects_is_refused_whole() -> None:
+    body = b"[" + b",".join([b'{"a":[]}'] * 640_000) + b"]"
+    with pytest.raises(TooManyReadings, match="the body has more than 1280000 lists and objects"):
+        decode_body(body, TIMES)
+
+
 def test_limits_of_a_message_are_none_of_a_body() -> None:
     """An array over HTTP keeps its good elements, however many lists follow them."""
     good, bad = decode_body(b"[" + SEED_VEHICLE + b"," + b"[" * 100_000, TIMES)
