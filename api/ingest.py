@@ -8,6 +8,7 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 from starlette.types import Receive, Scope, Send
@@ -50,6 +51,8 @@ class IngestEndpoint:
         self._budget = budget
         self._pool = pool
         self._large = Turns(1, 1, _MOST_DECODING)
+        # One, because the allocator keeps the freed memory of each thread.
+        self._thread = ThreadPoolExecutor(1, "decode")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one POST. Raises `Problem` or `Disconnected`."""
@@ -73,7 +76,8 @@ class IngestEndpoint:
         async with self._large.turn(key.id):
             began = time.monotonic()
             try:
-                return await asyncio.to_thread(self._decode, body, format_)
+                decoding = asyncio.get_running_loop().run_in_executor(self._thread, self._decode, body, format_)
+                return await decoding
             finally:
                 await asyncio.sleep(min(_LONGEST_REST_S, time.monotonic() - began))
 

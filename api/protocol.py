@@ -23,12 +23,14 @@ ABORT = "abort"
 """The key, in the state of a request, of the function that closes its connection without sending what is buffered."""
 HAS_KEY = "has_key"
 """The key of the function that tells that the connection has sent a valid API key."""
+IS_GONE = "is_gone"
+"""The key of the function that tells whether the connection is closed, so that no answer can be sent."""
 WRITTEN = "written"
 """The key of the function that waits until the client has read what was sent to it, but for the kernel's buffers."""
 ENDS_WITH_CLIENT = "ends_with_client"
 """The key of the function that tells that the answer has no end of its own: it ends when the client stops sending."""
 
-_MOST_PIPELINED = 8
+_MOST_PIPELINED = 4
 """Requests that wait for the answer to an earlier one; each costs, and few clients send any."""
 _SEND_BUFFER_BYTES = 256 * 1024
 """Of the kernel, for each connection: its default grows to megabytes for a client that does not read."""
@@ -207,10 +209,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self.scope["state"] |= {
                 ABORT: self._abort,
                 HAS_KEY: self._has_key,
+                IS_GONE: self._is_gone,
                 WRITTEN: self.flow.drain,
                 ENDS_WITH_CLIENT: self._end_with_client,
             }
             super().on_headers_complete()
+
+    def _is_gone(self) -> bool:
+        return self.transport.is_closing()
 
     def _end_with_client(self) -> None:
         self._ends_with_client = True

@@ -1,13 +1,15 @@
 """A whole list as CSV, read in pages while it is sent: a slow client occupies no memory and no connection."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
-from starlette.responses import StreamingResponse
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.csv_format import Cell, csv_text
+from api.protocol import IS_GONE
 
 CSV_PAGE = 1_000
 """Rows that are read at a time."""
@@ -22,18 +24,26 @@ NextPage = Callable[[PositionT | None], Awaitable[Page[RowT, PositionT]]]
 """The page after a position; None: the first."""
 
 
-class _Download(StreamingResponse):
-    """Lets go of its page of rows when it ends, also by an error: what else refers to it is collected late."""
+class _Download(Response):
+    """Sends pieces until the client has gone.
 
-    def __init__(self, chunks: AsyncGenerator[str, None], **options: Any) -> None:
-        super().__init__(chunks, **options)
-        self._chunks = chunks
+    Nothing is cancelled, unlike in the framework's response: an exception would keep the rows until a collection.
+    """
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self._chunks.aclose()
+    def __init__(self, pieces: AsyncGenerator[str, None], headers: Mapping[str, str]) -> None:
+        super().__init__(headers=headers, media_type="text/csv")
+        del self.headers["content-length"]
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
+        is_gone: Callable[[], bool] = scope["state"][IS_GONE]
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async with contextlib.aclosing(self._pieces) as pieces:
+            async for text in pieces:
+                await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+                if is_gone():
+                    return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def csv_stream(
@@ -42,7 +52,7 @@ async def csv_stream(
     cells: Callable[[RowT], Sequence[Cell]],
     next_page: NextPage[PositionT, RowT],
     start: PositionT | None = None,
-) -> StreamingResponse:
+) -> Response:
     """The response, to be saved as `name`.csv.
 
     The first page is read before it begins, so that an unavailable database still results in a 503; an error in a later
@@ -62,7 +72,7 @@ async def csv_stream(
                 yield text
 
     headers = {"Vary": "Accept", "Content-Disposition": f'attachment; filename="{name}.csv"'}
-    return _Download(chunks(), media_type="text/csv", headers=headers)
+    return _Download(chunks(), headers)
 
 
 async def _texts(page: Sequence[RowT], cells: Callable[[RowT], Sequence[Cell]]) -> AsyncIterator[str]:

@@ -28,6 +28,11 @@ class Turns:
         self._in_all = asyncio.Semaphore(in_all)
         self._keys: dict[str, _OfKey] = {}
 
+    def has_waiting(self, key_id: str) -> bool:
+        """Whether work of this key waits for a turn."""
+        of_key = self._keys.get(key_id)
+        return of_key is not None and of_key.known > self._per_key
+
     @contextlib.asynccontextmanager
     async def turn(self, key_id: str) -> AsyncIterator[None]:
         """Wait for a turn of this key and keep it in the context. Raises `TooManyWaiting`."""

@@ -28,14 +28,16 @@ class Errors:
 
         try:
             await self._app(scope, receive, watched)
+            return
         except Disconnected:
             return
         except Exception as error:
-            problem = _problem(scope, _original(error))
-            if not begun:
-                await problem.response()(scope, receive, send)
-            elif problem.status < HTTPStatus.INTERNAL_SERVER_ERROR:  # Errors of the server are logged already.
-                log.warning("response aborted", path=scope["path"], reason=problem.detail)
+            # Without its traceback, whose frames have the body of the request and would be in a cycle with this one.
+            problem = _problem(scope, _original(error)).with_traceback(None)
+        if not begun:
+            await problem.response()(scope, receive, send)
+        elif problem.status < HTTPStatus.INTERNAL_SERVER_ERROR:  # Errors of the server are logged already.
+            log.warning("response aborted", path=scope["path"], reason=problem.detail)
 
 
 def _original(error: Exception) -> Exception:

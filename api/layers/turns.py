@@ -1,12 +1,14 @@
 """Limits the questions of one key that are in progress, so that they cannot occupy the database and the memory."""
 
+import asyncio
 from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import ApiKey
+from api.body import Disconnected
 from api.problems import Problem
-from api.protocol import WRITTEN
+from api.protocol import IS_GONE, WRITTEN
 from api.routing import FOUND, Found
 from api.turns import TooManyWaiting, Turns
 
@@ -16,12 +18,17 @@ _MOST_WAITING = 1_000
 _LARGE_BYTES = 256 * 1024
 """A smaller answer fits into the kernel's send buffer; of a larger one the rest is in our memory until it is read."""
 
+_BYTES_PER_S = 8_000_000
+"""Of large answers in one turn of a key whose other questions wait."""
+_LONGEST_REST_S = 1.0
+
 
 class Questions:
     """Lets `per_key` requests of a key pass at a time; further ones wait for their turn. Raises 429 when too many wait.
 
-    A turn ends when the answer is ready, or, if it is large, when the client has read it. Ingest and live streams have
-    limits of their own.
+    A turn ends when the answer is ready, or, if it is large, when the client has read it and, where others of the key
+    wait, after a rest: to ask for large answers and to close at once costs a client nothing. Ingest and live streams
+    have limits of their own.
     """
 
     def __init__(self, app: ASGIApp, per_key: int) -> None:
@@ -46,8 +53,12 @@ class Questions:
         key: ApiKey = scope["state"]["key"]
         try:
             async with self._turns.turn(key.id):
+                if scope["state"][IS_GONE]():  # while it waited
+                    raise Disconnected
                 await self._app(scope, receive, counted)
-                if size > _LARGE_BYTES and WRITTEN in scope["state"]:
+                if size > _LARGE_BYTES:
                     await scope["state"][WRITTEN]()
+                    if self._turns.has_waiting(key.id):
+                        await asyncio.sleep(min(_LONGEST_REST_S, size / _BYTES_PER_S))
         except TooManyWaiting:
             raise Problem(429, "too many requests with this key wait for their turn", {"Retry-After": "1"}) from None

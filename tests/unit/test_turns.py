@@ -49,6 +49,8 @@ async def test_too_many_that_wait_are_refused_and_a_turn_that_failed_is_free_aga
     await asyncio.sleep(0)
     with pytest.raises(TooManyWaiting):
         await work()
+    assert turns.has_waiting("a")
+    assert not turns.has_waiting("b")
     async with asyncio.timeout(5):
         waiting[1].cancel()
         go_on.set()

@@ -153,6 +153,32 @@ async def test_gzip_is_charged_for_what_comes_out(start_api: Callable[..., Api],
     assert peak_kib(api) - before < 100_000
 
 
+async def test_refused_bodies_leave_no_memory(start_api: Callable[..., Api], token: str) -> None:
+    """An error kept the body of its request until the next collection: 800 MB in a few seconds."""
+    api = start_api()
+    before = peak_kib(api)
+    async with api.client(token) as client:
+        for body in (b'{"[' * 2_600_000, b"[" + b"0," * 4_000_000 + b"0]") * 15:
+            answer = await client.post("/v1/ingest", content=body, headers={"Content-Type": "application/json"})
+            assert answer.status_code in (400, 413)
+    assert peak_kib(api) - before < 100_000
+
+
+async def test_questions_of_clients_that_have_gone_leave_time_for_others(
+    start_api: Callable[..., Api], token: str, other: str, db: Connection
+) -> None:
+    """Pages of history for clients that had closed kept others waiting for 15 s."""
+    await with_large_history(db)
+    api = start_api(http_write_timeout_s=1)
+    request = head_of(token, method="GET", path="/v1/history/vehicles/EV_X?limit=10000")
+    waiting = [api.socket() for _ in range(200)]
+    for connection in waiting:
+        connection.sendall(request)
+    for connection in waiting:
+        connection.close()
+    assert await victim_s(api, other) < VICTIM_S
+
+
 def peak_kib(api: Api) -> int:
     status = Path(f"/proc/{api.process.pid}/status").read_text()
     return int(re.findall(r"VmHWM:\s+(\d+)", status)[0])
