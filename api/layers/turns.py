@@ -28,19 +28,29 @@ class Questions:
 
     A turn ends when the answer is ready, or, if it is large, when the client has read it and, where others of the key
     wait, after a rest: to ask for large answers and to close at once costs a client nothing. Ingest and live streams
-    have limits of their own.
+    have limits of their own. What needs no key is answered one by one.
     """
 
     def __init__(self, app: ASGIApp, per_key: int) -> None:
         self._app = app
         self._turns = Turns(per_key, _IN_ALL, _MOST_WAITING)
+        self._public = asyncio.Lock()
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         found: Found = scope[FOUND]
         endpoint = found.endpoint
-        if endpoint is None or endpoint.access == "public" or endpoint.plain is not None or endpoint.is_endless:
+        if endpoint is None or endpoint.plain is not None or endpoint.is_endless:
             return self._app(scope, receive, send)
-        return self._in_turn(scope, receive, send)
+        return (self._one_by_one if endpoint.access == "public" else self._in_turn)(scope, receive, send)
+
+    async def _one_by_one(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request without a key in an iteration of the event loop.
+
+        A thousand that arrive at a time are a second of work, in which others would not be served.
+        """
+        async with self._public:
+            await asyncio.sleep(0)
+        await self._app(scope, receive, send)
 
     async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
         size = 0
