@@ -70,9 +70,11 @@ async def ask(c: Connection, vehicle_id: str, period: Period, default_interval_s
     # In a short period it costs less to read these quarter hours at once than to find out that they are needed.
     is_short = period.end - period.start <= _SHORT
     asked = [
-        (Question(METER, period, cuts=edges_of(own), is_compared=is_short), name) for name, own in assigned.items()
+        (Question(METER, period, cuts=edges_of(own), is_compared=is_short, is_whole=True), name)
+        for name, own in assigned.items()
     ]
-    readers = Readers(c, [*asked, (Question(VEHICLE, period, _BATTERY_TEMP), vehicle_id)], default_interval_s)
+    own_question = Question(VEHICLE, period, _BATTERY_TEMP, is_whole=True)
+    readers = Readers(c, [*asked, (own_question, vehicle_id)], default_interval_s)
     found = await readers.read()
     if not found[-1].is_known and not assigned:
         raise never_seen(VEHICLE, vehicle_id)

@@ -7,13 +7,13 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date
 from itertools import pairwise
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from api.energy.curve import Curve, Device, Reading, curve_of, curve_of_intervals
 from api.energy.interval import DAY_US, QUARTER_US, Group, day_of, groups_of, intervals_by_day, shows_interval
 from api.energy.performance import Measured
-from api.energy.quarter import GaugeQuarter, Quarter, areas_of, quarters_of, whole_quarters
+from api.energy.quarter import Quarter, areas_of, energy_of, points_of, quarters_of, whole_quarters
 from api.energy.spans import Span, difference, intersection, overlaps, union
 from api.energy.units import US_PER_S, register_units_of
 from api.measured_sql import (
@@ -31,6 +31,7 @@ from api.period import EARLIEST, LATEST
 Row = Any
 """A reading: time, interval, registers in and out, gauges. asyncpg's, or a tuple."""
 _at = itemgetter(0)
+_start = attrgetter("start")
 
 
 class DeviceReading:
@@ -58,6 +59,8 @@ class DeviceReading:
         self._dirty: set[int] = set()
         self._quarters: dict[int, Quarter] = {}
         """Those that stand for their readings, by their start."""
+        self._apart = set(question.cuts)
+        """The starts of those that are not taken together with the one before."""
 
     def know(self, row: Row) -> None:
         """Take a row of `about_sql`."""
@@ -100,7 +103,7 @@ class DeviceReading:
 
     def take_summaries(self, rows: Sequence[Row]) -> None:
         """Take rows of `summaries_sql`."""
-        self._summaries = sorted(_quarter(row[:-1]) for row in rows if row[1] is not None)
+        self._summaries = sorted([Quarter._make(row) for row in rows if row[1] is not None], key=_at)
         self._dirty = {row[0] for row in rows if row[1] is None}
 
     @property
@@ -112,21 +115,18 @@ class DeviceReading:
         """The spans whose readings are needed, with the quarter hours that start at `details`."""
         question, summarized = self.question, self.summarized
         divided = quarters_of([*self._asked, *question.cuts], question.offset) | self._dirty | set(details)
-        for quarter in self._summaries:
-            if (
-                quarter.start not in divided
-                and quarter.is_usable(self._device.rated_kw)
-                and not self._is_detached(quarter)
-            ):
-                self._quarters[quarter.start] = quarter
+        rated_kw = self._device.rated_kw
+        self._quarters = {
+            q.start: q
+            for q in self._summaries
+            if q.start not in divided and q.is_usable(rated_kw) and not (self._away and self._is_detached(q))
+        }
         in_detail = {q.start for q in self._summaries if q.start not in self._quarters} | self._dirty
         spans = [Span(self._read.start, summarized.start), Span(summarized.end, self._read.end)]
         return union([*spans, *(Span(start, start + QUARTER_US) for start in in_detail)])
 
     def _is_detached(self, quarter: Quarter) -> bool:
         """Whether its readings cannot be read: an answer does not depend on whether there is a summary."""
-        if not self._away:
-            return False
         start = self.question.period.start + quarter.start * US
         return start.astimezone(UTC).date() in self._away
 
@@ -144,7 +144,7 @@ class DeviceReading:
             return []
         read, offset, groups = self._read, self._device.day_offset, self._groups()
         start = day_of(0, offset)
-        first = [group for group in groups if start <= group.quarter < start + DAY_US]
+        first = [group for group in groups if start <= group.start < start + DAY_US]
         missing = [] if not first or shows_interval(first) else [Span(start - DAY_US, start)]
         is_empty = not any(0 <= group.first < self.question.span_us for group in groups)
         for at, *_ in neighbours:
@@ -171,7 +171,7 @@ class DeviceReading:
         """The readings with energy by quarter hour, in order."""
         times = [row[0] for row in _ordered([*self._rows, *others]) if _has_energy(row)]
         groups = groups_of(times, self.question.offset)
-        return sorted([*groups, *(quarter.group for quarter in self._quarters.values() if quarter.has_energy)])
+        return sorted([*groups, *(quarter for quarter in self._quarters.values() if quarter.has_energy)], key=_start)
 
     def has_neighbour(self, wanted: Neighbour, rows: Iterable[Row]) -> bool:
         """Whether one of these rows is on the side of the period and has the measure that is looked for."""
@@ -182,12 +182,23 @@ class DeviceReading:
 
     def broken_spans(self) -> list[Span]:
         """The spans whose readings are needed because two readings are further apart than an interval covers."""
-        return self._instead([q for q in self._quarters.values() if not q.is_unbroken(self._device)])
+        shortest = self._device.shortest_gap_us
+        wide = (q for q in self._quarters.values() if q.widest > shortest)
+        return self._instead([q for q in wide if not q.is_unbroken(self._device)])
 
     def spans_within(self, spans: Iterable[Span]) -> list[Span]:
-        """The quarter hours with a part in these spans, whose readings were not read yet."""
+        """The quarter hours with a part in these spans, whose readings were not read yet.
+
+        Those that were taken together are taken apart first, and their readings are read only if they are still asked
+        for then.
+        """
         wanted = union(spans)
-        return self._instead([q for q in self._quarters.values() if overlaps(Span(q.start, q.end), wanted)])
+        asked = [q for q in self._quarters.values() if overlaps(Span(q.start, q.end), wanted)]
+        if not self.question.is_whole:
+            return self._instead(asked)
+        single = [q for q in asked if q.start in self._apart]
+        self._apart |= {at for q in asked for at in (q.start, q.end)}
+        return self._instead(single)
 
     def _instead(self, quarters: Sequence[Quarter]) -> list[Span]:
         for quarter in quarters:
@@ -209,7 +220,7 @@ class DeviceReading:
             self._curve(quarters),
             self._device,
             [at for at, _ in times],
-            sorted([*_points(self._rows, 4), *(point for q in quarters for point in q.points())]),
+            sorted([*_points(self._rows, 4), *points_of(quarters)]),
             self.is_known,
             {m.name: _points(self._rows, n) for n, m in enumerate(self.question.gauges, start=5)},
             [count for _, count in times] if quarters else (),
@@ -223,33 +234,11 @@ class DeviceReading:
             known = [row for row in self._rows if row[1] is not None]
             return curve_of_intervals([row[0] for row in known], [row[1] for row in known], self._device)
         readings = [Reading(row[0], row[1], _register(row[2]), _register(row[3])) for row in self._rows]
-        readings += [reading for quarter in quarters for reading in quarter.energy()]
+        if self.question.is_whole:
+            readings += energy_of(quarters, self._apart, self._device)
+        else:
+            readings += [reading for quarter in quarters for reading in quarter.energy()]
         return curve_of(sorted(readings, key=_at), self._device)
-
-
-def _quarter(row: Row) -> Quarter:
-    start, readings, first, last, widest, is_even, *numbers = row
-    units, (in_first, in_last, out_first, out_last, rises_in, rises_out, steepest) = numbers[:5], numbers[5:12]
-    gauge = GaugeQuarter(*numbers[12:])
-    return Quarter(
-        start,
-        readings,
-        start + first,
-        start + last,
-        widest,
-        is_even,
-        units[0],
-        units[1],
-        units[2],
-        units[3],
-        units[4],
-        None if in_first is None else (in_first, in_last),
-        None if out_first is None else (out_first, out_last),
-        rises_in,
-        rises_out,
-        steepest,
-        gauge,
-    )
 
 
 def _has_energy(row: Row) -> bool:

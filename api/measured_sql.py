@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from api.energy.curve import LOOK_BACK_US
 from api.energy.interval import DAY_US, QUARTER_US
+from api.energy.quarter import Quarter
 from api.energy.spans import Span, union
 from api.period import EARLIEST, LATEST, Period
 from bridge.contract import Kind, Measure
@@ -33,11 +34,15 @@ LEFT JOIN (SELECT kind, greatest(closed_until, '0001-01-02 00:00+00') AS closed_
     ON m.kind = '{kind}'
 """
 _SUMMARY = (
-    "readings, first_us, last_us, coalesce(widest_us, 0), is_even, interval_first, coalesce(interval_in, 0), "
-    "coalesce(interval_out, 0), coalesce(steps_in, 0), coalesce(steps_out, 0), register_in_first, register_in_last, "
-    "register_out_first, register_out_last, coalesce(rises_in, 0), coalesce(rises_out, 0), coalesce(steepest_kw, 0)"
+    "readings, first_us, last_us, coalesce(widest_us, 0) AS widest, is_even, interval_first, "
+    "coalesce(interval_in, 0) AS interval_in, coalesce(interval_out, 0) AS interval_out, "
+    "coalesce(steps_in, 0) AS steps_in, coalesce(steps_out, 0) AS steps_out, register_in_first, register_in_last, "
+    "register_out_first, register_out_last, coalesce(rises_in, 0) AS rises_in, coalesce(rises_out, 0) AS rises_out, "
+    "coalesce(steepest_kw, 0) AS steepest_kw"
 )
-_NO_SUMMARY = ", ".join(["NULL"] * 21)
+_OF_QUARTER = ", ".join({"first": "start + first_us", "last": "start + last_us"}.get(f, f) for f in Quarter._fields)
+"""The columns of a `Quarter`."""
+_NO_SUMMARY = ", ".join(["NULL"] * (len(Quarter._fields) - 2))
 
 
 class Question(NamedTuple):
@@ -53,6 +58,8 @@ class Question(NamedTuple):
     """Where figures are divided, besides at the period's edges: microseconds since its start."""
     is_compared: bool = False
     """Whether readings are needed where energy flowed in a part of a quarter hour only, also of the other devices."""
+    is_whole: bool = False
+    """Whether figures are about the whole period: quarter hours without a cut between them may be taken together."""
 
     @property
     def span_us(self) -> int:
@@ -173,7 +180,8 @@ def about_sql(devices: Sequence[tuple[int, str, Question]]) -> Statement:
 
 
 def summaries_sql(wanted: Sequence[Wanted], questions: Sequence[Question]) -> Statement:
-    """The summaries and the marks of quarter hours: rows with their start, the columns of a `Quarter`, and n.
+    """The summaries and the marks of quarter hours: rows with the columns of a `Quarter`; a mark has its start
+    and n only.
 
     Both at once: the keeper deletes a mark and replaces the summary in one transaction.
     """
@@ -181,16 +189,18 @@ def summaries_sql(wanted: Sequence[Wanted], questions: Sequence[Question]) -> St
     statement = Statement(period.start)
     start = "(tstzrange_subdiff(bucket, $1) * 1e6)::int8"
     months = Period(period.start - min(_DAY, period.start - EARLIEST), period.end).days_sql("bucket")
+    parts = ("readings", "first", "last", "area")
     for kind in _kinds(questions[one.n] for one in wanted):
         own = [one for one in wanted if questions[one.n].kind is kind]
         gauge = next(questions[one.n].gauge for one in own)
-        columns = "NULL::int4, NULL::float8, NULL::float8, NULL::float8"
+        columns = ["NULL::int4", "NULL::float8", "NULL::float8", "NULL::float8"]
         if gauge is not None:
-            columns = ", ".join(f"{gauge.column}_{part}" for part in ("readings", "first", "last", "area"))
+            columns = [f"{gauge.column}_{part}" for part in parts]
+        named = ", ".join(f"{column} AS gauge_{part}" for column, part in zip(columns, parts, strict=True))
         of_device = f"{kind.id_column} = s.device AND bucket >= since AND bucket < until"
         spans = _spans(own, period, statement)
         statement.parts += [
-            f"SELECT r.*, s.n FROM {spans} CROSS JOIN LATERAL (SELECT {start}, {_SUMMARY}, {columns} "  # noqa: S608
+            f"SELECT {_OF_QUARTER} FROM {spans} CROSS JOIN LATERAL (SELECT {start} AS start, {_SUMMARY}, {named} "  # noqa: S608
             f"FROM {kind.quarter_table} WHERE {of_device} AND {months} OFFSET 0) AS r",
             f"SELECT r.*, {_NO_SUMMARY}, s.n FROM {spans} CROSS JOIN LATERAL (SELECT {start} "  # noqa: S608
             f"FROM {kind.dirty_table} WHERE {of_device} OFFSET 0) AS r",

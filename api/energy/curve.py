@@ -47,6 +47,11 @@ class Device(NamedTuple):
         """How far an interval reading of this time may be from its predecessor and still reach back to it."""
         return self.interval_at(at) * LONGEST_GAP[0] // LONGEST_GAP[1]
 
+    @property
+    def shortest_gap_us(self) -> int:
+        """What `longest_gap` is at least, at any time."""
+        return min([self.interval_us, *self.by_day.values()]) * LONGEST_GAP[0] // LONGEST_GAP[1]
+
     def most_units(self, us: int) -> int:
         """The most energy that the device is believed to move in a time."""
         return int(self.rated_kw * us / 3600 * PLAUSIBLE[0] / PLAUSIBLE[1] * 1_000_000)

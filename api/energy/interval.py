@@ -9,7 +9,7 @@ adjacent periods add up.
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby, pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 DAY_US = 86_400_000_000
 HOUR_US = 3_600_000_000
@@ -17,14 +17,28 @@ QUARTER_US = 900_000_000
 _FEWEST_GAPS = 3
 
 
-class Group(NamedTuple):
-    """Readings of one quarter hour."""
+class Group(Protocol):
+    """Readings of one quarter hour: the times of the first and the last one, and how many there are."""
 
-    quarter: int
-    """Its start."""
+    @property
+    def start(self) -> int:
+        """The start of the quarter hour."""
+
+    @property
+    def first(self) -> int: ...
+    @property
+    def last(self) -> int: ...
+    @property
+    def readings(self) -> int: ...
+
+
+class _Times(NamedTuple):
+    """The group of some times."""
+
+    start: int
+    readings: int
     first: int
     last: int
-    readings: int
 
 
 def groups_of(times: Iterable[int], offset: int) -> list[Group]:
@@ -32,7 +46,7 @@ def groups_of(times: Iterable[int], offset: int) -> list[Group]:
     found: list[Group] = []
     for quarter, own in groupby(times, key=lambda at: at - (at - offset) % QUARTER_US):
         at = list(own)
-        found.append(Group(quarter, at[0], at[-1], len(at)))
+        found.append(_Times(quarter, len(at), at[0], at[-1]))
     return found
 
 
@@ -47,7 +61,7 @@ def intervals_by_day(groups: Sequence[Group], offset: int) -> dict[int, int]:
     A day with fewer than three gaps is taken together with the day before; a day for which that is not enough either
     has none. `groups` are in the order of time; `offset` is the start of a UTC day.
     """
-    by_day = {day: list(own) for day, own in groupby(groups, key=lambda group: day_of(group.quarter, offset))}
+    by_day = {day: list(own) for day, own in groupby(groups, key=lambda group: day_of(group.start, offset))}
     found: dict[int, int] = {}
     for day, own in by_day.items():
         interval = _observed(own) or _observed([*by_day.get(day - DAY_US, ()), *own])

@@ -5,11 +5,11 @@ a figure divides the quarter hour; its readings differ in what they have, or a r
 apart than an interval covers; a register may rise more than rated power allows.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from api.energy.curve import PLAUSIBLE, Device, Reading
-from api.energy.interval import QUARTER_US, Group
+from api.energy.interval import QUARTER_US
 from api.energy.units import register_units_of
 
 _MARGIN = 0.99
@@ -17,20 +17,11 @@ _MARGIN = 0.99
 _LEAST_RATED_KW = 0.1
 
 
-class GaugeQuarter(NamedTuple):
-    """One gauge in a quarter hour."""
-
-    readings: int | None
-    """Readings that have it; None for none of them."""
-    first: float | None
-    """None when only a part of the readings have it."""
-    last: float | None
-    area: float | None
-    """Twice the area under the lines between the readings; None when two of them are far apart."""
-
-
 class Quarter(NamedTuple):
-    """Columns of a quarter hour's summary; times are microseconds since the period's start, energies units."""
+    """Columns of a quarter hour's summary; times are microseconds since the period's start, energies units.
+
+    A row of `api.measured_sql.summaries_sql` has the same columns, so that hundreds of them are taken at little cost.
+    """
 
     start: int
     readings: int
@@ -44,14 +35,22 @@ class Quarter(NamedTuple):
     interval_out: int
     steps_in: int
     steps_out: int
-    register_in: tuple[float, float] | None
-    """First and last value."""
-    register_out: tuple[float, float] | None
+    register_in_first: float | None
+    register_in_last: float | None
+    register_out_first: float | None
+    register_out_last: float | None
     rises_in: int
     rises_out: int
     steepest_kw: float
-    gauge: GaugeQuarter | None
-    """The gauge that was asked for."""
+    gauge_readings: int | None
+    """Readings that have the gauge that was asked for; None for none of them."""
+    gauge_first: float | None
+    """None when only a part of the readings have it."""
+    gauge_last: float | None
+    gauge_area: float | None
+    """Twice the area under the lines between the readings; None when two of them are far apart."""
+    n: int = 0
+    """The number that the statement gave its device."""
 
     @property
     def end(self) -> int:
@@ -59,12 +58,11 @@ class Quarter(NamedTuple):
 
     @property
     def has_energy(self) -> bool:
-        return self.interval_first is not None or self.register_in is not None or self.register_out is not None
+        return self.interval_first is not None or self.has_registers
 
     @property
-    def group(self) -> Group:
-        """Its readings with energy, for the observed interval."""
-        return Group(self.start, self.first, self.last, self.readings)
+    def has_registers(self) -> bool:
+        return self.register_in_first is not None or self.register_out_first is not None
 
     @property
     def is_patchy(self) -> bool:
@@ -79,8 +77,7 @@ class Quarter(NamedTuple):
 
     def is_usable(self, rated_kw: float) -> bool:
         """Whether it may stand for its readings as far as the interval does not matter."""
-        gauge = self.gauge
-        if not self.is_even or (gauge and gauge.readings and (gauge.first is None or gauge.area is None)):
+        if not self.is_even or (self.gauge_readings and (self.gauge_first is None or self.gauge_area is None)):
             return False
         if not self.steepest_kw:
             return True
@@ -91,35 +88,80 @@ class Quarter(NamedTuple):
         """Whether no two of its readings are further apart than an interval covers."""
         return self.interval_first is None or self.widest <= device.longest_gap(self.first)
 
-    def energy(self) -> Iterable[Reading]:
+    def energy(self) -> list[Reading]:
         """Its first reading, and the sum of the others."""
-        interval, register_in, register_out = self.interval_first, self.register_in, self.register_out
-        if interval is None and register_in is None and register_out is None:
-            return ()
-        first = Reading(self.first, interval, _value(register_in, 0), _value(register_out, 0))
+        if not self.has_energy:
+            return []
+        register_in, register_out = _units(self.register_in_first), _units(self.register_out_first)
+        first = Reading(self.first, self.interval_first, register_in, register_out)
         if self.readings == 1:
-            return (first,)
+            return [first]
         count = self.readings - 1
         steps_in = self.steps_in if register_in is None else self.rises_in
         steps_out = self.steps_out if register_out is None else self.rises_out
         others = Reading(
             self.last,
-            None if interval is None else self.interval_in,
-            _value(register_in, 1),
-            _value(register_out, 1),
+            None if self.interval_first is None else self.interval_in,
+            _units(self.register_in_last),
+            _units(self.register_out_last),
             self.first,
             self.interval_out,
             0 < steps_in < count,
             0 < steps_out < count,
         )
-        return first, others
+        return [first, others]
 
-    def points(self) -> Sequence[tuple[int, float]]:
-        """The first and the last value of the gauge."""
-        gauge = self.gauge
-        if gauge is None or gauge.first is None or gauge.last is None:
-            return ()
-        return [(self.first, gauge.first), (self.last, gauge.last)][: self.readings]
+    @property
+    def direction(self) -> int | None:
+        """1 or -1 if energy flows into or out of the device throughout, 0 if none flows; None if that changes.
+
+        Of interval readings alone, and from the first reading on.
+        """
+        if self.interval_first is None or self.has_registers:
+            return None
+        if self.readings == 1:
+            return _sign(self.interval_first)
+        count = self.readings - 1
+        if not self.steps_in and not self.steps_out:
+            return None if self.interval_in or self.interval_out else 0
+        if self.steps_in == count and not self.steps_out:
+            return 1 if self.interval_in else None
+        if self.steps_out == count and not self.steps_in:
+            return -1 if self.interval_out else None
+        return None
+
+
+def energy_of(quarters: Iterable[Quarter], apart: Collection[int], device: Device) -> list[Reading]:
+    """The readings of adjacent quarter hours as one sum where energy flows in one direction, or none flows, throughout.
+
+    Those that start at `apart` are not joined with the one before. `quarters` are in order.
+    """
+    found: list[Reading] = []
+    run: list[Quarter] = []
+    direction, shortest = None, device.shortest_gap_us
+    for quarter in quarters:
+        own, first = quarter.direction, quarter.interval_first
+        is_alike = own is not None and own == direction and first is not None and _sign(first) == own
+        if is_alike and quarter.start == run[-1].start + QUARTER_US and quarter.start not in apart:
+            # They are adjacent, so no other reading is between them.
+            gap = quarter.first - run[-1].last
+            if gap <= shortest or gap <= device.longest_gap(quarter.first):
+                run.append(quarter)
+                continue
+        found += _joined(run)
+        run, direction = [quarter], own
+    return found + _joined(run)
+
+
+def points_of(quarters: Iterable[Quarter]) -> list[tuple[int, float]]:
+    """The first and the last value of the gauge in each."""
+    points: list[tuple[int, float]] = []
+    for quarter in quarters:
+        if quarter.gauge_first is not None and quarter.gauge_last is not None:
+            points.append((quarter.first, quarter.gauge_first))
+            if quarter.readings > 1:
+                points.append((quarter.last, quarter.gauge_last))
+    return points
 
 
 def quarters_of(instants: Iterable[int], offset: int, length: int = QUARTER_US) -> set[int]:
@@ -142,8 +184,23 @@ def whole_quarters(since: int, until: int, offset: int, closed: int, length: int
 
 def areas_of(quarters: Iterable[Quarter]) -> Mapping[int, float]:
     """Twice the area under the gauge from the first to the last reading of each, by the time of the last."""
-    return {q.last: q.gauge.area for q in quarters if q.gauge and q.gauge.area is not None and q.readings > 1}
+    return {q.last: q.gauge_area for q in quarters if q.gauge_area is not None and q.readings > 1}
 
 
-def _value(register: tuple[float, float] | None, n: int) -> int | None:
-    return None if register is None else register_units_of(register[n])
+def _joined(run: Sequence[Quarter]) -> list[Reading]:
+    """The first reading of the first quarter hour, and the sum of all others."""
+    if len(run) < 2:
+        return [reading for quarter in run for reading in quarter.energy()]
+    firsts = [quarter.interval_first or 0 for quarter in run[1:]]
+    inward = sum(quarter.interval_in for quarter in run) + sum(units for units in firsts if units > 0)
+    outward = sum(quarter.interval_out for quarter in run) - sum(units for units in firsts if units < 0)
+    since = run[0].first
+    return [Reading(since, run[0].interval_first), Reading(run[-1].last, inward, since=since, interval_out=outward)]
+
+
+def _sign(units: int) -> int:
+    return (units > 0) - (units < 0)
+
+
+def _units(kwh: float | None) -> int | None:
+    return None if kwh is None else register_units_of(kwh)
