@@ -13,7 +13,7 @@ from typing import Any
 from api.energy.curve import Curve, Device, Reading, curve_of, curve_of_intervals
 from api.energy.interval import DAY_US, QUARTER_US, Group, day_of, groups_of, intervals_by_day, shows_interval
 from api.energy.performance import Measured
-from api.energy.quarter import Quarter, areas_of, energy_of, points_of, quarters_of, whole_quarters
+from api.energy.quarter import Quarter, areas_of, changes_of, energy_of, points_of, quarters_of, whole_quarters
 from api.energy.spans import Span, difference, intersection, overlaps, union
 from api.energy.units import US_PER_S, register_units_of
 from api.measured_sql import (
@@ -107,9 +107,9 @@ class DeviceReading:
         self._dirty = {row[0] for row in rows if row[1] is None}
 
     @property
-    def patchy(self) -> list[int]:
+    def compared(self) -> list[int]:
         """The starts of quarter hours whose readings the question needs because it compares their energy."""
-        return [q.start for q in self._summaries if q.is_patchy] if self.question.is_compared else []
+        return changes_of(self._summaries) if self.question.is_compared else []
 
     def first_spans(self, details: Iterable[int]) -> list[Span]:
         """The spans whose readings are needed, with the quarter hours that start at `details`."""

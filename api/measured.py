@@ -85,7 +85,7 @@ class Readers:
         """What each device measured, judged by what is declared about it, else what is observed, else the defaults."""
         await self._ask_about()
         await self._summarize()
-        details = [start for device in self._devices for start in device.patchy]
+        details = [start for device in self._devices for start in device.compared]
         spans = {n: device.first_spans(details) for n, device in enumerate(self._devices) if device.sent}
         found = await self._fetch(spans, [one for n in spans for one in self._neighbours_of(n)])
         for n, rows in found.readings.items():

@@ -6,6 +6,7 @@ apart than an interval covers; a register may rise more than rated power allows.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from api.energy.curve import PLAUSIBLE, Device, Reading
@@ -129,6 +130,19 @@ class Quarter(NamedTuple):
         if self.steps_out == count and not self.steps_in:
             return -1 if self.interval_out else None
         return None
+
+
+def changes_of(quarters: Sequence[Quarter]) -> list[int]:
+    """The starts of the quarter hours in which energy begins or ceases to flow, with their first or last reading too.
+
+    `quarters` are in order.
+    """
+    found = [quarter.start for quarter in quarters if quarter.is_patchy]
+    for before, quarter in pairwise(quarters):
+        own = quarter.direction
+        if own is not None and own != before.direction:
+            found.append(before.start if _sign(quarter.interval_first or 0) == own else quarter.start)
+    return found
 
 
 def energy_of(quarters: Iterable[Quarter], apart: Collection[int], device: Device) -> list[Reading]:
