@@ -6,6 +6,7 @@ Times are microseconds since the period's start.
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date
+from functools import cached_property
 from itertools import pairwise
 from operator import attrgetter, itemgetter
 from typing import Any
@@ -61,6 +62,8 @@ class DeviceReading:
         """Those that stand for their readings, by their start."""
         self._apart = set(question.cuts)
         """The starts of those that are not taken together with the one before."""
+        self._groups: list[Group] = []
+        """Of the readings that are known before intervals are observed."""
 
     def know(self, row: Row) -> None:
         """Take a row of `about_sql`."""
@@ -80,14 +83,14 @@ class DeviceReading:
     def _asked(self) -> Span:
         return Span(0, self.question.span_us)
 
-    @property
+    @cached_property
     def _since(self) -> int:
         """The begin of the readings that figures are made from: registers need some from before the period."""
         _, *registers = measures_of_energy(self.question.kind)
         is_register = any(m is not None and m.column in self.sent for m in registers)
         return registers_since(self.question.period) if is_register else 0
 
-    @property
+    @cached_property
     def _read(self) -> Span:
         """The time of which readings are read: where no interval is declared with the days that show it."""
         if self._is_declared:
@@ -96,7 +99,7 @@ class DeviceReading:
         is_newest = self.newest is None or self.newest < self.question.span_us
         return Span(min(self._since, days.start), self.question.span_us if is_newest else days.end)
 
-    @property
+    @cached_property
     def summarized(self) -> Span:
         """The whole quarter hours that may be taken from summaries; empty when there is none."""
         return Span(*whole_quarters(*self._read, self.question.offset, self._closed))
@@ -142,7 +145,8 @@ class DeviceReading:
         """
         if self._is_declared:
             return []
-        read, offset, groups = self._read, self._device.day_offset, self._groups()
+        self._groups = groups = self._grouped()
+        read, offset = self._read, self._device.day_offset
         start = day_of(0, offset)
         first = [group for group in groups if start <= group.start < start + DAY_US]
         missing = [] if not first or shows_interval(first) else [Span(start - DAY_US, start)]
@@ -154,23 +158,23 @@ class DeviceReading:
         known = self.question.period
         return intersection(difference(union(missing), [read]), [Span(known.us(EARLIEST), known.us(LATEST))])
 
-    def settle_intervals(self, rows: Iterable[Row], neighbours: Iterable[Row]) -> None:
+    def settle_intervals(self, rows: Sequence[Row], neighbours: Iterable[Row]) -> None:
         """Observe the intervals with these readings of `unobserved_spans`, and forget what was read for that only.
 
         `neighbours` are the readings next to the period.
         """
         if not self._is_declared:
-            groups = self._groups(rows)
+            groups = self._grouped(rows) if rows else self._groups
             self._device = self._device._replace(by_day=intervals_by_day(groups, self._device.day_offset))
         start, end = self._since, self.question.span_us
         self._rows = self._rows[bisect_left(self._rows, start, key=_at) : bisect_left(self._rows, end, key=_at)]
         self._quarters = {at: quarter for at, quarter in self._quarters.items() if start <= at < end}
         self.take_rows(_nearest(neighbours, self.question.span_us))
 
-    def _groups(self, others: Iterable[Row] = ()) -> list[Group]:
+    def _grouped(self, others: Sequence[Row] = ()) -> list[Group]:
         """The readings with energy by quarter hour, in order."""
-        times = [row[0] for row in _ordered([*self._rows, *others]) if _has_energy(row)]
-        groups = groups_of(times, self.question.offset)
+        rows = _ordered([*self._rows, *others]) if others else self._rows
+        groups = groups_of([row[0] for row in rows if _has_energy(row)], self.question.offset)
         return sorted([*groups, *(quarter for quarter in self._quarters.values() if quarter.has_energy)], key=_start)
 
     def has_neighbour(self, wanted: Neighbour, rows: Iterable[Row]) -> bool:

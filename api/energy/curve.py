@@ -168,18 +168,10 @@ class Curve(NamedTuple):
 
 def curve_of(readings: Sequence[Reading], device: Device) -> Curve:
     """The curve of readings in the order of time, each time once. Readings without energy are passed over."""
-    known = [r for r in readings if (r.interval, r.register_in, r.register_out) != (None, None, None)]
+    known = [r for r in readings if not (r.interval is r.register_in is r.register_out is None)]
     at = [reading.at for reading in known]
     starts = _starts(at, [reading.since is not None for reading in known], device)
-    spans = [Span(start, r.at) for start, r in zip(starts, known, strict=True) if r.interval is not None]
-    with_interval = [r for r in known if r.interval is not None]
-    inward, outward = [], []
-    for (start, end), reading in zip(spans, with_interval, strict=True):
-        units = reading.interval or 0
-        if units > 0:
-            inward.append(Segment(start, end, units))
-        if (out := reading.interval_out or -units) > 0:
-            outward.append(Segment(start, end, out))
+    spans, inward, outward = _interval_segments(starts, known)
     register_in = [(r.at, r.register_in, r.since is not None) for r in known if r.register_in is not None]
     register_out = [(r.at, r.register_out, r.since is not None) for r in known if r.register_out is not None]
     flow_in, flow_out = _flow(inward, spans, register_in, device), _flow(outward, spans, register_out, device)
@@ -192,6 +184,25 @@ def curve_of(readings: Sequence[Reading], device: Device) -> Curve:
     withheld = union((s.start, s.end) for flow in (flow_in, flow_out) for s in flow.suspect)
     covered = difference(union([*flow_in.covered, *flow_out.covered]), withheld)
     return Curve(flow_in, flow_out, covered, at, sums)
+
+
+def _interval_segments(
+    starts: Sequence[int], known: Sequence[Reading]
+) -> tuple[list[Span], list[Segment], list[Segment]]:
+    """The time that interval readings cover, and their energy in and out."""
+    spans: list[Span] = []
+    inward: list[Segment] = []
+    outward: list[Segment] = []
+    for start, reading in zip(starts, known, strict=True):
+        units = reading.interval
+        if units is None:
+            continue
+        spans.append(Span(start, reading.at))
+        if units > 0:
+            inward.append(Segment(start, reading.at, units))
+        if (out := reading.interval_out or -units) > 0:
+            outward.append(Segment(start, reading.at, out))
+    return spans, inward, outward
 
 
 def curve_of_intervals(at: list[int], units: Sequence[int], device: Device) -> Curve:

@@ -7,8 +7,9 @@ An observed interval belongs to a UTC day. So it does not depend on the period t
 adjacent periods add up.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import NamedTuple, Protocol
 
 DAY_US = 86_400_000_000
@@ -61,12 +62,17 @@ def intervals_by_day(groups: Sequence[Group], offset: int) -> dict[int, int]:
     A day with fewer than three gaps is taken together with the day before; a day for which that is not enough either
     has none. `groups` are in the order of time; `offset` is the start of a UTC day.
     """
-    by_day = {day: list(own) for day, own in groupby(groups, key=lambda group: day_of(group.start, offset))}
+    if not groups:
+        return {}
+    starts = [group.start for group in groups]
     found: dict[int, int] = {}
-    for day, own in by_day.items():
-        interval = _observed(own) or _observed([*by_day.get(day - DAY_US, ()), *own])
+    before: Sequence[Group] = ()
+    for day in range(day_of(starts[0], offset), starts[-1] + 1, DAY_US):
+        own = groups[bisect_left(starts, day) : bisect_left(starts, day + DAY_US)]
+        interval = (_observed(own) or _observed([*before, *own])) if own else None
         if interval is not None:
             found[day] = interval
+        before = own
     return found
 
 
@@ -77,9 +83,16 @@ def shows_interval(groups: Sequence[Group]) -> bool:
 
 def _observed(groups: Sequence[Group]) -> int | None:
     """The median time between readings; None when there are fewer than three gaps: they would say little."""
-    gaps = [(after.first - before.last, 1) for before, after in pairwise(groups)]
-    gaps += [((one.last - one.first) // (one.readings - 1), one.readings - 1) for one in groups if one.readings > 1]
-    return _median(sorted(gaps), sum(count for _, count in gaps))
+    gaps: dict[int, int] = {}
+    last = None
+    for group in groups:
+        if last is not None:
+            gaps[group.first - last] = gaps.get(group.first - last, 0) + 1
+        last, count = group.last, group.readings - 1
+        if count:
+            gap = (last - group.first) // count
+            gaps[gap] = gaps.get(gap, 0) + count
+    return _median(sorted(gaps.items()), sum(gaps.values()))
 
 
 def _median(gaps: Sequence[tuple[int, int]], count: int) -> int | None:

@@ -59,11 +59,7 @@ class Quarter(NamedTuple):
 
     @property
     def has_energy(self) -> bool:
-        return self.interval_first is not None or self.has_registers
-
-    @property
-    def has_registers(self) -> bool:
-        return self.register_in_first is not None or self.register_out_first is not None
+        return not (self.interval_first is self.register_in_first is self.register_out_first is None)
 
     @property
     def is_patchy(self) -> bool:
@@ -118,16 +114,17 @@ class Quarter(NamedTuple):
 
         Of interval readings alone, and from the first reading on.
         """
-        if self.interval_first is None or self.has_registers:
+        first = self.interval_first
+        if first is None or self.register_in_first is not None or self.register_out_first is not None:
             return None
         if self.readings == 1:
-            return _sign(self.interval_first)
-        count = self.readings - 1
-        if not self.steps_in and not self.steps_out:
+            return _sign(first)
+        steps_in, steps_out = self.steps_in, self.steps_out
+        if not steps_in and not steps_out:
             return None if self.interval_in or self.interval_out else 0
-        if self.steps_in == count and not self.steps_out:
+        if steps_in == self.readings - 1 and not steps_out:
             return 1 if self.interval_in else None
-        if self.steps_out == count and not self.steps_in:
+        if steps_out == self.readings - 1 and not steps_in:
             return -1 if self.interval_out else None
         return None
 
