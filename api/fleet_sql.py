@@ -282,7 +282,7 @@ daily AS MATERIALIZED (
     SELECT *, NOT begins AND n > 3 AND 2 * greatest_gap <= 3 * least_gap AS is_regular,
            CASE WHEN n > 3 THEN day ELSE day - {DAY_US} END AS since
     FROM (
-        SELECT id, day, sum(n) AS n, max(widest) AS widest, bool_or(prev IS NULL) AS begins,
+        SELECT id, day, sum(n) AS n, max(widest) AS widest, bool_or(prev IS NULL AND first >= 0) AS begins,
                greatest(max(widest), max(first - prev)) AS greatest_gap,
                least(min(least), min(first - prev) FILTER (WHERE prev >= day)) AS least_gap
         FROM w WHERE first >= {_FIRST_DAY} AND first < $17 GROUP BY id, day
