@@ -22,6 +22,7 @@ from simulator.lane import Lane, Waiting
 from simulator.ledger import LedgerWriter
 from simulator.message import Message
 from simulator.mqtt import MqttLane
+from simulator.mqtt311 import Mqtt311Lane
 from simulator.progress import show
 from simulator.tally import Tally
 
@@ -41,6 +42,7 @@ class Route:
     via: Via
     connections: int
     broker: Broker | None
+    mqtt_version: Literal["5", "3.1.1"]
     api: Api | None
     http_batch: int
     receipt_share: float
@@ -150,4 +152,6 @@ def _lane(
     assert route.broker is not None
     client_id = f"fleet-simulator-{run_id.hex()}-{number}"
     own = {device: devices[device] for device in range(number, len(devices), route.connections)}
+    if route.mqtt_version == "3.1.1":
+        return Mqtt311Lane(route.broker, client_id, own, ledger, tally, route.receipt_share, waiting)
     return MqttLane(route.broker, client_id, own, ledger, tally, run_id, route.receipt_share, waiting)

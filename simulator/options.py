@@ -17,6 +17,7 @@ USUAL = SimulatorSettings()
 """The defaults of the settings."""
 
 MqttUrl = Annotated[str, option(SimulatorSettings, "mqtt_url")]
+MqttVersion = Annotated[Literal["5", "3.1.1"], option(SimulatorSettings, "mqtt_version")]
 CaFile = Annotated[str | None, option(SimulatorSettings, "mqtt_ca_file")]
 CertFile = Annotated[str | None, option(SimulatorSettings, "mqtt_cert_file")]
 KeyFile = Annotated[str | None, option(SimulatorSettings, "mqtt_key_file")]
@@ -70,6 +71,7 @@ def route_of(
     via: Via,
     connections: int,
     mqtt_url: str,
+    mqtt_version: Literal["5", "3.1.1"],
     mqtt_ca_file: str | None,
     mqtt_cert_file: str | None,
     mqtt_key_file: str | None,
@@ -97,4 +99,4 @@ def route_of(
     path = ledger or Path(f"ledger-{datetime.now(UTC):%Y%m%dT%H%M%S}")
     if path.exists():
         raise typer.BadParameter(f"{path} exists; the ledger must be a new file")
-    return Route(via, connections, broker, api, http_batch, receipts, assignments, path, fsync)
+    return Route(via, connections, broker, mqtt_version, api, http_batch, receipts, assignments, path, fsync)

@@ -1,6 +1,6 @@
 """The settings of `python -m simulator`; options of the same names override them."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -29,6 +29,9 @@ class SimulatorSettings(LogSettings, BrokerCaSettings, ApiClientSettings):
     mqtt_url: MqttUrl = Field(
         default="mqtt://127.0.0.1:1883",
         description="The broker's listener for devices: mqtt[s]://[user:password@]host[:port].",
+    )
+    mqtt_version: Literal["5", "3.1.1"] = Field(
+        default="5", description="Version of MQTT; a NATS cluster speaks 3.1.1 only."
     )
     mqtt_cert_file: str | None = Field(default=None, description="Certificate of the client (PEM), for mutual TLS.")
     mqtt_key_file: str | None = Field(default=None, description="Private key of the client's certificate (PEM).")
