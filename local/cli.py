@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -31,8 +31,23 @@ def run(context: typer.Context, _version: VersionOption = False) -> None:
     if context.invoked_subcommand is not None:
         configured(LogSettings)
         return
+    _up(None)
+
+
+@app.command("up")
+def up_with(
+    stream: Annotated[
+        Literal["nats"] | None,
+        typer.Option(help="Let devices publish to a stream instead of a broker; nats: a cluster of three nodes."),
+    ] = None,
+) -> None:
+    """Start the platform, as without a command, with these options."""
+    _up(stream)
+
+
+def _up(stream: str | None) -> None:
     try:
-        up(configured(LocalSettings))
+        up(configured(LocalSettings), stream)
     except Misconfigured as error:
         _fail(str(error), 2)
     except RuntimeError as error:

@@ -10,7 +10,7 @@ from typing import TextIO
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from local.platform import Platform
+from local.parts import Parts
 from local.troubles import troubles
 
 _INTERVAL_S, _PLAIN_INTERVAL_S = 1.0, 10.0
@@ -30,7 +30,7 @@ class Figures:
 class LiveLine:
     """Prints the changes since the previous line, at regular intervals."""
 
-    def __init__(self, platform: Platform, out: TextIO) -> None:
+    def __init__(self, platform: Parts, out: TextIO) -> None:
         self._platform = platform
         self._out = out
         self._terminal = out.isatty()
@@ -72,7 +72,7 @@ def _shortened(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
-def _figures(platform: Platform) -> Figures:
+def _figures(platform: Parts) -> Figures:
     totals = [_outcomes(platform.bridge.get("/metrics")), _outcomes(platform.api.get("/metrics", platform.api_key))]
     return Figures(
         stored=sum(total.get("stored", 0) for total in totals),

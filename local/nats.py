@@ -32,7 +32,17 @@ class Node:
         self.store = directory / "data"
         """The directory of its streams."""
         conf = directory / "nats.conf"
+        self._pid_file = directory / "pid"
         self.process = Process(f"NATS {name}", [_program(), "-c", conf], directory.parent / "logs" / f"{name}.log")
+
+    def start(self) -> None:
+        """Start it with the configuration that was written, and wait until it accepts connections."""
+        self.process.start()
+        self.process.wait_until(lambda: self.is_open)
+
+    def stop(self) -> None:
+        """Stop it, which writes its streams to the disk."""
+        self.process.stop()
 
     @property
     def is_open(self) -> bool:
@@ -45,6 +55,7 @@ class Node:
         conf: dict[str, object] = {
             "server_name": self.name,
             "listen": f"127.0.0.1:{self.port}",
+            "pid_file": str(self._pid_file),
             "jetstream": {"store_dir": str(self.store), "sync_interval": sync_interval},
             "mqtt": {"listen": f"127.0.0.1:{self.mqtt_port}", "stream_replicas": len(nodes)},
             "authorization": {"users": [_user(name, password) for name, password in passwords.items()]},
@@ -89,7 +100,7 @@ class Nats:
     def stop(self) -> None:
         """Stop all nodes."""
         for node in self.nodes:
-            node.process.stop()
+            node.stop()
 
     @property
     def replicas(self) -> int:

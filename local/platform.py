@@ -1,40 +1,17 @@
-"""The whole platform: servers and programs, started in the order of their dependencies and stopped in reverse order.
-
-The bridge's session exists before any device can connect, because a broker without a subscriber acknowledges a message
-and discards it.
-"""
+"""The platform with a broker: the parts, and Mosquitto."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
 
-from bridge.private_file import read_private, write_private
 from local.mosquitto import Mosquitto
-from local.ports import Ports, free_ports
-from local.postgres import LOGINS, Postgres
-from local.process import Process
-from local.service import Service, program, run_once
-
-_OWNER = "fleet"
+from local.parts import Part, Parts
+from local.ports import Ports, free_ports, is_open
 
 
-class Part(Protocol):
-    """A server that is ready when `start` returns and gone when `stop` returns."""
-
-    @property
-    def process(self) -> Process: ...
-    def start(self) -> None: ...
-    def stop(self) -> None: ...
-
-
-class Platform:
+class Platform(Parts):
     """PostgreSQL, Mosquitto, bridge, keeper and API in one private directory, on loopback, with their logins.
 
     Devices may reach the broker's TLS listeners under another address (`tls_address`) and by `hosts`, too.
-
-    Each part can be stopped, killed (`part.process.kill()`) and restarted separately. Use it as a context manager:
-    all started parts are stopped on exit.
     """
 
     def __init__(
@@ -46,143 +23,38 @@ class Platform:
         tls_address: str = "127.0.0.1",
         hosts: Sequence[str] = (),
     ) -> None:
-        self.directory = directory.resolve()
-        self.database = "fleet"
-        self._logs = self.directory / "logs"
-        self.ports = ports or free_ports()
-        self._sim_vehicles = sim_vehicles
-        self.postgres = Postgres(self.directory / "postgres", port=self.ports.postgres)
+        ports = ports or free_ports()
         self.broker = Mosquitto(
-            self.directory / "mosquitto",
-            port=self.ports.mqtt,
-            tls_port=self.ports.mqtt_tls,
-            password_port=self.ports.mqtt_password,
+            directory.resolve() / "mosquitto",
+            port=ports.mqtt,
+            tls_port=ports.mqtt_tls,
+            password_port=ports.mqtt_password,
             tls_address=tls_address,
             hosts=hosts,
         )
-        self.bridge = self._service("bridge", ["bridge", "run"], self.ports.bridge_http, self._bridge_settings)
-        self.keeper = self._service("keeper", ["bridge", "keep"], self.ports.keeper_http, self._keeper_settings)
-        self.api = self._service("api", ["api", "run"], self.ports.http, self._api_settings)
-        self.started: list[Part] = []
-        """The started parts, in the order of their start."""
-
-    def start(self) -> None:
-        """Start all parts and wait until they are ready. Raises `RuntimeError` with the end of a log on failure."""
-        self._start(self.postgres)
-        self.postgres.ensure_database(self.database, _OWNER)
-        for login, groups in LOGINS.items():
-            self.postgres.ensure_login(login, groups)
-        self._start(self.broker)
-        run_once(["bridge", "migrate"], {"FLEET_DATABASE_URL": self.database_url})
-        self._start(self.bridge)
-        self._start(self.keeper)
-        self._start(self.api)
-        _ = self.api_key
-        if self._sim_vehicles:
-            self._start(Simulator(self.directory, self._sim_vehicles, self._device_addresses))
-
-    def stop(self) -> None:
-        """Stop in reverse order, so that no part loses a server that it needs to finish.
-
-        If a part has died, the simulator is killed: it could wait forever for acknowledgements.
-        """
-        if self.dead() is not None:
-            for simulator in (part for part in self.started if isinstance(part, Simulator)):
-                simulator.process.kill()
-        while self.started:
-            self.started.pop().stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _type: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
-        self.stop()
-
-    def dead(self) -> Process | None:
-        """A part that has ended unexpectedly, or None."""
-        return next((part.process for part in self.started if not part.process.running), None)
-
-    def killed(self) -> list[Part]:
-        """The programs that a signal has ended; unlike servers, they may be started again at any time."""
-        programs = [part for part in self.started if part not in (self.postgres, self.broker)]
-        return [part for part in programs if (part.process.exit_code or 0) < 0]
+        super().__init__(directory, ports, sim_vehicles)
 
     @property
-    def addresses(self) -> dict[str, str]:
-        """The addresses and credentials for clients and administrators, in the order of `<dir>/env`."""
-        return {**self._device_addresses, "FLEET_DATABASE_URL": self.database_url}
+    def brokers(self) -> Sequence[Part]:
+        """The broker."""
+        return [self.broker]
 
     @property
-    def database_url(self) -> str:
-        """The URL of the database as its owner: for migrations and administrators, not for the programs."""
-        return self.postgres.url(self.database, _OWNER)
+    def accepts_devices(self) -> bool:
+        """Whether the listener for gateways accepts connections."""
+        return is_open(self.ports.mqtt)
 
     @property
-    def api_key_file(self) -> Path:
-        """The file with the API key, readable by its owner only."""
-        return self.directory / "api-key"
+    def _mqtt_addresses(self) -> dict[str, str]:
+        return {"FLEET_MQTT_URL": self.broker.url}
 
     @property
-    def api_key(self) -> str:
-        """A key with all rights, created once."""
-        if not self.api_key_file.exists():
-            scopes = [f"--scope={scope}" for scope in ("ingest", "read", "assign", "admin")]
-            key = run_once(["api", "key", "create", "local", *scopes], self._api_settings)
-            write_private(self.api_key_file, key)
-        return read_private(self.api_key_file, "delete it; the next start creates a new key")
-
-    def _start(self, part: Part) -> None:
-        self.started.append(part)
-        part.start()
-
-    @property
-    def _device_addresses(self) -> dict[str, str]:
-        return {"FLEET_API_URL": self.api.url, "FLEET_API_KEY": self.api_key, "FLEET_MQTT_URL": self.broker.url}
-
-    @property
-    def _bridge_settings(self) -> dict[str, str]:
+    def _source(self) -> dict[str, str]:
         return {
-            "FLEET_DATABASE_URL": self.postgres.url(self.database, "bridge"),
             "FLEET_BRIDGE_MQTT_URL": self.broker.bridge_url,
             "FLEET_BRIDGE_CLIENT_ID": self.broker.bridge_client_id,
-            "FLEET_BRIDGE_HTTP_HOST": "127.0.0.1",
-            "FLEET_BRIDGE_HTTP_PORT": str(self.ports.bridge_http),
         }
 
     @property
-    def _keeper_settings(self) -> dict[str, str]:
-        return {
-            "FLEET_DATABASE_URL": self.postgres.url(self.database, "bridge"),
-            "FLEET_KEEPER_HTTP_HOST": "127.0.0.1",
-            "FLEET_KEEPER_HTTP_PORT": str(self.ports.keeper_http),
-            "FLEET_ALARM_MQTT_URL": self.broker.bridge_url,
-        }
-
-    @property
-    def _api_settings(self) -> dict[str, str]:
-        return {
-            "FLEET_DATABASE_URL": self.postgres.url(self.database, "api"),
-            "FLEET_HTTP_HOST": "127.0.0.1",
-            "FLEET_HTTP_PORT": str(self.ports.http),
-        }
-
-    def _service(self, name: str, argv: Sequence[str], port: int, settings: dict[str, str]) -> Service:
-        return Service(f"the {name}", argv, self._logs / f"{name}.log", settings, port)
-
-
-class Simulator:
-    """A small simulated fleet that runs until it is stopped; its ledger is replaced by each run."""
-
-    def __init__(self, directory: Path, vehicles: int, env: dict[str, str]) -> None:
-        self._ledger = directory / "ledger"
-        argv = ["simulator", "run", f"--vehicles={vehicles}", f"--ledger={self._ledger}", "--connections=1"]
-        self.process = program("the simulator", argv, directory / "logs" / "simulator.log", env)
-
-    def start(self) -> None:
-        """Start the simulator."""
-        self._ledger.unlink(missing_ok=True)
-        self.process.start()
-
-    def stop(self) -> None:
-        """Stop the simulator after its last acknowledgements, with a complete ledger."""
-        self.process.stop()
+    def _alarm_broker(self) -> dict[str, str]:
+        return {"FLEET_ALARM_MQTT_URL": self.broker.bridge_url}

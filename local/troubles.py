@@ -4,24 +4,23 @@ import json
 import urllib.error
 from collections.abc import Iterator
 
-from local.platform import Platform
-from local.ports import is_open
+from local.parts import Parts
 from local.service import Service
 
 
-def troubles(platform: Platform) -> list[str]:
+def troubles(platform: Parts) -> list[str]:
     """One text for each part that is not well; the causes before their consequences."""
     return [*_of_servers(platform), *_of_programs(platform)]
 
 
-def _of_servers(platform: Platform) -> Iterator[str]:
+def _of_servers(platform: Parts) -> Iterator[str]:
     if not platform.postgres.ready():
         yield "the database does not accept connections"
-    if not is_open(platform.ports.mqtt):
+    if not platform.accepts_devices:
         yield "the broker does not accept connections"
 
 
-def _of_programs(platform: Platform) -> Iterator[str]:
+def _of_programs(platform: Parts) -> Iterator[str]:
     for service in (platform.bridge, platform.api, platform.keeper):
         if (reason := _reason(service)) is not None:
             yield f"{service.process.name}: {reason}"

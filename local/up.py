@@ -20,9 +20,11 @@ from bridge.private_file import make_private_directory, write_private
 from bridge.settings.group import variable
 from bridge.settings.local import LocalSettings
 from local.live import LiveLine
+from local.parts import Parts
 from local.platform import Platform
 from local.ports import Ports, PortTaken, free_port, is_free
 from local.process import wait_for_orphans
+from local.streams import StreamPlatform
 
 # The lines that are printed have at most 80 columns, so that a terminal does not wrap them; paths are the exception.
 _TOPIC = "$FLEET_MQTT_URL/fleet/vehicle/EV_002/telemetry"
@@ -34,21 +36,18 @@ class AlreadyRunning(Misconfigured):
     """Another `make up` uses this directory."""
 
 
-def up(settings: LocalSettings) -> None:
-    """Run the whole platform until SIGINT or SIGTERM. When a part fails or ends, report it, stop and exit with 1."""
+def up(settings: LocalSettings, stream: str | None = None) -> None:
+    """Run the whole platform, with a broker or a `stream`, until SIGINT or SIGTERM.
+
+    When a part fails or ends, report it, stop and exit with 1.
+    """
     directory = _private(settings.local_dir)
     with _only_one(directory), _stopped_by_signals():
         env_file = directory / "env"
         env_file.unlink(missing_ok=True)
         _say(f"starting in {directory} ...")
         wait_for_orphans(directory / "logs")
-        with Platform(
-            directory,
-            _ports(settings),
-            settings.sim_vehicles,
-            tls_address=settings.mqtt_tls_address,
-            hosts=settings.hosts,
-        ) as platform:
+        with _platform(directory, settings, stream) as platform:
             try:
                 platform.start()
                 write_private(env_file, _assignments(platform.addresses))
@@ -60,6 +59,15 @@ def up(settings: LocalSettings) -> None:
             finally:
                 _ignore_signals()
                 env_file.unlink(missing_ok=True)
+
+
+def _platform(directory: Path, settings: LocalSettings, stream: str | None) -> Platform | StreamPlatform:
+    ports = _ports(settings)
+    if stream is not None:
+        return StreamPlatform(directory, ports, settings.sim_vehicles)
+    return Platform(
+        directory, ports, settings.sim_vehicles, tls_address=settings.mqtt_tls_address, hosts=settings.hosts
+    )
 
 
 def _private(directory: Path) -> Path:
@@ -123,16 +131,16 @@ def _assignments(values: Mapping[str, str]) -> str:
     return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
 
 
-def _introduce(platform: Platform) -> None:
-    env, python = _short(platform.directory / "env"), _short(Path(sys.executable))
+def _introduce(platform: Platform | StreamPlatform) -> None:
+    env = _short(platform.directory / "env")
+    devices, version = (_broker(platform), "5") if isinstance(platform, Platform) else (_nodes(platform), "mqttv311")
+    provisioning = _provisioning(platform) if isinstance(platform, Platform) else ""
     ports = platform.ports
     _say(f"""
 The platform is ready.
   page         {platform.api.url}/       (sign in with the API key)
   API          {platform.api.url}        (documentation: /docs)
-  MQTT         mqtt://127.0.0.1:{ports.mqtt}        (gateways, simulator; plain text)
-  devices      mqtts://localhost:{ports.mqtt_tls}       with a certificate
-               mqtts://localhost:{ports.mqtt_password}       with a password
+{devices}
   PostgreSQL   postgresql://127.0.0.1:{ports.postgres}/{platform.database}
   bridge       {platform.bridge.url}/metrics
   keeper       {platform.keeper.url}/metrics
@@ -141,19 +149,36 @@ The platform is ready.
 
 Try it in another terminal:
   . {env}
-  mosquitto_pub -V 5 -q 1 -L {_TOPIC} \\
+  mosquitto_pub -V {version} -q 1 -L {_TOPIC} \\
     -m {_READING}
   curl -sS -H "Authorization: Bearer $FLEET_API_KEY" \\
     $FLEET_API_URL/v1/live/vehicles/EV_002
-
-Provision a device (key and certificate, or with --password a password), see
-docs/security.md:
-  {python} \\
-    -m mosquitto device add EV_002 --kind vehicle \\
-    --dir {_short(platform.broker.directory)}
-
+{provisioning}
 Ctrl-C stops the platform.
 """)
+
+
+def _broker(platform: Platform) -> str:
+    ports = platform.ports
+    return f"""\
+  MQTT         mqtt://127.0.0.1:{ports.mqtt}        (gateways, simulator; plain text)
+  devices      mqtts://localhost:{ports.mqtt_tls}       with a certificate
+               mqtts://localhost:{ports.mqtt_password}       with a password"""
+
+
+def _nodes(platform: StreamPlatform) -> str:
+    nodes = [f"mqtt://127.0.0.1:{node.mqtt_port}        (node {node.name})" for node in platform.nats.nodes]
+    return "  MQTT 3.1.1   " + "\n               ".join(nodes)
+
+
+def _provisioning(platform: Platform) -> str:
+    return f"""
+Provision a device (key and certificate, or with --password a password), see
+docs/security.md:
+  {_short(Path(sys.executable))} \\
+    -m mosquitto device add EV_002 --kind vehicle \\
+    --dir {_short(platform.broker.directory)}
+"""
 
 
 def _short(path: Path) -> str:
@@ -162,7 +187,7 @@ def _short(path: Path) -> str:
     return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
-def _watch(platform: Platform) -> None:
+def _watch(platform: Parts) -> None:
     """Print the status line until a signal arrives, and start killed programs again, as containers are.
 
     Raises `RuntimeError` when a server ends, or a program by itself: its next start would end in the same way.

@@ -11,9 +11,10 @@ import pytest
 
 from bridge.formats.contract_json import encode
 from local.live import LiveLine
-from local.platform import Part, Platform
+from local.parts import Part
+from local.platform import Platform
 from local.ports import free_port
-from tests.acceptance.test_up import PORTS
+from tests.acceptance.up import PORTS
 from tests.bridges import environment
 from tests.readings import minutes
 from tests.terminal import COLUMNS, Terminal, start, terminal

@@ -5,7 +5,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from local.mosquitto import Mosquitto
-from local.platform import Part, Platform
+from local.parts import Part
+from local.platform import Platform
 from local.service import run_once
 from mosquitto import broker, provisioning
 from mosquitto.device import device
