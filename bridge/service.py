@@ -2,6 +2,7 @@
 
 Of several bridges with one name exactly one is active: it holds an advisory lock on the database connection that it
 writes with. The others wait for the lock; the one that obtains it connects to the broker and receives its queue.
+Where the source divides the messages among the bridges, there is no such lock, and all are active.
 """
 
 import asyncio
@@ -17,8 +18,9 @@ from bridge.ingest import Ingest
 from bridge.metrics import IngestMetrics, measure_clock, measure_rejects_not_kept, process_registry
 from bridge.settings.bridge import BridgeSettings
 from bridge.settings.group import Group
-from bridge.sources.port import Source
+from bridge.sources.port import Divided, Source
 from bridge.status import Status, reporting
+from bridge.store.ownership import Ownership
 from bridge.store.postgres import PostgresStore
 from bridge.store.quotas import Quotas
 from bridge.url import database_host
@@ -34,20 +36,25 @@ class Bridge:
 
     def __init__(self, settings: BridgeSettings, source_settings: Group) -> None:
         self._settings = settings
+        kind = sources.named(settings.source)
         registry = process_registry()
         self._registry = registry
         self._ingest_metrics = IngestMetrics(registry)
         self._writer_status = WriterStatus(self._ingest_metrics)
         self._leader = Gauge("fleet_bridge_leader", "1 if this bridge is active, 0 in standby.", registry=registry)
+        Gauge(
+            "fleet_bridge_shares", "1 if its source divides the messages among several bridges.", registry=registry
+        ).set(kind.shares)
         self._clock = Clock(settings.clock_limit_s)
         measure_clock(self._clock, registry)
         quotas = Quotas(settings.quota)
         measure_rejects_not_kept(quotas.not_kept, registry)
-        self._open = sources.named(settings.source).open(source_settings, registry)
+        self._open = kind.open(source_settings, registry)
+        self._partitions = kind.partitions(source_settings) if kind.partitions is not None else 0
         self._store = PostgresStore(
             settings.database_url,
             source=settings.source,
-            lock_name=settings.bridge_name,
+            lock_name=None if kind.shares else settings.bridge_name,
             command_timeout_s=settings.write_timeout_s,
             interval_s=settings.reading_interval_s,
             clock=self._clock,
@@ -107,24 +114,39 @@ class Bridge:
         self._leader.set(1)
         log.info("serving", bridge=settings.bridge_name)
         writing, receiving = asyncio.create_task(ingest.run()), asyncio.create_task(source.run())
-        stopping = asyncio.create_task(stop.wait())
+        owning, stopping = asyncio.create_task(self._own(source)), asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait({writing, receiving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({writing, receiving, owning, stopping}, return_when=asyncio.FIRST_COMPLETED)
             source.stop_reading()
             ingest.stop()
             await writing
             await source.close()
-            if receiving.done():
-                receiving.result()
+            for work in (receiving, owning):
+                if work.done():
+                    work.result()
         except LeadershipLost as error:
             log.warning("leadership lost: another bridge took over", reason=str(error))
             source.abort("another bridge took over")
         finally:
-            for task in (writing, receiving, stopping):
+            for task in (writing, receiving, owning, stopping):
                 task.cancel()
-            await asyncio.gather(writing, receiving, stopping, return_exceptions=True)
+            await asyncio.gather(writing, receiving, owning, stopping, return_exceptions=True)
             self._leader.set(0)
             self._ingest = self._source = None
+
+    async def _own(self, source: Source) -> None:
+        """Let the source read the partitions that this bridge owns."""
+        if not isinstance(source, Divided):
+            await asyncio.get_running_loop().create_future()
+            return
+        settings = self._settings
+        ownership = Ownership(settings.database_url, settings.bridge_name, self._partitions, settings.write_timeout_s)
+        try:
+            async for partitions in ownership.changes():
+                log.info("partitions", own=sorted(partitions), of=self._partitions)
+                await source.assign(partitions)
+        finally:
+            await ownership.close()
 
     def _status(self) -> Status:
         if self._ingest is None:

@@ -25,7 +25,8 @@ class InstanceSettings(Group):
     bridge_name: str = Field(
         default="main",
         pattern=r"^[A-Za-z0-9_-]{1,40}$",
-        description="Names the MQTT session and the lock; of two bridges with one name the second is on standby.",
+        description="Names the MQTT session and the lock; of two bridges with one name the second is on standby, "
+        "unless the source divides the messages among them.",
     )
     stall_timeout_s: Seconds = Field(
         default=30.0,

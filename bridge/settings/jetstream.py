@@ -40,6 +40,13 @@ class JetStreamSettings(InstanceSettings, WindowSettings):
         description="Replicas of the stream and of its consumer, 3 to survive the loss of a node; the bridge refuses a "
         "stream that has another number.",
     )
+    nats_partitions: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Parts into which the stream divides the devices. Each is read by one bridge at a time, so that as "
+        "many bridges of one name can share the work. It can be raised later, and not be lowered.",
+    )
     nats_window: int = Field(
         default=20_000,
         ge=1,

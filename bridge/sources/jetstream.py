@@ -1,119 +1,83 @@
-"""The bridge's durable consumer on a NATS JetStream stream: it outlives connections, processes and nodes.
+"""The partitions of a NATS JetStream stream that this bridge reads; those of other bridges it leaves alone.
 
-The stream keeps what was published until the consumer has acknowledged it, and a message is acknowledged only after its
-commit. `jetstream_reading` reads on one connection; here a connection follows the other.
+Which ones are its own is decided outside (`assign`). Nothing is lost or stored twice while two bridges read the same
+partition: each one sees gaps and begins again, and the key of the history absorbs repeats. See `jetstream_partition`.
 """
 
 import asyncio
-import contextlib
-import ssl
 
-import structlog
 from prometheus_client import CollectorRegistry
 
-from bridge.backoff import Backoff
 from bridge.settings.jetstream import JetStreamSettings
-from bridge.sources.jetstream_client import ApiError, Client, NatsUnavailable, require
+from bridge.sources.jetstream_client import require
 from bridge.sources.jetstream_metrics import JetStreamMetrics
-from bridge.sources.jetstream_reading import Reading
-from bridge.sources.jetstream_setup import rewind, set_up
+from bridge.sources.jetstream_partition import Partition
 from bridge.sources.port import Intake, Open, SourceKind
-from bridge.url import split_nats
-
-log = structlog.get_logger(__name__)
-
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
 
 
 class JetStreamSource:
-    """Keeps one connection to the cluster, and reads from the consumer on it."""
+    """Reads the assigned partitions, each on a connection of its own."""
 
     def __init__(self, settings: JetStreamSettings, intake: Intake, metrics: JetStreamMetrics) -> None:
-        self._settings = settings
-        self._intake = intake
-        self._metrics = metrics
-        self._servers = split_nats(settings.nats_url)
-        self._tls = None
-        if self._servers[0].startswith("tls:"):
-            self._tls = ssl.create_default_context(cafile=settings.nats_ca_file)
-        self._client: Client | None = None
-        self._reading: Reading | None = None
+        self._settings, self._intake, self._metrics = settings, intake, metrics
+        self._reading: dict[int, tuple[Partition, asyncio.Task[None]]] = {}
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopping = False
         intake.on_room = self._resume
 
     @property
     def not_ready(self) -> str | None:
         """See `port.Source`."""
-        is_reading = self._reading is not None and self._reading.failed is None
-        return None if is_reading else "not reading from the stream"
+        if not self._reading:
+            return "standing by: other bridges read all partitions of the stream"
+        return next((reason for part, _ in self._reading.values() if (reason := part.not_ready) is not None), None)
 
     async def run(self) -> None:
-        """Connect, and reconnect with back-off and jitter, until cancelled. Raises `Misconfigured`."""
-        backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
-        while not self._stopping:
-            event = "NATS unavailable"
-            try:
-                reading = await self._connect()
-                backoff.reset()
-                event = "reading from the stream ended"
-                reason = await reading.run()
-            except (NatsUnavailable, ApiError) as error:
-                reason = str(error)
-            finally:
-                await self._disconnect(reason="reading ended")
-            if not self._stopping:
-                pause_s = backoff.next()
-                log.warning(event, reason=reason, again_in_s=round(pause_s, 1))
-                await asyncio.sleep(pause_s)
+        """Read until cancelled. Raises `Misconfigured`."""
+        await self._failed
 
-    async def _connect(self) -> Reading:
-        # A connection that failed has offered some messages: while the database is unavailable, an unstable link would
-        # otherwise fill the memory.
-        await self._intake.room()
-        settings = self._settings
-        self._client = client = await Client.connect(self._servers, f"fleet-bridge {settings.bridge_name}", self._tls)
-        if await set_up(client, settings):
-            self._metrics.consumer_created.inc()
-            log.warning("new consumer: messages published before were not kept for this bridge")
-        await rewind(client, settings)
-        self._reading = reading = Reading(client, settings, self._intake, self._metrics)
-        self._metrics.connects.inc()
-        self._metrics.connected.set(1)
-        log.info("reading", server=client.server, stream=settings.nats_stream, consumer=settings.nats_consumer)
-        return reading
+    async def assign(self, partitions: frozenset[int]) -> None:
+        """See `port.Divided`."""
+        given_up = [self._reading.pop(number) for number in self._reading.keys() - partitions]
+        for part, _ in given_up:
+            part.stop_reading()
+        await _end(given_up)
+        for number in sorted(partitions - self._reading.keys()) if not self._stopping else ():
+            part = Partition(number, self._settings, self._intake, self._metrics)
+            task = asyncio.create_task(part.run())
+            task.add_done_callback(self._note_failure)
+            self._reading[number] = part, task
 
-    async def _disconnect(self, reason: str) -> None:
-        """Close the connection at once; what is settled later is not acknowledged."""
-        self._metrics.connected.set(0)
-        if self._reading is not None:
-            self._reading.fail(reason)
-        if self._client is not None:
-            await self._client.abort()
+    def _note_failure(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None and not self._failed.done():
+            self._failed.set_exception(error)
 
     def _resume(self) -> None:
-        if self._reading is not None:
-            self._reading.wake()
+        for part, _ in self._reading.values():
+            part.resume()
 
     def stop_reading(self) -> None:
         """Request nothing more. Earlier messages are still acknowledged after their commit."""
         self._stopping = True
-        if self._reading is not None:
-            self._reading.stop()
+        for part, _ in self._reading.values():
+            part.stop_reading()
 
     async def close(self) -> None:
         """Send the last acknowledgements, and close; the stream keeps the other messages."""
-        if self._client is not None and self._reading is not None:
-            with contextlib.suppress(NatsUnavailable):
-                await self._reading.finish()
-            await self._client.close()
-        self._metrics.connected.set(0)
+        await _end(list(self._reading.values()))
 
     def abort(self, reason: str) -> None:
-        """Close the connection: another bridge reads from the consumer now."""
+        """Close the connections: another bridge has taken over."""
         self._stopping = True
-        self._metrics.connected.set(0)
-        if self._reading is not None:
-            self._reading.fail(reason)
+        for part, _ in self._reading.values():
+            part.abort(reason)
+
+
+async def _end(reading: list[tuple[Partition, "asyncio.Task[None]"]]) -> None:
+    await asyncio.gather(*(part.close() for part, _ in reading))
+    for _, task in reading:
+        task.cancel()
+    await asyncio.gather(*(task for _, task in reading), return_exceptions=True)
 
 
 def _open(settings: JetStreamSettings, registry: CollectorRegistry) -> Open:
@@ -122,4 +86,8 @@ def _open(settings: JetStreamSettings, registry: CollectorRegistry) -> Open:
     return lambda intake: JetStreamSource(settings, intake, metrics)
 
 
-SOURCE = SourceKind(JetStreamSettings, _open)
+def _partitions(settings: JetStreamSettings) -> int:
+    return settings.nats_partitions
+
+
+SOURCE = SourceKind(JetStreamSettings, _open, shares=True, partitions=_partitions)

@@ -27,4 +27,6 @@ class JetStreamMetrics:
             "Times that the consumer was missing; messages that were published before are lost.",
             registry=registry,
         )
-        self.connected = Gauge("fleet_jetstream_connected", "1 while connected and reading.", registry=registry)
+        self.connected = Gauge(
+            "fleet_jetstream_connected", "Partitions of the stream that are being read.", registry=registry
+        )

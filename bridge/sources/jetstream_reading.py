@@ -20,6 +20,7 @@ from bridge.settings.jetstream import JetStreamSettings
 from bridge.sources.jetstream_client import Client
 from bridge.sources.jetstream_metrics import JetStreamMetrics
 from bridge.sources.jetstream_order import Order, OutOfOrder
+from bridge.sources.jetstream_partitions import Share
 from bridge.sources.jetstream_subjects import place_of
 from bridge.sources.port import Intake
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from nats.aio.subscription import Subscription
 
 _MOST_ITEMS = 1_000  # approximate maximum of one delivery: much smaller than a batch, much larger than a message
-_MOST_BYTES = 16 * 2**20  # of one request: several times a message's maximum, which is 1 MiB unless set otherwise
 _HEARTBEAT_S = 2.0
 _EXPIRES_S = 10.0
 _NANOSECONDS = 10**9
@@ -54,8 +54,11 @@ class Arrival:
 class Reading:
     """The requests to the consumer, and what arrives, on one connection."""
 
-    def __init__(self, client: Client, settings: JetStreamSettings, intake: Intake, metrics: JetStreamMetrics) -> None:
+    def __init__(
+        self, client: Client, settings: JetStreamSettings, share: Share, intake: Intake, metrics: JetStreamMetrics
+    ) -> None:
         self._client = client
+        self._share = share
         self._settings = settings
         self._window = settings.accepted_window
         self._intake = intake
@@ -131,17 +134,17 @@ class Reading:
 
     async def _request(self) -> None:
         """Ask for messages while there is room for them and half of the window is free."""
-        size = self._settings.nats_window - max(self._order.awaited, 0)
-        if self._stopping or self.failed or self._intake.full or size < (self._settings.nats_window + 1) // 2:
+        size = self._share.window - max(self._order.awaited, 0)
+        if self._stopping or self.failed or self._intake.full or size < (self._share.window + 1) // 2:
             return
         request = {
             "batch": size,
-            "max_bytes": _MOST_BYTES,
+            "max_bytes": self._share.most_bytes,
             "expires": int(_EXPIRES_S * _NANOSECONDS),
             "idle_heartbeat": int(_HEARTBEAT_S * _NANOSECONDS),
         }
         assert self._subscription is not None
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._settings.nats_stream}.{self._settings.nats_consumer}"
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._settings.nats_stream}.{self._share.consumer}"
         self._order.awaited += size
         await self._client.publish(subject, json.dumps(request).encode(), reply=self._subscription.subject)
 

@@ -1,7 +1,8 @@
 """Subjects of a stream and the topics that they stand for. Pure.
 
 NATS makes a subject of an MQTT topic: `/` becomes `.`, and `.` becomes `//`; the stream of its MQTT devices has it
-behind `$MQTT.msgs.`. A device that wants a receipt publishes to its telemetry topic with one more level, which it
+behind `$MQTT.msgs.`. A stream that divides the devices has `partition.NUMBER.` before the subject, from a transform. A
+device that wants a receipt publishes to its telemetry topic with one more level, which it
 chooses: MQTT 3.1.1 has no response topic, and JetStream uses the reply subject itself.
 """
 
@@ -14,6 +15,8 @@ from bridge.formats import FORMATS
 MQTT_STREAM = "$MQTT_msgs"
 """The stream of the cluster's MQTT listener."""
 _MQTT_PREFIX = "$MQTT.msgs."
+_PARTITION = "partition"
+_DEVICES = "fleet.*.*.>"
 
 
 class Place(NamedTuple):
@@ -31,18 +34,44 @@ def stream_subjects(stream: str) -> list[str]:
 
 
 def filters(stream: str) -> list[str]:
-    """The subjects of readings in the stream."""
-    prefix = _MQTT_PREFIX if stream == MQTT_STREAM else ""
-    telemetry = [kind.topic_filter for kind in KINDS]
-    topics = [*telemetry, *(f"{topic}/+" for topic in telemetry), *(t for format_ in FORMATS for t in format_.topics)]
+    """The subjects of readings in a stream that does not divide them."""
+    topics = [*_telemetry(), *(topic for format_ in FORMATS for topic in format_.topics)]
+    return [_prefix(stream) + _subject(topic) for topic in topics]
+
+
+def filters_of(stream: str, partition: int) -> list[str]:
+    """The subjects of one partition. The first one has those that the transform leaves alone, or that are older."""
+    own = [f"{_prefix(stream)}{_PARTITION}.{partition}.{_subject(topic)}" for topic in _telemetry()]
+    return [*filters(stream), *own] if partition == 0 else own
+
+
+def transform_of(stream: str, partitions: int) -> dict[str, str]:
+    """The stream's transform that divides the devices, by kind and id."""
+    prefix, number = _prefix(stream), f"{{{{partition({partitions},1,2)}}}}"
+    divided = f"{prefix}{_PARTITION}.{number}.fleet.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.>"
+    return {"src": f"{prefix}{_DEVICES}", "dest": divided}
+
+
+def _telemetry() -> list[str]:
+    topics = [kind.topic_filter for kind in KINDS]
+    return [*topics, *(f"{topic}/+" for topic in topics)]
+
+
+def _prefix(stream: str) -> str:
+    return _MQTT_PREFIX if stream == MQTT_STREAM else ""
+
+
+def _subject(topic: str) -> str:
     signs = {"+": "*", "#": ">"}
-    return [prefix + ".".join(signs.get(level, _escaped(level)) for level in topic.split("/")) for topic in topics]
+    return ".".join(signs.get(level, _escaped(level)) for level in topic.split("/"))
 
 
 @lru_cache(maxsize=20_000)  # a device publishes to one subject
 def place_of(subject: str) -> Place:
     """The topic of a subject, and the subject of the receipt that it asks for."""
     levels = [level.replace("//", ".") for level in subject.removeprefix(_MQTT_PREFIX).split(".")]
+    if levels[0] == _PARTITION:
+        del levels[:2]
     if len(levels) == 5 and levels[0] == "fleet" and levels[3] == "telemetry":
         receipt = [*levels[:3], "receipt", levels[4]]
         return Place("/".join(levels[:4]), ".".join(map(_escaped, receipt)))

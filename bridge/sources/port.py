@@ -7,7 +7,7 @@ input, which returns a batch with its acknowledgement function.
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from prometheus_client import CollectorRegistry
 
@@ -79,6 +79,15 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class Divided(Source, Protocol):
+    """A source whose messages are in partitions, each of which one bridge reads at a time."""
+
+    async def assign(self, partitions: frozenset[int]) -> None:
+        """Read these partitions and no others. It returns when the last acknowledgements of others have been sent."""
+        ...
+
+
 Open = Callable[[Intake], Source]
 S = TypeVar("S", bound=Group)
 
@@ -90,3 +99,7 @@ class SourceKind(NamedTuple, Generic[S]):
     """The settings that it reads from the environment."""
     open: Callable[[S, CollectorRegistry], Open]
     """Called once per process, registers the metrics; its result is called each time this bridge becomes active."""
+    shares: bool = False
+    """Whether the messages are divided among all bridges, so that none has to stand by."""
+    partitions: Callable[[S], int] | None = None
+    """For a `Divided` source: how many partitions there are, of which the bridges choose theirs."""

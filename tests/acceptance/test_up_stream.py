@@ -67,6 +67,6 @@ def test_simulated_fleet_arrives_and_the_platform_starts_again_on_its_streams(up
     bridge = (up.directory / "logs" / "bridge.log").read_text()
     assert bridge.count("new consumer") == 1, "the second start has the consumer of the first"
     verify = [sys.executable, "-m", "simulator", "verify", str(up.directory / "ledger")]
-    done = subprocess.run(verify, env={**os.environ, **again}, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(verify, check=False, env={**os.environ, **again}, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert up.stop() == 0, up.output.read_text()

@@ -18,10 +18,10 @@ from bridge.settings.jetstream import JetStreamSettings
 from bridge.sources.jetstream_reading import Arrival, Reading
 from bridge.store.migrate import migrate
 from local.nats import Nats
-from local.ports import free_port
 from local.postgres import Postgres
 from tests.bridges import BridgeProcess, Health
 from tests.nats_devices import MqttDevice, nats_client
+from tests.nats_streams import kept, settings, unacknowledged
 from tests.readings import meter, minutes, vehicle
 from tests.until import until
 
@@ -43,17 +43,6 @@ def cluster(tmp_path: Path) -> Iterator[Nats]:
     servers.start()
     yield servers
     servers.stop()
-
-
-def settings(servers: Nats, database_url: str, **others: object) -> dict[str, object]:
-    return {
-        "source": "jetstream",
-        "nats_url": servers.bridge_url,
-        "nats_replicas": servers.replicas,
-        "database_url": database_url,
-        "bridge_http_port": free_port(),
-        **others,
-    }
 
 
 @asynccontextmanager
@@ -99,16 +88,6 @@ async def rows(db: Db) -> int:
     return int(await db.fetchval("SELECT count(*) FROM vehicle_telemetry_history"))
 
 
-async def unacknowledged(servers: Nats, stream: str = "$MQTT_msgs") -> int:
-    """The messages that the stream still keeps: with interest retention, those that were not acknowledged."""
-    client = await nats_client(servers.bridge_url)
-    try:
-        answer = await client.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=5)
-        return int(json.loads(answer.data)["state"]["messages"])
-    finally:
-        await client.close()
-
-
 async def test_readings_of_mqtt_devices_are_stored_then_acknowledged(node: Nats, database_url: str, db: Db) -> None:
     async with serving(node, database_url) as health:
         readings = [*minutes("EV_1", 300), *minutes("EV_2", 300)]
@@ -116,16 +95,12 @@ async def test_readings_of_mqtt_devices_are_stored_then_acknowledged(node: Nats,
         await until(lambda: _is(health, "fleet_jetstream_acks_total", 601))
         assert await rows(db) == 600
         assert await db.fetchval("SELECT count(*) FROM meter_telemetry_history") == 1
-        await until(lambda: _kept(node, 0))
+        await until(lambda: kept(node, 0))
         assert await health.metric("fleet_jetstream_out_of_order_total") == 0
 
 
 async def _is(health: Health, metric: str, value: float) -> bool:
     return await health.metric(metric) == value
-
-
-async def _kept(servers: Nats, count: int, stream: str = "$MQTT_msgs") -> bool:
-    return await unacknowledged(servers, stream) == count
 
 
 async def test_readings_published_while_no_bridge_runs_are_stored_later(node: Nats, database_url: str, db: Db) -> None:
@@ -134,7 +109,7 @@ async def test_readings_published_while_no_bridge_runs_are_stored_later(node: Na
     await devices(node.mqtt_urls[0], "d", lambda d: d.publish(minutes("EV_1", 500)))
     assert await unacknowledged(node) == 500
     async with serving(node, database_url):
-        await until(lambda: _kept(node, 0))
+        await until(lambda: kept(node, 0))
     assert await rows(db) == 500
 
 
@@ -144,7 +119,7 @@ async def test_what_cannot_be_a_reading_is_kept_and_delays_no_other(node: Nats, 
     async with serving(node, database_url):
         good = encode(vehicle("EV_1"))
         await devices(node.mqtt_urls[0], "d", lambda d: d.send([*poison, (topic, good)]))
-        await until(lambda: _kept(node, 0))
+        await until(lambda: kept(node, 0))
     assert await rows(db) == 1
     rejected = await db.fetch("SELECT topic, payload, source FROM rejected_message")
     assert {(row["topic"], row["payload"]) for row in rejected} == set(poison)
@@ -180,7 +155,7 @@ async def test_stream_of_natss_own_protocol_is_read_with_its_content_type(
                 "fleet.vehicle.EV_1.telemetry", lines, headers={"Content-Type": "application/x-ndjson"}
             )
             assert answer.stream == "FLEET"
-            await until(lambda: _kept(node, 0, "FLEET"))
+            await until(lambda: kept(node, 0, "FLEET"))
         finally:
             await client.close()
     assert await rows(db) == 3
@@ -224,7 +199,7 @@ async def test_database_outage_leaves_readings_in_the_stream(node: Nats, own_dat
         assert await unacknowledged(node) == 2_000
         assert await health.metric("fleet_jetstream_messages_total") <= 1_400  # the rest was not requested
         own_database.start()
-        await until(lambda: _kept(node, 0))
+        await until(lambda: kept(node, 0))
         connection = await asyncpg.connect(url)
         try:
             assert await rows(connection) == 2_000
@@ -248,7 +223,7 @@ async def test_acknowledgement_before_the_commit_would_be_noticed(
     async with serving(node, url):
         own_database.process.kill()
         await devices(node.mqtt_urls[0], "d", lambda d: d.publish(minutes("EV_1", 100)))
-        await until(lambda: _kept(node, 0))  # acknowledged, and stored nowhere
+        await until(lambda: kept(node, 0))  # acknowledged, and stored nowhere
 
 
 async def test_killed_bridge_is_replaced_without_loss(tmp_path: Path, node: Nats, database_url: str, db: Db) -> None:
@@ -260,7 +235,7 @@ async def test_killed_bridge_is_replaced_without_loss(tmp_path: Path, node: Nats
         assert await rows(db) < len(readings)
         async with process(tmp_path, node, database_url) as second:
             await publishing
-            await until(lambda: _kept(node, 0), timeout_s=60)
+            await until(lambda: kept(node, 0), timeout_s=60)
             assert await rows(db) == len(readings)
             assert await second.stop() == 0
 
@@ -277,7 +252,7 @@ async def test_one_of_three_nodes_is_killed_without_loss(cluster: Nats, database
             await until(lambda name=name: _stored(db, name, 200), timeout_s=60)
             node.process.start()
             node.process.wait_until(lambda node=node: node.is_open)  # type: ignore[misc]
-        await until(lambda: _kept(cluster, 0), timeout_s=60)
+        await until(lambda: kept(cluster, 0), timeout_s=60)
 
 
 async def _published(url: str, name: str) -> bool:

@@ -14,6 +14,7 @@ from bridge import audit
 from bridge.delivery import Kept
 from bridge.errors import LeadershipLost, Rejected
 from bridge.store.migrate import migrate, widen_partition_window
+from bridge.store.ownership import Ownership
 from bridge.store.postgres import PostgresStore
 from local.postgres import LOGINS, Postgres
 from tests.readings import meter, minutes, now_minute, vehicle
@@ -406,3 +407,14 @@ async def test_logins_have_passwords_of_their_own(logins: Postgres, database_url
     assert len({url.split(":")[2].split("@")[0] for url in urls.values()}) == 4
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(urls["bridge"].replace("//bridge:", "//api:"))
+
+
+async def test_analyst_that_claims_to_be_a_bridge_takes_no_partition_away(logins: Postgres, database_url: str) -> None:
+    async with connected(url_of(logins, database_url, "analyst")) as analyst:
+        await analyst.execute("SELECT pg_advisory_lock_shared(26221, hashtext('main'))")
+        ownership = Ownership(url_of(logins, database_url, "bridge"), "main", 4, 5)
+        async with contextlib.aclosing(ownership.changes()) as changes:
+            try:
+                assert await anext(changes) == {0, 1, 2, 3}
+            finally:
+                await ownership.close()

@@ -81,6 +81,7 @@ BRIDGE = {
     "store.analyst": "errors",
     "store.session": "errors store.database_errors url",
     "store.pooler": "errors store.database_errors store.session",
+    "store.ownership": "errors store.database_errors store.pooler store.session",
     "store.database_clock": "clock store.session",
     "status": "errors store.database_errors store.session version",
     "writer_status": "ingest metrics status",
@@ -106,14 +107,19 @@ BRIDGE = {
     "sources.jetstream_metrics": "",
     "sources.jetstream_order": "",
     "sources.jetstream_subjects": "contract formats",
-    "sources.jetstream_setup": "errors settings.jetstream sources.jetstream_client sources.jetstream_subjects",
+    "sources.jetstream_partitions": "settings.jetstream sources.jetstream_subjects",
+    "sources.jetstream_setup": "errors settings.jetstream sources.jetstream_client sources.jetstream_partitions "
+    "sources.jetstream_subjects",
     "sources.jetstream_reading": "delivery errors formats formats.port settings.jetstream sources.jetstream_client "
-    "sources.jetstream_metrics sources.jetstream_order sources.jetstream_subjects sources.port",
-    "sources.jetstream": "backoff settings.jetstream sources.jetstream_client sources.jetstream_metrics "
-    "sources.jetstream_reading sources.jetstream_setup sources.port url",
+    "sources.jetstream_metrics sources.jetstream_order sources.jetstream_partitions sources.jetstream_subjects "
+    "sources.port",
+    "sources.jetstream_partition": "backoff settings.jetstream sources.jetstream_client sources.jetstream_metrics "
+    "sources.jetstream_partitions sources.jetstream_reading sources.jetstream_setup sources.port url",
+    "sources.jetstream": "settings.jetstream sources.jetstream_client sources.jetstream_metrics "
+    "sources.jetstream_partition sources.port",
     "sources": "errors sources.jetstream sources.mqtt sources.port",
     "service": "clock errors health ingest metrics settings.bridge settings.group sources sources.port status "
-    "store.postgres store.quotas url writer_status",
+    "store.ownership store.postgres store.quotas url writer_status",
     "keeper": "",
     "keeper.port": "contract status store.session",
     "keeper.quarter_sql": "contract",
@@ -196,6 +202,7 @@ PURE = (
     "bridge.keeper.pace",
     *("bridge.mqtt.codec", "bridge.mqtt.session", "bridge.sources.mqtt_arrival"),
     *("bridge.sources.jetstream_order", "bridge.sources.jetstream_subjects"),
+    "bridge.sources.jetstream_partitions",
 )
 IMPURE = {"asyncio", "socket", "ssl", "time", "asyncpg", "threading", "os", "random"}
 
