@@ -20,17 +20,18 @@ SERVERS := $(CURDIR)/.servers
 export PATH := $(PATH):/usr/sbin:/usr/local/sbin:$(SERVERS)/mosquitto/usr/sbin:$(SERVERS)/monitoring/usr/bin:$(SERVERS)/pgbouncer/usr/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-browser test-servers check bench chaos lock clean system monitoring pgbouncer
+.PHONY: help up test test-browser test-servers test-kafka check bench chaos lock clean system monitoring pgbouncer
 
 help:
-	@echo 'make up | test | test-browser | test-servers | check | bench | chaos CYCLES=n SEED=s | lock | clean    (see README.md)'
+	@echo 'make up | test | test-browser | test-servers | test-kafka | check | bench | chaos CYCLES=n SEED=s | lock | clean    (see README.md)'
 
 up: system $(INSTALLED) $(PAGE)
 	@$(TIED) $(BIN)/python -m local
 
+# Needs no Java: the tests with a Kafka broker are those of test-kafka.
 # Most tests wait for servers rather than compute, so more of them than there are cores run at a time.
 test: system monitoring pgbouncer $(INSTALLED) $(PAGE)
-	$(BIN)/python -m pytest -n 4 --dist worksteal --ignore=tests/browser $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n 4 --dist worksteal --ignore=tests/browser --ignore=tests/kafka $(PYTEST_FLAGS)
 
 # The page in Chromium, before the whole platform; one test at a time, because some measure. Pictures of every view are in
 # browser-results.
@@ -43,6 +44,11 @@ test-servers: system monitoring $(INSTALLED)
 	@servers="$$(sh scripts/test-servers $(SERVERS))" && env $$servers $(BIN)/python -m pytest -n 4 --dist worksteal \
 		$(PYTEST_FLAGS) $(addprefix tests/integration/test_,store.py migration.py roles.py schema_mismatch.py \
 		poison_positions.py mqtt_ingest.py mqtt_security.py mqtt_session.py bridge_process.py monitoring.py)
+
+# With a real Kafka broker. Java, Maven and the broker's jars are installed where they are missing.
+test-kafka: system $(INSTALLED)
+	@sh scripts/kafka/install $(SERVERS)/kafka
+	FLEET_TEST_KAFKA_JARS=$(SERVERS)/kafka $(BIN)/python -m pytest $(PYTEST_FLAGS) tests/kafka
 
 check: $(INSTALLED) $(PAGE)
 	$(BIN)/ruff check .
@@ -62,7 +68,7 @@ LOCK := --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-
 lock: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet pip-tools
 	CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile $(LOCK) --all-extras -o requirements.lock pyproject.toml
-	CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile $(LOCK) --extra simulator --extra provision --extra nats -o requirements-service.lock pyproject.toml
+	CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/pip-compile $(LOCK) --extra simulator --extra provision --extra nats --extra kafka -o requirements-service.lock pyproject.toml
 
 # Removes the environment, the unpacked servers, the caches and the data of `make up`.
 clean:

@@ -1,12 +1,14 @@
-"""The URLs of the broker, of the NATS cluster and of the database.
+"""The URLs of the broker, of the NATS and Kafka clusters and of the database.
 
 Errors state the form only, because any part of a wrong URL may be a part of its password.
 """
 
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from typing import NamedTuple
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 _MQTT = "mqtt[s]://[user:password@]host[:port]"
 _NATS = "nats://[user:password@]host[:port][,...]"
+_KAFKA = "kafka[s]://[user:password@]host[:port][,...]"
 _DATABASE = "postgresql://[user:password@]host[:port][,...]/database"
 
 
@@ -29,6 +31,26 @@ def split_nats(url: str) -> list[str]:
     if not all(urlsplit(f"//{host}").hostname for host in hosts.split(",")):
         raise _malformed(_NATS)
     return [f"{parts.scheme}://{account}{at}{host}" for host in hosts.split(",")]
+
+
+class Account(NamedTuple):
+    """Who logs in to a Kafka cluster, and whether by TLS."""
+
+    user: str
+    password: str
+    tls: bool
+
+
+def split_kafka(url: str) -> tuple[Account, list[str]]:
+    """The account, and `host:port` of each server of a cluster. Raises `ValueError`, which states the form."""
+    parts = _split(url)
+    if parts is None or parts.scheme not in ("kafka", "kafkas") or parts.path.strip("/") or parts.query:
+        raise _malformed(_KAFKA)
+    account, _, hosts = parts.netloc.rpartition("@")
+    if not all(urlsplit(f"//{host}").hostname for host in hosts.split(",")):
+        raise _malformed(_KAFKA)
+    user, _, password = account.partition(":")
+    return Account(unquote(user), unquote(password), parts.scheme == "kafkas"), hosts.split(",")
 
 
 def split_database(url: str) -> SplitResult:

@@ -24,6 +24,10 @@ class SuiteSettings(Group):
     test_mosquitto: Path | None = Field(
         default=None, description="The Mosquitto to test with; the system's when unset."
     )
+    test_kafka_jars: Path | None = Field(
+        default=None,
+        description="Directory of the jars of a Kafka broker; the tests of Kafka are skipped without it.",
+    )
     test_index: Literal["optional", "required"] = Field(
         default="optional",
         description="Whether the test of the wheel fails (required) or is skipped without a package index.",

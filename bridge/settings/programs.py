@@ -8,6 +8,7 @@ from bridge.settings.development import SuiteSettings
 from bridge.settings.group import Group
 from bridge.settings.groups import AdministrationSettings, LogSettings, MigrationSettings
 from bridge.settings.jetstream import JetStreamSettings
+from bridge.settings.kafka import KafkaSettings
 from bridge.settings.keeper import KeeperSettings
 from bridge.settings.local import BrokerHostSettings, ComposeSettings, LocalSettings
 from bridge.settings.mqtt import MqttSettings
@@ -17,7 +18,7 @@ from bridge.settings.simulator import SimulatorSettings, VerifySettings
 Programs = Mapping[str, tuple[type[Group], ...]]
 
 PROGRAMS: Programs = {
-    "bridge run": (BridgeSettings, MqttSettings, JetStreamSettings),
+    "bridge run": (BridgeSettings, MqttSettings, JetStreamSettings, KafkaSettings),
     "bridge keep": (KeeperSettings,),
     "bridge rejected replay": (ReplaySettings,),
     "bridge migrate": (MigrationSettings,),

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, Field
 
-from bridge.url import split_database, split_mqtt, split_nats
+from bridge.url import split_database, split_kafka, split_mqtt, split_nats
 
 _HOST = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
 _CHOICES = {
@@ -26,6 +26,11 @@ def _mqtt_url(url: str) -> str:
 
 def _nats_url(url: str) -> str:
     split_nats(url)
+    return url
+
+
+def _kafka_url(url: str) -> str:
+    split_kafka(url)
     return url
 
 
@@ -88,6 +93,7 @@ def _host(name: str) -> str:
 
 MqttUrl = Annotated[str, AfterValidator(_mqtt_url)]
 NatsUrl = Annotated[str, AfterValidator(_nats_url)]
+KafkaUrl = Annotated[str, AfterValidator(_kafka_url)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 CaFile = Annotated[Path, AfterValidator(_ca_file)]

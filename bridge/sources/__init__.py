@@ -3,12 +3,13 @@
 from typing import Any
 
 from bridge.errors import Misconfigured
-from bridge.sources import jetstream, mqtt
+from bridge.sources import jetstream, kafka, mqtt
 from bridge.sources.port import SourceKind
 
 SOURCES: dict[str, SourceKind[Any]] = {
     "mqtt": mqtt.SOURCE,
     "jetstream": jetstream.SOURCE,
+    "kafka": kafka.SOURCE,
 }
 
 

@@ -142,6 +142,48 @@ DASHBOARD = Dashboard(
             ],
         ),
         Row(
+            "Kafka",
+            [
+                Panel(
+                    "timeseries",
+                    "Kafka: records not in the database yet",
+                    [
+                        promql("fleet_kafka_lag_records", "{{instance}}"),
+                        promql("sum(increase(fleet_kafka_lost_records_total[1h]))", "deleted unread in the last hour"),
+                    ],
+                    width=8,
+                ),
+                Panel(
+                    "timeseries",
+                    "Kafka: records",
+                    [
+                        promql("sum(rate(fleet_kafka_messages_total[$__rate_interval]))", "received"),
+                        promql("sum(rate(fleet_kafka_acks_total[$__rate_interval]))", "settled"),
+                        promql(
+                            "sum(rate(fleet_kafka_stale_acks_total[$__rate_interval]))", "settled after a revocation"
+                        ),
+                        promql("sum(rate(fleet_kafka_receipts_total[$__rate_interval]))", "receipts"),
+                    ],
+                    unit="cps",
+                    width=8,
+                ),
+                Panel(
+                    "timeseries",
+                    "Kafka: the group",
+                    [
+                        promql("fleet_kafka_partitions", "partitions of {{instance}}"),
+                        promql("fleet_kafka_connected", "{{instance}} is connected"),
+                        promql("sum(increase(fleet_kafka_rebalances_total[1h]))", "rebalances in the last hour"),
+                        promql("sum(increase(fleet_kafka_connects_total[1h]))", "joins in the last hour"),
+                        promql(
+                            "sum(increase(fleet_kafka_commits_failed_total[1h]))", "refused commits in the last hour"
+                        ),
+                    ],
+                    width=8,
+                ),
+            ],
+        ),
+        Row(
             "API",
             [
                 Panel(

@@ -52,6 +52,7 @@ BRIDGE = {
     "settings.bridge": "settings.group settings.groups settings.values",
     "settings.mqtt": "settings.bridge settings.group settings.groups settings.values",
     "settings.jetstream": "settings.bridge settings.groups settings.values",
+    "settings.kafka": "settings.bridge settings.group settings.groups settings.values",
     "settings.api": "settings.group settings.groups settings.values",
     "settings.alarms": "settings.group settings.values",
     "settings.keeper": "settings.alarms settings.group settings.groups settings.mqtt settings.values",
@@ -60,7 +61,8 @@ BRIDGE = {
     "settings.local": "settings.api settings.bridge settings.group settings.groups settings.keeper settings.values",
     "settings.development": "settings.group",
     "settings.programs": "settings.api settings.bridge settings.development settings.group settings.groups "
-    "settings.jetstream settings.keeper settings.local settings.mqtt settings.provisioning settings.simulator",
+    "settings.jetstream settings.kafka settings.keeper settings.local settings.mqtt settings.provisioning "
+    "settings.simulator",
     "settings.names": "settings.programs",
     "metrics": "clock delivery errors reading version",
     "ingest": "backoff batch clock delivery errors metrics reject_rate",
@@ -117,7 +119,13 @@ BRIDGE = {
     "sources.jetstream_partitions sources.jetstream_reading sources.jetstream_setup sources.port url",
     "sources.jetstream": "settings.jetstream sources.jetstream_client sources.jetstream_metrics "
     "sources.jetstream_partition sources.port",
-    "sources": "errors sources.jetstream sources.mqtt sources.port",
+    "sources.kafka_client": "extras url",
+    "sources.kafka_metrics": "",
+    "sources.kafka_offsets": "",
+    "sources.kafka_setup": "errors settings.kafka sources.kafka_client",
+    "sources.kafka": "backoff delivery errors formats settings.kafka sources.kafka_client sources.kafka_metrics "
+    "sources.kafka_offsets sources.kafka_setup sources.port",
+    "sources": "errors sources.jetstream sources.kafka sources.mqtt sources.port",
     "service": "clock errors health ingest metrics settings.bridge settings.group sources sources.port status "
     "store.ownership store.postgres store.quotas url writer_status",
     "keeper": "",
@@ -203,6 +211,7 @@ PURE = (
     *("bridge.mqtt.codec", "bridge.mqtt.session", "bridge.sources.mqtt_arrival"),
     *("bridge.sources.jetstream_order", "bridge.sources.jetstream_subjects"),
     "bridge.sources.jetstream_partitions",
+    "bridge.sources.kafka_offsets",
 )
 IMPURE = {"asyncio", "socket", "ssl", "time", "asyncpg", "threading", "os", "random"}
 
@@ -297,6 +306,12 @@ def test_nats_client_is_known_to_one_module_alone() -> None:
         name for name in MODULES if name.startswith("bridge.") and any(i.startswith("nats") for i in imports(name))
     }
     assert known == {"bridge.sources.jetstream_client", "bridge.sources.jetstream_reading"}
+
+
+def test_kafka_client_is_known_to_one_module_alone() -> None:
+    """In the source it is imported for types only."""
+    known = {name for name in MODULES if any(i.startswith("confluent_kafka") for i in imports(name))}
+    assert known == {"bridge.sources.kafka_client", "bridge.sources.kafka"}
 
 
 def test_database_errors_are_named_in_one_module_alone() -> None:

@@ -19,6 +19,7 @@ LOCKS = {
         *EXTRAS["simulator"],
         *EXTRAS["provision"],
         *EXTRAS["nats"],
+        *EXTRAS["kafka"],
     ],
 }
 

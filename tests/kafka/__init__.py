@@ -1,0 +1,1 @@
+"""Tests with a real Kafka broker, run by `make test-kafka`: they need Java."""
