@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 _GATHER_S = 0.002
 _BUSY_BYTES, _GATHER_BUSY_S = 6_000, 0.010  # at this rate a wake-up every 2 ms costs more than the longer delay
-_FULL_BYTES = 256 * 1024  # asyncio reads no more at once; more waits, so a pause would only limit the rate
+_FULL_BYTES = 250_000  # uvloop (256,000) and asyncio read hardly more at once; more waits: a pause would limit the rate
 _UNSENT_BYTES = 1 << 20
 
 
@@ -43,7 +43,7 @@ class Transport(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._answers: dict[type, asyncio.Future[Any]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._paused = self._flush_due = False
+        self._paused = self._flush_due = self._is_behind = False
         self.writable = False
         """Whether less than 1 MiB is waiting to be sent."""
         self.closed: asyncio.Future[str] = self._loop.create_future()
@@ -90,9 +90,15 @@ class Transport(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._transport is not None:
+            self._is_behind = len(data) >= _FULL_BYTES
             self._take(self._session.receive_data(data, time.monotonic()))
             if self._gathers and len(data) < _FULL_BYTES:
                 self._gather(_GATHER_S if len(data) < _BUSY_BYTES else _GATHER_BUSY_S)
+
+    def is_behind(self) -> bool:
+        """Whether a read since the last call, and none after it, had as much as is read at once: more may wait."""
+        is_behind, self._is_behind = self._is_behind, False
+        return is_behind
 
     def pause_writing(self) -> None:
         self.writable = False

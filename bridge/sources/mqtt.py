@@ -31,19 +31,24 @@ from bridge.settings.mqtt import MqttSettings
 from bridge.sources.mqtt_arrival import Arrival, Message, Request, is_light
 from bridge.sources.mqtt_metrics import MqttMetrics
 from bridge.sources.port import Intake, Open, SourceKind
+from bridge.sources.shares import Shares
 from bridge.sources.turns import Turns
 
 log = structlog.get_logger(__name__)
 
 _MOST_ITEMS = 1_000  # approximate maximum of one delivery: much smaller than a batch, much larger than a message
+_MOST_FROM_TURNS = 1_500  # items of them that are not written yet: what is light waits for these at most
 _MOST_WAITING_BYTES = 128 << 20  # of messages that wait for their turn, at which nothing more is read
+_MOST_WAITING_BYTES_OF_A_DEVICE = 16 << 20  # of those, beyond which its messages with QoS 0 are discarded
+_SHARE_PER_S, _SHARE_AT_ONCE = 100.0, 5_000  # messages of a device with QoS 0: at once those of three days
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
 _ANSWER_TIMEOUT_S = 10.0
 _BROKER_DROPPED = "$SYS/broker/publish/messages/dropped"
 _BROKER_SUBSCRIPTIONS = "$SYS/broker/subscriptions/count"
 _BROKER_SHARED = "$SYS/broker/shared_subscriptions/count"
 _BROKER_COUNTS = (_BROKER_DROPPED, _BROKER_SUBSCRIPTIONS, _BROKER_SHARED)
-_MOST_NAMED = 1_000  # devices with expiring messages that are named in the log
+_MOST_NAMED = 1_000  # devices that are named in the log for a reason
+_LONGEST_REST_S = 0.05
 _TELEMETRY = [
     mqtt5.TopicFilter(
         topic,
@@ -85,8 +90,12 @@ class MqttSource:
         self._transport: Transport | None = None
         self._turns: Turns[tuple[int, Message]] = Turns()
         self._turn: asyncio.Handle | None = None
+        self._rest_s = 0.0
+        self._from_turns = 0
+        self._shares = Shares(_SHARE_PER_S, _SHARE_AT_ONCE)
         self._broker_counts = dict.fromkeys(_BROKER_COUNTS, 0)
         self._expiring: set[str] = set()
+        self._exceeding: set[str] = set()
         self._subscribed = self._stopping = False
         intake.on_room = self._resume
 
@@ -202,6 +211,7 @@ class MqttSource:
         if self._stopping:
             return  # never acknowledged, so the broker redelivers them
         arrival = Arrival(messages.first)
+        now = time.monotonic()
         for packet in messages.packets:
             topic, payload = packet.topic, packet.payload  # the codec creates a new object on each access
             if topic[:1] == "$":
@@ -209,6 +219,9 @@ class MqttSource:
                 continue
             if packet.message_expiry_interval is not None:
                 self._note_expiring(topic)
+            if packet.packet_id is None and not self._has_share(topic, now):
+                self._discard(arrival, topic)
+                continue
             content_type = packet.content_type
             if not is_light(payload, content_type):
                 arrival = self._let_wait(self._hand_over(arrival), Message.of(packet, topic, payload))
@@ -224,7 +237,22 @@ class MqttSource:
             self._metrics.messages.inc(arrival.messages)
             self._intake.offer(delivery(arrival.items, partial(self._settle, arrival), arrival.size_bytes))
             self._pause_if_full()
+        elif arrival.messages:  # all of them are discarded
+            self._metrics.messages.inc(arrival.messages)
+            self._session.settle(arrival.first, arrival.messages)
         return Arrival(arrival.first + arrival.messages)
+
+    def _has_share(self, topic: str, now: float) -> bool:
+        """Whether a message with QoS 0 of this device is taken."""
+        return self._turns.bytes_of(topic) < _MOST_WAITING_BYTES_OF_A_DEVICE and self._shares.take(topic, now)
+
+    def _discard(self, arrival: Arrival, topic: str) -> None:
+        """Add a message with QoS 0 that is not decoded, and name its device once."""
+        arrival.skip()
+        self._metrics.discarded.inc()
+        if topic not in self._exceeding and len(self._exceeding) < _MOST_NAMED:
+            self._exceeding.add(topic)
+            log.error("messages with QoS 0 discarded: a device sends more than its share", topic=topic)
 
     def _let_wait(self, arrival: Arrival, message: Message) -> Arrival:
         """Let the first message of `arrival` wait for its device's turn; return the arrival that follows."""
@@ -236,17 +264,22 @@ class MqttSource:
     def _arrange_turn(self) -> None:
         """Decode the next waiting message soon, but not before the input and output that are due.
 
-        Only one batch waits for the writer then: readings that arrive meanwhile follow it. This is called again
-        whenever something is settled or written.
+        Only one batch waits for the writer then, and of such messages less than a batch: readings that arrive meanwhile
+        follow it, and a thousand rejects take long to write. This is called again
+        whenever something is settled or written. While more is to be read, half of the time is for reading: behind the
+        messages of one device are those of others.
         """
         writable = self._transport is not None and self._transport.writable
-        if self._turns and self._turn is None and writable and not self._intake.busy and not self._stopping:
-            self._turn = asyncio.get_running_loop().call_soon(self._take_turn)
+        is_free = not self._intake.busy and self._from_turns < _MOST_FROM_TURNS
+        if self._turns and self._turn is None and writable and is_free and not self._stopping:
+            rest_s, self._rest_s = self._rest_s, 0.0
+            self._turn = asyncio.get_running_loop().call_later(rest_s, self._take_turn)
 
     def _take_turn(self) -> None:
         self._turn = None
         if not self._turns or self._stopping:
             return
+        began = time.monotonic()
         number, message = self._turns.take()
         if not self._session.is_stale(number):  # otherwise the broker redelivers it
             try:
@@ -256,10 +289,13 @@ class MqttSource:
                 return
             self._decode_waiting(Arrival(number), message, times)
         self._resume()
+        if self._transport is not None and self._transport.is_behind():
+            self._rest_s = min(_LONGEST_REST_S, time.monotonic() - began)
         self._arrange_turn()
 
     def _decode_waiting(self, arrival: Arrival, message: Message, times: AcceptedTimes) -> None:
         arrival.add_message(message, decode_message(message.topic, message.payload, times, message.content_type))
+        self._from_turns += len(arrival.items)
         self._hand_over(arrival)
 
     def _note_expiring(self, topic: str) -> None:
@@ -291,6 +327,8 @@ class MqttSource:
     def _settle(self, arrival: Arrival, settlement: Settlement) -> None:
         """After the commit, send PUBACKs and requested receipts, only on the connection that received the messages."""
         assert self._transport is not None
+        if arrival.has_waited:
+            self._from_turns -= len(arrival.items)
         stale = self._session.is_stale(arrival.first)
         if isinstance(settlement, StoreUnavailable):
             if not stale:

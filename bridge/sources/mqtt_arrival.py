@@ -57,7 +57,7 @@ class Request(NamedTuple):
 class Arrival:
     """Messages in the order of receipt. `items` is flat; only requests for a receipt store a range of it."""
 
-    __slots__ = ("first", "items", "messages", "requests", "size_bytes")
+    __slots__ = ("first", "has_waited", "items", "messages", "requests", "size_bytes")
 
     def __init__(self, first: int) -> None:
         self.first = first
@@ -66,6 +66,8 @@ class Arrival:
         self.messages = 0
         self.requests: list[Request] = []
         self.size_bytes = 0
+        self.has_waited = False
+        """Whether it is one message that has waited for its turn."""
 
     def add(self, packet: mqtt5.PublishPacket, topic: str, size_bytes: int, items: Sequence[Item]) -> None:
         """Add a message whose payload of `size_bytes` was decoded to `items`."""
@@ -83,6 +85,11 @@ class Arrival:
         self.items += items
         self.messages += 1
         self.size_bytes += len(message.payload)
+        self.has_waited = True
+
+    def skip(self) -> None:
+        """Add a message that is discarded: it is settled with the others."""
+        self.messages += 1
 
     def _request(self, topic: str, response_topic: str, correlation: bytes | None, items: int) -> None:
         """Note that the next `items` get a receipt, if it may be sent there."""

@@ -47,4 +47,9 @@ class MqttMetrics:
             "Messages with a Message Expiry Interval, which the broker may discard although it acknowledged them.",
             registry=registry,
         )
+        self.discarded = Counter(
+            "fleet_mqtt_discarded_messages",
+            "Messages with QoS 0 that were discarded because their device sent more than its share.",
+            registry=registry,
+        )
         self.connected = Gauge("fleet_mqtt_connected", "1 while connected and subscribed.", registry=registry)

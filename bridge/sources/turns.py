@@ -17,6 +17,7 @@ class Turns(Generic[T]):
         self.size_bytes = 0
         """The size of all messages that wait."""
         self._queues: dict[str, deque[tuple[T, int]]] = {}
+        self._bytes_of: dict[str, int] = {}
 
     def __bool__(self) -> bool:
         return bool(self._queues)
@@ -25,6 +26,11 @@ class Turns(Generic[T]):
         """Let a message wait behind the earlier ones of its device."""
         self._queues.setdefault(device, deque()).append((message, size_bytes))
         self.size_bytes += size_bytes
+        self._bytes_of[device] = self.bytes_of(device) + size_bytes
+
+    def bytes_of(self, device: str) -> int:
+        """The size of the device's messages that wait."""
+        return self._bytes_of.get(device, 0)
 
     def take(self) -> T:
         """Remove and return the oldest message of the device whose turn it is. Raises `StopIteration` if none waits."""
@@ -33,10 +39,14 @@ class Turns(Generic[T]):
         message, size_bytes = queue.popleft()
         if queue:
             self._queues[device] = queue  # behind the other devices
+            self._bytes_of[device] -= size_bytes
+        else:
+            del self._bytes_of[device]
         self.size_bytes -= size_bytes
         return message
 
     def clear(self) -> None:
         """Forget all messages."""
         self._queues.clear()
+        self._bytes_of.clear()
         self.size_bytes = 0

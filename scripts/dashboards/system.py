@@ -131,11 +131,12 @@ DASHBOARD = Dashboard(
                 ),
                 Panel(
                     "timeseries",
-                    "The broker's subscriptions, and messages that may expire",
+                    "The broker's subscriptions, and messages that may expire or are discarded",
                     [
                         promql("max(fleet_broker_subscriptions)", "subscriptions"),
                         promql("max(fleet_broker_shared_subscriptions)", "shared"),
                         promql("sum(increase(fleet_mqtt_expiring_messages_total[$__rate_interval]))", "may expire"),
+                        promql("sum(increase(fleet_mqtt_discarded_messages_total[$__rate_interval]))", "discarded"),
                     ],
                     width=8,
                 ),

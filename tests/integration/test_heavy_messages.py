@@ -126,3 +126,22 @@ async def test_request_with_large_properties_gets_no_receipt(
         assert (await receipt_of(other))["stored"] == 1
     assert await stack.settled() == 2
     assert await stack.health.metric("fleet_mqtt_receipts_total") == 1
+
+
+async def test_of_a_flood_with_qos_0_the_share_is_stored_and_the_rest_counted(stack: Stack) -> None:
+    count = 12_000
+    readings = minutes("ATTACKER", count)
+    async with bare_device(stack.broker.url) as attacker, bare_device(stack.broker.url) as other:
+        attacker.send(*(mqtt5.PublishPacket(ATTACKER, encode(each)) for each in readings))
+        others = enumerate(minutes("OTHER", 6_000), start=1)
+        other.transport.write(b"".join(publish(number, OTHER, encode(each)) for number, each in others))
+
+        async def all_taken() -> bool:
+            discarded = await stack.health.metric("fleet_mqtt_discarded_messages_total")
+            return discarded + await stack.settled() == count + 6_000
+
+        await until(all_taken, "every message is stored or counted", timeout_s=60)
+    rows = await stack.db.fetch("SELECT vehicle_id, count(*) AS n FROM vehicle_telemetry_history GROUP BY 1")
+    stored = {row["vehicle_id"]: row["n"] for row in rows}
+    assert stored["OTHER"] == 6_000  # with QoS 1: however many, none is discarded
+    assert 5_000 <= stored["ATTACKER"] < 11_000

@@ -101,10 +101,12 @@ BRIDGE = {
     "mqtt.publishing": "mqtt.session mqtt.transport mqtt.url",
     "sources.port": "delivery settings.group",
     "sources.mqtt_arrival": "delivery",
+    "sources.shares": "",
     "sources.turns": "",
     "sources.mqtt_metrics": "",
     "sources.mqtt": "backoff connect_rate contract delivery errors formats formats.port mqtt.codec mqtt.session "
-    "mqtt.transport mqtt.url settings.mqtt sources.mqtt_arrival sources.mqtt_metrics sources.port sources.turns",
+    "mqtt.transport mqtt.url settings.mqtt sources.mqtt_arrival sources.mqtt_metrics sources.port "
+    "sources.shares sources.turns",
     "sources.jetstream_client": "extras",
     "sources.jetstream_metrics": "",
     "sources.jetstream_order": "",

@@ -38,9 +38,21 @@ def test_every_message_leaves_once_in_the_order_of_its_device(messages: list[tup
     assert turns.size_bytes == 0
 
 
+def test_bytes_of_a_device_are_those_of_its_messages_that_wait() -> None:
+    turns: Turns[str] = Turns()
+    for message, size_bytes in (("a1", 5), ("b1", 7), ("a2", 9)):
+        turns.add(message[0], message, size_bytes)
+    assert (turns.bytes_of("a"), turns.bytes_of("b"), turns.bytes_of("c")) == (14, 7, 0)
+    turns.take()
+    turns.take()
+    assert (turns.bytes_of("a"), turns.bytes_of("b")) == (9, 0)
+    turns.take()
+    assert turns.bytes_of("a") == 0
+
+
 def test_nothing_waits_after_clear() -> None:
     turns: Turns[str] = Turns()
     turns.add("a", "a1", 5)
     turns.clear()
     assert not turns
-    assert turns.size_bytes == 0
+    assert turns.size_bytes == turns.bytes_of("a") == 0
