@@ -34,6 +34,19 @@ async def unread_history(target: Target, done: Done) -> None:
     await repeat(200, once, done)
 
 
+async def gone(target: Target, done: Done) -> None:
+    """To ask and to close costs the client nothing; the server cannot tell it from a client that waits half-closed."""
+    request = head(target, path=_HISTORY)
+
+    async def once(number: int) -> str:
+        async with connection(target, number) as wire:
+            await wire.send(request)
+            await asyncio.sleep(0.01)
+            return "gone"
+
+    await repeat(20, once, done)
+
+
 async def slow_csv(target: Target, done: Done) -> None:
     request = head(target, "Accept: text/csv", path=f"/v1/history/vehicles/{ATTACKER}")
 
@@ -105,6 +118,7 @@ async def questions(target: Target, done: Done) -> None:
 ATTACKS = (
     Attack("history", "answers", "32 pages of 10,000 readings with large unknown fields at a time", history),
     Attack("unread-history", "answers", "200 such pages that are not read", unread_history),
+    Attack("gone", "answers", "such pages, of clients that close at once", gone),
     Attack("slow-csv", "answers", "200 downloads that are read at 10 kB/s", slow_csv),
     Attack("streams", "answers", "500 live streams that are not read", streams),
     Attack("opened-streams", "answers", "50 clients that open live streams and close them", opened_streams),

@@ -24,6 +24,8 @@ class Target:
     """The directory with the device's key and certificate."""
     key: str
     """An API key with the scopes `ingest` and `read`, limited to the device."""
+    mqtt_bytes_per_s: float
+    """What the device's line, or a proxy before the broker, passes; 0: as much as the broker reads."""
 
 
 Done: TypeAlias = Counter[str]

@@ -102,7 +102,7 @@ ATTACKS = (
     Attack(
         "gzip-readings",
         "bodies",
-        "50 gzip bodies of 8 MB of readings",
+        "50 gzip bodies of 10,000 readings",
         posting(payloads.readings, _LARGEST, 50, _GZIP, packed=True),
         most_disk_mib=512,
     ),
@@ -110,7 +110,12 @@ ATTACKS = (
         "nested-bodies", "bodies", "8 MB of nested unknown fields, 8 at a time", posting(payloads.nested, _LARGEST, 8)
     ),
     Attack("deep-bodies", "bodies", "8 MB of fields of 400 levels, 8 at a time", posting(payloads.deep, _LARGEST, 8)),
-    Attack("damaged-bodies", "bodies", "8 MB of damaged readings, 8 at a time", posting(payloads.damaged, _LARGEST, 8)),
+    Attack(
+        "damaged-bodies",
+        "bodies",
+        "10,000 readings, each second one damaged, 8 at a time",
+        posting(payloads.damaged, _LARGEST, 8),
+    ),
     Attack("open-strings", "bodies", "8 MB of begun strings, 8 at a time", posting(payloads.open_strings, _LARGEST, 8)),
     Attack("digit-bodies", "bodies", "8 MB of long numbers, 8 at a time", posting(payloads.digits, _LARGEST, 8)),
 )

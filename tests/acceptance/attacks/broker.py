@@ -8,7 +8,7 @@ import mqtt5
 from tests.acceptance.attacks import payloads
 from tests.acceptance.attacks.attack import TOPIC, Attack, Done, Target, repeat
 from tests.acceptance.attacks.messages import connected
-from tests.acceptance.attacks.mqtt_wire import Device, device, tls
+from tests.acceptance.attacks.mqtt_wire import Device, Line, device
 
 _OWN = mqtt5.TopicFilter(TOPIC, max_qos=mqtt5.QoS.AT_LEAST_ONCE)
 _FILTERS_A_PACKET = 500
@@ -16,10 +16,10 @@ _FILTERS_A_PACKET = 500
 
 async def _queued(target: Target, done: Done, packet: bytes) -> None:
     """Publish to oneself and acknowledge nothing: the broker queues for the session, also between connections."""
-    context = tls(target)
+    line = Line(target)
     while True:
         try:
-            async with device(target, context, receive_max=1, session_expiry_s=3_600, reads=False) as one:
+            async with device(line, receive_max=1, session_expiry_s=3_600, reads=False) as one:
                 await one.send(mqtt5.SubscribePacket(1, [_OWN]).write())
                 await one.subscribed()
                 while True:
@@ -30,14 +30,13 @@ async def _queued(target: Target, done: Done, packet: bytes) -> None:
 
 
 async def queued_properties(target: Target, done: Done) -> None:
-    some = [("n" * 60_000, "v" * 60_000)]
-    largest = mqtt5.PublishPacket(TOPIC, b"1", user_properties=some * 8).write()
+    largest = mqtt5.PublishPacket(TOPIC, b"1", user_properties=[("n" * 60_000, "v" * 60_000)] * 2).write()
     await _queued(target, done, largest)
 
 
-async def queued_small_properties(target: Target, done: Done) -> None:
-    """Below every limit of a packet; the payload, which is all that `max_queued_bytes` counts, is one byte."""
-    packet = mqtt5.PublishPacket(TOPIC, b"1", user_properties=[("n" * 10, "v" * 50)] * 1_500).write()
+async def queued_empty_properties(target: Target, done: Done) -> None:
+    """The payload is all that `max_queued_bytes` counts; each property takes many times its five bytes."""
+    packet = mqtt5.PublishPacket(TOPIC, b"1", user_properties=[("", "")] * 50_000).write()
     await _queued(target, done, packet)
 
 
@@ -48,10 +47,10 @@ async def queued_payloads(target: Target, done: Done) -> None:
 async def _subscribe(target: Target, done: Done, pattern: str) -> None:
     """100,000 filters that match the attacker's topic, in a session that outlives the connection."""
     numbers = itertools.count()
-    context = tls(target)
+    line = Line(target)
     while True:
         try:
-            async with device(target, context, session_expiry_s=3_600) as one:
+            async with device(line, session_expiry_s=3_600) as one:
                 for packet_id in itertools.cycle(range(1, 65_536)):
                     filters = [mqtt5.TopicFilter(pattern.format(next(numbers))) for _ in range(_FILTERS_A_PACKET)]
                     await one.send(mqtt5.SubscribePacket(packet_id, filters).write())
@@ -94,11 +93,11 @@ async def handshakes(target: Target, done: Done) -> None:
 
 async def sessions(target: Target, done: Done) -> None:
     """Connect with a large will, subscribe and go away without a word, again and again."""
-    context = tls(target)
+    line = Line(target)
     will = mqtt5.Will(TOPIC, payload=payloads.garbage(50_000), user_properties=[("n" * 60_000, "v" * 60_000)])
     while True:
         try:
-            async with device(target, context, session_expiry_s=3_600, reads=False, will=will) as one:
+            async with device(line, session_expiry_s=3_600, reads=False, will=will) as one:
                 await one.send(mqtt5.SubscribePacket(1, [_OWN]).write())
                 await one.subscribed()
                 done["connected"] += 1
@@ -120,8 +119,8 @@ async def unread_deliveries(target: Target, done: Done) -> None:
 
 
 ATTACKS = (
-    Attack("queued-properties", "broker", "messages to oneself: one byte, 960 kB of properties", queued_properties),
-    Attack("queued-small", "broker", "the same with 100 kB of properties", queued_small_properties),
+    Attack("queued-properties", "broker", "messages to oneself: one byte, 240 kB of properties", queued_properties),
+    Attack("queued-empty", "broker", "the same with 50,000 empty properties", queued_empty_properties),
     Attack("queued-payloads", "broker", "messages to oneself of 100 kB that are not acknowledged", queued_payloads),
     Attack("unread-deliveries", "broker", "messages to oneself that are not read", unread_deliveries),
     Attack("shared-subscriptions", "broker", "200,000 shared subscriptions to one's topic", shared_subscriptions),

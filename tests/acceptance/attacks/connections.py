@@ -33,7 +33,7 @@ async def slow_heads(target: Target, done: Done) -> None:
 
 async def unread(target: Target, done: Done) -> None:
     """Without a key: the document and the files of the page are public."""
-    request = head(target, path="/openapi.json", key=_NO_KEY) * 8
+    request = head(target, path="/openapi.json", key=_NO_KEY) * 5
 
     async def once(number: int) -> str:
         async with connection(target, number % 10, receive_buffer=4_096) as wire:
@@ -57,7 +57,7 @@ async def documents(target: Target, done: Done) -> None:
 
 
 async def unread_with_key(target: Target, done: Done) -> None:
-    request = head(target, path="/openapi.json") * 8
+    request = head(target, path="/openapi.json") * 5
 
     async def once(number: int) -> str:
         async with connection(target, number, receive_buffer=4_096) as wire:
@@ -70,12 +70,12 @@ async def unread_with_key(target: Target, done: Done) -> None:
 
 
 async def pipelined(target: Target, done: Done) -> None:
-    request = head(target, path="/v1/live/vehicles") * 8
+    request = head(target, path="/v1/live/vehicles") * 5
 
     async def once(number: int) -> str:
         async with connection(target, number) as wire:
             await wire.send(request)
-            for _ in range(7):
+            for _ in range(4):
                 await wire.status()
             return await wire.status()
 
@@ -109,10 +109,10 @@ async def reconnecting(target: Target, done: Done) -> None:
 ATTACKS = (
     Attack("idle", "connections", "5,000 connections of 10 addresses that send nothing", idle),
     Attack("slow-heads", "connections", "2,000 heads, a byte every 0.5 s", slow_heads),
-    Attack("unread", "connections", "1,000 connections without a key, 8 answers of each not read", unread),
+    Attack("unread", "connections", "1,000 connections without a key, 5 answers of each not read", unread),
     Attack("documents", "connections", "100 clients without a key that read the documentation", documents),
     Attack("unread-with-key", "connections", "the same with a key", unread_with_key),
-    Attack("pipelined", "connections", "50 connections, 8 requests at a time on each", pipelined),
+    Attack("pipelined", "connections", "50 connections, 5 requests at a time on each", pipelined),
     Attack("tiny", "connections", "200 connections without a key, thousands of tiny requests on each", tiny),
     Attack("reconnecting", "connections", "100 clients, a new connection for each request", reconnecting),
 )

@@ -7,9 +7,9 @@ import mqtt5
 
 from tests.acceptance.attacks import payloads
 from tests.acceptance.attacks.attack import TOPIC, Attack, Done, Target
-from tests.acceptance.attacks.mqtt_wire import Device, device, tls
+from tests.acceptance.attacks.mqtt_wire import Device, Line, device
 
-_LARGEST = 250_000  # somewhat below the broker's limit of a packet
+_LARGEST = payloads.LARGEST_MESSAGE
 _OVERSIZED = 1_000_000
 _LARGE_PROPERTIES = [("n" * 65_000, "v" * 65_000)]
 
@@ -18,10 +18,10 @@ async def connected(
     target: Target, done: Done, send: Callable[[Device], Awaitable[None]], *, reads: bool = True
 ) -> None:
     """Connect, let `send` send for as long as the broker takes it, and connect again when it closes the connection."""
-    context = tls(target)
+    line = Line(target)
     while True:
         try:
-            async with device(target, context, reads=reads) as one:
+            async with device(line, reads=reads) as one:
                 await send(one)
         except OSError:
             done["cut"] += 1
@@ -119,11 +119,11 @@ ATTACKS = (
     Attack("nested-messages", "messages", "250 kB of nested unknown fields", sending(payloads.nested)),
     Attack("deep-messages", "messages", "250 kB of fields of 400 levels", sending(payloads.deep)),
     Attack("wide-messages", "messages", "a reading with 15,000 fields", sending(payloads.wide)),
-    Attack("damaged-messages", "messages", "250 kB of damaged readings", sending(payloads.damaged)),
+    Attack("damaged-messages", "messages", "1,000 readings, each second one damaged", sending(payloads.damaged)),
     Attack("open-string-messages", "messages", "250 kB of begun strings", sending(payloads.open_strings)),
     Attack("digit-messages", "messages", "250 kB of long numbers", sending(payloads.digits)),
     Attack("oversized", "messages", "1 MB of nested unknown fields", sending(payloads.nested, _OVERSIZED, 5)),
-    Attack("backlogs", "messages", "250 kB of valid readings", sending(payloads.readings), most_disk_mib=512),
+    Attack("backlogs", "messages", "1,000 valid readings", sending(payloads.readings), most_disk_mib=512),
     Attack("properties", "messages", "tiny readings with 130 kB of user properties", properties),
     Attack("correlation", "messages", "receipts with 65 kB of correlation data that are not read", correlation),
     Attack("receipts", "messages", "QoS 1 with receipts", receipts, most_disk_mib=512),

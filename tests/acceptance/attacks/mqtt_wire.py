@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ssl
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,25 +13,35 @@ from tests.acceptance.attacks.attack import Target
 
 _PUBACK = 4
 _SUBACK = 9
+_PIECE = 16_384
 
 
 class Device:
     """A connection whose CONNECT was accepted."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: "Line") -> None:
+        self._line = line
         self._reader = reader
         self._writer = writer
 
     async def send(self, data: bytes) -> None:
         """Send packets; waits while the broker does not read. Raises `ConnectionError` when it has gone."""
-        if self._writer.transport.is_closing():
-            raise ConnectionResetError("the broker has closed the connection")
-        self._writer.write(data)
-        await self._writer.drain()
-        await asyncio.sleep(0)  # drain does not let the end of the connection be noticed while the buffer has room
+        for begin in range(0, len(data), _PIECE):
+            if self._writer.transport.is_closing():
+                raise ConnectionResetError("the broker has closed the connection")
+            piece = data[begin : begin + _PIECE]
+            self._writer.write(piece)
+            await self._writer.drain()
+            await self._line.passed(len(piece))
 
     async def packet(self) -> int:
         """Read a packet and forget it; its type."""
+        try:
+            return await self._packet()
+        except asyncio.IncompleteReadError:
+            raise ConnectionResetError("the broker has closed the connection") from None
+
+    async def _packet(self) -> int:
         first = (await self._reader.readexactly(1))[0]
         length, shift = 0, 0
         while True:
@@ -58,18 +69,28 @@ class Device:
             pass
 
 
-def tls(target: Target) -> ssl.SSLContext:
-    """TLS with the device's certificate."""
-    files = Path(target.credentials)
-    context = ssl.create_default_context(cafile=str(files / "ca.crt"))
-    context.load_cert_chain(files / "device.crt", files / "device.key")
-    return context
+class Line:
+    """The device's way to the broker: its certificate, and the rate of all its connections together."""
+
+    def __init__(self, target: Target) -> None:
+        files = Path(target.credentials)
+        self.context = ssl.create_default_context(cafile=str(files / "ca.crt"))
+        self.context.load_cert_chain(files / "device.crt", files / "device.key")
+        self.port = target.tls_port
+        self._bytes_per_s = target.mqtt_bytes_per_s
+        self._free_at = 0.0
+
+    async def passed(self, size: int) -> None:
+        """Wait until the line has passed so many bytes."""
+        if self._bytes_per_s:
+            self._free_at = max(self._free_at, time.monotonic()) + size / self._bytes_per_s
+        # Also without a limit: only so the end of the connection is noticed while the buffer has room.
+        await asyncio.sleep(max(0.0, self._free_at - time.monotonic()))
 
 
 @contextlib.asynccontextmanager
 async def device(
-    target: Target,
-    context: ssl.SSLContext,
+    line: Line,
     *,
     receive_max: int = 65_535,
     session_expiry_s: int = 0,
@@ -77,8 +98,8 @@ async def device(
     will: mqtt5.Will | None = None,
 ) -> AsyncIterator[Device]:
     """A connection of the attacker's device; with `reads` a task reads what comes. Reset at the end."""
-    reader, writer = await asyncio.open_connection("localhost", target.tls_port, ssl=context)
-    one = Device(reader, writer)
+    reader, writer = await asyncio.open_connection("localhost", line.port, ssl=line.context)
+    one = Device(reader, writer, line)
     reading: asyncio.Task[None] | None = None
     try:
         await one.send(

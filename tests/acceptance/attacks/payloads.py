@@ -9,6 +9,10 @@ from datetime import UTC, datetime, timedelta
 from tests.acceptance.attacks.attack import ATTACKER
 
 _numbers = itertools.count()
+LARGEST_MESSAGE = 250_000
+"""Somewhat below the broker's limit of a packet."""
+MOST_IN_A_MESSAGE, MOST_IN_A_BODY = 1_000, 10_000
+"""Elements of an array that are decoded one by one; a longer array is refused as a whole, which costs little."""
 
 
 def reading(**others: object) -> bytes:
@@ -19,13 +23,14 @@ def reading(**others: object) -> bytes:
 
 
 def array(elements: Iterator[bytes], size_bytes: int) -> bytes:
-    """An array of about this size."""
-    taken, size = [], 0
-    for element in elements:
-        taken.append(element)
+    """An array of at most this size, of as many elements as a message or body of this size may have."""
+    most = MOST_IN_A_BODY if size_bytes > LARGEST_MESSAGE else MOST_IN_A_MESSAGE
+    taken, size = [], 2
+    for element in itertools.islice(elements, most):
         size += len(element) + 1
-        if size >= size_bytes:
+        if size > size_bytes:
             break
+        taken.append(element)
     return b"[" + b",".join(taken) + b"]"
 
 
@@ -34,9 +39,9 @@ def readings(size_bytes: int) -> bytes:
     return array((reading() for _ in itertools.count()), size_bytes)
 
 
-def zeros(size_bytes: int) -> bytes:
-    """An array of numbers, each of them a reject."""
-    return b"[" + b"0," * (size_bytes // 2) + b"0]"
+def numbers(size_bytes: int) -> bytes:
+    """An array of different numbers, each of them a reject."""
+    return array((b"%d" % next(_numbers) for _ in itertools.count()), size_bytes)
 
 
 def nested(size_bytes: int) -> bytes:
@@ -77,7 +82,10 @@ def open_strings(size_bytes: int) -> bytes:
 def conflicts(size_bytes: int) -> bytes:
     """Readings of one moment with different values: each but the first is a reject."""
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    one = (f'{{"vehicleId":"{ATTACKER}","timestamp":"{at}","soc":{n % 100}.{n}}}'.encode() for n in itertools.count())
+    first = next(_numbers) * MOST_IN_A_BODY  # so that no reject of another message is the same
+    one = (
+        f'{{"vehicleId":"{ATTACKER}","timestamp":"{at}","soc":{n % 100}.{n}}}'.encode() for n in itertools.count(first)
+    )
     return array(one, size_bytes)
 
 

@@ -6,22 +6,25 @@ from tests.acceptance.attacks.bodies import posting
 from tests.acceptance.attacks.messages import sending
 
 ATTACKS = (
-    Attack("reject-arrays", "disk", "arrays of 50,000 numbers over MQTT", sending(payloads.zeros, 100_000)),
+    Attack("reject-arrays", "disk", "arrays of 1,000 numbers over MQTT", sending(payloads.numbers, distinct=200)),
     Attack("reject-messages", "disk", "100 kB that are not JSON, over MQTT", sending(payloads.garbage, 100_000, 500)),
     Attack("small-rejects", "disk", "small messages that are not JSON", sending(payloads.garbage, 20, 10_000)),
     Attack(
-        "conflicts", "disk", "readings of one moment with other values, over MQTT", sending(payloads.conflicts, 100_000)
+        "conflicts",
+        "disk",
+        "readings of one moment with other values, over MQTT",
+        sending(payloads.conflicts, 100_000, 200),
     ),
     Attack(
         "reject-bodies",
         "disk",
-        "arrays of 500,000 numbers over HTTP, 8 at a time",
-        posting(payloads.zeros, 1_000_000, 8),
+        "arrays of 10,000 numbers over HTTP, 8 at a time",
+        posting(payloads.numbers, 1_000_000, 8),
     ),
     Attack(
         "forbidden",
         "disk",
-        "1 MB of readings of others over HTTP, 8 at a time",
+        "10,000 readings of others over HTTP, 8 at a time",
         posting(payloads.of_others, 1_000_000, 8),
     ),
 )

@@ -20,6 +20,8 @@ from tests.acceptance.attacks.watch import Watch
 ROOT = Path(__file__).parents[3]
 _MOST_MIB = 3_000.0
 """A process that takes more ends the attack, because the machine is needed."""
+MQTT_BYTES_PER_S = 10_000_000.0
+"""The line of the attacking device, unless told otherwise: 80 Mbit/s, more than most have."""
 _END_S = 40.0
 _LOOK_EVERY_S = 0.05
 
@@ -28,12 +30,12 @@ class Broken(Exception):
     """The victim or the attacker could not do its part; the text says why."""
 
 
-def run_attack(stack: Stack, attack: Attack, seconds: float) -> Outcome:
+def run_attack(stack: Stack, attack: Attack, seconds: float, mqtt_bytes_per_s: float = MQTT_BYTES_PER_S) -> Outcome:
     """Run one attack for so long. Raises `Broken` when it was none."""
     disk = stack.disk_mib
     with _victim(stack.victim) as victim:
         with Watch(stack.pids, stack.ports, _MOST_MIB) as watch:
-            with _attacker(attack, stack.target, seconds) as attacker:
+            with _attacker(attack, stack.target(mqtt_bytes_per_s), seconds) as attacker:
                 _wait(attacker, watch)
                 done, took_s = _result(attacker, attack, watch)
             waits = _waits(victim)

@@ -94,10 +94,10 @@ class Stack:
             process.kill()
         self.platform.stop()
 
-    @property
-    def target(self) -> Target:
+    def target(self, mqtt_bytes_per_s: float) -> Target:
         """For the attacker."""
-        return Target(self.platform.ports.http, self.platform.ports.mqtt_tls, self._attackers, self._keys[ATTACKER])
+        ports = self.platform.ports
+        return Target(ports.http, ports.mqtt_tls, self._attackers, self._keys[ATTACKER], mqtt_bytes_per_s)
 
     @property
     def victim(self) -> Access:
