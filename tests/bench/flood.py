@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import uvloop
 
+from tests.bench import publisher311
 from tests.bench.load import Load
 from tests.bench.publisher import Publisher, publish_packet
 
@@ -33,20 +34,24 @@ class Order(NamedTuple):
     stride: int
     step_s: int
     rate: float | None
+    version: str = "5"
+    """Of MQTT."""
 
 
-def _chunks(load: Load) -> Iterator[tuple[int, bytes]]:
+def _chunks(load: Load, version: str) -> Iterator[tuple[int, bytes]]:
     """How many messages, and their packets."""
+    encode = publish_packet if version == "5" else publisher311.publish_packet
     for start in range(0, load.messages, _CHUNK):
         numbers = range(start, min(start + _CHUNK, load.messages))
-        yield len(numbers), b"".join(publish_packet(*load.message(n), n % _PACKET_IDS + 1) for n in numbers)
+        yield len(numbers), b"".join(encode(*load.message(n), n % _PACKET_IDS + 1) for n in numbers)
 
 
 async def _publish(order: Order) -> None:
     now = datetime.fromisoformat(order.now)
     load = Load(order.messages, order.devices, now, order.per_message, order.stride, order.step_s)
-    chunks = _chunks(load) if order.rate else iter(list(_chunks(load)))
-    publisher = await Publisher.open(order.url, f"bench-{time.time_ns()}")
+    chunks = _chunks(load, order.version) if order.rate else iter(list(_chunks(load, order.version)))
+    kind = Publisher if order.version == "5" else publisher311.Publisher311
+    publisher = await kind.open(order.url, f"bench-{time.time_ns()}")
     _say("ready")
     await asyncio.to_thread(sys.stdin.readline)
     began, began_cpu = time.monotonic(), time.process_time()

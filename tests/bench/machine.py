@@ -19,6 +19,7 @@ import psutil
 
 from bridge.store.migrate import migrate
 from local.mosquitto import Mosquitto
+from local.nats import Nats
 from local.ports import free_port
 from local.postgres import LOGINS, Postgres
 from local.process import Process, confine
@@ -102,12 +103,25 @@ class Machine:
             shutil.rmtree(broker.directory.parent, ignore_errors=True)
 
     @contextlib.contextmanager
+    def nats(self, nodes: int) -> Iterator[Nats]:
+        """A new cluster of NATS without streams."""
+        servers = Nats(self.directory / f"nats{next(self._numbers)}" / "nats", nodes)
+        servers.start()
+        try:
+            yield servers
+        finally:
+            for node in servers.nodes:
+                node.process.kill()  # its streams are not needed any more
+            shutil.rmtree(servers.nodes[0].store.parents[2], ignore_errors=True)
+
+    @contextlib.contextmanager
     def bridge(
-        self, database_url: str, broker: Mosquitto, settings: Mapping[str, str] | None = None
+        self, database_url: str, broker: Mosquitto | Nats, settings: Mapping[str, str] | None = None
     ) -> Iterator["RunningBridge"]:
         """A bridge process with the default settings, or these, subscribed."""
         log = self.directory / f"bridge{next(self._numbers)}.log"
-        bridge = RunningBridge(log, self.as_login(database_url, "bridge"), broker, settings or {})
+        of_source = _of_stream(broker) if isinstance(broker, Nats) else _of_broker(broker)
+        bridge = RunningBridge(log, self.as_login(database_url, "bridge"), {**of_source, **(settings or {})})
         bridge.start()
         try:
             yield bridge
@@ -122,17 +136,28 @@ class Machine:
         return self._ceiling
 
 
+def _of_broker(broker: Mosquitto) -> dict[str, str]:
+    return {"FLEET_BRIDGE_MQTT_URL": broker.bridge_url, "FLEET_MQTT_RECEIVE_MAXIMUM": str(WINDOW)}
+
+
+def _of_stream(servers: Nats) -> dict[str, str]:
+    return {
+        "FLEET_SOURCE": "jetstream",
+        "FLEET_NATS_URL": servers.bridge_url,
+        "FLEET_NATS_REPLICAS": str(servers.replicas),
+        "FLEET_NATS_WINDOW": str(WINDOW),
+    }
+
+
 class RunningBridge:
     """`python -m bridge run`, watched from outside."""
 
-    def __init__(self, log: Path, database_url: str, broker: Mosquitto, settings: Mapping[str, str]) -> None:
+    def __init__(self, log: Path, database_url: str, settings: Mapping[str, str]) -> None:
         self._port = free_port()
         env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("FLEET_")},
             "FLEET_DATABASE_URL": database_url,
-            "FLEET_BRIDGE_MQTT_URL": broker.bridge_url,
             "FLEET_BRIDGE_HTTP_PORT": str(self._port),
-            "FLEET_MQTT_RECEIVE_MAXIMUM": str(WINDOW),
             **settings,
         }
         self.process = Process("bridge", [sys.executable, "-m", "bridge", "run"], log, env=env)
@@ -200,14 +225,15 @@ async def result_of(process: asyncio.subprocess.Process) -> dict[str, float]:
 
 
 def flood(
-    broker: Mosquitto, load: Load, rate: float | None = None
+    broker: Mosquitto | Nats, load: Load, rate: float | None = None
 ) -> "contextlib.AbstractAsyncContextManager[asyncio.subprocess.Process]":
     """A flood of the load's messages that is ready to begin."""
-    order = {**load._asdict(), "now": load.now.isoformat(), "url": broker.url, "rate": rate}
+    to = {"url": broker.mqtt_urls[0], "version": "3.1.1"} if isinstance(broker, Nats) else {"url": broker.url}
+    order = {**load._asdict(), "now": load.now.isoformat(), "rate": rate, **to}
     return worker("tests.bench.flood", order)
 
 
-async def run_flood(broker: Mosquitto, load: Load, rate: float | None = None) -> Flood:
+async def run_flood(broker: Mosquitto | Nats, load: Load, rate: float | None = None) -> Flood:
     """Publish it all and wait until the broker has acknowledged it."""
     async with flood(broker, load, rate) as process:
         return Flood(**await result_of(process))
