@@ -117,8 +117,10 @@ async def consumed(connection: Connection, meters: Sequence[str], period: Period
     return {row[0]: row[1] for row in await connection.fetch(sql, meters, *period)}
 
 
+# What devices send by MQTT comes from a broker or from a stream.
 _REJECTS = """
-SELECT device, received_at, source, reason, payload FROM rejected_message WHERE device = ANY($1)
+SELECT device, received_at, CASE source WHEN 'http' THEN source ELSE 'mqtt' END AS source, reason, payload
+FROM rejected_message WHERE device = ANY($1)
 """
 
 

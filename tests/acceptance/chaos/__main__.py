@@ -10,12 +10,13 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from tests.acceptance.chaos.fault import CannotHappenHere
-from tests.acceptance.chaos.nemesis import FAULTS, choose
+from tests.acceptance.chaos.nemesis import FAULTS, choose, possible
 from tests.acceptance.chaos.processes import Stuck
 from tests.acceptance.chaos.report import Report, described
 from tests.acceptance.chaos.runner import Load, examine_all, run_cycle
 from tests.acceptance.chaos.stack import Stack
 from tests.acceptance.chaos.stopping import Abandoned, Stopping
+from tests.acceptance.chaos.stream_stack import StreamStack
 from tests.until import NotInTime
 
 _STOPPED = 128 + signal.SIGINT
@@ -41,7 +42,7 @@ def main() -> int:
 def _run(directory: Path, options: Namespace, report: Report, stopping: Stopping) -> bool:
     """Every cycle, and then all of them together; whether nothing was wrong."""
     started, sound = time.monotonic(), False
-    stack = Stack(directory, options.seed)
+    stack = (StreamStack if options.stream else Stack)(directory, options.seed)
     try:
         sound = _cycles(stack, options, report, stopping)
         everything = examine_all(stack, report.not_judged)
@@ -77,7 +78,7 @@ def _cycles(stack: Stack, options: Namespace, report: Report, stopping: Stopping
 
 def _cycle(stack: Stack, options: Namespace, report: Report) -> bool:
     rng = random.Random(f"{options.seed}:{report.cycle}:faults")
-    faults = choose(report.cycle, rng, options.fault or list(FAULTS))
+    faults = choose(report.cycle, rng, options.fault or possible(options.stream is not None))
     names = [fault.name for fault in faults]
     load = Load(round(options.messages * rng.uniform(0.5, 1.5)), options.rate * rng.choice([0.5, 1, 2]), options.hold)
     began = time.monotonic()
@@ -102,6 +103,7 @@ def _options() -> Namespace:
     parser.add_argument("--rate", type=float, default=500.0, help="messages a second")
     parser.add_argument("--hold", type=float, default=1.0, help="make faults last so many times as long")
     parser.add_argument("--fault", action="append", choices=list(FAULTS), help="only these")
+    parser.add_argument("--stream", choices=["nats"], help="three NATS nodes instead of a broker")
     parser.add_argument("--report", type=Path, help="where the figures go, as JSON")
     return parser.parse_args()
 

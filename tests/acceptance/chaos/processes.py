@@ -87,9 +87,9 @@ class Keeper(_Serving):
 class Publisher:
     """The publisher's process and its answers."""
 
-    def __init__(self, url: str, api_url: str, api_key: str, ledger: Path, seed: int) -> None:
+    def __init__(self, url: str, api_url: str, api_key: str, ledger: Path, seed: int, version: str) -> None:
         module = ["-m", "tests.acceptance.chaos.publisher"]
-        options = ["--url", url, "--api", api_url, "--ledger", str(ledger), "--seed", str(seed)]
+        options = ["--url", url, "--api", api_url, "--ledger", str(ledger), "--seed", str(seed), "--mqtt", version]
         self._process = subprocess.Popen(
             [*confine(signal.SIGKILL, as_service=False), sys.executable, *module, *options],
             start_new_session=True,  # Ctrl-C reaches the harness only

@@ -40,8 +40,11 @@ Sent = tuple[int, Message]
 class Publisher:
     """Sends over MQTT and HTTP and keeps the ledger. The clients' threads only leave word of what came."""
 
-    def __init__(self, url: str, api_url: str, api_key: str, ledger: LedgerWriter, workload: Workload) -> None:
+    def __init__(
+        self, url: str, api_url: str, api_key: str, ledger: LedgerWriter, workload: Workload, version: str
+    ) -> None:
         self._ledger = ledger
+        self._has_properties = version == "5"
         self._workload = workload
         self._devices: dict[str, int] = {}
         self._flying: dict[int, Sent] = {}
@@ -51,8 +54,10 @@ class Publisher:
         self._came: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._http = HttpClient(api_url, api_key, self._posted)
         parts = urlsplit(url)
+        protocol = MQTTProtocolVersion.MQTTv5 if self._has_properties else MQTTProtocolVersion.MQTTv311
+        clean = None if self._has_properties else False
         self._client = client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id="chaos-publisher", protocol=MQTTProtocolVersion.MQTTv5
+            CallbackAPIVersion.VERSION2, client_id="chaos-publisher", clean_session=clean, protocol=protocol
         )
         client.username_pw_set(parts.username, parts.password)
         client.reconnect_delay_set(1, 1)
@@ -60,8 +65,11 @@ class Publisher:
         client.on_connect = self._connected
         client.on_publish = self._acknowledged
         client.on_message = self._answered
-        session = properties(PacketTypes.CONNECT, SessionExpiryInterval=3600)
-        client.connect(parts.hostname or "", parts.port or 1883, keepalive=5, clean_start=False, properties=session)
+        connect = partial(client.connect, parts.hostname or "", parts.port or 1883, keepalive=5)
+        if self._has_properties:
+            connect(clean_start=False, properties=properties(PacketTypes.CONNECT, SessionExpiryInterval=3600))
+        else:
+            connect()
         client.loop_start()
 
     def publish(self, cycle: int, count: int, rate: float) -> None:
@@ -134,17 +142,21 @@ class Publisher:
 
     def _send(self, sent: Sent) -> None:
         first, message = sent
-        asks = None
+        asks, topic = None, message.topic
         if message.wants_receipt:
             self._unanswered[first] = sent
-            topic = message.topic.replace("telemetry", "receipt")
-            correlation = f"{first} {len(message.items)}".encode()
-            asks = properties(PacketTypes.PUBLISH, ResponseTopic=topic, CorrelationData=correlation)
-        published = self._client.publish(message.topic, message.payload, qos=1, properties=asks)
+            if self._has_properties:
+                correlation = f"{first} {len(message.items)}".encode()
+                receipt = topic.replace("telemetry", "receipt")
+                asks = properties(PacketTypes.PUBLISH, ResponseTopic=receipt, CorrelationData=correlation)
+            else:
+                topic = f"{topic}/{first}-{len(message.items)}"
+        published = self._client.publish(topic, message.payload, qos=1, properties=asks)
         self._flying[published.mid] = sent
 
     def _connected(self, client: paho.Client, *_: Any) -> None:
-        client.subscribe([("fleet/vehicle/+/receipt", 1), ("fleet/meter/+/receipt", 1)])
+        level = "" if self._has_properties else "/+"
+        client.subscribe([(f"fleet/{kind}/+/receipt{level}", 1) for kind in ("vehicle", "meter")])
 
     def _acknowledged(self, _client: paho.Client, _data: Any, mid: int, reason: Any, _properties: Any) -> None:
         self._came.put(partial(self._note_puback, mid, reason.value, time.monotonic()))
@@ -159,7 +171,10 @@ class Publisher:
             self._refused.append(sent)
 
     def _answered(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
-        first, count = map(int, message.properties.CorrelationData.split())  # type: ignore[union-attr]
+        if self._has_properties:
+            first, count = map(int, message.properties.CorrelationData.split())  # type: ignore[union-attr]
+        else:
+            first, count = map(int, message.topic.rpartition("/")[2].split("-"))
         self._came.put(partial(self._note_told, RECEIPT, first, count, json.loads(message.payload)))
 
     def _posted(self, first: int, message: Message, answer: dict[str, Any]) -> None:
@@ -185,9 +200,12 @@ def main() -> None:
     parser.add_argument("--api", required=True, help="the URL of POST /v1/ingest; the key is in FLEET_API_KEY")
     parser.add_argument("--ledger", type=Path, required=True)
     parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--mqtt", required=True, help="its version")
     options = parser.parse_args()
     ledger = LedgerWriter(options.ledger, {"created": datetime.now(UTC).isoformat()}, fsync=True)
-    publisher = Publisher(options.url, options.api, os.environ["FLEET_API_KEY"], ledger, Workload(options.seed))
+    publisher = Publisher(
+        options.url, options.api, os.environ["FLEET_API_KEY"], ledger, Workload(options.seed), options.mqtt
+    )
     say = partial(print, flush=True)
     say("ready")
     for line in sys.stdin:

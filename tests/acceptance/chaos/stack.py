@@ -53,6 +53,9 @@ CREATE TRIGGER poison BEFORE INSERT ON vehicle_telemetry_history FOR EACH ROW EX
 class Stack:
     """Everything, started; `close` ends it. All of it lies below `directory`."""
 
+    version = "5"
+    """Of MQTT."""
+
     def __init__(self, directory: Path, seed: int, first: tuple[str, int] | None = None) -> None:
         self.directory = directory
         self.first = first
@@ -80,16 +83,24 @@ class Stack:
         self._opened.callback(self.postgres.stop)
         self.postgres.start()
         self._make_database()
+        self.database_link = self._link(self.postgres.port)
+        url = self._start_broker()
+        self._start_programs()
+        self.publisher = Publisher(url, f"{self._api_url}/v1/ingest", self.api_key, self.ledger, seed, self.version)
+        self._opened.callback(self.publisher.close)
+
+    def _start_broker(self) -> str:
+        """Start what the devices publish to; its URL for them."""
         self.broker = Broker(self.directory / "mosquitto")
         self._opened.callback(self.broker.stop)
         self.broker.start()
-        self.database_link = self._link(self.postgres.port)
         self.broker_link = self._link(self.broker.bridge_port)
         self.device_link = self._link(self.broker.port)
-        self._start_programs()
-        url = _through(self.broker.url, self.device_link)
-        self.publisher = Publisher(url, f"{self._api_url}/v1/ingest", self.api_key, self.ledger, seed)
-        self._opened.callback(self.publisher.close)
+        return _through(self.broker.url, self.device_link)
+
+    @property
+    def _source(self) -> dict[str, str]:
+        return {"FLEET_BRIDGE_MQTT_URL": _through(self.broker.bridge_url, self.broker_link)}
 
     def _start_programs(self) -> None:
         self._opened.callback(self.kill_bridge)
@@ -177,7 +188,7 @@ class Stack:
             **SETTINGS,
             "PYTHONPATH": str(ROOT),
             "FLEET_DATABASE_URL": _through(self.postgres.url("chaos", "fleet"), self.database_link),
-            "FLEET_BRIDGE_MQTT_URL": _through(self.broker.bridge_url, self.broker_link),
+            **self._source,
             "FLEET_HTTP_PORT": str(self.api_port),
         }
 
