@@ -61,6 +61,15 @@ def split_database(url: str) -> SplitResult:
     return parts
 
 
+def each_database(url: str) -> list[str]:
+    """A URL for each host of a libpq URL, in its order. Raises `ValueError`, which states the form."""
+    parts = split_database(url)
+    account, at, hosts = parts.netloc.rpartition("@")
+    if "," not in hosts:
+        return [url]  # as given, because a URL without a host would lose its slashes
+    return [parts._replace(netloc=f"{account}{at}{host}").geturl() for host in hosts.split(",")]
+
+
 def database_host(url: str) -> str:
     """Where the database of a libpq URL is, without user and password: `host[:port][,...]`, for messages."""
     parts = split_database(url)

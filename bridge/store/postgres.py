@@ -27,8 +27,10 @@ from bridge.store.projection import Projection
 from bridge.store.projections import PROJECTIONS
 from bridge.store.quotas import NO_QUOTA, Charge, Excess, Quotas
 from bridge.store.ratings import Ratings
-from bridge.store.session import Connection, open_session, take_lock
+from bridge.store.session import Connection, take_lock
+from bridge.store.synchronous import Confirmations, confirm
 from bridge.store.tables import TABLES, Table, columns_of, identity, reject_columns, reject_sql
+from bridge.store.timeline import Fence, LeftBehind, open_newest
 from bridge.store.verdict import (
     NOTHING_FRESH,
     Fresh,
@@ -101,6 +103,8 @@ class PostgresStore:
         self._look_first = False
         self._ratings = Ratings(interval_s)
         self._ratings_are_stale = True
+        self._fence = Fence()
+        self._confirmations = Confirmations()
 
     async def connect(self) -> None:
         """Connect unless connected. Raises `StoreUnavailable`, `LeadershipLost` or `Misconfigured`."""
@@ -108,8 +112,8 @@ class PostgresStore:
             return
         try:
             with storing():
-                connection = await open_session(self._url, self._timeout_s, SESSION)
-        except ReadOnlyDatabase:
+                connection = await open_newest(self._url, self._timeout_s, SESSION, self._fence)
+        except (ReadOnlyDatabase, LeftBehind):
             raise
         except StoreUnavailable as error:
             raise Unreachable(str(error)) from error
@@ -119,6 +123,7 @@ class PostgresStore:
                 await _require_durability(connection)
                 await require_applied(connection)
                 await _require_columns(connection)
+                connection.add_log_listener(self._confirmations.hear)
                 await connection.add_listener(_DECLARED_CHANNEL, self._declarations_changed)
                 await connection.execute(_STAGE_SQL)
                 await connection.execute(few.MAKE_SQL)
@@ -206,7 +211,11 @@ class PostgresStore:
             assert self._connection is not None
             try:
                 with storing():
-                    return await self._transaction(self._connection, items)
+                    outcomes = await self._transaction(self._connection, items)
+                    if any(outcome is not Kept.STORED for outcome in outcomes):
+                        await confirm(self._connection)
+                    self._confirmations.require()
+                    return outcomes
             except AlreadyThere:
                 self._look_first = True
             except StoreUnavailable as error:

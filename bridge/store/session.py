@@ -4,15 +4,16 @@ The lock belongs to the session: what a session does it does with the lock, and 
 has lost the lock too.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
 from bridge.errors import LeadershipLost, Misconfigured, ReadOnlyDatabase, StoreUnavailable
-from bridge.store.database_errors import READ_ONLY, TRANSACTION_POOLING, asking
-from bridge.url import split_database
+from bridge.store.database_errors import TRANSACTION_POOLING, asking
+from bridge.url import each_database
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -26,6 +27,8 @@ _SETTINGS = {
     "tcp_keepalives_count": "3",
 }
 _NAME = "application_name"
+_MOST_PATIENCE_S = 5.0
+"""Maximum time for one of several hosts: the host of a failed primary may neither answer nor refuse."""
 _UNSET = "SELECT array_agg(name ORDER BY name) FROM pg_settings WHERE name = ANY($1) AND source <> 'session'"
 
 
@@ -42,8 +45,17 @@ async def open_session(url: str, timeout_s: float, settings: Mapping[str, str]) 
 
     Raises as `connect`.
     """
+    return await connect(url, timeout_s, _for_work(timeout_s, settings))
+
+
+async def open_each(url: str, timeout_s: float, settings: Mapping[str, str]) -> list[Connection]:
+    """The same on each host that accepts writes, at least one: two do when an old primary has come back."""
+    return await _connect_each(url, timeout_s, _for_work(timeout_s, settings))
+
+
+def _for_work(timeout_s: float, settings: Mapping[str, str]) -> dict[str, str]:
     # The same timeout on the server: a statement that waits for a lock must not outlive its client.
-    return await connect(url, timeout_s, {**_SETTINGS, **settings, "statement_timeout": milliseconds(timeout_s)})
+    return {**_SETTINGS, **settings, "statement_timeout": milliseconds(timeout_s)}
 
 
 async def connect(url: str, timeout_s: float, settings: Mapping[str, str], **options: Any) -> Connection:
@@ -51,35 +63,82 @@ async def connect(url: str, timeout_s: float, settings: Mapping[str, str], **opt
 
     Raises `ReadOnlyDatabase` when no server accepts writes, `StoreUnavailable`, or `Misconfigured`.
     """
-    opened = await connect_reader(url, timeout_s, settings, **options)
-    if opened.is_read_only:
-        opened.connection.terminate()
-        raise ReadOnlyDatabase(READ_ONLY)
-    return opened.connection
+    return await _first(url, timeout_s, settings, SessionAttribute.read_write, options)
 
 
 async def connect_reader(url: str, timeout_s: float, settings: Mapping[str, str], **options: Any) -> Reader:
     """The same, or on a server that only reads where no server accepts writes. Raises as `connect` otherwise."""
     try:
-        opened = await _connect(url, timeout_s, settings, SessionAttribute.read_write, options)
-    except StoreUnavailable as error:
-        # The error of several hosts is that of one that cannot be reached, though another one only reads.
-        is_unreachable = isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, TimeoutError)
-        if not (isinstance(error, ReadOnlyDatabase) or (is_unreachable and "," in split_database(url).netloc)):
-            raise
-    else:
-        return Reader(opened, is_read_only=False)
-    return Reader(await _connect(url, timeout_s, settings, SessionAttribute.any, options), is_read_only=True)
+        opened = await connect(url, timeout_s, settings, **options)
+    except ReadOnlyDatabase:
+        return Reader(await _first(url, timeout_s, settings, SessionAttribute.any, options), is_read_only=True)
+    return Reader(opened, is_read_only=False)
+
+
+async def _connect_each(url: str, timeout_s: float, settings: Mapping[str, str]) -> list[Connection]:
+    """A session on each host of the URL that accepts writes, at least one. Raises as `connect`."""
+    hosts = each_database(url)
+    patience_s = _patience_s(timeout_s, hosts)
+    opening = [
+        asyncio.ensure_future(_connect(host, patience_s, timeout_s, settings, SessionAttribute.read_write, {}))
+        for host in hosts
+    ]
+    try:
+        found = await asyncio.gather(*opening, return_exceptions=True)
+    except asyncio.CancelledError:
+        for each in opening:
+            if each.done() and not each.cancelled() and each.exception() is None:
+                each.result().terminate()
+        raise
+    sessions = [outcome for outcome in found if not isinstance(outcome, BaseException)]
+    errors = [outcome for outcome in found if isinstance(outcome, BaseException)]
+    away = [error for error in errors if isinstance(error, StoreUnavailable)]
+    if len(away) < len(errors):
+        for session in sessions:
+            session.terminate()
+        raise next(error for error in errors if error not in away)
+    if not sessions:
+        raise _telling(away)
+    return sessions
+
+
+async def _first(
+    url: str, timeout_s: float, settings: Mapping[str, str], target: SessionAttribute, options: Mapping[str, Any]
+) -> Connection:
+    """A session on the first host that the target fits. Raises as `connect`."""
+    errors: list[StoreUnavailable] = []
+    # One host after the other, because asyncpg has one time limit for all: a host that is silent would use it up.
+    for host in (hosts := each_database(url)):
+        try:
+            return await _connect(host, _patience_s(timeout_s, hosts), timeout_s, settings, target, options)
+        except StoreUnavailable as error:
+            errors.append(error)
+    raise _telling(errors)
+
+
+def _telling(errors: Sequence[StoreUnavailable]) -> StoreUnavailable:
+    """That of a server that answered, if one did."""
+    return next((error for error in errors if isinstance(error, ReadOnlyDatabase)), errors[-1])
+
+
+def _patience_s(timeout_s: float, hosts: Sequence[str]) -> float:
+    """How long to wait for one of the hosts."""
+    return timeout_s if len(hosts) == 1 else min(timeout_s / len(hosts), _MOST_PATIENCE_S)
 
 
 async def _connect(
-    url: str, timeout_s: float, settings: Mapping[str, str], target: SessionAttribute, options: Mapping[str, Any]
+    url: str,
+    patience_s: float,
+    timeout_s: float,
+    settings: Mapping[str, str],
+    target: SessionAttribute,
+    options: Mapping[str, Any],
 ) -> Connection:
     named = {_NAME: settings[_NAME]} if _NAME in settings else {}
     given = {"command_timeout": timeout_s, **options}
     with asking():
         connection: Connection = await asyncpg.connect(
-            url, timeout=timeout_s, server_settings=named, target_session_attrs=target, **given
+            url, timeout=patience_s, server_settings=named, target_session_attrs=target, **given
         )
         try:
             await _set(connection, {name: value for name, value in settings.items() if name != _NAME})

@@ -82,6 +82,8 @@ BRIDGE = {
     "store.migrate": "errors store.database_errors",
     "store.analyst": "errors",
     "store.session": "errors store.database_errors url",
+    "store.synchronous": "errors store.session",
+    "store.timeline": "errors store.database_errors store.session",
     "store.pooler": "errors store.database_errors store.session",
     "store.ownership": "errors store.database_errors store.pooler store.session",
     "store.database_clock": "clock store.session",
@@ -90,7 +92,7 @@ BRIDGE = {
     "store.postgres": "clock contract delivery errors reading store.copy_format store.database_clock "
     "store.database_errors store.few "
     "store.late_marks store.migrate store.pooler store.projection store.projections store.quotas store.ratings "
-    "store.session store.singly store.tables store.verdict",
+    "store.session store.singly store.synchronous store.tables store.timeline store.verdict",
     "replay": "audit clock delivery errors formats formats.port store.database_clock",
     "rejects": "progress replay",
     "mqtt": "",
