@@ -21,6 +21,8 @@ _REFUSED = (
 LOCKED = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 """A lock was not obtained in time; a retry may succeed."""
 _REMEDY = "compare the schema and the rights of this program's role; `python -m bridge migrate` updates both"
+_DUPLICATE = "duplicate key value"
+"""In the text of an XX000 by which a distributed table (Citus) passes on the 23505 of one of its servers."""
 READ_ONLY = "the database is read-only: it is a replica, or a failover is in progress"
 TRANSACTION_POOLING = (
     "FLEET_DATABASE_URL: a pooler gives the session to other clients between transactions; use a pool in session mode "
@@ -52,6 +54,10 @@ def storing() -> Iterator[None]:
         yield
     except asyncpg.UniqueViolationError as error:
         raise AlreadyThere from error
+    except asyncpg.InternalServerError as error:
+        if _DUPLICATE in str(error):
+            raise AlreadyThere from error
+        raise _unavailable(error) from error
     except asyncpg.CheckViolationError as error:
         if error.constraint_name:
             raise Unstorable(str(error)) from error

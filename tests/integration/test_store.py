@@ -93,6 +93,26 @@ async def test_same_readings_again_are_duplicates(store: PostgresStore, db: Db) 
     assert await count(db, "vehicle_telemetry_history") == 51
 
 
+async def test_repeated_reading_that_a_distributed_table_refuses_is_a_duplicate(
+    store: PostgresStore, db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Citus passes the error of one of its servers on with another SQLSTATE."""
+    monkeypatch.setattr("bridge.store.postgres.FEW", 0)
+    readings = list(minutes("EV_1", 50))
+    await store.write(readings)
+    await db.execute("""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF EXISTS (SELECT FROM vehicle_telemetry_history WHERE (vehicle_id, ts) = (NEW.vehicle_id, NEW.ts)) THEN
+                RAISE 'duplicate key value violates unique constraint "history_102"' USING ERRCODE = 'XX000';
+            END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON vehicle_telemetry_history FOR EACH ROW EXECUTE FUNCTION refuse()
+    """)
+    assert await store.write(readings) == [Kept.DUPLICATE] * 50
+    assert await store.write([*readings, vehicle("EV_2")]) == [*[Kept.DUPLICATE] * 50, Kept.STORED]
+
+
 async def test_readings_later_than_the_statistics_are_looked_up_by_their_key(
     store: PostgresStore, database_url: str, db: Db
 ) -> None:
