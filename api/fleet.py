@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from api.database import Connection
 from api.energy.buckets import NOTHING, Figures
-from api.energy.interval import DAY_US, HOUR_US, QUARTER_US
+from api.energy.interval import DAY_US, HOUR_US, QUARTER_US, SIX_HOURS_US
 from api.energy.quarter import quarters_of, whole_quarters
 from api.energy.spans import Span
 from api.energy.units import US_PER_S
@@ -58,6 +58,10 @@ class _Usable(NamedTuple):
     divided: list[int]
     """The starts of those that may not, within this time."""
 
+    @property
+    def span(self) -> Span:
+        return Span(self.first, self.beyond)
+
 
 def _usable(span: Span, cuts: Sequence[int], without: Sequence[int], offset: int, closed: int, length: int) -> _Usable:
     """Of the whole ones in a span, all but those that a cut divides, and those of days `without` readings."""
@@ -67,6 +71,13 @@ def _usable(span: Span, cuts: Sequence[int], without: Sequence[int], offset: int
         divided |= set(range(day, day + DAY_US, length))
     found = [start for start in sorted(divided) if first <= start < beyond]
     return _Usable(first, beyond, found)
+
+
+def _worth(usable: _Usable, length: int) -> _Usable:
+    """None of them where buckets of the zone begin within most of them."""
+    if 2 * len(usable.divided) * length > usable.beyond - usable.first:
+        return _Usable(usable.first, usable.first, [])
+    return usable
 
 
 def _listed(before: Span, after: Span, offset: int) -> set[int]:
@@ -136,23 +147,23 @@ async def _rows(c: Connection, kind: Kind, keys: Mapping[str, int], asked: _Aske
     buckets, read = asked.buckets, asked.read
     period = buckets.period
     span, cuts = period.us(period.end), [period.us(edge) for edge in buckets.edges]
-    offset, day_offset = offset_of(period, HOUR_US), offset_of(period, DAY_US)
+    offset = offset_of(period, DAY_US)
     without = [period.us(datetime(day.year, day.month, day.day, tzinfo=UTC)) for day in asked.away]
-    until, hours_until = (period.us(by_kind[kind.name]) for by_kind in buckets.closed)
+    until, hours_until, six_hours_until = (period.us(by_kind[kind.name]) for by_kind in buckets.closed)
     quarters = _usable(read, cuts, without, offset, until, QUARTER_US)
-    hours = _usable(Span(quarters.first, quarters.beyond), cuts, without, offset, hours_until, HOUR_US)
-    if 2 * len(hours.divided) * HOUR_US > hours.beyond - hours.first:  # buckets of the zone begin within most of them
-        hours = _Usable(quarters.first, quarters.first, [])
-    listed = _listed(Span(read.start, quarters.first), Span(quarters.beyond, read.end), day_offset)
-    listed |= {cut - (cut - day_offset) % DAY_US for cut in (0, span)}  # an edge divides a quarter hour
+    hours = _worth(_usable(quarters.span, cuts, without, offset, hours_until, HOUR_US), HOUR_US)
+    six_hours = _worth(_usable(hours.span, cuts, without, offset, six_hours_until, SIX_HOURS_US), SIX_HOURS_US)
+    listed = _listed(Span(read.start, quarters.first), Span(quarters.beyond, read.end), offset)
+    listed |= {cut - (cut - offset) % DAY_US for cut in (0, span)}  # an edge divides a quarter hour
     is_declared = asked.default_interval_s is None
     defaults = [] if asked.default_interval_s is None else [round(asked.default_interval_s * US_PER_S)]
     while True:
         rows = await c.fetch(
             fold_sql(kind, _days(period, read, listed), is_declared),
             *(list(keys), list(keys.values()), period.start, span, cuts, period.us(buckets.now)),
-            *(quarters.first, quarters.beyond, quarters.divided, kind.rated_kw, read.start, day_offset),
-            *(hours.first, hours.beyond, hours.divided, sorted(listed), read.end, *defaults),
+            *(quarters.first, quarters.beyond, quarters.divided, kind.rated_kw, read.start, offset),
+            *(hours.first, hours.beyond, hours.divided, sorted(listed), read.end),
+            *(six_hours.first, six_hours.beyond, six_hours.divided, *defaults),
         )
         missing = {int(row["expected"]) for row in rows if row[1] < 0}
         if not missing:

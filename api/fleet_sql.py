@@ -1,14 +1,16 @@
 """The energy of many devices by bucket in one statement, for those whose figures need no judgement. Pure.
 
-It folds the same pieces as `api.energy.curve` by the same whole-number rules: the summary of each hour that may stand
-for its quarter hours, elsewhere that of each quarter hour that may stand for its readings, and elsewhere the readings.
+It folds the same pieces as `api.energy.curve` by the same whole-number rules: the summary of each six hours that may
+stand for their hours, elsewhere that of each hour that may stand for its quarter hours, elsewhere that of each quarter
+hour that may stand for its readings, and elsewhere the readings.
 A device is *plain* if its rules are trivial for this period: each of its readings has the same measures of energy, no
 register falls or rises steeply, and its interval is declared, or on each UTC day it is observed or does not matter,
 because no gap is near 1.5 intervals. The statement names the others, which are folded one by one.
 
 The statement is composed of steps, one function or text each:
 
-    d, marks, h, q   the devices, their dirty quarter hours, their summaries of hours and of quarter hours
+    d, marks         the devices, and their dirty quarter hours
+    s, h, q          their summaries of six hours, of hours and of quarter hours
     pieces, w        summaries and readings in the order of time, each with the one before it
     judged, base     of each device, what shows whether it is plain
     daily, observed  of devices that declare no interval: their UTC days, and the intervals of the days with gaps, as
@@ -26,13 +28,14 @@ The columns of a piece: `uf` is the interval energy of its first reading, `ui` a
 import re
 from typing import NamedTuple
 
-from api.energy.interval import DAY_US, HOUR_US, QUARTER_US
+from api.energy.interval import DAY_US, HOUR_US, QUARTER_US, SIX_HOURS_US
 from bridge.contract import Kind
 
 _TYPES = (
     *("text[]", "int[]", "timestamptz", "int8", "int8[]", "int8"),
     *("int8", "int8", "int8[]", "float8", "int8", "int8"),
-    *("int8", "int8", "int8[]", "int8[]", "int8", "int8"),
+    *("int8", "int8", "int8[]", "int8[]", "int8"),
+    *("int8", "int8", "int8[]", "int8"),
 )
 """Of the parameters; each use is cast, because the statement is too long for the server to infer them."""
 _MOST_RISE_KWH = 4_000_000
@@ -74,8 +77,9 @@ def fold_sql(kind: Kind, days: Days, is_declared: bool) -> str:
     Readings are taken from $11 up to $17. That is the period and some hours before it, in which registers have their
     highest value; to observe intervals the whole UTC days with a part in the period, and that of its end. $12 is the
     start of a day. From $13 up to $14 hours may be used, except for hours $15; these are within $7 and $8. $16 are the
-    starts of the days of `days.readings`. Only where intervals are not declared, $18 is that of days without an
-    observed one. Times are microseconds since the period's start.
+    starts of the days of `days.readings`. From $18 up to $19 six hours may be used, except for $20; these are within
+    $13 and $14. Only where intervals are not declared, $21 is that of days without an observed one. Times are
+    microseconds since the period's start.
 
     Rows: key, bucket (from 1), whether anything is known, energy in and out, energy of intervals across its edges,
     covered and expected time, device. Rows with the bucket 0 name devices that are not plain. A row with the bucket -1
@@ -117,7 +121,7 @@ d AS MATERIALIZED (
 
 
 def _summaries_sql(kind: Kind, days: Days) -> str:
-    """Hours, and the quarter hours of those that may not be used and of the time without hours.
+    """Six hours, the hours of those that may not be used and of the time without six hours, and quarter hours likewise.
 
     An hour with a gap between two quarter hours may not be used: these stand for their readings all the same.
     """
@@ -127,29 +131,28 @@ def _summaries_sql(kind: Kind, days: Days) -> str:
         "register_out_first AS rof, register_out_last AS rol, coalesce(steepest_kw, 0) AS steepest"
     )
     of_device = f"{kind.id_column} = d.name AND {days.months}"
+    six_hours = """(
+        SELECT id, name, sent, declared, $18 AS since, $19 AS until FROM d WHERE $18 < $19
+    )"""
+    hours = """(
+        SELECT id, name, sent, declared, $13 AS since, $18 AS until FROM d WHERE $13 < $18
+        UNION ALL SELECT id, name, sent, declared, $19, $14 FROM d WHERE $19 < $14
+        UNION ALL SELECT id, name, sent, declared, start, start + length FROM s JOIN d USING (id) WHERE NOT is_usable
+    )"""
     return f"""
 marks AS MATERIALIZED (
     SELECT DISTINCT d.id, {_START} AS quarter FROM {kind.dirty_table} JOIN d ON {kind.id_column} = d.name
     WHERE {_CLOSED}
 ),
-h AS MATERIALIZED (
-    SELECT d.id, s.*, is_even AND NOT hour = ANY ($15)
-               AND NOT (d.id, hour) IN (SELECT id, {_start_of("quarter", HOUR_US)} FROM marks)
-               AND (d.sent > 1 OR 2 * widest <= 3 * coalesce(d.declared, least, 0)) AS is_usable
-    FROM d CROSS JOIN LATERAL (
-        SELECT {_START} AS hour, {_start_of(_START, DAY_US)} AS day, is_even, {_START} + first_us AS first,
-               {_START} + last_us AS last, least_us AS least, {columns}
-        FROM {kind.hour_table} WHERE {of_device}
-          AND bucket >= {_at("$13")} AND bucket < {_at("$14")} OFFSET 0
-    ) AS s
-),
+s AS MATERIALIZED ({_composed_sql(six_hours, kind.six_hour_table, SIX_HOURS_US, "$20", of_device, columns)}),
+h AS MATERIALIZED ({_composed_sql(hours, kind.hour_table, HOUR_US, "$15", of_device, columns)}),
 q AS MATERIALIZED (
     SELECT d.id, s.*, is_even AND NOT quarter = ANY ($9) AND NOT (d.id, quarter) IN (SELECT id, quarter FROM marks)
                AS is_usable
     FROM (
         SELECT id, name, $7 AS since, $13 AS until FROM d WHERE $7 < $13
         UNION ALL SELECT id, name, $14, $8 FROM d WHERE $14 < $8
-        UNION ALL SELECT id, name, hour, hour + {HOUR_US} FROM h JOIN d USING (id) WHERE NOT is_usable
+        UNION ALL SELECT id, name, start, start + length FROM h JOIN d USING (id) WHERE NOT is_usable
     ) AS d CROSS JOIN LATERAL (
         SELECT {_START} AS quarter, is_even, {_START} + first_us AS first, {_START} + last_us AS last,
                (last_us - first_us) / nullif(readings - 1, 0) AS least, {columns}
@@ -157,6 +160,21 @@ q AS MATERIALIZED (
           AND bucket >= {_at("d.since")} AND bucket < {_at("d.until")} OFFSET 0
     ) AS s
 )
+"""  # noqa: S608
+
+
+def _composed_sql(spans: str, table: str, length: int, divided: str, of_device: str, columns: str) -> str:
+    """The summaries of one length in spans of time of devices, except for those that start at `divided` as unusable."""
+    return f"""
+    SELECT d.id, {length}::int8 AS length, s.*, is_even AND NOT start = ANY ({divided})
+               AND NOT (d.id, start) IN (SELECT id, {_start_of("quarter", length)} FROM marks)
+               AND (d.sent > 1 OR 2 * widest <= 3 * coalesce(d.declared, least, 0)) AS is_usable
+    FROM {spans} AS d CROSS JOIN LATERAL (
+        SELECT {_START} AS start, {_start_of(_START, DAY_US)} AS day, is_even, {_START} + first_us AS first,
+               {_START} + last_us AS last, least_us AS least, {columns}
+        FROM {table} WHERE {of_device}
+          AND bucket >= {_at("d.since")} AND bucket < {_at("d.until")} OFFSET 0
+    ) AS s
 """  # noqa: S608
 
 
@@ -169,7 +187,7 @@ def _pieces_sql(kind: Kind, days: Days) -> str:
     row = (
         f"SELECT {at} AS first, {at} AS last, 1 AS n, 0 AS widest, NULL::int8 AS least, "  # noqa: S608
         f"({interval} * 1e12)::int8 AS uf, 0::int8 AS ui, 0::int8 AS uo, {register_in} AS rif, {register_in} AS ril, "
-        f"{register_out} AS rof, {register_out} AS rol, 0::float8 AS steepest, false AS is_hour "
+        f"{register_out} AS rof, {register_out} AS rol, 0::float8 AS steepest, false AS is_composed "
         f"FROM {kind.history_table}"
     )
     energy = f"({interval} IS NOT NULL OR {register_in} IS NOT NULL OR {register_out} IS NOT NULL)"
@@ -183,9 +201,10 @@ spans AS (
     UNION ALL SELECT id, quarter, quarter + {QUARTER_US} FROM marks
               WHERE NOT (id, quarter) IN (SELECT id, quarter FROM q)
 ),
+composed AS NOT MATERIALIZED (TABLE s UNION ALL TABLE h),
 pieces AS (
-    SELECT id, first, last, n, widest, least, uf, ui, uo, rif, ril, rof, rol, steepest, true AS is_hour FROM h
-    WHERE is_usable AND (uf IS NOT NULL OR rif IS NOT NULL OR rof IS NOT NULL)
+    SELECT id, first, last, n, widest, least, uf, ui, uo, rif, ril, rof, rol, steepest, true AS is_composed
+    FROM composed WHERE is_usable AND (uf IS NOT NULL OR rif IS NOT NULL OR rof IS NOT NULL)
     UNION ALL SELECT id, first, last, n, widest, least, uf, ui, uo, rif, ril, rof, rol, steepest, false FROM q
     WHERE is_usable AND (uf IS NOT NULL OR rif IS NOT NULL OR rof IS NOT NULL)
     UNION ALL SELECT id, r.* FROM spans JOIN d USING (id) CROSS JOIN LATERAL (
@@ -233,7 +252,7 @@ def _part(units: str) -> str:
 
 _MOST_INTERVAL_US = DAY_US * 2 // 3
 """The longest interval that can be observed: three gaps in two days."""
-_LONGEST_US = f"greatest({_MOST_INTERVAL_US}, $18)"
+_LONGEST_US = f"greatest({_MOST_INTERVAL_US}, $21)"
 _SENT = (
     "CASE WHEN uf IS NULL THEN 0 ELSE 1 END + CASE WHEN rif IS NULL THEN 0 ELSE 2 END "
     "+ CASE WHEN rof IS NULL THEN 0 ELSE 4 END"
@@ -308,11 +327,11 @@ shown AS (
 grouped AS (
     SELECT w.id, {_start_of("w.first", QUARTER_US)} AS quarter, min(w.first) AS first, max(w.last) AS last,
            sum(w.n)::int8 AS n
-    FROM shown JOIN w USING (id, day) WHERE NOT w.is_hour GROUP BY 1, 2
-    UNION ALL SELECT h.id, s.* FROM shown JOIN h USING (id, day) JOIN d USING (id) CROSS JOIN LATERAL (
+    FROM shown JOIN w USING (id, day) WHERE NOT w.is_composed GROUP BY 1, 2
+    UNION ALL SELECT h.id, s.* FROM shown JOIN composed AS h USING (id, day) JOIN d USING (id) CROSS JOIN LATERAL (
         SELECT {_START} AS quarter, {_START} + first_us, {_START} + last_us, readings::int8
         FROM {kind.quarter_table} WHERE {kind.id_column} = d.name AND {days.months}
-          AND bucket >= {_at("h.hour")} AND bucket < {_at(f"(h.hour + {HOUR_US})")} OFFSET 0
+          AND bucket >= {_at("h.start")} AND bucket < {_at("(h.start + h.length)")} OFFSET 0
     ) AS s WHERE h.is_usable AND num_nonnulls(uf, rif, rof) > 0
 ),
 gaps AS (
@@ -333,9 +352,9 @@ observed AS MATERIALIZED (
 
 _OBSERVED = f"""
 spaced AS MATERIALIZED (
-    SELECT id, daily.day, CASE WHEN NOT is_regular THEN coalesce(us, $18) END AS us, least_gap, greatest_gap,
+    SELECT id, daily.day, CASE WHEN NOT is_regular THEN coalesce(us, $21) END AS us, least_gap, greatest_gap,
            is_regular OR NOT by_interval AND daily.day IS DISTINCT FROM {_start_of("base.last", DAY_US)}
-           OR since >= {_FIRST_DAY} AND (NOT by_interval OR 2 * daily.widest <= 3 * coalesce(us, $18)) AS is_plain
+           OR since >= {_FIRST_DAY} AND (NOT by_interval OR 2 * daily.widest <= 3 * coalesce(us, $21)) AS is_plain
     FROM daily JOIN base USING (id) LEFT JOIN observed USING (id, day)
 ),
 plain AS MATERIALIZED (

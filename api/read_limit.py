@@ -28,7 +28,8 @@ FOLDED = Limits(100_000, 1_000)
 _DAY = timedelta(days=1)
 _CLOSED = """
 SELECT kind, greatest(closed_until, '0001-01-02 00:00+00'),
-       greatest(least(closed_until, composed_until), '0001-01-02 00:00+00')
+       greatest(least(closed_until, composed_until), '0001-01-02 00:00+00'),
+       greatest(least(closed_until, composed_until, six_hours_until), '0001-01-02 00:00+00')
 FROM quarter_mark
 """
 _LEAST_OPEN_DAYS = 0.02
@@ -41,6 +42,8 @@ class Closed(NamedTuple):
     until: Mapping[str, datetime]
     hours_until: Mapping[str, datetime]
     """Until when it has composed hours of them."""
+    six_hours_until: Mapping[str, datetime]
+    """Until when it has composed six hours of these."""
 
     def allowance(self, period: Period, limits: Limits = ONE_BY_ONE) -> "Allowance":
         """What a request about this period costs."""
@@ -52,7 +55,7 @@ class Closed(NamedTuple):
 async def closed(c: Connection) -> Closed:
     """What the keeper has summarized; the first instant that is accepted, if nothing."""
     rows = await c.fetch(_CLOSED)
-    return Closed({row[0]: row[1] for row in rows}, {row[0]: row[2] for row in rows})
+    return Closed(*({row[0]: row[n] for row in rows} for n in (1, 2, 3)))
 
 
 class Allowance(NamedTuple):

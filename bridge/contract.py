@@ -95,6 +95,11 @@ class Kind:
         return f"{self.name}_hour"
 
     @cached_property
+    def six_hour_table(self) -> str:
+        """The table of the summaries of six hours."""
+        return f"{self.name}_six_hour"
+
+    @cached_property
     def dirty_table(self) -> str:
         """The table of the quarter hours whose summary lacks a reading."""
         return f"{self.name}_quarter_dirty"

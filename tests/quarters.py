@@ -1,4 +1,4 @@
-"""The summaries of quarter hours and hours as the tests expect them: made in Python, from the rows of the history."""
+"""The summaries of quarter hours, hours and six hours as the tests expect them: made in Python from the history."""
 
 import itertools
 import math
@@ -15,14 +15,13 @@ Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Row = dict[str, Any]
 Summaries = dict[tuple[str, datetime], Row]
 
-QUARTER, HOUR = timedelta(minutes=15), timedelta(hours=1)
+QUARTER, HOUR, SIX_HOURS = timedelta(minutes=15), timedelta(hours=1), timedelta(hours=6)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 TOO_MANY_UNITS = 9 * 10**18
 TEN_MINUTES_US = 600_000_000
-_COMPOSED = (
-    "SELECT least(closed_until, greatest(composed_until, '0001-01-02 00:00+00')) FROM quarter_mark WHERE kind = $1"
-)
+_COMPOSED = "SELECT greatest(least({}), '0001-01-02 00:00+00') FROM quarter_mark WHERE kind = $1"
+_MARKS = {HOUR: "closed_until, composed_until", SIX_HOURS: "closed_until, composed_until, six_hours_until"}
 _DIRTY = "SELECT {}, bucket FROM {}"
 _HOURS = "SELECT * FROM {} WHERE ($1::text IS NULL OR {} = $1) AND bucket < $2"
 
@@ -37,14 +36,21 @@ def hour_of(at: datetime) -> datetime:
     return EPOCH + (at - EPOCH) // HOUR * HOUR
 
 
+def six_hours_of(at: datetime) -> datetime:
+    """The begin of its six hours: 00, 06, 12 or 18 o'clock (UTC)."""
+    return EPOCH + (at - EPOCH) // SIX_HOURS * SIX_HOURS
+
+
 async def expected(db: Db, kind: Kind, device: str | None = None) -> Summaries:
     """The summary of each device and quarter hour that the history has, or of one device."""
     return {key: summary_of(kind, own) for key, own in (await _rows(db, kind, device, quarter_of)).items()}
 
 
-async def expected_hours(db: Db, kind: Kind, device: str | None = None) -> Summaries:
-    """The same of hours."""
-    return {key: hour_summary_of(kind, own) for key, own in (await _rows(db, kind, device, hour_of)).items()}
+async def _expected_hours(
+    db: Db, kind: Kind, device: str | None, begin_of: Callable[[datetime], datetime]
+) -> Summaries:
+    """The same of hours or six hours."""
+    return {key: hour_summary_of(kind, own) for key, own in (await _rows(db, kind, device, begin_of)).items()}
 
 
 async def _rows(
@@ -91,11 +97,12 @@ async def closed_until(db: Db, kind: Kind) -> datetime:
 
 
 async def assert_right(db: Db, device: str | None = None) -> int:
-    """Compare all clean summaries of closed quarter hours, and of hours, with the history.
+    """Compare all clean summaries of closed quarter hours, hours and six hours with the history.
 
     Returns how many quarter hours there are.
     """
     await assert_hours_right(db, device)
+    await assert_hours_right(db, device, SIX_HOURS)
     count = 0
     for kind in KINDS:
         async with db.transaction(isolation="repeatable_read", readonly=True):
@@ -107,18 +114,19 @@ async def assert_right(db: Db, device: str | None = None) -> int:
     return count
 
 
-async def assert_hours_right(db: Db, device: str | None = None) -> int:
-    """Compare all hours that may be used with the history; returns how many there are."""
-    count = 0
+async def assert_hours_right(db: Db, device: str | None = None, length: timedelta = HOUR) -> int:
+    """Compare all hours, or six hours, that may be used with the history; returns how many there are."""
+    count, begin_of = 0, hour_of if length == HOUR else six_hours_of
     for kind in KINDS:
         async with db.transaction(isolation="repeatable_read", readonly=True):
-            composed: datetime = await db.fetchval(_COMPOSED, kind.name)
+            composed: datetime = await db.fetchval(_COMPOSED.format(_MARKS[length]), kind.name)
             dirty = {
-                (row[0], hour_of(row[1])) for row in await db.fetch(_DIRTY.format(kind.id_column, kind.dirty_table))
+                (row[0], begin_of(row[1])) for row in await db.fetch(_DIRTY.format(kind.id_column, kind.dirty_table))
             }
-            rows = await db.fetch(_HOURS.format(kind.hour_table, kind.id_column), device, composed)
-            wanted = await expected_hours(db, kind, device)
-        usable = {key: row for key, row in wanted.items() if key[1] + HOUR <= composed and key not in dirty}
+            table = kind.hour_table if length == HOUR else kind.six_hour_table
+            rows = await db.fetch(_HOURS.format(table, kind.id_column), device, composed)
+            wanted = await _expected_hours(db, kind, device, begin_of)
+        usable = {key: row for key, row in wanted.items() if key[1] + length <= composed and key not in dirty}
         hours = [dict(row) for row in rows]
         found = {(row.pop(kind.id_column), row.pop("bucket")): row for row in hours}
         found = {key: row for key, row in found.items() if key not in dirty}
@@ -180,7 +188,7 @@ def summary_of(kind: Kind, rows: Sequence[Row]) -> Row:
 
 
 def hour_summary_of(kind: Kind, rows: Sequence[Row]) -> Row:
-    """The summary of the rows of one hour, in the order of time: without gauges, as if it were one quarter hour."""
+    """The summary of the rows of some hours, in the order of time: without gauges, as if they were one quarter hour."""
     summary = summary_of(kind, rows)
     gauges = tuple(f"{gauge.column}_" for gauge in kind.of_sort("gauge"))
     found = {column: value for column, value in summary.items() if not column.startswith((*gauges, "steps_", "rises_"))}

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 DAY_US = 86_400_000_000
 HOUR_US = 3_600_000_000
+SIX_HOURS_US = 6 * HOUR_US
 QUARTER_US = 900_000_000
 _FEWEST_GAPS = 3
 

@@ -178,7 +178,7 @@ def points_of(quarters: Iterable[Quarter]) -> list[tuple[int, float]]:
 def quarters_of(instants: Iterable[int], offset: int, length: int = QUARTER_US) -> set[int]:
     """The starts of the quarter hours that these instants divide. `offset` is the start of one.
 
-    `length` may be that of an hour, here and in `whole_quarters`.
+    `length` may be that of one or six hours, here and in `whole_quarters`.
     """
     return {at - (at - offset) % length for at in instants if (at - offset) % length}
 

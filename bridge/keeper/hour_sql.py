@@ -1,47 +1,88 @@
 """The SQL that composes the summaries of hours from those of quarter hours, derived from the contract. Pure.
 
 An hour has what its readings would have as one summary (`keeper.quarter_sql`), so that it does not matter how they are
-divided into quarter hours; only `least_us` depends on that. docs/decisions/0026 has the reasons.
+divided into quarter hours; only `least_us` depends on that. Six hours are composed of hours in the same way.
+docs/decisions/0026 has the reasons.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from operator import attrgetter
+from typing import NamedTuple
 
 from bridge.contract import Kind
 from bridge.keeper.quarter_sql import MOST_UNITS, registers
 
-_HOUR = "interval '1 hour'"
+
+class Level(NamedTuple):
+    """Summaries of one length that are composed of shorter ones, which are called its parts."""
+
+    length: timedelta
+    table: Callable[[Kind], str]
+    mark: str
+    """The column of `quarter_mark` that has the end of the last one."""
+    parts_table: Callable[[Kind], str]
+    parts_mark: str
+    least_us: str
+    """The least of the times between readings, as a part has it."""
+
+    @property
+    def interval(self) -> str:
+        """The length as SQL."""
+        return f"interval '{self.length // timedelta(hours=1)} hours'"
 
 
-def compose_sql(kind: Kind) -> str:
+_MEAN_US = "(last_us - first_us) / nullif(readings - 1, 0)"
+HOURS = Level(
+    timedelta(hours=1),
+    attrgetter("hour_table"),
+    "composed_until",
+    attrgetter("quarter_table"),
+    "closed_until",
+    _MEAN_US,
+)
+SIX_HOURS = Level(
+    timedelta(hours=6),
+    attrgetter("six_hour_table"),
+    "six_hours_until",
+    attrgetter("hour_table"),
+    "composed_until",
+    "least_us",
+)
+
+
+def compose_sql(kind: Kind, level: Level) -> str:
     """Compose the hours from $1 up to $2 of the devices after $3 up to $4."""
     device = kind.id_column
     return _compose_sql(
         kind,
+        level,
         f"SELECT {device} AS device, hour FROM {kind.live_table}, "  # noqa: S608
-        f"generate_series($1::timestamptz, $2::timestamptz - {_HOUR}, {_HOUR}) AS hour "
+        f"generate_series($1::timestamptz, $2::timestamptz - {level.interval}, {level.interval}) AS hour "
         f"WHERE {device} > $3 AND {device} <= $4",
     )
 
 
-def recompose_sql(kind: Kind) -> str:
+def recompose_sql(kind: Kind, level: Level) -> str:
     """Compose again the hours $4, each of the device in $3; they are from $1 up to $2."""
-    return _compose_sql(kind, "SELECT device, hour FROM unnest($3::text[], $4::timestamptz[]) AS c(device, hour)")
+    chosen = "SELECT device, hour FROM unnest($3::text[], $4::timestamptz[]) AS c(device, hour)"
+    return _compose_sql(kind, level, chosen)
 
 
-def _compose_sql(kind: Kind, chosen: str) -> str:
+def _compose_sql(kind: Kind, level: Level, chosen: str) -> str:
     columns = dict(_columns(kind))
     names = ", ".join([kind.id_column, "bucket", *columns])
     replaced = ", ".join(f"{name} = excluded.{name}" for name in columns)
     values = ", ".join(f"{value} AS {name}" for name, value in columns.items())
     return (
-        f"INSERT INTO {kind.hour_table} ({names}) SELECT device, hour, made.* FROM ({chosen}) AS chosen "  # noqa: S608
-        f"CROSS JOIN LATERAL (SELECT {values} FROM ({_quarters_sql(kind)}) AS q HAVING count(*) > 0) AS made "
+        f"INSERT INTO {level.table(kind)} ({names}) SELECT device, hour, made.* FROM ({chosen}) AS chosen "  # noqa: S608
+        f"CROSS JOIN LATERAL (SELECT {values} FROM ({_parts_sql(kind, level)}) AS q HAVING count(*) > 0) AS made "
         f"ON CONFLICT ({kind.id_column}, bucket) DO UPDATE SET {replaced}"
     )
 
 
-def _quarters_sql(kind: Kind) -> str:
-    """The quarter hours of a chosen device and hour, each with what it needs of the one before it.
+def _parts_sql(kind: Kind, level: Level) -> str:
+    """The parts of the hour of a chosen device, each with what it needs of the one before it.
 
     `gap` is null in the first one. The constant bounds let the planner skip partitions.
     """
@@ -51,20 +92,22 @@ def _quarters_sql(kind: Kind) -> str:
     columns = ", ".join(["interval_first", "interval_in", "interval_out", *kept, *before, *steepest])
     start = "(tstzrange_subdiff(bucket, hour) * 1e6)::int8"
     return (
-        f"SELECT readings, is_even, widest_us, first_us, last_us, {start} AS start, {columns}, "  # noqa: S608
+        f"SELECT readings, is_even, widest_us, first_us, last_us, {level.least_us} AS least, "  # noqa: S608
+        f"{start} AS start, {columns}, "
         f"{start} + first_us - lag({start} + last_us) OVER w AS gap, lead(bucket) OVER w IS NULL AS is_last "
-        f"FROM {kind.quarter_table} WHERE {kind.id_column} = device AND bucket >= hour AND bucket < hour + {_HOUR} "
+        f"FROM {level.parts_table(kind)} WHERE {kind.id_column} = device "
+        f"AND bucket >= hour AND bucket < hour + {level.interval} "
         "AND bucket >= $1 AND bucket < $2 WINDOW w AS (ORDER BY bucket)"
     )
 
 
 def _columns(kind: Kind) -> Iterator[tuple[str, str]]:
-    """The columns of an hour, except for its key, as aggregates of quarter hours."""
+    """The columns of an hour, except for its key, as aggregates of its parts."""
     yield "readings", "sum(readings)::int4"
     yield "first_us", "min(start + first_us)"
     yield "last_us", "max(start + last_us)"
     yield "widest_us", "max(greatest(widest_us, gap))"
-    yield "least_us", "min(least((last_us - first_us) / nullif(readings - 1, 0), gap))"
+    yield "least_us", "min(least(least, gap))"
     yield "is_even", _is_even(kind)
     yield "interval_first", "min(interval_first) FILTER (WHERE gap IS NULL)"
     for direction, sign in (("in", ""), ("out", "-")):

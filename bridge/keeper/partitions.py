@@ -13,9 +13,10 @@ from bridge.store.tables import TABLES
 EVERY_S = 60.0
 # The database's clock, which is one for all programs.
 _SQL = """
-SELECT ensure_partition($1::text::regclass, (now() AT TIME ZONE 'UTC')::date + $4::int),
-       ensure_quarter_partition($2::text::regclass, (now() AT TIME ZONE 'UTC')::date + $4::int),
-       ensure_quarter_partition($3::text::regclass, (now() AT TIME ZONE 'UTC')::date + $4::int)
+SELECT ensure_partition($1::text::regclass, (now() AT TIME ZONE 'UTC')::date + $5::int),
+       ensure_quarter_partition($2::text::regclass, (now() AT TIME ZONE 'UTC')::date + $5::int),
+       ensure_quarter_partition($3::text::regclass, (now() AT TIME ZONE 'UTC')::date + $5::int),
+       ensure_quarter_partition($4::text::regclass, (now() AT TIME ZONE 'UTC')::date + $5::int)
 """
 
 
@@ -26,12 +27,11 @@ def partitions(ahead_days: int) -> Duty:
         """Raises `StoreUnavailable` when a history is locked, after those of the others are made."""
         locked: StoreUnavailable | None = None
         for table in TABLES:
+            summaries = (table.kind.quarter_table, table.kind.hour_table, table.kind.six_hour_table)
             try:
                 with asking():
                     for day in range(ahead_days + 1):
-                        await connection.fetchval(
-                            _SQL, table.history, table.kind.quarter_table, table.kind.hour_table, day
-                        )  # a transaction of its own
+                        await connection.fetchval(_SQL, table.history, *summaries, day)  # a transaction of its own
             except StoreUnavailable as error:
                 if not survives(error):
                     raise

@@ -14,7 +14,7 @@ from typing import Any
 from bridge.contract import KINDS, Kind
 from bridge.errors import StoreUnavailable
 from bridge.keeper.chunks import by_devices, ensure_months, paced
-from bridge.keeper.hours import Hours
+from bridge.keeper.hours import LEVELS, Hours
 from bridge.keeper.pace import Pace
 from bridge.keeper.port import Duty, Figure
 from bridge.keeper.quarter_sql import clean_sql, close_sql
@@ -65,7 +65,7 @@ class _State:
 
     def __init__(self, kind: Kind, timeout_s: float) -> None:
         self.writers = Writers(kind, timeout_s)
-        self.hours = Hours(kind)
+        self.hours = [Hours(kind, level) for level in LEVELS]
         self.step = Pace(_MOST_QUARTERS, 1)
         self.chunk = Pace(_MOST_DEVICE_QUARTERS, _MOST_DEVICE_QUARTERS // 4)
         self.marks = Pace(_MOST_MARKS, _MOST_MARKS // 4)
@@ -186,7 +186,8 @@ class Quarters:
 
     async def _compose(self, connection: Connection, kind: Kind) -> bool:
         """Compose the next hours of quarter hours that are closed; whether there are more."""
-        return await self._states[kind].hours.compose(connection)
+        more = [await hours.compose(connection) for hours in self._states[kind].hours]
+        return any(more)
 
     async def _clean(self, connection: Connection, kind: Kind) -> bool:
         """Make summaries again that lack a late reading; whether there are more."""
@@ -205,10 +206,11 @@ class Quarters:
         """Make the quarter hours with these marks again, and the hours that have a part in them."""
         state, buckets = self._states[kind], [row["bucket"] for row in marks]
         for month in {bucket.replace(day=1, hour=0, minute=0) for bucket in buckets}:
-            for table in (kind.quarter_table, kind.hour_table):
+            for table in (kind.quarter_table, *(level.table(kind) for level in LEVELS)):
                 await ensure_months(connection, table, month, month + _QUARTER)
         ctids = [row["ctid"] for row in marks]
         async with connection.transaction():
             cleaned = await connection.fetchval(clean_sql(kind), min(buckets), max(buckets) + _QUARTER, ctids)
-            await state.hours.recompose(connection, ((row["device"], row["bucket"]) for row in marks))
+            for hours in state.hours:
+                await hours.recompose(connection, ((row["device"], row["bucket"]) for row in marks))
         state.dirty -= cleaned

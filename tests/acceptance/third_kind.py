@@ -45,6 +45,7 @@ CREATE TABLE charger_live_status (
 SELECT protect_history('charger_telemetry_history');
 SELECT create_quarters('charger', ARRAY['connector_temp', 'current_a'], ARRAY[]::text[]);
 SELECT create_hours('charger');
+SELECT create_six_hours('charger');
 SELECT grant_roles();
 """
 

@@ -211,7 +211,7 @@ async def _from_readings(machine: Machine, fleet: Fleet, period: Period) -> floa
     """How long the API's own queries take without summaries, which the route refuses for so many devices: seconds."""
     never = dict.fromkeys(KIND_OF, EARLIEST)
     hours = [period.start + n * timedelta(hours=1) for n in range(24)]
-    buckets = Buckets([*hours, period.end], Closed(never, never), datetime.now(UTC))
+    buckets = Buckets([*hours, period.end], Closed(never, never, never), datetime.now(UTC))
 
     async def of_kind(kind: Kind) -> None:
         db: Db = await asyncpg.connect(machine.as_login(fleet.url, "api"), server_settings=unlimited)
@@ -256,7 +256,7 @@ async def f9(machine: Machine) -> list[Figure]:
     db: Db = await asyncpg.connect(fleet.url)
     try:
         kinds = [table.kind for table in TABLES]
-        tables = [name for kind in kinds for name in (kind.quarter_table, kind.hour_table)]
+        tables = [name for kind in kinds for name in (kind.quarter_table, kind.hour_table, kind.six_hour_table)]
         summaries: int = await db.fetchval(_BYTES, tables)
         history: int = await db.fetchval(_BYTES, [table.history for table in TABLES])
     finally:

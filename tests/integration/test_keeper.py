@@ -189,7 +189,7 @@ async def test_months_of_summaries_are_created_ahead(db: Db) -> None:
         "SELECT DISTINCT $1 || to_char((now() AT TIME ZONE 'UTC')::date + n, '_YYYYMM') FROM generate_series(0, 40) n"
     )
     attached = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = $1::text::regclass"
-    for table in (table for kind in KINDS for table in (kind.quarter_table, kind.hour_table)):
+    for table in (table for kind in KINDS for table in (kind.quarter_table, kind.hour_table, kind.six_hour_table)):
         found = {row[0] for row in await db.fetch(attached, table)}
         assert found == {row[0] for row in await db.fetch(months, table)}
         assert len(found) >= 2

@@ -22,14 +22,15 @@ from bridge.store.late_marks import LateMarks
 from bridge.store.postgres import FEW, PostgresStore
 from bridge.store.tables import TABLE_OF, Table
 from tests.quarters import (
-    HOUR,
     MICROSECOND,
     QUARTER,
+    SIX_HOURS,
     assert_hours_right,
     assert_right,
     closed_until,
     hour_of,
     quarter_of,
+    six_hours_of,
     stored,
 )
 from tests.readings import meter, vehicle
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.anyio
 Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 BEGIN = quarter_of(datetime.now(UTC)) - timedelta(hours=3)
 """Long over; the time at which a test looks is after the quarter hours that it fills."""
-HOUR_BEGIN = hour_of(datetime.now(UTC)) - 4 * HOUR
+HOUR_BEGIN = six_hours_of(datetime.now(UTC)) - 2 * SIX_HOURS
 _numbers = itertools.count(1)
 
 
@@ -124,11 +125,11 @@ def test_summary_is_what_python_makes_of_the_rows(
 
 @st.composite
 def _steady_device(draw: st.DrawFn, kind: Kind) -> list[tuple[datetime, dict[str, float]]]:
-    """Times in some quarter hours of two hours, with the same measures, and registers that seldom fall."""
+    """Times in some quarter hours of twelve hours, with the same measures, and registers that seldom fall."""
     own = [kind.interval, kind.register_in, kind.register_out]
     names = draw(st.sets(st.sampled_from([m.column for m in own if m]), min_size=1))
     instants: set[int] = set()
-    for quarter in draw(st.sets(st.integers(0, 7), max_size=6)):
+    for quarter in draw(st.sets(st.sampled_from([0, 1, 2, 3, 4, 7, 8, 22, 23, 24, 26, 47]), max_size=6)):
         seconds = draw(st.sets(st.integers(0, 899) | st.sampled_from([0, 1, 899]), min_size=1, max_size=4))
         instants |= {(quarter * 900 + second) * 10**6 + draw(st.integers(0, 1)) for second in seconds}
     made, counters = [], dict.fromkeys(names, 1000.0)
@@ -151,7 +152,7 @@ def _steady_device(draw: st.DrawFn, kind: Kind) -> list[tuple[datetime, dict[str
 def test_hour_is_what_python_makes_of_the_rows(closing: tuple[asyncio.AbstractEventLoop, Db, PostgresStore]) -> None:
     """Of hours that are composed, and of those that are composed again for late readings."""
     loop, db, store = closing
-    composed = {True: 0, False: 0}
+    composed = dict.fromkeys(itertools.product((True, False), repeat=2), 0)
 
     async def compare(device: str, made: Sequence[Reading], late: int) -> int:
         await db.execute("TRUNCATE vehicle_live_status, meter_live_status")  # others are not summarized again
@@ -161,10 +162,11 @@ def test_hour_is_what_python_makes_of_the_rows(closing: tuple[asyncio.AbstractEv
         await store.write(made[:late])
         await keep(db)
         for kind in KINDS:
-            rows = await db.fetch(f"SELECT is_even FROM {kind.hour_table} WHERE {kind.id_column} = $1", device)
-            for row in rows:
-                composed[row["is_even"]] += 1
-        return await assert_hours_right(db, device)
+            for table in (kind.hour_table, kind.six_hour_table):
+                rows = await db.fetch(f"SELECT is_even FROM {table} WHERE {kind.id_column} = $1", device)
+                for row in rows:
+                    composed[table.endswith("six_hour"), row["is_even"]] += 1
+        return await assert_hours_right(db, device) + await assert_hours_right(db, device, SIX_HOURS)
 
     @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
     @given(vehicles=_steady_device(VEHICLE), meters=_steady_device(METER), late=st.integers(0, 3))
@@ -173,7 +175,7 @@ def test_hour_is_what_python_makes_of_the_rows(closing: tuple[asyncio.AbstractEv
     ) -> None:
         device = device_id(f"H{next(_numbers)}")
         made = [reading(kind, device, *own) for kind, of in ((VEHICLE, vehicles), (METER, meters)) for own in of]
-        hours = {(r.kind, hour_of(r.timestamp)) for r in made}
+        hours = {(r.kind, begin_of(r.timestamp), begin_of) for r in made for begin_of in (hour_of, six_hours_of)}
         assert loop.run_until_complete(compare(device, made, late)) == len(hours)
 
     check()
@@ -181,16 +183,23 @@ def test_hour_is_what_python_makes_of_the_rows(closing: tuple[asyncio.AbstractEv
 
 
 async def test_hours_of_earlier_quarter_hours_are_composed(db: Db, store: PostgresStore) -> None:
-    """As after the migration that introduced them, also where the keeper ends between two transactions."""
+    """As after the migrations that introduced them, also where the keeper ends between two transactions."""
     at = [HOUR_BEGIN + n * timedelta(minutes=5) for n in range(24)]
     await store.write([_fresh(kind, f"D{n}", t) for kind in KINDS for n in range(3) for t in at])
     await keep(db)
     for kind in KINDS:
         await db.execute(f"UPDATE {kind.hour_table} SET readings = 0")
+        await db.execute(f"UPDATE {kind.six_hour_table} SET readings = 0")
     await db.execute("UPDATE quarter_mark SET composed_until = '-infinity'")
-    assert await assert_hours_right(db) == 0
+    assert await assert_hours_right(db) == await assert_hours_right(db, length=SIX_HOURS) == 0
     await keep(db)
     assert await assert_hours_right(db) == 2 * 3 * 2
+    assert await assert_hours_right(db, length=SIX_HOURS) == 2 * 3
+    for kind in KINDS:
+        await db.execute(f"UPDATE {kind.six_hour_table} SET readings = 0")
+    await db.execute("UPDATE quarter_mark SET six_hours_until = '-infinity'")
+    await keep(db)
+    assert await assert_hours_right(db, length=SIX_HOURS) == 2 * 3
 
 
 async def test_hours_of_days_that_were_dropped_are_composed(db: Db, store: PostgresStore) -> None:

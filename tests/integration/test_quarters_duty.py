@@ -49,7 +49,10 @@ async def is_done(db: Db) -> bool:
     """Whether all that is over is closed and composed, and no mark is left."""
     over = quarter_of(await db.fetchval("SELECT now()")) - QUARTER  # a quarter hour may end meanwhile
     left = [await db.fetchval(f"SELECT count(*) FROM {kind.dirty_table}") for kind in KINDS]
-    composed = await db.fetchval("SELECT bool_and(composed_until > closed_until - interval '1 hour') FROM quarter_mark")
+    composed = await db.fetchval(
+        "SELECT bool_and(composed_until > closed_until - interval '1 hour' "
+        "AND six_hours_until > composed_until - interval '6 hours') FROM quarter_mark"
+    )
     return composed and min([await closed_until(db, kind) for kind in KINDS]) >= over and not any(left)
 
 

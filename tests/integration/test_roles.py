@@ -37,7 +37,7 @@ VIEWS = {
 }
 READ, ADD, KEEP = {"SELECT"}, {"SELECT", "INSERT"}, {"SELECT", "INSERT", "UPDATE"}
 MANAGE = KEEP | {"DELETE"}
-SUMMARIES = {"vehicle_quarter", "meter_quarter", "vehicle_hour", "meter_hour"}
+SUMMARIES = {f"{kind}_{length}" for kind in ("vehicle", "meter") for length in ("quarter", "hour", "six_hour")}
 DIRTY = {"vehicle_quarter_dirty", "meter_quarter_dirty"}
 RIGHTS: dict[str, dict[str, set[str]]] = {
     "fleet_writer": {
@@ -265,7 +265,7 @@ async def test_summaries_of_a_day_that_is_attached_have_a_partition(
 ) -> None:
     await db.execute("SELECT ensure_partition('vehicle_telemetry_history', current_date - 1000)")
     async with connected(url_of(logins, database_url, "bridge")) as connection:
-        for summary in ("vehicle_quarter", "vehicle_hour"):
+        for summary in ("vehicle_quarter", "vehicle_hour", "vehicle_six_hour"):
             assert await connection.fetchval(f"SELECT ensure_quarter_partition('{summary}', current_date - 1000)")
         with pytest.raises(asyncpg.DataError):
             await connection.fetchval("SELECT ensure_quarter_partition('meter_quarter', current_date - 1000)")

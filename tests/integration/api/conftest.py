@@ -21,7 +21,7 @@ _TABLES = (
 )
 _SUMMARIES = (
     *("vehicle_quarter", "meter_quarter", "vehicle_quarter_dirty", "meter_quarter_dirty", "quarter_day"),
-    *("vehicle_hour", "meter_hour"),
+    *("vehicle_hour", "meter_hour", "vehicle_six_hour", "meter_six_hour"),
 )
 _RULES = [rule for sql in migrations().values() for rule in re.findall(r"INSERT INTO alarm_rule [^;]+", sql)]
 _EMPTY = "; ".join(
@@ -30,7 +30,8 @@ _EMPTY = "; ".join(
         *(f"DELETE FROM {table}" for table in (*_TABLES, *_SUMMARIES)),
         "DELETE FROM alarm_rule",
         *_RULES,
-        "UPDATE quarter_mark SET marked_until = DEFAULT, closed_until = DEFAULT, composed_until = DEFAULT",
+        "UPDATE quarter_mark SET marked_until = DEFAULT, closed_until = DEFAULT, composed_until = DEFAULT, "
+        "six_hours_until = DEFAULT",
     ]
 )
 

@@ -1,8 +1,9 @@
 """The energy of many devices, folded in the database, is that of the devices folded one by one."""
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import asyncpg
@@ -12,14 +13,14 @@ from api import fleet, group_figures
 from api.database import SESSION, Pool, connection
 from api.energy import calendar
 from api.energy.calendar import BucketName
-from api.energy.interval import HOUR_US
 from api.energy.quarter import quarters_of
 from api.fleet import Buckets, fold
 from api.group_figures import Row, rows_of
 from api.groups import Group, Part
 from api.read_limit import closed
 from bridge.contract import KINDS, METER, VEHICLE
-from bridge.keeper.hours import Hours
+from bridge.keeper.hour_sql import Level
+from bridge.keeper.hours import LEVELS, Hours
 from bridge.reading import Reading, reading
 from bridge.store.postgres import PostgresStore
 from tests.integration.api.server import Connection
@@ -94,8 +95,15 @@ async def write(database_url: str, readings: list[Reading]) -> None:
     await store.close()
 
 
-async def _does_nothing(*_: object) -> None:
-    """A keeper that leaves hours as they are when a quarter hour is made again."""
+def _not_of(level: Level) -> Callable[..., Awaitable[None]]:
+    """A keeper that leaves the hours of one length as they are when a quarter hour is made again."""
+    recompose = Hours.recompose
+
+    async def others(hours: Hours, *arguments: Any) -> None:
+        if hours._level is not level:
+            await recompose(hours, *arguments)
+
+    return others
 
 
 def steady(random_: random.Random, n: int, part: Part) -> Iterator[Reading]:
@@ -141,39 +149,45 @@ async def test_fold_of_steady_devices_is_made_of_hours(
         await compare(pool, monkeypatch, random_, 10, STEADY)
         async with connection(pool) as c:
             keys = {part.device: 0 for part in STEADY if part.kind is METER}
-            days = Buckets(
-                [START, START + timedelta(days=1), START + timedelta(days=2)], await closed(c), datetime.now(UTC)
-            )
-            before = await fold(c, METER, keys, days, [], 60.0)
-            await db.execute("UPDATE meter_hour SET readings = 1, first_us = 1, last_us = 2")
-            assert before.figures != (await fold(c, METER, keys, days, [], 60.0)).figures
-    assert set(before.others) <= {"meter_steady_1", "meter_steady_5"}, "these lost readings"
+            edges = [START + timedelta(hours=hours) for hours in (0, 25, 47)]
+            days = Buckets(edges, await closed(c), datetime.now(UTC))
+            for table in ("meter_hour", "meter_six_hour"):
+                found = await fold(c, METER, keys, days, [], 60.0)
+                await db.execute(f"UPDATE {table} SET readings = 1, first_us = 1, last_us = 2")
+                assert found.figures != (await fold(c, METER, keys, days, [], 60.0)).figures
+    assert set(found.others) <= {"meter_steady_1", "meter_steady_5"}, "these lost readings"
 
 
 @pytest.mark.parametrize("bug", ["energy", "register", "late_readings_are_missing", "edges_do_not_divide", "time"])
+@pytest.mark.parametrize("level", LEVELS, ids=["hours", "six_hours"])
 async def test_compare_catches_wrong_hours(
-    bug: str, monkeypatch: pytest.MonkeyPatch, database_url: str, db: Connection
+    bug: str, level: Level, monkeypatch: pytest.MonkeyPatch, database_url: str, db: Connection
 ) -> None:
     random_ = random.Random(7)
     late = await fill_steadily(database_url, db, random_)
     await summarize(db)
     if bug == "late_readings_are_missing":
-        monkeypatch.setattr(Hours, "recompose", _does_nothing)
+        monkeypatch.setattr(Hours, "recompose", _not_of(level))
         await write(database_url, late)
         await summarize(db)
     elif bug == "edges_do_not_divide":
-        monkeypatch.setattr(fleet, "quarters_of", _undivided_hours)
+        monkeypatch.setattr(fleet, "quarters_of", _undivided(level.length // timedelta(microseconds=1)))
     else:
         changed = {"energy": "interval_in = interval_in + 1", "register": "register_in_last = register_in_last - 1e-9"}
         for kind in KINDS:
-            await db.execute(f"UPDATE {kind.hour_table} SET {changed.get(bug, 'last_us = last_us - 1')}")
+            await db.execute(f"UPDATE {level.table(kind)} SET {changed.get(bug, 'last_us = last_us - 1')}")
     async with asyncpg.create_pool(database_url, server_settings=SESSION, min_size=0, max_size=4) as pool:
         with pytest.raises(AssertionError):
             await compare(pool, monkeypatch, random_, 30, STEADY)
 
 
-def _undivided_hours(instants: Iterable[int], offset: int, length: int) -> set[int]:
-    return set() if length == HOUR_US else quarters_of(instants, offset, length)
+def _undivided(undivided: int) -> Callable[[Iterable[int], int, int], set[int]]:
+    """Edges divide no hours of this length."""
+
+    def starts(instants: Iterable[int], offset: int, length: int) -> set[int]:
+        return set() if length == undivided else quarters_of(instants, offset, length)
+
+    return starts
 
 
 async def test_steady_devices_are_folded_in_the_database(database_url: str, db: Connection) -> None:
