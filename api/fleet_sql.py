@@ -147,8 +147,8 @@ marks AS MATERIALIZED (
 s AS MATERIALIZED ({_composed_sql(six_hours, kind.six_hour_table, SIX_HOURS_US, "$20", of_device, columns)}),
 h AS MATERIALIZED ({_composed_sql(hours, kind.hour_table, HOUR_US, "$15", of_device, columns)}),
 q AS MATERIALIZED (
-    SELECT d.id, s.*, is_even AND NOT quarter = ANY ($9) AND NOT (d.id, quarter) IN (SELECT id, quarter FROM marks)
-               AS is_usable
+    SELECT d.id, s.*, is_even AND NOT quarter IN (SELECT unnest($9))
+               AND NOT (d.id, quarter) IN (SELECT id, quarter FROM marks) AS is_usable
     FROM (
         SELECT id, name, $7 AS since, $13 AS until FROM d WHERE $7 < $13
         UNION ALL SELECT id, name, $14, $8 FROM d WHERE $14 < $8
@@ -166,7 +166,7 @@ q AS MATERIALIZED (
 def _composed_sql(spans: str, table: str, length: int, divided: str, of_device: str, columns: str) -> str:
     """The summaries of one length in spans of time of devices, except for those that start at `divided` as unusable."""
     return f"""
-    SELECT d.id, {length}::int8 AS length, s.*, is_even AND NOT start = ANY ({divided})
+    SELECT d.id, {length}::int8 AS length, s.*, is_even AND NOT start IN (SELECT unnest({divided}))
                AND NOT (d.id, start) IN (SELECT id, {_start_of("quarter", length)} FROM marks)
                AND (d.sent > 1 OR 2 * widest <= 3 * coalesce(d.declared, least, 0)) AS is_usable
     FROM {spans} AS d CROSS JOIN LATERAL (
@@ -268,7 +268,7 @@ judged AS (
            coalesce(bool_or(rif < prev_in OR rof < prev_out), false) AS falls,
            coalesce(max(greatest(rif - prev_in, rof - prev_out, ril - rif, rol - rof)), 0) AS greatest_rise,
            greatest(max(steepest),
-                    max(greatest(rif - prev_in, rof - prev_out, 1e-12) * (3.6e9 / nullif(first - prev, 0)))
+                    max(greatest(rif - prev_in, rof - prev_out, 1e-12) * (3.6e9::float8 / nullif(first - prev, 0)))
                ) AS steepest,
            coalesce(max(widest) FILTER (WHERE first >= 0), 0) AS widest,
            max(last) FILTER (WHERE first < least($4, $6)) AS last,
