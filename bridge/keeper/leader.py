@@ -27,6 +27,8 @@ async def leading(settings: KeeperSettings) -> AsyncIterator[Connection]:
         "lock_timeout": f"{settings.keeper_lock_timeout_ms}",
         # Every duty reads the history by key; new partitions have no statistics, and a scan would look cheap.
         "enable_seqscan": "off",
+        # The order of the key saves a sort of each quarter hour, which a bitmap of its readings needs.
+        "enable_bitmapscan": "off",
         "enable_hashjoin": "off",
         "enable_mergejoin": "off",
         # A keeper that is frozen must neither keep the lock nor hold those of an open transaction.
