@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 
 from local.platform import Platform
+from tests.until import wait_until
 
 _MOST = 10_000
 """Readings of one request."""
@@ -129,3 +130,23 @@ def store_quarters(platform: Platform, vehicle: str, days: int) -> None:
         platform.database,
     )
     send(platform, [{"vehicleId": vehicle, "timestamp": text(now()), "soc": 50, "kwhDeliveredDc": 1.0, "powerKw": 4.0}])
+
+
+def wait_until_year_is_answered(platform: Platform, vehicle: str) -> None:
+    """Wait until the keeper has summarized so much of a vehicle's current year that all questions of the page about it
+    are answered; one that needs too many days of readings is refused."""
+    year = now().replace(month=1, day=1, hour=0, minute=0, second=0)
+    period = {"from": text(year), "to": text(year.replace(year=year.year + 1))}
+    questions: dict[str, dict[str, Any]] = {
+        "/v1/analytics/energy": {"of": "vehicles", "id": vehicle, "bucket": "month", "tz": "UTC"},
+        f"/v1/analytics/series/vehicles/{vehicle}": {"measure": ["soc", "powerKw", "batteryTemp"], "points": 600},
+        "/v1/sessions": {"vehicle": vehicle, "limit": 200},
+        f"/v1/analytics/performance/{vehicle}": {},
+    }
+    with client(platform) as http:
+
+        def refusals() -> list[str]:
+            answers = [http.get(path, params=period | query) for path, query in questions.items()]
+            return [answer.text for answer in answers if not answer.is_success]
+
+        wait_until(lambda: not refusals(), "the questions of the page are answered", timeout_s=90)

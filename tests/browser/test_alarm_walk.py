@@ -18,6 +18,8 @@ from tests.until import wait_until
 from tests.webhooks import Received
 
 SIZE = (760, 420)
+WITHIN_S = 90
+"""Several rounds of the keeper, which judges every 15 s, on a busy machine."""
 NAME = "EV_STRIP"
 _WEBHOOK = """
 <body style="font: 14px ui-monospace, monospace; margin: 2em; overflow-wrap: anywhere">
@@ -85,15 +87,15 @@ def test_silence_is_told_acknowledged_and_cleared(open_page: OpenPage, platform:
         bring_into_view(vehicle)
         keep(page, 1)
 
-        expect(vehicle).to_contain_text("ilent", timeout=20_000)
+        expect(vehicle).to_contain_text("ilent", timeout=WITHIN_S * 1000)
         keep(page, 2)
 
         go_to(page, "#/alarms")
         alarm = page.get_by_role("row").filter(has=page.get_by_role("link", name=NAME, exact=True)).first
-        expect(alarm).to_be_visible(timeout=60_000)
+        expect(alarm).to_be_visible(timeout=WITHIN_S * 1000)
         bring_into_view(alarm)
         keep(page, 3)
-        wait_until(lambda: told("alarm.raised"), "the webhook is told of the alarm")
+        wait_until(lambda: told("alarm.raised"), "the webhook is told of the alarm", WITHIN_S)
         (raised,) = told("alarm.raised")
         assert raised.is_signed_with(webhook["secret"])
         show_webhook(browser, raised, 4)
@@ -106,8 +108,8 @@ def test_silence_is_told_acknowledged_and_cleared(open_page: OpenPage, platform:
             publish(platform, NAME, 63)
             return told("alarm.cleared")
 
-        wait_until(reports_and_is_told, "the alarm is cleared")
-        expect(alarm).to_have_count(0, timeout=20_000)
+        wait_until(reports_and_is_told, "the alarm is cleared", WITHIN_S)
+        expect(alarm).to_have_count(0, timeout=WITHIN_S * 1000)
         assert told("alarm.cleared")[0].is_signed_with(webhook["secret"])
         keep(page, 6)
         assert len(told("alarm.raised")) == 1

@@ -19,7 +19,7 @@ from bridge.store.postgres import PostgresStore
 from local.platform import Platform
 from local.service import run_once
 from tests.browser.conftest import PHONE, RESULTS, Faults, OpenPage, go_to
-from tests.browser.fleet import client, send_many, store_quarters, text, yesterdays_noon
+from tests.browser.fleet import client, send_many, store_quarters, text, wait_until_year_is_answered, yesterdays_noon
 from tests.browser.test_look import keep_picture, violations
 from tests.readings import vehicle
 
@@ -531,6 +531,7 @@ def test_list_keeps_its_place_and_focus_while_readings_arrive(open_page: OpenPag
 
 def test_year_of_a_vehicle_is_drawn_within_300_ms_of_the_answer(open_page: OpenPage, platform: Platform) -> None:
     store_quarters(platform, "EV_YEAR", 365)
+    wait_until_year_is_answered(platform, "EV_YEAR")
     page = open_page("#/vehicles/EV_YEAR?span=year&tz=UTC")
     drawn = []
     for _ in range(3):
