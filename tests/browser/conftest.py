@@ -92,12 +92,17 @@ def open_page(browser: Browser, platform: Platform, faults: Faults) -> Iterator[
     opened: list[Page] = []
 
     def open_(
-        fragment: str = "", *, size: tuple[int, int] = DESKTOP, dark: bool = False, key: str | None = None
+        fragment: str = "",
+        *,
+        size: tuple[int, int] = DESKTOP,
+        dark: bool = False,
+        key: str | None = None,
+        zone: str = "Europe/Berlin",
     ) -> Page:
         context = browser.new_context(
             viewport={"width": size[0], "height": size[1]},
             color_scheme="dark" if dark else "light",
-            timezone_id="Europe/Berlin",
+            timezone_id=zone,
             locale="en-GB",
         )
         page = context.new_page()

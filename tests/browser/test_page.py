@@ -3,13 +3,15 @@
 import asyncio
 import csv
 import json
+import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import asyncpg
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from bridge.contract import VEHICLE
 from bridge.formats import decode_message
@@ -19,9 +21,18 @@ from bridge.store.postgres import PostgresStore
 from local.platform import Platform
 from local.service import run_once
 from tests.browser.conftest import PHONE, RESULTS, Faults, OpenPage, go_to
-from tests.browser.fleet import client, send_many, store_quarters, text, wait_until_year_is_answered, yesterdays_noon
+from tests.browser.fleet import (
+    client,
+    now,
+    send_many,
+    store_quarters,
+    text,
+    wait_until_year_is_answered,
+    yesterdays_noon,
+)
 from tests.browser.test_look import keep_picture, violations
 from tests.readings import vehicle
+from tests.until import wait_until
 
 WITHIN_MS = 2_000
 FIRST_VIEW_MS = 1_000
@@ -244,6 +255,45 @@ def test_declared_vehicle_that_never_reported_is_listed_until_it_reports(
         expect(vehicle).to_contain_text("44 %", timeout=20_000)
         expect(vehicle).not_to_contain_text("never")
         http.delete("/v1/devices/vehicles/EV_NEVER").raise_for_status()
+
+
+def tile_of_today(page: Page, name: str) -> Locator:
+    """A tile of today's energy on the fleet's view."""
+    of_name = page.get_by_text(name, exact=True)
+    return page.get_by_role("region", name="Energy today").locator(".tile").filter(has=of_name)
+
+
+def test_losses_and_efficiency_of_today_are_those_of_the_readings(open_page: OpenPage, platform: Platform) -> None:
+    # The fleet charges from 23:00 to 05:00 UTC; a day in Berlin begins at 23:00 or 22:00.
+    zone = "Europe/Berlin" if now().hour < 21 else "UTC"
+    midnight = datetime.now(ZoneInfo(zone)).replace(hour=0, minute=0, second=0, microsecond=0)
+    query = {"of": "sites", "site": "Depot North", "from": text(midnight.astimezone(UTC))}
+    with client(platform) as http:
+
+        def is_compared() -> bool:
+            (item,) = http.get("/v1/analytics/efficiency", params=query).raise_for_status().json()["items"]
+            return bool(item["quarters"])
+
+        # The API keeps an answer for a minute.
+        wait_until(is_compared, "the keeper has summarized quarter hours of charging", timeout_s=150)
+    page = open_page("#/fleet", zone=zone)
+    page.get_by_label("Site").select_option("Depot North")
+    expect(tile_of_today(page, "Efficiency")).to_contain_text("91.0 %", timeout=20_000)
+    expect(tile_of_today(page, "Losses")).to_contain_text(re.compile(r"\d kWh"))
+    expect(tile_of_today(page, "Losses")).to_contain_text(re.compile(r"of \d+ % of the AC"))
+
+
+def test_losses_and_efficiency_of_nothing_are_not_available_with_the_reason(
+    open_page: OpenPage, platform: Platform
+) -> None:
+    with client(platform) as http:
+        http.put("/v1/devices/vehicles/EV_PARKED", json={"site": "Depot Parked"}).raise_for_status()
+        page = open_page("#/fleet")
+        page.get_by_label("Site").select_option("Depot Parked")
+        for name in ("Losses", "Efficiency"):
+            expect(tile_of_today(page, name)).to_contain_text("–", timeout=20_000)
+            expect(tile_of_today(page, name)).to_contain_text("not available: no AC was drawn")
+        http.delete("/v1/devices/vehicles/EV_PARKED").raise_for_status()
 
 
 def test_vehicle_of_the_sessions_is_chosen_from_a_list_by_keyboard(open_page: OpenPage) -> None:

@@ -112,9 +112,9 @@ export function fleet(main, _query, signal) {
       of: site ? "sites" : "fleet", bucket: "total", tz: zone, from: startOfDay(today(zone), zone).toISOString(), ...(site ? { site } : {}),
     });
     try {
-      const asked = get("/v1/analytics/efficiency", { query: { of: query.of, from: query.from, ...(site ? { site } : {}) }, signal }).catch(() => null);
-      const [page, charging] = await Promise.all([get("/v1/analytics/energy", { query, signal }), asked]);
-      const compared = charging?.items[0];
+      const asked = get("/v1/analytics/efficiency", { query: { of: query.of, from: query.from, ...(site ? { site } : {}) }, signal })
+        .then((answer) => answer.items[0], (error) => `not available: ${error.message}`);
+      const [page, compared] = await Promise.all([get("/v1/analytics/energy", { query, signal }), asked]);
       const item = page.items[0];
       if (!item || site !== wanted.site) return;
       fill(
@@ -125,7 +125,7 @@ export function fleet(main, _query, signal) {
         tile("Coverage", coverage(item.coverage), item.suspectKwh ? `${kwh(item.suspectKwh)} withheld` : null),
         tile("Unassigned AC", kwh(item.unassignedKwh), "of no vehicle"),
       );
-      const until = compared?.efficiency == null ? "" : ` Losses and efficiency as of ${clock(compared.asOf, zone)}.`;
+      const until = typeof compared !== "object" || compared.efficiency === null ? "" : ` Losses and efficiency as of ${clock(compared.asOf, zone)}.`;
       setText(energyNote, `As of ${clock(item.to, zone)}.${until}`);
     } catch (error) {
       if (!signal.aborted) setText(energyNote, `Not available: ${/** @type {Error} */ (error).message}`);
@@ -162,11 +162,17 @@ function all(kind) {
   return rows;
 }
 
-/** @param {Schemas["EfficiencyItem"] | undefined} item */
+/**
+ * Losses and efficiency, or why there are none.
+ * @param {Schemas["EfficiencyItem"] | string | undefined} item or the reason
+ */
 function efficiencyTiles(item) {
-  const known = item && item.efficiency !== null ? item : null;
-  const part = known ? `of ${percent(known.compared)} of the AC` : "no quarter hour compared";
-  return [tile("Losses", kwh(known ? known.lossKwh : null), part), tile("Efficiency", percent(known ? known.efficiency : null, 1), part)];
+  if (typeof item === "object" && item.efficiency !== null) {
+    const part = `of ${percent(item.compared)} of the AC`;
+    return [tile("Losses", kwh(item.lossKwh), part), tile("Efficiency", percent(item.efficiency, 1), part)];
+  }
+  const reason = typeof item === "string" ? item : `not available: ${item?.kwhAc ? "no quarter hour has both sides" : "no AC was drawn"}`;
+  return [tile("Losses", kwh(null), reason), tile("Efficiency", percent(null), reason)];
 }
 
 /**
