@@ -36,7 +36,7 @@ _QUARTER = timedelta(minutes=15)
 _DAY = timedelta(days=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOTHING = {"units": 0, "ac": 0, "dc": 0, "quarters": 0, "vehicles": 0}
-# The planner does not know how many devices there are, and would compare each with each assignment.
+# The planner does not know how many rows the steps have, and would compare each with each.
 _SESSION = "SET LOCAL jit = off; SET LOCAL enable_nestloop = off; SET LOCAL work_mem = '64MB'"
 
 
@@ -90,7 +90,8 @@ async def _ask(services: Services, wanted: Wanted, period: Period) -> models.Eff
     """Raises 404 for a site without devices, and 422 for too many devices x days."""
     most = int(FOLDED.device_days / max(1.0, (period.end - period.start) / _DAY))
     async with connection(services.pool) as c:
-        until = min((await closed(c)).until.values())
+        known = await closed(c)
+        until = min(known.until.values())
         groups = await find_groups(c, wanted, period, most + 1, most)
         await refuse_unknown_site(c, wanted.site)
         own = [(part.kind, part.device, n) for n, group in enumerate(groups) for part in group.parts]
@@ -104,7 +105,8 @@ async def _ask(services: Services, wanted: Wanted, period: Period) -> models.Eff
         async with c.transaction(readonly=True):
             await c.execute(_SESSION)
             rows = await c.fetch(
-                efficiency_sql(period), *arguments, period.start, period.end, until, starts, interval_us
+                efficiency_sql(period),
+                *(*arguments, period.start, period.end, until, starts, interval_us, known.hours_until[METER.name]),
             )
     by_key: dict[int, Any] = {row["key"]: row for row in rows}
     items = [_item(group.name, period, until, by_key.get(n, _NOTHING)) for n, group in enumerate(groups)]
