@@ -1,4 +1,4 @@
-"""Command line of the bridge: `python -m bridge run | keep | migrate | rejected list|show|replay`."""
+"""Command line of the bridge: `python -m bridge run | keep | relay | migrate | rejected list|show|replay`."""
 
 import asyncio
 import secrets
@@ -103,6 +103,19 @@ def keep() -> None:
 
     settings = configured(KeeperSettings)
     _serve(lambda: Keeper(settings, duties(settings), companions(settings)).run)
+
+
+@app.command()
+def relay() -> None:
+    """Move messages from an MQTT broker into Kafka until SIGTERM or SIGINT, each acknowledged after Kafka has it.
+
+    The settings are environment variables: docs/settings.md of the repository lists them.
+    """
+    from bridge.relay import Relay
+    from bridge.settings.relay import RelaySettings
+
+    settings = configured(RelaySettings)
+    _serve(lambda: Relay(settings).run)
 
 
 @app.command()

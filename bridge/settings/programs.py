@@ -13,6 +13,7 @@ from bridge.settings.keeper import KeeperSettings
 from bridge.settings.local import BrokerHostSettings, ComposeSettings, LocalSettings
 from bridge.settings.mqtt import MqttSettings
 from bridge.settings.provisioning import ProvisioningSettings
+from bridge.settings.relay import RelaySettings
 from bridge.settings.simulator import SimulatorSettings, VerifySettings
 
 Programs = Mapping[str, tuple[type[Group], ...]]
@@ -20,6 +21,7 @@ Programs = Mapping[str, tuple[type[Group], ...]]
 PROGRAMS: Programs = {
     "bridge run": (BridgeSettings, MqttSettings, JetStreamSettings, KafkaSettings),
     "bridge keep": (KeeperSettings,),
+    "bridge relay": (RelaySettings,),
     "bridge rejected replay": (ReplaySettings,),
     "bridge migrate": (MigrationSettings,),
     "bridge rejected list": (AdministrationSettings,),

@@ -49,7 +49,7 @@ _BROKER_SHARED = "$SYS/broker/shared_subscriptions/count"
 _BROKER_COUNTS = (_BROKER_DROPPED, _BROKER_SUBSCRIPTIONS, _BROKER_SHARED)
 _MOST_NAMED = 1_000  # devices that are named in the log for a reason
 _LONGEST_REST_S = 0.05
-_TELEMETRY = [
+TELEMETRY = [
     mqtt5.TopicFilter(
         topic,
         max_qos=mqtt5.QoS.AT_LEAST_ONCE,
@@ -57,7 +57,7 @@ _TELEMETRY = [
     )
     for topic in (*(kind.topic_filter for kind in KINDS), *(topic for format_ in FORMATS for topic in format_.topics))
 ]
-_FILTERS = [*_TELEMETRY, *(mqtt5.TopicFilter(topic, max_qos=mqtt5.QoS.AT_MOST_ONCE) for topic in _BROKER_COUNTS)]
+_FILTERS = [*TELEMETRY, *(mqtt5.TopicFilter(topic, max_qos=mqtt5.QoS.AT_MOST_ONCE) for topic in _BROKER_COUNTS)]
 
 
 def _greeting(settings: MqttSettings, broker: Broker) -> mqtt5.ConnectPacket:
@@ -166,7 +166,7 @@ class MqttSource:
         detects a broker that does not respond.
         """
         suback = await transport.subscribe(_FILTERS)
-        if names := refused(suback.reason_codes[: len(_TELEMETRY)]):
+        if names := refused(suback.reason_codes[: len(TELEMETRY)]):
             raise ConnectionLost(f"the broker refused the subscription: {', '.join(names)}")
         if not self._session.resend():  # otherwise the same status, left unacknowledged, was sent again
             self._publish_status(b"online")

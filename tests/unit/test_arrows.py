@@ -57,12 +57,13 @@ BRIDGE = {
     "settings.alarms": "settings.group settings.values",
     "settings.keeper": "settings.alarms settings.group settings.groups settings.mqtt settings.values",
     "settings.simulator": "settings.group settings.groups settings.mqtt settings.values",
+    "settings.relay": "settings.groups settings.kafka settings.mqtt settings.values",
     "settings.provisioning": "settings.groups",
     "settings.local": "settings.api settings.bridge settings.group settings.groups settings.keeper settings.values",
     "settings.development": "settings.group",
     "settings.programs": "settings.api settings.bridge settings.development settings.group settings.groups "
     "settings.jetstream settings.kafka settings.keeper settings.local settings.mqtt settings.provisioning "
-    "settings.simulator",
+    "settings.relay settings.simulator",
     "settings.names": "settings.programs",
     "metrics": "clock delivery errors reading version",
     "ingest": "backoff batch clock delivery errors metrics reject_rate",
@@ -129,6 +130,8 @@ BRIDGE = {
     "sources.kafka_setup": "errors settings.kafka sources.kafka_client",
     "sources.kafka": "backoff delivery errors formats settings.kafka sources.kafka_client sources.kafka_metrics "
     "sources.kafka_offsets sources.kafka_setup sources.port",
+    "sources.mqtt_raw": "backoff mqtt.codec mqtt.session mqtt.transport mqtt.url settings.relay sources.mqtt",
+    "relay": "health metrics settings.relay sources.kafka_client sources.kafka_setup sources.mqtt_raw",
     "sources": "errors sources.jetstream sources.kafka sources.mqtt sources.port",
     "service": "clock errors health ingest metrics settings.bridge settings.group sources sources.port status "
     "store.ownership store.postgres store.quotas url writer_status",
@@ -165,9 +168,9 @@ BRIDGE = {
     "keeper.service": "backoff certificates errors health keeper.leader keeper.metrics keeper.port keeper.schedule "
     "metrics settings.keeper status store.database_errors store.session url",
     "startup": "logs settings.group settings.groups settings.names",
-    "cli": "audit clock command_line errors keeper.duties keeper.service memory private_file progress rejects replay "
-    "service settings.bridge settings.groups settings.keeper sources startup store.analyst store.database_errors "
-    "store.migrate store.postgres url",
+    "cli": "audit clock command_line errors keeper.duties keeper.service memory private_file progress rejects relay "
+    "replay service settings.bridge settings.groups settings.keeper settings.relay sources startup store.analyst "
+    "store.database_errors store.migrate store.postgres url",
     "__main__": "cli memory",
 }
 """What each module imports of the bridge. `store` and `sources` never import each other; nobody needs the keeper."""

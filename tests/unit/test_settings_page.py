@@ -42,7 +42,7 @@ def test_page_has_every_setting_described_with_its_readers() -> None:
     [
         ("FLEET_BATCH_WAIT_MS", "ms, 0 to 60,000", "bridge run"),
         ("FLEET_LOG_FORMAT", "`auto`, `json`, `console`", "bridge, api, simulator, mosquitto, make up, local"),
-        ("FLEET_MQTT_CA_FILE", "", "bridge run, bridge keep, simulator run, simulator replay"),
+        ("FLEET_MQTT_CA_FILE", "", "bridge run, bridge keep, bridge relay, simulator run, simulator replay"),
         ("FLEET_MQTT_KEEP_ALIVE_S", "s, 1 to 65,535", "bridge run"),
         ("FLEET_SOURCE", "`mqtt`, `jetstream`, `kafka`", "bridge run"),
         ("FLEET_POSTGRES_SHARED_BUFFERS", "", "docker compose"),
