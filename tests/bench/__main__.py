@@ -62,8 +62,6 @@ MEASURES = {
     ("L2",): watching.l2,
     ("P1", "P2"): page.p1_p2,
     ("A1",): alarms.a1,
-    ("S1", "S3"): streams.s1_s3,
-    ("S4",): streams.s4,
     ("S5",): streams.s5,
 }
 QUICK = {"T1", "T2", "T3", "T6", "T8"}
