@@ -143,6 +143,36 @@ DASHBOARD = Dashboard(
             ],
         ),
         Row(
+            "JetStream",
+            [
+                Panel(
+                    "timeseries",
+                    "JetStream: messages",
+                    [
+                        promql("sum(rate(fleet_jetstream_messages_total[$__rate_interval]))", "received"),
+                        promql("sum(rate(fleet_jetstream_acks_total[$__rate_interval]))", "acknowledged"),
+                        promql("sum(rate(fleet_jetstream_receipts_total[$__rate_interval]))", "receipts"),
+                    ],
+                    unit="cps",
+                    width=12,
+                ),
+                Panel(
+                    "timeseries",
+                    "JetStream: partitions, and trouble in the last hour",
+                    [
+                        promql("fleet_jetstream_connected", "partitions of {{instance}}"),
+                        promql("sum(increase(fleet_jetstream_connects_total[1h]))", "connections"),
+                        promql(
+                            "sum(increase(fleet_jetstream_stale_acks_total[1h]))", "acknowledgements that came too late"
+                        ),
+                        promql("sum(increase(fleet_jetstream_out_of_order_total[1h]))", "messages out of order"),
+                        promql("sum(increase(fleet_jetstream_consumer_created_total[1h]))", "missing consumers"),
+                    ],
+                    width=12,
+                ),
+            ],
+        ),
+        Row(
             "Kafka",
             [
                 Panel(
@@ -181,6 +211,15 @@ DASHBOARD = Dashboard(
                         ),
                     ],
                     width=8,
+                ),
+                Panel(
+                    "timeseries",
+                    "Relay: messages that the stream has, and those that wait for it",
+                    [
+                        promql("sum(rate(fleet_relay_acks_total[$__rate_interval]))", "acknowledged a second"),
+                        promql("sum(fleet_relay_waiting)", "waiting"),
+                    ],
+                    width=24,
                 ),
             ],
         ),

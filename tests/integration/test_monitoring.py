@@ -18,6 +18,7 @@ from api import keys
 from bridge.contract import METER, VEHICLE
 from bridge.formats.contract_json import encode, encode_many
 from bridge.reading import Reading, device_id, format_timestamp, reading
+from bridge.sources.jetstream_metrics import JetStreamMetrics
 from bridge.sources.kafka_metrics import KafkaMetrics
 from bridge.store import analyst
 from bridge.store.migrate import migrate
@@ -47,15 +48,17 @@ VALUES = {"site": ["North", "O'Hare", "-"], "vehicle": ["EV_1", "EV_2"], "bucket
 SQL, PROMQL = grafana.targets("rawSql"), grafana.targets("expr")
 
 
-def _names_of_kafka() -> set[str]:
-    """The metrics of a source that the tested system has not."""
+def _names_of_streams() -> set[str]:
+    """The metrics of the sources and of the relay, which the tested system does not have."""
     registry = CollectorRegistry()
     KafkaMetrics(registry)
+    JetStreamMetrics(registry)
     families = registry.collect()
-    return {f.name + ("_total" if f.type == "counter" else "") for f in families}
+    of_relay = {"fleet_relay_acks_total", "fleet_relay_waiting"}
+    return {f.name + ("_total" if f.type == "counter" else "") for f in families} | of_relay
 
 
-KAFKA = _names_of_kafka()
+STREAMS = _names_of_streams()
 
 
 class System(NamedTuple):
@@ -263,7 +266,7 @@ async def test_figures_of_the_panels_are_those_of_the_readings(system: System, v
 @pytest.mark.parametrize("target", PROMQL, ids=str)
 async def test_panel_has_series_with_values(target: grafana.Target, system: System) -> None:
     query = grafana.promql(target.text)
-    if target.panel["title"] == "Alarms" or names(query) & KAFKA:
+    if target.panel["title"] == "Alarms" or names(query) & STREAMS:
         assert list(system.prometheus.values(query)) == []
         return
     values = await until(lambda: [v for v in system.prometheus.values(query) if math.isfinite(v)], str(target))
@@ -292,7 +295,7 @@ async def test_no_alarm_is_raised_by_a_system_that_works(system: System) -> None
 
 
 def known_names(system: System) -> set[str]:
-    return {*system.prometheus.get("label/__name__/values"), "ALERTS", *KAFKA}
+    return {*system.prometheus.get("label/__name__/values"), "ALERTS", *STREAMS}
 
 
 async def test_every_metric_of_rules_and_dashboards_is_exposed(system: System) -> None:
