@@ -38,6 +38,10 @@ _QUOTA_PAUSE_S = 60
 _LARGE_BYTES = 256 * 1024  # some thousand readings
 _MOST_DECODING = 100_000  # in memory they are bounded already, by the budget of bodies
 _LONGEST_REST_S = 0.5
+_LIGHT_ITEMS, _LIGHT_REJECTS = 1_000, 100
+_PIECE_ITEMS = 500
+"""Of a heavy body: so many rejects take a tenth of a second to write, and readings of others wait for as long."""
+_MOST_PIECES_WAITING = 100_000  # see `_MOST_DECODING`
 
 
 class IngestEndpoint:
@@ -51,6 +55,7 @@ class IngestEndpoint:
         self._budget = budget
         self._pool = pool
         self._large = Turns(1, 1, _MOST_DECODING)
+        self._pieces = Turns(1, 1, _MOST_PIECES_WAITING)
         # One, because the allocator keeps the freed memory of each thread.
         self._thread = ThreadPoolExecutor(1, "decode")
 
@@ -63,7 +68,7 @@ class IngestEndpoint:
             items = _sent_by(key, await self._decoded(body, format_, key))
             if key.sight.is_limited:
                 items = await self._without_foreign(items, key)
-            outcomes = await self._commit(items, len(body))
+            outcomes = await self._stored(items, len(body), key)
         await _answer(outcomes, send)
 
     async def _decoded(self, body: bytes, format_: Format, key: ApiKey) -> Sequence[Item]:
@@ -100,6 +105,18 @@ class IngestEndpoint:
             _forbidden(item, key) if devices and foreign.issuperset(devices) else item
             for item, devices in zip(items, named, strict=True)
         ]
+
+    async def _stored(self, items: Sequence[Item], size_bytes: int, key: ApiKey) -> Sequence[Outcome]:
+        """Commit a heavy body in pieces, in turns of the keys: ten thousand rejects take seconds to write."""
+        rejects = sum(type(item) is Rejected for item in items)
+        if len(items) <= _LIGHT_ITEMS and rejects <= _LIGHT_REJECTS:
+            return await self._commit(items, size_bytes)
+        outcomes: list[Outcome] = []
+        for start in range(0, len(items), _PIECE_ITEMS):
+            piece = items[start : start + _PIECE_ITEMS]
+            async with self._pieces.turn(key.id):
+                outcomes += await self._commit(piece, size_bytes * len(piece) // len(items))
+        return outcomes
 
     async def _commit(self, items: Sequence[Item], size_bytes: int) -> Sequence[Outcome]:
         """Offer the items and wait for their outcomes. Raises 503 when the result is unknown or the queue is full."""

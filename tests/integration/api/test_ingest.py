@@ -260,6 +260,22 @@ async def test_others_are_answered_while_a_large_body_is_decoded(client: httpx.A
     assert longest_s < (time.monotonic() - began) / 2, "the event loop was blocked"
 
 
+async def test_others_are_stored_while_a_body_of_many_rejects_is(
+    client: httpx.AsyncClient, api: Api, token: str, db: Connection
+) -> None:
+    """Ten thousand rejects are written in pieces, and the readings of others between them."""
+    bodies = [json.dumps([f"{body} {n}" for n in range(10_000)]).encode() for body in range(3)]
+    heavy = [asyncio.create_task(post(client, body)) for body in bodies]
+    await until(lambda: db.fetchval("SELECT EXISTS (SELECT FROM rejected_message)"))
+    async with api.client(token) as other:
+        assert (await post(other, encode(vehicle()))).status_code == 201
+    assert not any(task.done() for task in heavy)
+    answers = [await task for task in heavy]
+    assert [answer.status_code for answer in answers] == [422] * 3
+    indexes = [rejected["index"] for rejected in answers[0].json()["rejected"]]
+    assert indexes == sorted(set(indexes))
+
+
 async def test_gzip_bomb_is_413(client: httpx.AsyncClient) -> None:
     bomb = gzip.compress(b" " * 500_000_000, 9)
     assert len(bomb) < 1_000_000
