@@ -1,5 +1,7 @@
 """GET /v1/history/...: the readings of a period as they were stored, in the order of device time."""
 
+import asyncio
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Annotated
@@ -29,6 +31,8 @@ HistoryLimit = Annotated[
 _TICK = timedelta(microseconds=1)
 _PIECE = 500
 """Readings that are read at a time."""
+_MOST_IN_THE_LOOP = 1_000
+"""Readings that become JSON in the event loop, in some ten milliseconds; others wait for as long."""
 _PAGE_BYTES = 4 * 1024 * 1024
 """Of unknown fields (`extra`) on a page; it ends with the piece in which they are more."""
 
@@ -97,7 +101,13 @@ async def _history(
     # The default end is now; the next page must have the end of the first.
     fixed = {"from": period.start.isoformat(), "to": period.end.isoformat()}
     links = next_link(request.query_params, following, fixed)
-    return Response(page_json(rows, following), headers=links | {"Vary": "Accept"}, media_type=form)
+    return Response(await _text(rows, following), headers=links | {"Vary": "Accept"}, media_type=form)
+
+
+async def _text(rows: Sequence[asyncpg.Record], following: str | None) -> str:
+    if len(rows) <= _MOST_IN_THE_LOOP:
+        return page_json(rows, following)
+    return await asyncio.to_thread(page_json, rows, following)
 
 
 async def _rows(
