@@ -17,6 +17,7 @@ from tests.until import NotInTime, wait_until
 
 _HELD = "missing after PUBACK"
 _HELD_S = 30.0
+_KEEPER_S = 30.0
 _DEVICES_ASKED = 100
 """Vehicles, and as many meters, whose figures are compared at the end of a run."""
 
@@ -46,6 +47,7 @@ def run_cycle(stack: Stack, cycle: int, faults: list[Fault], rng: random.Random,
     # A message behind all others: its receipt says that the queue has drained.
     stack.publisher.tell(f"drain {cycle}")
     _wait(stack, lambda: stack.publisher.answered(f"drained {cycle}"), "the queue has drained", load.patience_s)
+    _wait(stack, lambda: stack.keeper.metric("fleet_keeper_leader") == 1, "the keeper leads", _KEEPER_S)
     findings = _examine(stack, _ledger_of(stack), f"C{cycle}-")
     return _examine_again(stack, cycle, findings) if findings.faults[_HELD] else findings
 
