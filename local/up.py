@@ -133,7 +133,7 @@ def _assignments(values: Mapping[str, str]) -> str:
 
 def _introduce(platform: Platform | StreamPlatform) -> None:
     env = _short(platform.directory / "env")
-    devices, version = (_broker(platform), "5") if isinstance(platform, Platform) else (_nodes(platform), "mqttv311")
+    devices, version = (_broker(platform), "5") if isinstance(platform, Platform) else (_nodes(platform), "311")
     provisioning = _provisioning(platform) if isinstance(platform, Platform) else ""
     ports = platform.ports
     _say(f"""

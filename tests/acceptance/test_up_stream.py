@@ -37,7 +37,7 @@ def test_commands_of_the_page_survive_a_killed_node(up: Up) -> None:
     assert len(before) == 3
     section = PAGE.read_text().split("## On one machine")[1].split("## ")[0]
     start, load, publish, read = re.findall(r"(?:^    .+\n)+", section, re.MULTILINE)
-    assert "fleet-local up --stream nats" in start
+    assert "python -m local up --stream nats" in start
     assert load.strip() == "set -a; . .local/env; set +a"
     shell(publish.replace(".local/", f"{up.directory}/"), up.env)
 

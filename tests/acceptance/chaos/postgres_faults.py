@@ -114,9 +114,9 @@ def link_cut(stack: Stack, rng: random.Random) -> Iterator[None]:
         yield
 
 
-@fault("postgres-refuses-rejects", hold_s=1.5)
+@fault("postgres-refuses-rejects", hold_s=1.5, alone=True)
 def refuses_rejects(stack: Stack, rng: random.Random) -> Iterator[None]:
-    """Rejects that cannot be written: nothing of their batch is acknowledged."""
+    """Rejects that cannot be written: nothing of their batch is acknowledged, and no program starts meanwhile."""
     stack.sql("REVOKE INSERT ON reject_id FROM fleet")
     yield
     stack.sql("GRANT INSERT ON reject_id TO fleet")
