@@ -1,12 +1,47 @@
 """A streaming replica of a server of the tests."""
 
+import asyncio
+import contextlib
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from local.postgres import Postgres, binary
+from bridge.store.migrate import migrate
+from local.postgres import LOGINS, Postgres, binary
 from local.process import confine, give_to_service
+
+
+class Pair(NamedTuple):
+    """A primary and its replica."""
+
+    primary: Postgres
+    replica: Postgres
+
+    def url(self, user: str = "fleet") -> str:
+        """A URL of the database that names both."""
+        return both(self.primary, self.replica, "fleet", user)
+
+
+@contextlib.contextmanager
+def migrated_pair(directory: Path) -> Iterator[Pair]:
+    """A primary with a migrated database and the logins of the programs, and its replica."""
+    primary = Postgres(directory / "primary" / "server", settings={"shared_buffers": "64MB"})
+    primary.start()
+    try:
+        primary.ensure_database("fleet", "fleet")
+        for login, groups in LOGINS.items():
+            primary.ensure_login(login, groups)
+        asyncio.run(migrate(primary.url("fleet", "fleet")))
+        replica = new_replica(primary, directory / "replica" / "server")
+        try:
+            yield Pair(primary, replica)
+        finally:
+            replica.stop()
+    finally:
+        primary.stop()
 
 
 def new_replica(primary: Postgres, directory: Path) -> Postgres:

@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 import asyncpg
 import httpx
@@ -21,12 +20,12 @@ from bridge.store.migrate import migrate
 from bridge.store.postgres import PostgresStore
 from bridge.store.timeline import LeftBehind
 from local.mosquitto import Mosquitto
-from local.postgres import LOGINS, Postgres
+from local.postgres import Postgres
 from tests.bridges import BridgeProcess
 from tests.devices import device
 from tests.integration.api.server import launch
 from tests.readings import minutes, now_minute, vehicle
-from tests.replicas import both, new_replica, promote
+from tests.replicas import Pair, migrated_pair, promote
 from tests.until import until
 
 pytestmark = pytest.mark.anyio
@@ -35,34 +34,16 @@ _ROWS = "SELECT count(*) FROM vehicle_telemetry_history"
 _WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name = 'fleet-bridge'"
 
 
-class Pair(NamedTuple):
-    primary: Postgres
-    standby: Postgres
-
-    def url(self, user: str = "fleet") -> str:
-        return both(self.primary, self.standby, "fleet", user)
-
-
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[Pair]:
     """A primary, and a standby for which its commits wait."""
-    primary = Postgres(tmp_path / "primary" / "server", settings={"shared_buffers": "64MB"})
-    primary.start()
-    try:
-        primary.ensure_database("fleet", "fleet")
-        for login, groups in LOGINS.items():
-            primary.ensure_login(login, groups)
-        asyncio.run(migrate(primary.url("fleet", "fleet")))
-        standby = new_replica(primary, tmp_path / "standby" / "server")
+    with migrated_pair(tmp_path) as pair:
+        _require_standby(pair.primary, "*")
         try:
-            _require_standby(primary, "*")
-            yield Pair(primary, standby)
+            yield pair
         finally:
-            standby.stop()
-    finally:
-        if primary.process.running:
-            _require_standby(primary, "")
-        primary.stop()
+            if pair.primary.process.running:
+                _require_standby(pair.primary, "")
 
 
 def _require_standby(primary: Postgres, names: str) -> None:
@@ -96,7 +77,7 @@ async def test_reading_that_only_the_primary_has_is_not_acknowledged(
     await store.write([vehicle("EV_0")])
     other = open_store(pair.url())
     await other.connect()
-    pair.standby.stop()
+    pair.replica.stop()
     with pytest.raises(StoreUnavailable):
         await store.write(readings)
     pair.primary.sql(f"SELECT pg_cancel_backend(pid) FROM ({_WAITING})")
@@ -104,12 +85,12 @@ async def test_reading_that_only_the_primary_has_is_not_acknowledged(
     for writer in (other, store):
         with pytest.raises(StoreUnavailable):
             await writer.write(readings)
-    pair.standby.start()
+    pair.replica.start()
     assert set(await store.write(readings)) == {Kept.DUPLICATE}
     await store.close()
     pair.primary.process.kill()
-    promote(pair.standby)
-    assert _rows(pair.standby) == count + 1
+    promote(pair.replica)
+    assert _rows(pair.replica) == count + 1
 
 
 @pytest.mark.parametrize("count", [1, 500], ids=["few", "many"])
@@ -117,7 +98,7 @@ async def test_commit_that_an_administrator_releases_is_not_acknowledged(pair: P
     store = PostgresStore(pair.url(), command_timeout_s=30)
     try:
         await store.write([vehicle("EV_0")])
-        pair.standby.stop()
+        pair.replica.stop()
         writing = asyncio.ensure_future(store.write(list(minutes("EV_1", count))))
         pid = await until(lambda: pair.primary.sql(_WAITING))
         pair.primary.sql(f"SELECT pg_cancel_backend({pid})")
@@ -134,12 +115,12 @@ async def test_old_primary_is_refused_by_a_store_that_knows_the_new_one(
     assert await store.write([vehicle("EV_1")]) == [Kept.STORED]
     _require_standby(pair.primary, "")  # so that nothing but the timeline protects the readings
     pair.primary.process.kill()
-    promote(pair.standby)
+    promote(pair.replica)
     with pytest.raises(StoreUnavailable):  # the session of before
         await store.write([vehicle("EV_2")])
     assert await store.write([vehicle("EV_2")]) == [Kept.STORED]
 
-    pair.standby.stop()
+    pair.replica.stop()
     await until(lambda: _starts(pair.primary))
     with pytest.raises(StoreUnavailable):
         await store.write([vehicle("EV_3")])
@@ -154,10 +135,10 @@ async def test_new_primary_is_used_when_the_old_one_has_come_back(
     """Also by a process that has just started, although the old one is the first of the URL."""
     _require_standby(pair.primary, "")
     pair.primary.process.kill()
-    promote(pair.standby)
+    promote(pair.replica)
     await until(lambda: _starts(pair.primary))
     assert await open_store(pair.url()).write([vehicle("EV_1")]) == [Kept.STORED]
-    assert (_rows(pair.primary), _rows(pair.standby)) == (0, 1)
+    assert (_rows(pair.primary), _rows(pair.replica)) == (0, 1)
 
 
 async def test_another_cluster_is_refused(
@@ -167,7 +148,7 @@ async def test_another_cluster_is_refused(
     store = open_store(pair.primary.url("fleet", "fleet"))
     await store.write([vehicle("EV_1")])
     await store.close()
-    pair.standby.stop()
+    pair.replica.stop()
     _require_standby(pair.primary, "")
     pair.primary.stop()
     directory = tmp_path / "other" / "server"
@@ -259,23 +240,23 @@ async def test_primary_dies_under_load_and_nothing_acknowledged_is_lost(
             pair.primary.process.kill()
             died_at = time.monotonic()
             await publish(300)
-            promote(pair.standby)
+            promote(pair.replica)
             await until(lambda: any(at > died_at + 0.5 for at in posting.acknowledged.values()))
             await publish(300)
             await until(lambda: len(posting.acknowledged) > 400)
             posting.stop()
             await asyncio.gather(*running)
         of_mqtt = f"{_ROWS} WHERE vehicle_id = 'MQTT'"
-        await until(lambda: pair.standby.sql(of_mqtt, "fleet") == str(published))
+        await until(lambda: pair.replica.sql(of_mqtt, "fleet") == str(published))
         assert await bridge.ready()
         kept = set(
-            pair.standby.sql(
+            pair.replica.sql(
                 "SELECT vehicle_id, extract(epoch FROM ts) FROM vehicle_telemetry_history", "fleet"
             ).splitlines()
         )
         sent = {f"{reading[0]}|{reading.timestamp.timestamp():.6f}" for reading in posting.acknowledged}
         assert sent <= kept
-        assert pair.standby.sql("SELECT count(*) FROM rejected_message", "fleet") == "0"
+        assert pair.replica.sql("SELECT count(*) FROM rejected_message", "fleet") == "0"
     finally:
         bridge.process.kill()
         api.process.stop()

@@ -1,4 +1,4 @@
-"""Several bridges that share a stream: each device's readings pass one bridge at a time, whatever starts or ends."""
+"""Several bridges that share a stream: a reading passes one bridge at a time, also when bridges start or end."""
 
 import asyncio
 import time

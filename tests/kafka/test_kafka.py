@@ -1,4 +1,4 @@
-"""The Kafka source with a real broker: what is published is in the history exactly once, whatever is killed."""
+"""The Kafka source with a real broker: what is published is in the history exactly once, also after a SIGKILL."""
 
 import asyncio
 import json

@@ -73,9 +73,7 @@ async def _records(topic: Topic) -> list[Record]:
     return await asyncio.to_thread(topic.records)
 
 
-async def test_every_message_travels_with_its_topic_whatever_it_is(
-    broker: Mosquitto, shared_kafka: Kafka, topic: Topic
-) -> None:
+async def test_every_message_travels_with_its_topic(broker: Mosquitto, shared_kafka: Kafka, topic: Topic) -> None:
     sent = [(TOPIC, b"no reading"), (TOPIC, b""), (TOPIC, b"\0" * 100_000), ("fleet/meter/a b/telemetry", b"{}")]
     sent += [(TOPIC, encode(reading)) for reading in minutes("EV_1", 50)]
     async with serving(broker, shared_kafka, topic) as health:

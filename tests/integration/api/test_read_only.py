@@ -1,9 +1,7 @@
 """While only a replica is left, questions are answered, nothing is stored, and nothing is acknowledged."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import asyncpg
 import httpx
@@ -12,16 +10,14 @@ import pytest
 from api import keys
 from bridge.delivery import Kept
 from bridge.formats.contract_json import encode
-from bridge.store.migrate import migrate
 from bridge.store.postgres import PostgresStore
 from local.mosquitto import Mosquitto
-from local.postgres import LOGINS, Postgres
 from tests.bridges import BridgeProcess
 from tests.devices import device
 from tests.integration.api.event_stream import watch
 from tests.integration.api.server import Api, assert_problem, launch
 from tests.readings import meter, minutes, vehicle
-from tests.replicas import both, new_replica, promote
+from tests.replicas import Pair, migrated_pair, promote
 from tests.until import until
 
 pytestmark = pytest.mark.anyio
@@ -29,35 +25,14 @@ READ_ONLY = "the database is read-only"
 JSON = {"Content-Type": "application/json"}
 
 
-class Servers(NamedTuple):
-    primary: Postgres
-    replica: Postgres
-
-    def url(self, user: str) -> str:
-        return both(self.primary, self.replica, "fleet", user)
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Pair]:
+    with migrated_pair(tmp_path) as pair:
+        yield pair
 
 
 @pytest.fixture
-def servers(tmp_path: Path) -> Iterator[Servers]:
-    """A primary with a migrated database and the logins of the programs, and its replica."""
-    primary = Postgres(tmp_path / "primary" / "server", settings={"shared_buffers": "64MB"})
-    primary.start()
-    try:
-        primary.ensure_database("fleet", "fleet")
-        for login, groups in LOGINS.items():
-            primary.ensure_login(login, groups)
-        asyncio.run(migrate(primary.url("fleet", "fleet")))
-        replica = new_replica(primary, tmp_path / "replica" / "server")
-        try:
-            yield Servers(primary, replica)
-        finally:
-            replica.stop()
-    finally:
-        primary.stop()
-
-
-@pytest.fixture
-def api(servers: Servers, tmp_path: Path) -> Iterator[Api]:
+def api(servers: Pair, tmp_path: Path) -> Iterator[Api]:
     """An API that knows both servers."""
     api = launch(servers.url("api"), tmp_path / "api.log", {"commit_timeout_s": 1})
     yield api
@@ -65,7 +40,7 @@ def api(servers: Servers, tmp_path: Path) -> Iterator[Api]:
 
 
 @pytest.fixture
-async def token(servers: Servers) -> str:
+async def token(servers: Pair) -> str:
     """A key that may do everything; a vehicle and its meter have reported."""
     url = servers.primary.url("fleet", "fleet")
     store = PostgresStore(url)
@@ -86,7 +61,7 @@ async def client(api: Api, token: str) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def _replayed(servers: Servers) -> None:
+async def _replayed(servers: Pair) -> None:
     """Wait until the replica has what the primary has."""
     position = servers.primary.sql("SELECT pg_current_wal_lsn()")
     await until(lambda: servers.replica.sql(f"SELECT pg_last_wal_replay_lsn() >= '{position}'") == "t")
@@ -109,7 +84,7 @@ QUESTIONS = (
 
 
 async def test_questions_are_answered_and_writes_refused_until_the_replica_is_promoted(
-    servers: Servers, api: Api, client: httpx.AsyncClient
+    servers: Pair, api: Api, client: httpx.AsyncClient
 ) -> None:
     before = {path: (await client.get(path)).status_code for path in QUESTIONS}
     await _replayed(servers)
@@ -132,7 +107,7 @@ async def test_questions_are_answered_and_writes_refused_until_the_replica_is_pr
     assert (await client.put("/v1/devices/vehicles/EV_1", json={"name": "one"})).status_code in (200, 201)
 
 
-async def test_unknown_key_is_refused_by_the_replica(servers: Servers, api: Api, client: httpx.AsyncClient) -> None:
+async def test_unknown_key_is_refused_by_the_replica(servers: Pair, api: Api, client: httpx.AsyncClient) -> None:
     await _replayed(servers)
     servers.primary.stop()
     async with api.client(client.headers["authorization"].removeprefix("Bearer ")[:-4] + "0000") as stranger:
@@ -141,7 +116,7 @@ async def test_unknown_key_is_refused_by_the_replica(servers: Servers, api: Api,
 
 
 async def test_live_stream_shows_the_replica_and_then_its_changes(
-    servers: Servers, api: Api, client: httpx.AsyncClient
+    servers: Pair, api: Api, client: httpx.AsyncClient
 ) -> None:
     await _replayed(servers)
     servers.primary.stop()
@@ -154,7 +129,7 @@ async def test_live_stream_shows_the_replica_and_then_its_changes(
 
 
 async def test_bridge_acknowledges_nothing_until_the_replica_is_promoted(
-    servers: Servers, tmp_path: Path, broker: Mosquitto
+    servers: Pair, tmp_path: Path, broker: Mosquitto
 ) -> None:
     bridge = BridgeProcess(tmp_path, broker.bridge_url, servers.url("bridge"))
     try:
@@ -178,7 +153,7 @@ async def _reason(bridge: BridgeProcess, text: str) -> bool:
     return status == 503 and text in body
 
 
-async def test_server_that_becomes_read_only_is_told(servers: Servers, client: httpx.AsyncClient) -> None:
+async def test_server_that_becomes_read_only_is_told(servers: Pair, client: httpx.AsyncClient) -> None:
     """Sessions that are open go on; no new one accepts writes."""
     assert (await client.get("/readyz")).status_code == 200
     servers.primary.sql("ALTER SYSTEM SET default_transaction_read_only = on")
