@@ -51,12 +51,12 @@ class ClocksDiffer(StoreUnavailable):
     """This machine's clock or the database's is wrong, so no reading can be judged."""
 
 
-class ReadOnlyDatabase(StoreUnavailable):
-    """The database answers queries but accepts no writes: a replica, or a failover that is in progress."""
-
-
 class Unreachable(StoreUnavailable):
-    """No session with the database can be opened; trying again costs it hardly anything."""
+    """No session can be opened in which to write; trying again costs the database hardly anything."""
+
+
+class ReadOnlyDatabase(Unreachable):
+    """The database answers queries but accepts no writes: a replica, or a failover that is in progress."""
 
 
 class LeadershipLost(StoreUnavailable):

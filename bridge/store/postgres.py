@@ -14,7 +14,7 @@ from typing import Any
 from bridge.clock import Clock, steady_s
 from bridge.contract import Kind
 from bridge.delivery import Item, Kept, Outcome
-from bridge.errors import Misconfigured, ReadOnlyDatabase, Rejected, StoreUnavailable, Unreachable
+from bridge.errors import Misconfigured, Rejected, StoreUnavailable, Unreachable
 from bridge.reading import Reading
 from bridge.store import few, singly
 from bridge.store.copy_format import copy_data, copy_tuples, measures_of
@@ -30,7 +30,7 @@ from bridge.store.ratings import Ratings
 from bridge.store.session import Connection, take_lock
 from bridge.store.synchronous import Confirmations, confirm
 from bridge.store.tables import TABLES, Table, columns_of, identity, reject_columns, reject_sql
-from bridge.store.timeline import Fence, LeftBehind, open_newest
+from bridge.store.timeline import Fence, open_newest
 from bridge.store.verdict import (
     NOTHING_FRESH,
     Fresh,
@@ -113,7 +113,7 @@ class PostgresStore:
         try:
             with storing():
                 connection = await open_newest(self._url, self._timeout_s, SESSION, self._fence)
-        except (ReadOnlyDatabase, LeftBehind):
+        except Unreachable:
             raise
         except StoreUnavailable as error:
             raise Unreachable(str(error)) from error

@@ -7,7 +7,7 @@ comes back, but nobody reads them: a reading stored there is lost.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from bridge.errors import StoreUnavailable
+from bridge.errors import Unreachable
 from bridge.store.database_errors import asking
 from bridge.store.session import Connection, open_each
 
@@ -28,7 +28,7 @@ class Timeline(NamedTuple):
     """One more with each promotion."""
 
 
-class LeftBehind(StoreUnavailable):
+class LeftBehind(Unreachable):
     """The server was replaced by another one, which this process has seen."""
 
 
