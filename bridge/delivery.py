@@ -7,6 +7,7 @@ the commit. A call with `StoreUnavailable` means that the commit is not confirme
 import json
 from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from bridge.errors import Rejected, StoreUnavailable
@@ -103,7 +104,15 @@ class Receipt(NamedTuple):
 
     def encode(self) -> bytes:
         """The object as JSON text."""
+        return self._encode() if self.rejected or self.warnings else _encoded(self.stored, self.duplicates)
+
+    def _encode(self) -> bytes:
         return json.dumps(self.members(), separators=(",", ":")).encode()
+
+
+@lru_cache(maxsize=1024)  # most receipts are of one reading
+def _encoded(stored: int, duplicates: int) -> bytes:
+    return Receipt(stored, duplicates, [], [])._encode()
 
 
 def kept_as(outcome: Outcome) -> Kept | None:

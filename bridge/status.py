@@ -27,6 +27,19 @@ STALE_S = 3 * EVERY_S
 """A row that is older is that of a process that no longer reports."""
 KEPT_DAYS = 1
 """How long the row of a process that stopped reporting is kept."""
+COUNT_LOST_BRIDGES = f"""
+SELECT sum(failing + greatest(gone - replaced, 0))::int FROM (
+    SELECT count(*) FILTER (WHERE NOT reports) AS gone,
+           count(*) FILTER (WHERE reports AND started_at > first_gone) AS replaced,
+           count(*) FILTER (WHERE reports AND active AND problem IS NOT NULL) AS failing,
+           bool_or(reports AND active AND problem IS NULL) AS works
+    FROM (SELECT *, min(reported_at) FILTER (WHERE NOT reports) OVER (PARTITION BY name) AS first_gone FROM (
+        SELECT *, reported_at >= now() - interval '{STALE_S} s' AS reports FROM process_status WHERE program = 'bridge'
+    ) AS p) AS p GROUP BY name
+) AS b HAVING bool_or(works)
+"""  # noqa: S608
+"""How many bridges stopped reporting without being stopped, and were not replaced by one of their name that started
+later, or are active and not ready. No row while no bridge works."""
 _TIMEOUT_S = 4.0
 _CLOSE_S = 2.0
 _LONGEST_TEXT = 500
@@ -71,15 +84,20 @@ ON CONFLICT (program, instance) DO UPDATE SET reported_at = now(),
 _END = "DELETE FROM process_status WHERE program = $1 AND instance = $2 AND started_at = $3"
 
 
+def instance_of(port: int) -> str:
+    """The key of the process whose HTTP server has this port, by which processes of one host differ."""
+    return f"{socket.gethostname()}:{port}"
+
+
 @contextlib.asynccontextmanager
 async def reporting(
     url: str, program: Program, port: int, look: Callable[[], Status], *, name: str | None = None
 ) -> AsyncIterator[None]:
     """Report what `look` returns while the block runs; on exit remove the row: the process has ended in order.
 
-    `port` is that of its HTTP server, by which processes of one host differ.
+    `port` is that of its HTTP server.
     """
-    reporter = _Reporter(url, (program, f"{socket.gethostname()}:{port}", name, VERSION, datetime.now(UTC)), look)
+    reporter = _Reporter(url, (program, instance_of(port), name, VERSION, datetime.now(UTC)), look)
     running = asyncio.create_task(reporter.run())
     try:
         yield

@@ -44,7 +44,12 @@ def read_csv(path: Path, kind: str | None) -> list[Device]:
         rows = csv.DictReader(file)
         if "id" not in (rows.fieldnames or ()):
             raise BadDevice(f"{path}: the header has no column `id`")
-        devices = [device((row.get("kind") or kind or "").strip(), (row["id"] or "").strip()) for row in rows]
+        devices = []
+        for row in rows:
+            try:
+                devices.append(device((row.get("kind") or kind or "").strip(), (row["id"] or "").strip()))
+            except BadDevice as error:
+                raise BadDevice(f"{path}: line {rows.line_num}: {error}") from None
     if len(set(devices)) < len(devices):
         twice = next(d for n, d in enumerate(devices) if d in devices[:n])
         raise BadDevice(f"{path}: {twice} occurs twice")

@@ -42,12 +42,13 @@ class Decoder:
         packets: list[mqtt5.Packet | Malformed] = []
         if self._malformed:
             return packets
-        view = memoryview(self._rest + data if self._rest else data)
-        offset, end = 0, len(view)
+        received = self._rest + data if self._rest else data
+        view, read = memoryview(received), mqtt5.read
+        offset, end = 0, len(received)
         try:
             while offset < end:
-                is_large = offset + 2 < end and view[offset + 2] >= _LARGE
-                packet, length = (_read_large if is_large else mqtt5.read)(view[offset:])
+                is_large = offset < end - 2 and received[offset + 2] >= _LARGE
+                packet, length = _read_large(view[offset:]) if is_large else read(view[offset:])
                 packets.append(packet)
                 offset += length
         except IndexError:

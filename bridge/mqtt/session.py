@@ -10,6 +10,7 @@ late PUBACK could acknowledge a different message.
 """
 
 import struct
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 from itertools import groupby
@@ -32,6 +33,8 @@ class Messages(NamedTuple):
     packets: list[mqtt5.PublishPacket]
     first: int
     """The number of the first packet; the others have the following numbers."""
+    has_qos_0: bool
+    """Whether some of them have QoS 0."""
 
 
 class Ended(NamedTuple):
@@ -69,7 +72,7 @@ class Session:
         self._unacked: deque[int | None] = deque()  # packet ids in the order of receipt; None with QoS 0
         self._oldest = 0  # the number of the first of them
         self._connection_first = 0
-        self._settled: dict[int, int] = {}  # number to count: settled, while an older message is not
+        self._settled: list[tuple[int, int]] = []  # number and count, sorted: settled, while an older message is not
         self._in_flight: dict[int, bytes] = {}
         self._last_id = 0
         self.connack: mqtt5.ConnAckPacket | None = None
@@ -118,8 +121,9 @@ class Session:
         return events
 
     def _received(self, packets: list[mqtt5.PublishPacket]) -> Messages:
-        messages = Messages(packets, self._oldest + len(self._unacked))
-        self._unacked += [packet.packet_id for packet in packets]
+        ids = [packet.packet_id for packet in packets]
+        messages = Messages(packets, self._oldest + len(self._unacked), None in ids)
+        self._unacked += ids
         return messages
 
     def _control(self, packet: mqtt5.Packet | Malformed) -> Event | None:
@@ -155,15 +159,22 @@ class Session:
         if self.is_stale(first):
             return 0
         waiting = range(self._oldest, self._oldest + len(self._unacked))
-        # Settled ranges wait here only while an older message is not settled: mostly there are none.
-        overlaps = any(start < first + count and first < start + settled for start, settled in self._settled.items())
+        # While an older message is not settled, tens of thousands of ranges may be.
+        place = bisect_left(self._settled, (first,))
+        neighbours = self._settled[max(0, place - 1) : place + 1]
+        overlaps = any(start < first + count and first < start + settled for start, settled in neighbours)
         if count < 1 or first not in waiting or first + count > waiting.stop or overlaps:
             raise ValueError(f"{count} messages from number {first} on do not wait to be settled")
-        self._settled[first] = count
+        self._settled.insert(place, (first, count))
         packet_ids: list[int | None] = []
-        while ready := self._settled.pop(self._oldest, 0):
-            self._oldest += ready
-            packet_ids += [self._unacked.popleft() for _ in range(ready)]
+        released = 0
+        for start, settled in self._settled:
+            if start != self._oldest:
+                break
+            self._oldest += settled
+            released += 1
+            packet_ids += [self._unacked.popleft() for _ in range(settled)]
+        del self._settled[:released]
         pubacks = [_PUBACK(_PUBACK_HEADER, packet_id) for packet_id in packet_ids if packet_id is not None]
         self._out += pubacks
         return len(pubacks)

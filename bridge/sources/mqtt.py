@@ -19,8 +19,8 @@ from prometheus_client import CollectorRegistry
 from bridge.backoff import Backoff
 from bridge.connect_rate import ConnectRate
 from bridge.contract import KINDS
-from bridge.delivery import Receipt, Settlement, delivery
-from bridge.errors import ClocksDiffer, StoreUnavailable
+from bridge.delivery import Item, Outcome, Receipt, Settlement, delivery
+from bridge.errors import ClocksDiffer, Rejected, StoreUnavailable
 from bridge.formats import FORMATS, decode_message
 from bridge.formats.port import AcceptedTimes
 from bridge.mqtt.codec import refused
@@ -28,8 +28,10 @@ from bridge.mqtt.session import Ended, Event, Messages, PacketTooLarge, Session,
 from bridge.mqtt.transport import ConnectionLost, Transport
 from bridge.mqtt.url import Broker, broker_of
 from bridge.settings.mqtt import MqttSettings
-from bridge.sources.mqtt_arrival import Arrival, Message, Request, is_light
+from bridge.sources.mqtt_arrival import LIGHT_BYTES, LIGHT_SEPARATORS, Arrival, Message, Request, is_light
 from bridge.sources.mqtt_metrics import MqttMetrics
+from bridge.sources.mqtt_topics import MISTAKEN_FILTERS
+from bridge.sources.notices import Notices
 from bridge.sources.port import Intake, Open, SourceKind
 from bridge.sources.shares import Shares
 from bridge.sources.turns import Turns
@@ -37,7 +39,8 @@ from bridge.sources.turns import Turns
 log = structlog.get_logger(__name__)
 
 _MOST_ITEMS = 1_000  # approximate maximum of one delivery: much smaller than a batch, much larger than a message
-_MOST_FROM_TURNS = 1_500  # items of them that are not written yet: what is light waits for these at most
+_MOST_FROM_TURNS = 12_000  # readings of them that are not written yet: what is light waits for these at most
+_REJECT_WEIGHT = 8  # what a reject takes to be written, in readings
 _MOST_WAITING_BYTES = 128 << 20  # of messages that wait for their turn, at which nothing more is read
 _MOST_WAITING_BYTES_OF_A_DEVICE = 16 << 20  # of those, beyond which its messages with QoS 0 are discarded
 _SHARE_PER_S, _SHARE_AT_ONCE = 100.0, 5_000  # messages of a device with QoS 0: at once those of three days
@@ -49,15 +52,25 @@ _BROKER_SHARED = "$SYS/broker/shared_subscriptions/count"
 _BROKER_COUNTS = (_BROKER_DROPPED, _BROKER_SUBSCRIPTIONS, _BROKER_SHARED)
 _MOST_NAMED = 1_000  # devices that are named in the log for a reason
 _LONGEST_REST_S = 0.05
+_TURN_S = 0.001  # of light messages, which wait for the turn of a device that is rejecting
+_MOST_LIGHT_REJECTS = 1  # of one message; rejects take longer to write than readings
+_REJECTING_S = 60.0
+
+
+def _telemetry(topic: str) -> mqtt5.TopicFilter:
+    once = mqtt5.RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS
+    return mqtt5.TopicFilter(topic, max_qos=mqtt5.QoS.AT_LEAST_ONCE, retain_handling=once)
+
+
 TELEMETRY = [
-    mqtt5.TopicFilter(
-        topic,
-        max_qos=mqtt5.QoS.AT_LEAST_ONCE,
-        retain_handling=mqtt5.RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS,
-    )
-    for topic in (*(kind.topic_filter for kind in KINDS), *(topic for format_ in FORMATS for topic in format_.topics))
+    *(_telemetry(kind.topic_filter) for kind in KINDS),
+    *(_telemetry(topic) for format_ in FORMATS for topic in format_.topics),
 ]
-_FILTERS = [*TELEMETRY, *(mqtt5.TopicFilter(topic, max_qos=mqtt5.QoS.AT_MOST_ONCE) for topic in _BROKER_COUNTS)]
+READINGS = [*TELEMETRY, *map(_telemetry, MISTAKEN_FILTERS)]
+_FILTERS = [
+    *READINGS,
+    *(mqtt5.TopicFilter(topic, max_qos=mqtt5.QoS.AT_MOST_ONCE) for topic in _BROKER_COUNTS),
+]
 
 
 def _greeting(settings: MqttSettings, broker: Broker) -> mqtt5.ConnectPacket:
@@ -93,6 +106,9 @@ class MqttSource:
         self._rest_s = 0.0
         self._from_turns = 0
         self._shares = Shares(_SHARE_PER_S, _SHARE_AT_ONCE)
+        self._notices = Notices()
+        self._rejecting: dict[str, float] = {}
+        """Until when the small arrays of a device are not light, monotonic seconds."""
         self._broker_counts = dict.fromkeys(_BROKER_COUNTS, 0)
         self._expiring: set[str] = set()
         self._exceeding: set[str] = set()
@@ -211,22 +227,29 @@ class MqttSource:
         if self._stopping:
             return  # never acknowledged, so the broker redelivers them
         arrival = Arrival(messages.first)
-        now = time.monotonic()
+        now, right, has_qos_0 = time.monotonic(), self._metrics.mistakes.right, messages.has_qos_0
         for packet in messages.packets:
-            topic, payload = packet.topic, packet.payload  # the codec creates a new object on each access
-            if topic[:1] == "$":
-                arrival = self._note_count(self._hand_over(arrival), topic, payload)
-                continue
+            sent_to, payload = packet.topic, packet.payload  # the codec creates a new object on each access
+            topic = right.get(sent_to)
+            if topic is None:
+                if sent_to[:1] == "$":
+                    arrival = self._note_count(self._hand_over(arrival), sent_to, payload)
+                    continue
+                topic = self._metrics.mistakes.corrected(sent_to)
             if packet.message_expiry_interval is not None:
                 self._note_expiring(topic)
-            if packet.packet_id is None and not self._has_share(topic, now):
+            if has_qos_0 and packet.packet_id is None and not self._has_share(topic, now):
                 self._discard(arrival, topic)
                 continue
             content_type = packet.content_type
-            if not is_light(payload, content_type):
+            is_small_object = content_type is None and payload[:1] == b"{" and len(payload) <= LIGHT_BYTES
+            if not is_small_object and not self._is_light(topic, payload, now):
                 arrival = self._let_wait(self._hand_over(arrival), Message.of(packet, topic, payload))
                 continue
-            arrival.add(packet, topic, len(payload), decode_message(topic, payload, times, content_type))
+            items = decode_message(topic, payload, times, content_type)
+            if len(items) > _MOST_LIGHT_REJECTS:
+                self._note_rejects(topic, items, now)
+            arrival.add(packet, topic, len(payload), items)
             if len(arrival.items) >= _MOST_ITEMS:
                 arrival = self._hand_over(arrival)
         self._hand_over(arrival)
@@ -241,6 +264,17 @@ class MqttSource:
             self._metrics.messages.inc(arrival.messages)
             self._session.settle(arrival.first, arrival.messages)
         return Arrival(arrival.first + arrival.messages)
+
+    def _note_rejects(self, topic: str, items: Sequence[Item], now: float) -> None:
+        """Let the device's messages wait for their turn for some time if many items of this one are rejected."""
+        if sum(isinstance(item, Rejected) for item in items) > _MOST_LIGHT_REJECTS:
+            if len(self._rejecting) >= _MOST_NAMED:
+                self._rejecting.clear()
+            self._rejecting[topic] = now + _REJECTING_S
+
+    def _is_light(self, topic: str, payload: bytes, now: float) -> bool:
+        """Whether a message that is no small object is decoded at once: of a device with rejects only single items."""
+        return is_light(payload, 0 if self._rejecting.get(topic, now) > now else LIGHT_SEPARATORS)
 
     def _has_share(self, topic: str, now: float) -> bool:
         """Whether a message with QoS 0 of this device is taken."""
@@ -262,40 +296,50 @@ class MqttSource:
         return Arrival(arrival.first + 1)
 
     def _arrange_turn(self) -> None:
-        """Decode the next waiting message soon, but not before the input and output that are due.
+        """Decode waiting messages soon, but not before the input and output that are due.
 
         Only one batch waits for the writer then, and of such messages less than a batch: readings that arrive meanwhile
         follow it, and a thousand rejects take long to write. This is called again
         whenever something is settled or written. While more is to be read, half of the time is for reading: behind the
         messages of one device are those of others.
         """
-        writable = self._transport is not None and self._transport.writable
-        is_free = not self._intake.busy and self._from_turns < _MOST_FROM_TURNS
-        if self._turns and self._turn is None and writable and is_free and not self._stopping:
+        if self._turn is None and self._may_decode_waiting:
             rest_s, self._rest_s = self._rest_s, 0.0
             self._turn = asyncio.get_running_loop().call_later(rest_s, self._take_turn)
 
+    @property
+    def _may_decode_waiting(self) -> bool:
+        writable = self._transport is not None and self._transport.writable
+        is_free = not self._intake.busy and self._from_turns < _MOST_FROM_TURNS
+        return bool(self._turns) and writable and is_free and not self._stopping
+
     def _take_turn(self) -> None:
+        """Decode a message, and further ones while that takes no longer than a moment, each of the next device."""
         self._turn = None
-        if not self._turns or self._stopping:
-            return
+        if not self._may_decode_waiting:
+            return  # called again when something is settled or written
         began = time.monotonic()
-        number, message = self._turns.take()
-        if not self._session.is_stale(number):  # otherwise the broker redelivers it
-            try:
-                times = self._window.at(self._intake.now())
-            except ClocksDiffer as error:
-                self._refuse(str(error))
-                return
-            self._decode_waiting(Arrival(number), message, times)
+        try:
+            times = self._window.at(self._intake.now())
+        except ClocksDiffer as error:
+            self._refuse(str(error))
+            return
+        while self._may_decode_waiting:
+            number, message = self._turns.take()
+            if not self._session.is_stale(number):  # otherwise the broker redelivers it
+                self._decode_waiting(Arrival(number), message, times)
+            if time.monotonic() - began > _TURN_S:
+                break
         self._resume()
         if self._transport is not None and self._transport.is_behind():
             self._rest_s = min(_LONGEST_REST_S, time.monotonic() - began)
         self._arrange_turn()
 
     def _decode_waiting(self, arrival: Arrival, message: Message, times: AcceptedTimes) -> None:
-        arrival.add_message(message, decode_message(message.topic, message.payload, times, message.content_type))
-        self._from_turns += len(arrival.items)
+        items = decode_message(message.topic, message.payload, times, message.content_type)
+        rejects = sum(isinstance(item, Rejected) for item in items)
+        arrival.add_message(message, items, len(items) + rejects * (_REJECT_WEIGHT - 1))
+        self._from_turns += arrival.turn_weight
         self._hand_over(arrival)
 
     def _note_expiring(self, topic: str) -> None:
@@ -327,8 +371,7 @@ class MqttSource:
     def _settle(self, arrival: Arrival, settlement: Settlement) -> None:
         """After the commit, send PUBACKs and requested receipts, only on the connection that received the messages."""
         assert self._transport is not None
-        if arrival.has_waited:
-            self._from_turns -= len(arrival.items)
+        self._from_turns -= arrival.turn_weight
         stale = self._session.is_stale(arrival.first)
         if isinstance(settlement, StoreUnavailable):
             if not stale:
@@ -340,6 +383,7 @@ class MqttSource:
             # After the PUBACKs: a broker that disconnects because of a receipt does not redeliver the messages.
             for request, receipt in arrival.receipts(settlement):
                 self._publish_receipt(request, receipt)
+            self._publish_notices(arrival, settlement)
             self._transport.flush_soon()
         self._arrange_turn()
 
@@ -356,6 +400,16 @@ class MqttSource:
     def _send_receipt(self, request: Request, text: bytes) -> None:
         self._session.publish(request.topic, text, correlation_data=request.correlation)
         self._metrics.receipts.inc()
+
+    def _publish_notices(self, arrival: Arrival, outcomes: Sequence[Outcome]) -> None:
+        """Tell devices what was rejected; not while the broker is behind with reading."""
+        assert self._transport is not None
+        answered = (range(request.start, request.stop) for request in arrival.requests)
+        for topic, notice in self._notices.of(outcomes, answered, time.monotonic()):
+            if self._transport.writable:
+                with contextlib.suppress(PacketTooLarge):
+                    self._session.publish(topic, notice)
+                    self._metrics.notices.inc()
 
     # -- flow and end
 

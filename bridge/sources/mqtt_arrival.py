@@ -10,10 +10,14 @@ from typing import NamedTuple
 import mqtt5
 
 from bridge.delivery import Item, Outcome, Receipt
+from bridge.sources.mqtt_topics import meant
 
 _MOST_LEVELS = 100  # of a response topic; Mosquitto disconnects a client that publishes to a topic with more than 200
 _LONGEST_TOPIC, _MOST_CORRELATION_BYTES = 512, 1_024  # they are in memory until the commit
-_LIGHT_BYTES, _LIGHT_ELEMENTS = 2_048, 64
+LIGHT_BYTES = 2_048
+"""A JSON object of at most so many bytes is light."""
+LIGHT_SEPARATORS = 16
+"""Of a light array: two or three readings. A hundred bytes can have as many elements, each of which is a reject."""
 
 
 class Message(NamedTuple):
@@ -36,13 +40,9 @@ class Message(NamedTuple):
         return len(self.payload) + len(self.response_topic or "") + len(self.correlation or b"")
 
 
-def is_light(payload: bytes, content_type: str | None) -> bool:
-    """Whether a payload is decoded in a fraction of a millisecond: one small object, or a few small elements."""
-    if len(payload) > _LIGHT_BYTES:
-        return False
-    if payload[:1] == b"{" and content_type is None:
-        return True
-    return payload.count(b",") + payload.count(b"\n") <= _LIGHT_ELEMENTS
+def is_light(payload: bytes, most_separators: int) -> bool:
+    """Whether a payload that is no small object is decoded and stored in a fraction of a millisecond, as that is."""
+    return len(payload) <= LIGHT_BYTES and payload.count(b",") + payload.count(b"\n") <= most_separators
 
 
 class Request(NamedTuple):
@@ -57,7 +57,7 @@ class Request(NamedTuple):
 class Arrival:
     """Messages in the order of receipt. `items` is flat; only requests for a receipt store a range of it."""
 
-    __slots__ = ("first", "has_waited", "items", "messages", "requests", "size_bytes")
+    __slots__ = ("first", "items", "messages", "requests", "size_bytes", "turn_weight")
 
     def __init__(self, first: int) -> None:
         self.first = first
@@ -66,8 +66,8 @@ class Arrival:
         self.messages = 0
         self.requests: list[Request] = []
         self.size_bytes = 0
-        self.has_waited = False
-        """Whether it is one message that has waited for its turn."""
+        self.turn_weight = 0
+        """If it is one message that has waited for its turn: what it takes to be written."""
 
     def add(self, packet: mqtt5.PublishPacket, topic: str, size_bytes: int, items: Sequence[Item]) -> None:
         """Add a message whose payload of `size_bytes` was decoded to `items`."""
@@ -78,14 +78,14 @@ class Arrival:
         self.messages += 1
         self.size_bytes += size_bytes
 
-    def add_message(self, message: Message, items: Sequence[Item]) -> None:
+    def add_message(self, message: Message, items: Sequence[Item], weight: int) -> None:
         """The same for a message that has waited."""
         if message.response_topic is not None:
             self._request(message.topic, message.response_topic, message.correlation, len(items))
         self.items += items
         self.messages += 1
         self.size_bytes += len(message.payload)
-        self.has_waited = True
+        self.turn_weight = weight
 
     def skip(self) -> None:
         """Add a message that is discarded: it is settled with the others."""
@@ -107,10 +107,10 @@ class Arrival:
 
 
 def _own_response_topic(topic: str, response_topic: str) -> bool:
-    """Whether receipts may be sent to it: a valid topic below the device's prefix, not its telemetry topic."""
+    """Whether receipts may be sent to it: a valid topic below the device's prefix, where nobody expects telemetry."""
     prefix = topic.removesuffix("telemetry")
     below = response_topic.startswith(prefix) and len(response_topic) > len(prefix)
     if len(response_topic) > _LONGEST_TOPIC:
         return False
     valid = response_topic.count("/") < _MOST_LEVELS and not any(sign in response_topic for sign in "+#\0")
-    return below and valid and response_topic != topic
+    return below and valid and response_topic != topic and meant(response_topic) is None

@@ -2,6 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from bridge.sources.mqtt_mistakes import Mistakes
+
 
 class MqttMetrics:
     """Counters and gauges of one process."""
@@ -13,6 +15,9 @@ class MqttMetrics:
             "fleet_mqtt_stale_acks", "PUBACKs not sent because their connection was closed.", registry=registry
         )
         self.receipts = Counter("fleet_mqtt_receipts", "Receipts published.", registry=registry)
+        self.notices = Counter(
+            "fleet_mqtt_reject_notices", "Notices of rejected readings published to their devices.", registry=registry
+        )
         self.connects = Counter("fleet_mqtt_connects", "Connections that the broker accepted.", registry=registry)
         self.connect_alarms = Counter(
             "fleet_mqtt_connect_alarms",
@@ -47,6 +52,7 @@ class MqttMetrics:
             "Messages with a Message Expiry Interval, which the broker may discard although it acknowledged them.",
             registry=registry,
         )
+        self.mistakes = Mistakes(registry)
         self.discarded = Counter(
             "fleet_mqtt_discarded_messages",
             "Messages with QoS 0 that were discarded because their device sent more than its share.",

@@ -1,4 +1,6 @@
-"""Messages of an MQTT broker as they arrive, each acknowledged when its receiver says so. Nothing is decoded.
+"""Messages of an MQTT broker as they arrive, each acknowledged when its receiver says so.
+
+Nothing is decoded. A mistaken topic is corrected: the stream has a device's messages under its own topic, in order.
 
 The session is durable, as that of `mqtt`. PUBACKs are sent in the order of receipt.
 """
@@ -8,7 +10,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import mqtt5
 import structlog
@@ -19,7 +21,9 @@ from bridge.mqtt.session import Event, Messages, Session
 from bridge.mqtt.transport import ConnectionLost, Transport
 from bridge.mqtt.url import broker_of
 from bridge.settings.relay import RelaySettings
-from bridge.sources.mqtt import TELEMETRY
+from bridge.sources.mqtt import READINGS, TELEMETRY
+from bridge.sources.mqtt_mistakes import Mistakes
+from bridge.streams.port import Done, Message
 
 log = structlog.get_logger(__name__)
 
@@ -28,25 +32,12 @@ _ANSWER_TIMEOUT_S = 10.0
 _KEEP_ALIVE_S = 30
 _MOST_BYTES = 32 << 20  # of messages that wait to be acknowledged, at which nothing more is read
 
-Done = Callable[[str | None], None]
-"""Is called once: with None when the message is durable, or with the reason why it is not."""
-
-
-class RawMessage(NamedTuple):
-    """What a message carries."""
-
-    topic: str
-    payload: bytes
-    content_type: str | None
-    response_topic: str | None
-    correlation: bytes | None
-
 
 class Receiver(Protocol):
     """Gets the messages in the order of receipt."""
 
-    def publish(self, message: RawMessage, done: Done) -> None:
-        """Make it durable, and call `done` then. Raises `BufferError` when too much waits."""
+    def publish(self, message: Message, done: Done) -> None:
+        """Make it durable, and call `done` then, or with the reason why it is not."""
         ...
 
 
@@ -62,8 +53,11 @@ class _Sent:
 class RawMqtt:
     """Keeps one connection to the broker."""
 
-    def __init__(self, settings: RelaySettings, receiver: Receiver, acknowledged: Callable[[int], None]) -> None:
+    def __init__(
+        self, settings: RelaySettings, receiver: Receiver, mistakes: Mistakes, acknowledged: Callable[[int], None]
+    ) -> None:
         """`acknowledged` is told of the number of PUBACKs sent."""
+        self._mistakes = mistakes
         self._receiver, self._acknowledged = receiver, acknowledged
         self._broker = broker_of(
             settings.relay_mqtt_url, lambda: ssl.create_default_context(cafile=settings.mqtt_ca_file)
@@ -82,6 +76,7 @@ class RawMqtt:
         self._transport: Transport | None = None
         self._waiting: deque[_Sent] = deque()
         self._waiting_bytes = 0
+        self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         self._stopping = False
         self.connected = False
 
@@ -92,17 +87,15 @@ class RawMqtt:
 
     async def run(self) -> None:
         """Connect, and reconnect with back-off and jitter, until cancelled."""
-        backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         while not self._stopping:
             try:
                 transport = await self._connect()
-                backoff.reset()
                 reason = await transport.closed
             except (ConnectionLost, OSError, TimeoutError) as error:
                 reason = str(error) or type(error).__name__
             self.connected = False
             if not self._stopping:
-                pause_s = backoff.next()
+                pause_s = self._backoff.next()
                 log.warning("not connected to the broker", reason=reason, again_in_s=round(pause_s, 1))
                 await asyncio.sleep(pause_s)
 
@@ -112,8 +105,8 @@ class RawMqtt:
         self._transport = transport = Transport(self._session, self._received, gathers=True)
         await transport.open(self._broker, _ANSWER_TIMEOUT_S)
         try:
-            suback = await transport.subscribe(TELEMETRY)
-            if names := refused(suback.reason_codes):
+            suback = await transport.subscribe(READINGS)
+            if names := refused(suback.reason_codes[: len(TELEMETRY)]):
                 raise ConnectionLost(f"the broker refused the subscription: {', '.join(names)}")
         except BaseException:
             transport.abort("session not opened")
@@ -131,17 +124,19 @@ class RawMqtt:
         if self._stopping:
             return  # never acknowledged, so the broker redelivers them
         for number, packet in enumerate(messages.packets, messages.first):
-            message = RawMessage(
-                packet.topic, packet.payload, packet.content_type, packet.response_topic, packet.correlation_data
+            message = Message(
+                self._mistakes.corrected(packet.topic),
+                packet.payload,
+                packet.content_type,
+                packet.response_topic,
+                packet.correlation_data,
             )
             sent = _Sent(number, len(message.payload))
             self._waiting.append(sent)
             self._waiting_bytes += sent.size_bytes
-            try:
-                self._receiver.publish(message, partial(self._done, sent))
-            except BufferError:
-                self._abort("too many messages wait for the stream")
-                return
+            self._receiver.publish(message, partial(self._done, sent))
+            if self._session.is_stale(number):
+                return  # refused at once: what follows is redelivered behind it
         if self._waiting_bytes >= _MOST_BYTES and self._transport is not None:
             self._transport.pause()
 
@@ -149,6 +144,7 @@ class RawMqtt:
         if self._session.is_stale(sent.number):
             return
         if problem is not None:
+            self.acknowledge()
             self._abort(problem)  # so that the broker sends the message again
         else:
             sent.done = True
@@ -161,7 +157,9 @@ class RawMqtt:
         while self._waiting and self._waiting[0].done:
             self._waiting_bytes -= self._waiting.popleft().size_bytes
             count += 1
-        self._acknowledged(self._session.settle(first, count))
+        if sent := self._session.settle(first, count):
+            self._backoff.reset()  # not before: a stream that refuses everything would be asked without a pause
+            self._acknowledged(sent)
         if self._transport is not None:
             self._transport.flush()
             if self._waiting_bytes < _MOST_BYTES and not self._stopping:

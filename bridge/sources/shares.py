@@ -1,7 +1,7 @@
-"""How many messages of a device with QoS 0 are taken. Pure.
+"""Shares of the devices in what promises nothing: messages with QoS 0, and notices of rejects. Pure.
 
 The broker has one queue for the bridge, so the messages of all devices wait behind those of one that sends without a
-pause. Messages with QoS 0, which promises nothing, are discarded beyond a device's share; they cost little to read.
+pause. Messages with QoS 0 are discarded beyond a device's share; they cost little to read.
 """
 
 _MOST_DEVICES = 50_000

@@ -174,6 +174,8 @@ _DEEP = "fleet/vehicle/EV_astray" + "/x" * 250
         "fleet/vehicle/EV_astray",
         "fleet/vehicle/EV_astray/",
         "fleet/vehicle/EV_astray/telemetry",
+        "fleet/vehicle/EV_astray/telemetry/",
+        "fleet/vehicle/EV_astray/Telemetry",
         "fleet/vehicle/EV_astray/#",
         "fleet/vehicle/EV_astray/+",
         "fleet/#",
@@ -226,6 +228,91 @@ async def test_receipts_are_not_counted_as_acks(stack: Stack) -> None:
             await client.publish(topic_of("EV_count"), encode(reading), 1, properties=properties)
             await receipt(client)
     assert await stack.health.metric("fleet_mqtt_acks_total") == acks + 5
+
+
+@pytest.mark.parametrize("protocol", ["3.1.1", "5"])
+async def test_device_that_asks_for_no_receipt_hears_its_rejects(stack: Stack, protocol: Version) -> None:
+    name = f"EV_hears{protocol[0]}"
+    now = now_minute()
+    good = encode(vehicle(name, now, soc=50))
+    backlog = b"[" + b",".join([good, b'{"vehicleId":"EV_r"}', good]) + b"]"
+    async with device(stack.url, protocol) as client:
+        await client.subscribe(f"fleet/vehicle/{name}/rejects", qos=1)
+        await client.publish(topic_of(name), b"no reading", 1)
+        await client.publish(topic_of(name), backlog, 1)
+        await client.publish(topic_of(name), encode(vehicle(name, now, soc=1.5)), 1)
+        heard = [await receipt(client) for _ in range(3)]
+    assert {topic for topic, _, _ in heard} == {f"fleet/vehicle/{name}/rejects"}
+    first, second, third = (notice for _, notice, _ in heard)
+    assert isinstance(first, dict)
+    assert isinstance(second, dict)
+    assert isinstance(third, dict)
+    assert (first["reason"].split(":")[0], first["reading"]) == ("not_json", "no reading")
+    assert (second["reason"].split(":")[0], json.loads(second["reading"])) == ("invalid_field", {"vehicleId": "EV_r"})
+    assert (third["reason"].split(":")[0], json.loads(third["reading"])["soc"]) == ("conflict", 1.5)
+
+
+async def test_reject_that_a_receipt_tells_is_not_told_twice(stack: Stack) -> None:
+    async with device(stack.url) as client:
+        await client.subscribe("fleet/vehicle/EV_told/#", qos=1)
+        await client.publish(topic_of("EV_told"), b"1", 1, properties=asking("fleet/vehicle/EV_told/receipt"))
+        await client.publish(topic_of("EV_told"), b"2", 1)
+        heard = [topic.rpartition("/")[2] for topic in [(await receipt(client))[0] for _ in range(4)]]
+    assert heard.count("receipt") == 1
+    assert heard.count("rejects") == 1
+
+
+async def test_notices_of_a_device_are_limited(stack: Stack) -> None:
+    told = await stack.health.metric("fleet_mqtt_reject_notices_total")
+    rejects = [b"1"] * 900
+    async with device(stack.url) as client:
+        await client.publish(topic_of("EV_many"), b"[" + b",".join([*rejects, encode(vehicle("EV_many"))]) + b"]", 1)
+    await stack.stored("EV_many", 1)
+    await until(lambda: _is_told(stack, told + 100))
+    assert await stack.health.metric("fleet_mqtt_reject_notices_total") <= told + 110
+
+
+async def _is_told(stack: Stack, notices: float) -> bool:
+    return await stack.health.metric("fleet_mqtt_reject_notices_total") >= notices
+
+
+_ARRAYS = [json.dumps([*range(n, n + 15)]).encode() for n in range(0, 4_500, 15)]
+
+
+async def rejecting(stack: Stack, device: str) -> str:
+    """The topic of a device of which more than one item of a message was rejected just now: its arrays wait."""
+    topic = topic_of(device)
+    await publish_with_paho(stack.url, "5", [(topic, _ARRAYS[0])])
+    await until(lambda: _rejects_are(stack, device, 15))
+    return topic
+
+
+async def test_reading_is_stored_before_many_rejects_that_came_earlier(stack: Stack) -> None:
+    wrong, right = await rejecting(stack, "EV_wrong"), topic_of("EV_right")
+    messages = [(wrong, array) for array in _ARRAYS[1:]]
+    await publish_with_paho(stack.url, "5", [*messages, (right, encode(vehicle("EV_right")))])
+    await until(lambda: _rejects_are(stack, "EV_wrong", 4_500))
+    written = "SELECT xmin FROM vehicle_telemetry_history WHERE vehicle_id = 'EV_right'"
+    assert await stack.db.fetchval(_WRITTEN_LATER.format(written), wrong) > 300
+
+
+async def test_single_items_of_a_rejecting_device_do_not_wait_behind_its_arrays(stack: Stack) -> None:
+    """They are as cheap as before, and thousands of them in turns would take all of the session's window."""
+    wrong = await rejecting(stack, "EV_both")
+    await publish_with_paho(stack.url, "5", [*((wrong, array) for array in _ARRAYS[1:]), (wrong, b"x")])
+    await until(lambda: _rejects_are(stack, "EV_both", 4_501))
+    written = "SELECT xmin FROM rejected_message WHERE topic = $1 AND payload = 'x'"
+    assert await stack.db.fetchval(_WRITTEN_LATER.format(written), wrong) > 300
+
+
+_WRITTEN_LATER = """
+SELECT count(*) FROM rejected_message WHERE topic = $1 AND xmin::text::int8 > (
+    SELECT xmin::text::int8 FROM ({}) AS written)
+"""
+
+
+async def _rejects_are(stack: Stack, device: str, count: int) -> bool:
+    return len(await stack.rejects(device)) == count
 
 
 # -- Invalid input: stored with its reason, and every valid neighbour is stored

@@ -10,7 +10,7 @@ import mqtt5
 import pytest
 
 from bridge.connect_rate import MOST
-from bridge.formats.contract_json import encode
+from bridge.formats.contract_json import encode, encode_many
 from bridge.store.postgres import FEW
 from local.mosquitto import Mosquitto
 from local.postgres import Postgres
@@ -68,7 +68,7 @@ async def start(postgres: Postgres) -> None:
 # -- Disconnect and reconnect
 
 
-async def test_messages_published_while_the_bridge_is_away_are_stored(
+async def test_messages_published_while_the_bridge_is_away_are_stored_except_those_with_qos_0(
     broker: Mosquitto, database_url: str, db: Db
 ) -> None:
     async with serving(broker.bridge_url, database_url):
@@ -76,8 +76,10 @@ async def test_messages_published_while_the_bridge_is_away_are_stored(
     await publish(broker, 500)
     await publish_with_paho(broker.url, "3.1.1", [(TOPIC, encode(r)) for r in list(minutes("EV_1", 3_000))[500:600]], 0)
     async with serving(broker.bridge_url, database_url) as bridge:
-        await until(lambda: stored(db, 600))
+        await until(lambda: stored(db, 500))
         assert await bridge.metric("fleet_mqtt_session_lost_total") == 0
+        await publish(broker, 1, first=600)
+        await until(lambda: stored(db, 501))
 
 
 async def test_nothing_is_acked_while_the_store_is_down_and_all_is_after_its_return(
@@ -252,6 +254,20 @@ async def test_reason_session_taken_over_is_counted(broker: Mosquitto, database_
         await until(bridge.ready)
 
 
+async def test_backlog_of_both_qos_larger_than_the_window_is_stored(
+    broker: Mosquitto, database_url: str, db: Db
+) -> None:
+    """Mosquitto 2.0 loses a message with QoS 1 for each one with QoS 0 that it has queued behind the window."""
+    settings = {"mqtt_receive_maximum": 10}
+    async with serving(broker.bridge_url, database_url, **settings):
+        pass
+    await publish(broker, 20)
+    await publish_with_paho(broker.url, "5", [("fleet/vehicle/EV_0/telemetry", b"{}")] * 5, qos=0)
+    await publish(broker, 20, first=20)
+    async with serving(broker.bridge_url, database_url, **settings):
+        await until(lambda: stored(db, 40))
+
+
 # -- Backpressure and watchdog
 
 
@@ -266,6 +282,22 @@ async def test_stalled_store_bounds_what_the_bridge_holds(broker: Mosquitto, dat
             assert len(traffic.delivered[1]) == window
         await until(lambda: stored(db, 1_000))
         assert await bridge.metric("fleet_mqtt_connects_total") == 1
+
+
+async def test_arrays_that_wait_for_their_turn_fill_a_batch_while_another_is_written(
+    broker: Mosquitto, database_url: str, db: Db
+) -> None:
+    readings = list(minutes("EV_1", 10_000))
+    arrays = [(TOPIC, encode_many(readings[n : n + 100])) for n in range(0, 10_000, 100)]
+    async with serving(broker.bridge_url, database_url, batch_size=5_000) as bridge:
+        async with stalled_store(db):
+            await publish_with_paho(broker.url, "5", arrays)
+            await until(lambda: metric_is_at_least(bridge, "fleet_mqtt_messages_total", 50))
+        await until(lambda: stored(db, 10_000))
+
+
+async def metric_is_at_least(bridge: Health, name: str, least: float) -> bool:
+    return await bridge.metric(name) >= least
 
 
 async def test_full_bridge_stops_reading_opens_no_connection_and_resumes_by_itself(

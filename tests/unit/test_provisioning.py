@@ -97,7 +97,7 @@ def test_csv_provisions_all_or_none(place: Directory, tmp_path: Path) -> None:
     ("content", "why"),
     [
         ("name\nEV_1\n", "no column `id`"),
-        ("id,kind\nEV_1,lorry\n", "vehicle or meter"),
+        ("id,kind\nEV_1,vehicle\nEV_2,lorry\n", "line 3: EV_2: the kind must be vehicle or meter"),
         ("id,kind\nEV_1,\n", "vehicle or meter"),
         ("id,kind\nEV_1,vehicle\nEV_1,vehicle\n", "occurs twice"),
         ("id,kind\n#,vehicle\n", "1 to 64"),
