@@ -25,10 +25,12 @@ DeviceId = NewType("DeviceId", str)
 """A device id: `[A-Za-z0-9_-]{1,64}`, so that it is valid as an MQTT topic level and as a URL segment."""
 
 NOT_UNICODE = "not valid Unicode"
+TIMESTAMP_RULE = "RFC 3339 with an offset, as in 2026-02-10T10:15:00Z"
 """The reason for a text with a lone surrogate or with bytes that are not UTF-8."""
 _NO_SUCH_TIME = "Input should be an existing date and time, year 0001 to 9999 in UTC, without a leap second"
 
 DEVICE_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+DEVICE_ID_RULE = "Device ids have 1 to 64 letters, digits, _ and -"
 _DEVICE_ID = re.compile(DEVICE_ID_PATTERN[1:-1]).fullmatch
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d{1,12})?([Zz]|[+-]\d\d:\d\d)", re.ASCII).fullmatch
 _as_json = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
@@ -54,7 +56,7 @@ def parse_timestamp(value: object) -> datetime:
 def parse_rfc3339(text: str) -> datetime:
     """The same for a string."""
     if _RFC3339(text) is None:
-        raise PydanticCustomError("timestamp", "Input should be RFC 3339 with an offset, as in 2026-02-10T10:15:00Z")
+        raise PydanticCustomError("timestamp", f"Input should be {TIMESTAMP_RULE}")
     try:
         parsed = datetime.fromisoformat(text.upper())
         return parsed if parsed.tzinfo is UTC else parsed.astimezone(UTC)
@@ -84,7 +86,7 @@ def is_device_id(text: str) -> bool:
 def device_id(text: str) -> DeviceId:
     """`text` as a device id. Raises `ValueError` when it is not valid."""
     if not is_device_id(text):
-        raise ValueError(f"a device id must match {DEVICE_ID_PATTERN[1:-1]}")
+        raise ValueError(DEVICE_ID_RULE)
     return cast(DeviceId, text)
 
 
@@ -200,9 +202,10 @@ def _same_json(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
-WarningCode = Literal["refused", "extra", "implausible", "truncated"]
-"""*refused*: the value of a gauge is not valid. *extra*: unknown fields exceed their limits. *implausible*: the energy
-of an interval exceeds the device's rated power. *truncated*: the array was cut off after this element."""
+WarningCode = Literal["refused", "extra", "not_counted", "implausible", "truncated"]
+"""*refused*: the value of a gauge is not valid. *extra*: unknown fields exceed their limits. *not_counted*: the energy
+in an unknown field is in no figure. *implausible*: the energy of an interval exceeds the device's rated power.
+*truncated*: the array was cut off after this element."""
 
 
 class FieldWarning(NamedTuple):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cache
 
 from hypothesis import strategies as st
 
@@ -15,8 +16,12 @@ SEED_METER = b'{"meterId":"METER_001","kwhConsumedAc":5.1,"voltage":231.5,"times
 SEED_TIME = datetime(2026, 2, 10, 10, 15, tzinfo=UTC)
 
 
+@cache
 def now_minute() -> datetime:
-    """The minute that has just begun: device times near it are inside every accepted window."""
+    """The minute that had just begun when the test first asked: device times near it are inside every accepted window.
+
+    It is the same throughout a test, so that two readings of "now" are of one time.
+    """
     return datetime.now(UTC).replace(second=0, microsecond=0)
 
 

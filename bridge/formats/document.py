@@ -1,6 +1,7 @@
 """Parses untrusted JSON so that one invalid value does not invalidate the other elements. Pure."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -8,6 +9,8 @@ from pydantic_core import from_json
 
 _MAX_DOCUMENT_DEPTH = 500  # what the json module can serialize again
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_decimal_comma = re.compile(rb":\s*+-?\d++,\d").search
+_MOST_SEARCHED_BYTES = 2_048
 BLANK = b" \t\r\n\0"
 """White space, and the NUL that terminates a string in C and that some devices send."""
 
@@ -62,6 +65,8 @@ def loads(payload: bytes) -> Any:
             text = without_marks(payload).decode("utf-8", "surrogateescape")
             document = json.loads(text, parse_int=_parse_int)
         except (ValueError, RecursionError):
+            if _decimal_comma(payload, 0, _MOST_SEARCHED_BYTES):
+                raise ValueError(f"{error} (numbers have a decimal point, not a comma)") from None
             raise error from None
         if deeper_than(_MAX_DOCUMENT_DEPTH, document):
             raise error from None

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from bridge.contract import KIND_OF, KINDS, Kind
 from bridge.delivery import Item
@@ -17,8 +18,9 @@ from bridge.formats.document import dump
 from bridge.formats.payload import PAYLOADS, Payload
 from bridge.formats.port import AcceptedTimes
 from bridge.reading import (
-    DEVICE_ID_PATTERN,
+    DEVICE_ID_RULE,
     NOT_UNICODE,
+    TIMESTAMP_RULE,
     FieldWarning,
     Flagged,
     Reading,
@@ -27,7 +29,7 @@ from bridge.reading import (
 )
 
 _MAX_DETAIL = 500
-_REASONS = {"string_pattern_mismatch": f"must match {DEVICE_ID_PATTERN[1:-1]}", "string_unicode": NOT_UNICODE}
+_REASONS = {"string_pattern_mismatch": DEVICE_ID_RULE, "string_unicode": NOT_UNICODE}
 """Instead of pydantic's messages; the device id is the only field with a pattern."""
 _EVERY_ID_FIELD = frozenset(kind.id_field for kind in KINDS)
 _ID_FIELDS = " or ".join(kind.id_field for kind in KINDS)
@@ -79,7 +81,10 @@ def decode_element(origin: Origin, element: Any, times: AcceptedTimes, came_as: 
         return origin.reject("not_a_reading", "a reading must be an object with named fields", came_as or dump(element))
     contract = origin.contract or _contract_of(element)
     if contract is None:
-        detail = f"either {_ID_FIELDS} is required" if _EVERY_ID_FIELD.isdisjoint(element) else _ONE_ID_FIELD
+        detail = _ONE_ID_FIELD
+        if _EVERY_ID_FIELD.isdisjoint(element):
+            other = next((name for name in element if unknown.meant(name) in _EVERY_ID_FIELD), None)
+            detail = f"either {_ID_FIELDS} is required" + (f", not {ascii(other)[1:-1]}" if other else "")
         return origin.reject("not_a_reading", detail, came_as or dump(element))
     try:
         reading = contract.from_fields(element)
@@ -132,6 +137,8 @@ def judge(
         if more or kept is not reading.extra:
             warnings += tuple(more)
             reading = reading.with_extra(kept)
+        if reading.extra and (others := unknown.not_counted(reading.kind, reading.extra)):
+            warnings += tuple(others)
     return flagged(reading, warnings) if warnings else reading
 
 
@@ -170,4 +177,10 @@ def _claimed_device(element: dict[str, Any], kind: Kind) -> str | None:
 
 def _detail(error: ValidationError) -> str:
     errors = error.errors(include_url=False, include_context=False, include_input=False)
-    return "; ".join(": ".join([*map(str, e["loc"]), _REASONS.get(e["type"], e["msg"])]) for e in errors[:8])
+    return "; ".join(": ".join([*map(str, e["loc"]), _reason(e)]) for e in errors[:8])
+
+
+def _reason(error: ErrorDetails) -> str:
+    if error["type"] == "string_type" and error["loc"] == ("timestamp",):
+        return f"{error['msg']}, {TIMESTAMP_RULE}"
+    return _REASONS.get(error["type"], error["msg"])

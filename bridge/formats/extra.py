@@ -1,8 +1,10 @@
 """Fields that the contract does not define: stored unchanged within limits, or dropped with a warning. Pure."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
+from bridge.contract import KINDS, Kind
 from bridge.formats.document import deeper_than, more_values_than
 from bridge.formats.payload import REFUSED
 from bridge.reading import Extra, FieldWarning, jsonb_text
@@ -18,6 +20,33 @@ _MOST_VALUES = MAX_BYTES // 2  # each has at least one byte, and a comma or brac
 _LONGEST_ORIGINAL = 200
 _MOST_WARNINGS = 3
 """Limit of warnings about single fields of a reading; one more warning has the number of the others."""
+_ENERGY = {measure.name for kind in KINDS for measure in kind.measures if measure.sort != "gauge"}
+_FIRST_LETTERS = frozenset(letter for name in _ENERGY for letter in (name[0], name[0].upper(), "_", "-"))
+_NAMES = {name.casefold(): name for kind in KINDS for name in (kind.id_field, *(m.name for m in kind.measures))}
+_LONGEST_NAME = 2 * max(map(len, _NAMES))
+
+
+def meant(name: str) -> str | None:
+    """The field of the contract, of any kind, whose name differs at most in case, `_` and `-`."""
+    if len(name) > _LONGEST_NAME:
+        return None
+    return _NAMES.get(name.casefold().replace("_", "").replace("-", ""))
+
+
+def not_counted(kind: Kind, extra: Mapping[str, Any]) -> list[FieldWarning]:
+    """Warnings about energy in unknown fields: names that differ little from a measure's, and another kind's measures.
+
+    At most three. A gauge of another kind is no mistake: many vehicles send the voltage of their battery.
+    """
+    warnings: list[FieldWarning] = []
+    for name in extra:
+        if name[:1] in _FIRST_LETTERS and (field := meant(name)) in _ENERGY and extra[name] is not None:
+            is_own = any(measure.name == field for measure in kind.measures)
+            hint = f"did you mean {field}?" if is_own else "it is a measure of another kind of device"
+            warnings.append(FieldWarning("not_counted", name, f"an unknown field, which is in no figure; {hint}"))
+            if len(warnings) == _MOST_WARNINGS:
+                break
+    return warnings
 
 
 def bounded(extra: dict[str, Any]) -> tuple[Extra, list[FieldWarning]]:

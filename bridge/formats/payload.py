@@ -4,7 +4,7 @@ pydantic checks the limits that the contract declares. It returns known fields i
 ones after them, so the names determine the class of the reading with one look-up.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NotRequired
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
@@ -76,7 +76,7 @@ class Payload:
         names, values = tuple(fields), tuple(fields.values())
         shape, known = self._with_unknown.get(names) or self._remembered(names)
         if not shape.measures:
-            raise self._without_measure()
+            raise self._without_measure(names[known:])
         extra = dict(zip(names[known:], values[known:], strict=True))
         return shape((*values[:known], extra or None))
 
@@ -118,9 +118,10 @@ class Payload:
         warnings = (FieldWarning("refused", name, message) for name, message in problems.items())
         return Flagged(self.from_fields({**kept, REFUSED: refused}), (*dropped, *warnings))
 
-    def _without_measure(self) -> ValidationError:
-        names = ", ".join(self._names[2:])
-        error = PydanticCustomError("no_measure", "a reading must have at least one of {names}", {"names": names})
+    def _without_measure(self, unknown: Sequence[str]) -> ValidationError:
+        names, others = ", ".join(self._names[2:]), ", ".join(ascii(name)[1:-1][:100] for name in unknown[:3])
+        rule = "a reading must have at least one of {names}" + ("; it has {others}" if others else "")
+        error = PydanticCustomError("no_measure", rule, {"names": names, "others": others})
         return ValidationError.from_exception_data("reading", [InitErrorDetails(type=error, input=None)])
 
     def fields(self, reading: Reading) -> dict[str, Any]:
