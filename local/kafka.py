@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import uuid
 from pathlib import Path
+from typing import NamedTuple
 
 from bridge.errors import Misconfigured
 from bridge.private_file import make_private_directory, read_private, write_private
@@ -14,17 +15,34 @@ from local.ports import free_port, is_open
 from local.process import Process
 
 _HEAP = "-Xmx384m"
-_START_TIMEOUT_S = 90.0
+START_TIMEOUT_S = 180.0
+"""A machine with much other work takes more than a minute."""
+ACCOUNTS = "listener.name.client.plain.sasl.jaas.config"
+"""The property with the accounts of the listener for clients, without TLS."""
+_SCRAM = "SCRAM-SHA-512"
+_MODULES = "org.apache.kafka.common.security"
+
+
+class Certificate(NamedTuple):
+    """Files in PEM."""
+
+    authority: Path
+    server: Path
+    """The key (PKCS 8), then the certificate."""
 
 
 class Kafka:
     """One broker, which is its own controller. Its topics are kept across restarts.
 
-    `jars` is the directory that scripts/kafka/install fills.
+    `jars` is the directory that scripts/kafka/install fills. Clients log in with SASL: PLAIN in plain text, or
+    SCRAM-SHA-512 by TLS with a `certificate` for 127.0.0.1.
     """
 
-    def __init__(self, directory: Path, jars: Path) -> None:
+    def __init__(self, directory: Path, jars: Path, certificate: Certificate | None = None) -> None:
         self._directory = directory
+        self._certificate = certificate
+        self.store = directory / "data"
+        """The directory of its topics."""
         self._port, self._controller_port = free_port(), free_port()
         conf = directory / "server.properties"
         self._java = [_java(), _HEAP, "-XX:+UseSerialGC", "-cp", f"{jars}/*"]
@@ -36,10 +54,15 @@ class Kafka:
         conf = self._directory / "server.properties"
         if not conf.exists():
             make_private_directory(self._directory)
-            write_private(conf, self._properties())
+            write_private(conf, "".join(f"{name}={value}\n" for name, value in self._properties().items()))
             self._format(conf)
         self.process.start()
-        self.process.wait_until(lambda: is_open(self._port), _START_TIMEOUT_S)
+        self.process.wait_until(lambda: self.is_open, START_TIMEOUT_S)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it accepts connections."""
+        return is_open(self._port)
 
     def stop(self) -> None:
         """Stop it."""
@@ -48,44 +71,62 @@ class Kafka:
     @property
     def url(self) -> str:
         """For all clients."""
-        return f"kafka://fleet:{self._password()}@127.0.0.1:{self._port}"
+        scheme = "kafka" if self._certificate is None else "kafkas"
+        return f"{scheme}://fleet:{self._password()}@127.0.0.1:{self._port}"
 
-    def _properties(self) -> str:
+    def _properties(self) -> dict[str, object]:
         clients, controllers = f"127.0.0.1:{self._port}", f"127.0.0.1:{self._controller_port}"
-        password = self._password()
-        login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
-        accounts = f'username="fleet" password="{password}" user_fleet="{password}";'
-        return "\n".join(
-            [
-                "process.roles=broker,controller",
-                "node.id=1",
-                f"controller.quorum.bootstrap.servers={controllers}",
-                f"listeners=CLIENT://{clients},CONTROLLER://{controllers}",
-                f"advertised.listeners=CLIENT://{clients}",
-                "listener.security.protocol.map=CLIENT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
-                "inter.broker.listener.name=CLIENT",
-                "controller.listener.names=CONTROLLER",
-                "sasl.enabled.mechanisms=PLAIN",
-                "sasl.mechanism.inter.broker.protocol=PLAIN",
-                f"listener.name.client.plain.sasl.jaas.config={login} {accounts}",
-                f"log.dirs={self._directory / 'data'}",
-                "offsets.topic.replication.factor=1",
-                "offsets.topic.num.partitions=4",
-                "transaction.state.log.replication.factor=1",
-                "transaction.state.log.min.isr=1",
-                "share.coordinator.state.topic.replication.factor=1",
-                "share.coordinator.state.topic.min.isr=1",
-                "group.initial.rebalance.delay.ms=0",
-                "group.min.session.timeout.ms=1000",
-                "auto.create.topics.enable=false",
-                "",
-            ]
-        )
+        return {
+            "process.roles": "broker,controller",
+            "node.id": 1,
+            "controller.quorum.bootstrap.servers": controllers,
+            "listeners": f"CLIENT://{clients},CONTROLLER://{controllers}",
+            "advertised.listeners": f"CLIENT://{clients}",
+            "inter.broker.listener.name": "CLIENT",
+            "controller.listener.names": "CONTROLLER",
+            **self._security(),
+            "log.dirs": self.store,
+            "offsets.topic.replication.factor": 1,
+            "offsets.topic.num.partitions": 4,
+            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.min.isr": 1,
+            "share.coordinator.state.topic.replication.factor": 1,
+            "share.coordinator.state.topic.min.isr": 1,
+            "group.initial.rebalance.delay.ms": 0,
+            "group.min.session.timeout.ms": 1_000,
+            "auto.create.topics.enable": "false",
+        }
+
+    def _security(self) -> dict[str, object]:
+        """How clients reach it and log in."""
+        password, certificate = self._password(), self._certificate
+        account = f'username="fleet" password="{password}"'
+        if certificate is None:
+            return {
+                "listener.security.protocol.map": "CLIENT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
+                "sasl.enabled.mechanisms": "PLAIN",
+                "sasl.mechanism.inter.broker.protocol": "PLAIN",
+                ACCOUNTS: f'{_MODULES}.plain.PlainLoginModule required {account} user_fleet="{password}";',
+            }
+        return {
+            "listener.security.protocol.map": "CLIENT:SASL_SSL,CONTROLLER:PLAINTEXT",
+            "sasl.enabled.mechanisms": _SCRAM,
+            "sasl.mechanism.inter.broker.protocol": _SCRAM,
+            f"listener.name.client.{_SCRAM.lower()}.sasl.jaas.config": (
+                f"{_MODULES}.scram.ScramLoginModule required {account};"
+            ),
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": certificate.server,
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": certificate.authority,
+        }
 
     def _format(self, conf: Path) -> None:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         argv = [*self._java, "kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", conf]
-        subprocess.run(list(map(str, argv)), check=True, capture_output=True, timeout=60)  # noqa: S603
+        if self._certificate is not None:
+            argv += ["--add-scram", f"{_SCRAM}=[name=fleet,password={self._password()}]"]
+        subprocess.run(list(map(str, argv)), check=True, capture_output=True, timeout=START_TIMEOUT_S)  # noqa: S603
 
     def _password(self) -> str:
         file = self._directory / "fleet.password"

@@ -27,13 +27,15 @@ class Node:
         self.name = name
         self.port = port or free_port()
         self.mqtt_port = mqtt_port or free_port()
-        self.route_port = free_port()
+        self.route_port = self.advertised_route_port = free_port()
+        """Where it listens for the other nodes, and where these connect to it."""
         self._directory = directory
         self.store = directory / "data"
         """The directory of its streams."""
         conf = directory / "nats.conf"
         self._pid_file = directory / "pid"
-        self.process = Process(f"NATS {name}", [_program(), "-c", conf], directory.parent / "logs" / f"{name}.log")
+        log = directory.parents[1] / "logs" / f"nats-{name}.log"
+        self.process = Process(f"NATS {name}", [_program(), "-c", conf], log)
 
     def start(self) -> None:
         """Start it with the configuration that was written, and wait until it accepts connections."""
@@ -61,8 +63,12 @@ class Node:
             "authorization": {"users": [_user(name, password) for name, password in passwords.items()]},
         }
         if len(nodes) > 1:
-            routes = [f"nats://127.0.0.1:{node.route_port}" for node in nodes]
-            conf["cluster"] = {"name": "fleet", "listen": f"127.0.0.1:{self.route_port}", "routes": routes}
+            conf["cluster"] = {
+                "name": "fleet",
+                "listen": f"127.0.0.1:{self.route_port}",
+                "advertise": f"127.0.0.1:{self.advertised_route_port}",
+                "routes": [f"nats://127.0.0.1:{node.advertised_route_port}" for node in nodes],
+            }
         write_private(self._directory / "nats.conf", json.dumps(conf, indent=2))
 
 

@@ -16,10 +16,12 @@ class StreamPlatform(Parts):
     Devices speak MQTT 3.1.1 to any of the nodes, in plain text. The first has the broker's port.
     """
 
-    def __init__(self, directory: Path, ports: Ports | None = None, sim_vehicles: int = 0) -> None:
+    def __init__(
+        self, directory: Path, ports: Ports | None = None, sim_vehicles: int = 0, *, replicas: int = 0
+    ) -> None:
         ports = ports or free_ports()
         self.nats = Nats(directory.resolve() / "nats", _NODES, mqtt_ports=[ports.mqtt])
-        super().__init__(directory, ports, sim_vehicles)
+        super().__init__(directory, ports, sim_vehicles, replicas)
 
     @property
     def brokers(self) -> Sequence[Part]:
@@ -35,7 +37,7 @@ class StreamPlatform(Parts):
         self.started += self.nats.nodes
         self.nats.start()  # at once: one node alone is no cluster
 
-    def _may_start_again(self, part: Part) -> bool:
+    def _is_replaceable(self, part: Part) -> bool:
         """A node, too: it gets from the others what it lacks."""
         return part is not self.postgres
 

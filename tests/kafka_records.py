@@ -1,6 +1,8 @@
 """Records in Kafka: publishes them, and looks at what a group has committed."""
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -9,7 +11,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from bridge.formats.contract_json import encode
 from bridge.reading import Reading
-from bridge.sources.kafka_client import Cluster
+from bridge.streams.kafka_client import Cluster
 
 _TIMEOUT_S = 30.0
 
@@ -25,9 +27,9 @@ class Record(NamedTuple):
 class Topic:
     """One topic of a cluster, as its producers and administrators see it. Its methods block."""
 
-    def __init__(self, url: str, name: str | None = None) -> None:
+    def __init__(self, url: str, name: str | None = None, sasl: str = "PLAIN", ca_file: Path | None = None) -> None:
         self.name = name or f"fleet-{uuid4().hex[:12]}"
-        self._conf = Cluster(url, "PLAIN", None).configuration
+        self._conf = Cluster(url, sasl, ca_file).configuration
 
     def create(self, partitions: int, **options: str) -> None:
         """Create it."""
@@ -57,9 +59,8 @@ class Topic:
 
     def records(self) -> list[Record]:
         """All that it has."""
-        consumer = Consumer({**self._conf, "group.id": f"look-{uuid4().hex}", "enable.auto.commit": False})
         found: list[Record] = []
-        try:
+        with self._consumer(f"look-{uuid4().hex}") as consumer:
             for number in self._partitions(consumer):
                 low, high = consumer.get_watermark_offsets(TopicPartition(self.name, number), timeout=_TIMEOUT_S)
                 consumer.assign([TopicPartition(self.name, number, low)])
@@ -69,18 +70,32 @@ class Topic:
                     assert message.error() is None
                     headers = dict(message.headers() or [])
                     found.append(Record(message.key(), message.value(), headers))  # type: ignore[arg-type]
-        finally:
-            consumer.close()
         return found
 
     def committed(self, group: str = "fleet-bridge") -> int:
         """How many records the group has committed, over all partitions."""
+        with self._consumer(group) as consumer:
+            return sum(max(p.offset, 0) for p in self._committed(consumer))
+
+    def is_committed(self, group: str = "fleet-bridge") -> bool:
+        """Whether the group has committed everything that the topic has."""
+        with self._consumer(group) as consumer:
+            return all(
+                max(p.offset, 0) >= consumer.get_watermark_offsets(p, timeout=_TIMEOUT_S)[1]
+                for p in self._committed(consumer)
+            )
+
+    @contextlib.contextmanager
+    def _consumer(self, group: str) -> Iterator[Consumer]:
         consumer = Consumer({**self._conf, "group.id": group, "enable.auto.commit": False})
         try:
-            partitions = [TopicPartition(self.name, number) for number in self._partitions(consumer)]
-            return sum(max(p.offset, 0) for p in consumer.committed(partitions, timeout=_TIMEOUT_S))
+            yield consumer
         finally:
             consumer.close()
+
+    def _committed(self, consumer: Consumer) -> list[TopicPartition]:
+        partitions = [TopicPartition(self.name, number) for number in self._partitions(consumer)]
+        return consumer.committed(partitions, timeout=_TIMEOUT_S)
 
     def delete_before(self, offset: int) -> None:
         """Delete the records of partition 0 before an offset, as the retention does."""

@@ -1,16 +1,17 @@
-"""The settings of the JetStream source."""
+"""The settings of a stream in a NATS cluster, and of the source that reads it."""
 
 from typing import ClassVar
 
 from pydantic import Field
 
 from bridge.settings.bridge import InstanceSettings
+from bridge.settings.group import Group
 from bridge.settings.groups import WindowSettings
 from bridge.settings.values import CaFile, NatsUrl
 
 
-class JetStreamSettings(InstanceSettings, WindowSettings):
-    """All settings of the bridge's JetStream source."""
+class NatsStreamSettings(Group):
+    """The NATS cluster, and the stream of the readings in it with its consumers."""
 
     title: ClassVar[str] = "JetStream"
 
@@ -54,3 +55,7 @@ class JetStreamSettings(InstanceSettings, WindowSettings):
         description="Unacknowledged messages that the stream may send; at least twice the message rate times the "
         "commit latency.",
     )
+
+
+class JetStreamSettings(InstanceSettings, WindowSettings, NatsStreamSettings):
+    """All settings of the bridge's JetStream source."""

@@ -1,16 +1,15 @@
 """The settings of `python -m bridge relay`."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from bridge.settings.groups import LogSettings
-from bridge.settings.kafka import KafkaTopicSettings
 from bridge.settings.mqtt import BrokerCaSettings
 from bridge.settings.values import MqttUrl, Port
 
 
-class RelaySettings(BrokerCaSettings, KafkaTopicSettings, LogSettings):
+class RelaySettings(BrokerCaSettings, LogSettings):
     """All settings of `bridge relay`."""
 
     title: ClassVar[str] = "Relay"
@@ -19,6 +18,9 @@ class RelaySettings(BrokerCaSettings, KafkaTopicSettings, LogSettings):
         default="main",
         pattern=r"^[A-Za-z0-9_-]{1,40}$",
         description="Names the relay's MQTT session, fleet-relay-NAME; two relays need two names.",
+    )
+    relay_target: Literal["kafka", "jetstream"] = Field(
+        default="kafka", description="The stream into which the relay publishes; its settings are those of the source."
     )
     relay_mqtt_url: MqttUrl = Field(
         default="mqtt://127.0.0.1:1884",

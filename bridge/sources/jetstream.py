@@ -9,10 +9,10 @@ import asyncio
 from prometheus_client import CollectorRegistry
 
 from bridge.settings.jetstream import JetStreamSettings
-from bridge.sources.jetstream_client import require
 from bridge.sources.jetstream_metrics import JetStreamMetrics
 from bridge.sources.jetstream_partition import Partition
 from bridge.sources.port import Intake, Open, SourceKind
+from bridge.streams.jetstream_client import require
 
 
 class JetStreamSource:

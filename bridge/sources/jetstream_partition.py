@@ -12,12 +12,12 @@ import structlog
 
 from bridge.backoff import Backoff
 from bridge.settings.jetstream import JetStreamSettings
-from bridge.sources.jetstream_client import ApiError, Client, NatsUnavailable
 from bridge.sources.jetstream_metrics import JetStreamMetrics
-from bridge.sources.jetstream_partitions import share_of
 from bridge.sources.jetstream_reading import Reading
-from bridge.sources.jetstream_setup import rewind, set_up
 from bridge.sources.port import Intake
+from bridge.streams.jetstream_client import ApiError, Client, NatsUnavailable
+from bridge.streams.jetstream_partitions import share_of
+from bridge.streams.jetstream_setup import rewind, set_up
 from bridge.url import split_nats
 
 log = structlog.get_logger(__name__)

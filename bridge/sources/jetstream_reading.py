@@ -17,12 +17,13 @@ from bridge.errors import ClocksDiffer, StoreUnavailable
 from bridge.formats import decode_message
 from bridge.formats.port import AcceptedTimes
 from bridge.settings.jetstream import JetStreamSettings
-from bridge.sources.jetstream_client import Client
 from bridge.sources.jetstream_metrics import JetStreamMetrics
 from bridge.sources.jetstream_order import Order, OutOfOrder
-from bridge.sources.jetstream_partitions import Share
-from bridge.sources.jetstream_subjects import place_of
+from bridge.sources.notices import Notices
 from bridge.sources.port import Intake
+from bridge.streams.jetstream_client import Client
+from bridge.streams.jetstream_partitions import Share
+from bridge.streams.jetstream_subjects import TOPIC, place_of, subject_of, topic_named, unquoted
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -68,6 +69,7 @@ class Reading:
         self._subscription: Subscription | None = None
         self._wake = asyncio.Event()
         self._to_ack: str | None = None
+        self._notices = Notices()
         self._receipts: list[tuple[str, bytes]] = []
         self._heard_at = time.monotonic()
         self._stopping = False
@@ -183,8 +185,11 @@ class Reading:
             self._arrival = Arrival(self._window.at(self._intake.now()))
         arrival = self._arrival
         topic, receipt = place_of(message.subject)
-        headers = message.headers
-        content_type = headers.get("Content-Type") if headers else None
+        content_type = None
+        if headers := message.headers:
+            content_type = unquoted(headers.get("Content-Type", "")) or None
+            if TOPIC in headers:
+                topic = topic_named(message.subject, headers[TOPIC])
         items = decode_message(topic, message.data, arrival.times, content_type)
         if receipt is not None:
             start = len(arrival.items)
@@ -227,4 +232,7 @@ class Reading:
             self._metrics.acks.inc(arrival.messages)
             for subject, start, stop in arrival.requests:
                 self._receipts.append((subject, Receipt.of(settlement[start:stop]).encode()))
+            answered = (range(start, stop) for _, start, stop in arrival.requests)
+            for topic, notice in self._notices.of(settlement, answered, time.monotonic()):
+                self._receipts.append((subject_of(topic), notice))
             self.wake()

@@ -22,11 +22,11 @@ from bridge.delivery import Item, Receipt, Settlement, delivery
 from bridge.errors import ClocksDiffer, StoreUnavailable
 from bridge.formats import decode_message
 from bridge.settings.kafka import KafkaSettings
-from bridge.sources.kafka_client import Consumer, KafkaUnavailable, Producer, Start, require
 from bridge.sources.kafka_metrics import KafkaMetrics
 from bridge.sources.kafka_offsets import Offsets, Partition
-from bridge.sources.kafka_setup import cluster_of, set_up
 from bridge.sources.port import Intake, Open, SourceKind
+from bridge.streams.kafka_client import Consumer, KafkaUnavailable, Producer, Start, require
+from bridge.streams.kafka_setup import cluster_of, set_up
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -72,7 +72,7 @@ class KafkaSource:
         self._thread = ThreadPoolExecutor(1, "kafka")  # the consumer's: its calls follow each other
         self._consumer: Consumer | None = None
         self._offsets = Offsets()
-        self._receipts = Producer(cluster_of(settings)) if settings.kafka_receipts else None
+        self._receipts: Producer | None = None
         self._room = asyncio.Event()
         self._moved = asyncio.Event()
         self._leaving: asyncio.Task[None] | None = None
@@ -122,6 +122,7 @@ class KafkaSource:
         settings = self._settings
         await self._call(partial(set_up, settings))
         self._failed, self._joined, self._offsets = None, False, Offsets()
+        self._receipts = Producer(cluster_of(settings)) if settings.kafka_receipts else None
         timeout_ms = settings.kafka_session_timeout_ms
         group, topic = settings.kafka_group, settings.kafka_topic
         self._consumer = await self._call(lambda: Consumer(cluster_of(settings), group, topic, timeout_ms, self))
@@ -332,7 +333,8 @@ class KafkaSource:
         """Commit the offsets of what was stored, and leave the group, so that the others take over at once."""
         await self._leave()
         if self._receipts is not None:
-            await self._call(partial(self._receipts.flush, _RELEASE_S))
+            with contextlib.suppress(KafkaUnavailable):  # receipts are no part of the promise
+                await self._call(partial(self._receipts.flush, _RELEASE_S))
 
     def abort(self, reason: str) -> None:
         """Leave without a commit."""

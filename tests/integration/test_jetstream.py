@@ -19,30 +19,14 @@ from bridge.sources.jetstream_reading import Arrival, Reading
 from bridge.store.migrate import migrate
 from local.nats import Nats
 from local.postgres import Postgres
-from tests.bridges import BridgeProcess, Health
+from tests.bridges import BridgeProcess, Health, in_this_loop
 from tests.nats_devices import MqttDevice, nats_client
 from tests.nats_streams import kept, settings, unacknowledged
 from tests.readings import meter, minutes, vehicle
-from tests.until import until
+from tests.until import until, wait_until
 
 pytestmark = pytest.mark.anyio
 Db: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[Nats]:
-    server = Nats(tmp_path / "nats")
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Nats]:
-    servers = Nats(tmp_path / "nats", 3)
-    servers.start()
-    yield servers
-    servers.stop()
 
 
 @asynccontextmanager
@@ -50,14 +34,8 @@ async def serving(servers: Nats, database_url: str, **others: object) -> AsyncIt
     """A ready bridge in this event loop; stopped on exit as by SIGTERM."""
     fields = settings(servers, database_url, **others)
     bridge = Bridge(BridgeSettings.model_validate(fields), JetStreamSettings.model_validate(fields))
-    health, stop = Health(int(str(fields["bridge_http_port"]))), asyncio.Event()
-    running = asyncio.create_task(bridge.run(stop))
-    try:
-        await until(lambda: running.done() or health.ready())
+    async with in_this_loop(bridge.run, fields["bridge_http_port"]) as health:
         yield health
-    finally:
-        stop.set()
-        await running
 
 
 @asynccontextmanager
@@ -161,6 +139,22 @@ async def test_stream_of_natss_own_protocol_is_read_with_its_content_type(
     assert await rows(db) == 3
 
 
+async def test_device_hears_its_rejects(node: Nats, database_url: str) -> None:
+    topic = "fleet/vehicle/EV_1/telemetry"
+
+    def work(device: MqttDevice) -> None:
+        device.subscribe("fleet/vehicle/EV_1/rejects")
+        device.send([(topic, b"no reading"), (topic, encode(vehicle("EV_1")))])
+        wait_until(lambda: device.received)
+
+    async with serving(node, database_url):
+        heard = await devices(node.mqtt_urls[0], "d", work)
+    assert [topic for topic, _ in heard] == ["fleet/vehicle/EV_1/rejects"]
+    notice = json.loads(heard[0][1])
+    assert notice["reading"] == "no reading"
+    assert notice["reason"].startswith("not_json")
+
+
 async def test_device_account_may_not_acknowledge_or_change_the_stream(node: Nats, database_url: str) -> None:
     async with serving(node, database_url):
         client = await nats_client(node.gateway_url)
@@ -207,23 +201,34 @@ async def test_database_outage_leaves_readings_in_the_stream(node: Nats, own_dat
             await connection.close()
 
 
-async def test_acknowledgement_before_the_commit_would_be_noticed(
-    node: Nats, own_database: Postgres, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("too_early", [False, True])
+async def test_nothing_is_acknowledged_before_its_commit(
+    too_early: bool, node: Nats, database_url: str, db: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The check of the test above, with the bug that it is for."""
+    """The second time with the bug that the first is for."""
 
     def hand_over_too_early(reading: Reading, arrival: Arrival) -> None:
         reading._to_ack = arrival.last
         hand_over(reading, arrival)
 
     hand_over = Reading._hand_over
-    monkeypatch.setattr(Reading, "_hand_over", hand_over_too_early)
-    url = own_database.url("fleet", "fleet")
-    await migrate(url)
-    async with serving(node, url):
-        own_database.process.kill()
-        await devices(node.mqtt_urls[0], "d", lambda d: d.publish(minutes("EV_1", 100)))
-        await until(lambda: kept(node, 0))  # acknowledged, and stored nowhere
+    if too_early:
+        monkeypatch.setattr(Reading, "_hand_over", hand_over_too_early)
+    async with serving(node, database_url) as health:
+        async with db.transaction():
+            await db.execute("LOCK TABLE vehicle_telemetry_history IN ACCESS EXCLUSIVE MODE")  # so that none commits
+            await devices(node.mqtt_urls[0], "d", lambda d: d.publish(minutes("EV_1", 100)))
+            await until(lambda: _is(health, "fleet_jetstream_messages_total", 100))
+            if too_early:
+                await until(lambda: kept(node, 0))
+            assert await unacknowledged(node) == (0 if too_early else 100)
+            assert await rows(db) == 0
+        await until(lambda: kept(node, 0))
+        await until(lambda: _all_stored(db, 100))
+
+
+async def _all_stored(db: Db, count: int) -> bool:
+    return await rows(db) == count
 
 
 async def test_killed_bridge_is_replaced_without_loss(tmp_path: Path, node: Nats, database_url: str, db: Db) -> None:

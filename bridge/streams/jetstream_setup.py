@@ -9,10 +9,10 @@ from typing import Any
 import structlog
 
 from bridge.errors import Misconfigured
-from bridge.settings.jetstream import JetStreamSettings
-from bridge.sources.jetstream_client import ApiError, Client
-from bridge.sources.jetstream_partitions import Share, partitions_of, share_of, transform
-from bridge.sources.jetstream_subjects import stream_subjects
+from bridge.settings.jetstream import NatsStreamSettings
+from bridge.streams.jetstream_client import ApiError, Client
+from bridge.streams.jetstream_partitions import Share, partitions_of, share_of, transform
+from bridge.streams.jetstream_subjects import stream_subjects
 
 log = structlog.get_logger(__name__)
 
@@ -21,7 +21,7 @@ _ACK_WAIT_NS = 120 * 10**9
 """Time after which the server sends a message again; a connection begins with a reset, which does not wait for it."""
 
 
-async def set_up(client: Client, settings: JetStreamSettings) -> bool:
+async def set_up(client: Client, settings: NatsStreamSettings) -> bool:
     """Make the stream and the consumers unless they exist; True when one is new and may have missed messages.
 
     Raises `Misconfigured` when the stream cannot keep the promise.
@@ -41,7 +41,7 @@ async def set_up(client: Client, settings: JetStreamSettings) -> bool:
     return any(made[:divided])
 
 
-async def _stream(client: Client, settings: JetStreamSettings) -> dict[str, Any]:
+async def _stream(client: Client, settings: NatsStreamSettings) -> dict[str, Any]:
     """The stream's configuration."""
     name = settings.nats_stream
     try:
@@ -62,7 +62,7 @@ async def _stream(client: Client, settings: JetStreamSettings) -> dict[str, Any]
     return config
 
 
-def _require_safety(config: dict[str, Any], settings: JetStreamSettings) -> None:
+def _require_safety(config: dict[str, Any], settings: NatsStreamSettings) -> None:
     name, replicas = settings.nats_stream, config["num_replicas"]
     if replicas != settings.nats_replicas:
         raise Misconfigured(
@@ -80,7 +80,7 @@ def _require_safety(config: dict[str, Any], settings: JetStreamSettings) -> None
         raise Misconfigured(f"FLEET_NATS_STREAM: the stream {name} is a work queue: choose one with interest retention")
 
 
-async def _consumer(client: Client, settings: JetStreamSettings, share: Share) -> bool:
+async def _consumer(client: Client, settings: NatsStreamSettings, share: Share) -> bool:
     """Make the consumer, or change it to what this version needs; True when there was none."""
     name = f"{settings.nats_stream}.{share.consumer}"
     wanted: dict[str, Any] = {

@@ -4,26 +4,33 @@ Its calls block: use a `Consumer` in one thread at a time, which is not that of 
 """
 
 import contextlib
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from bridge.extras import extra
+from bridge.streams.port import Done, StreamUnavailable
 from bridge.url import split_kafka
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer as KafkaConsumer
-    from confluent_kafka import KafkaError, Message, TopicPartition
+    from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+    from confluent_kafka.admin import AdminClient
 
 _TIMEOUT_S = 5.0
 _MOST_MESSAGES = 1_000  # of one read: much smaller than a batch
 _QUEUED_KIB = 32 << 10  # what the client fetches in advance
 _LAG_EVERY_S = 2.0
 _CREATE_TIMEOUT_S = 20.0
+_UNSENT_KIB = 64 << 10  # what a producer keeps while the cluster is away
+_MOST_ERRORS = 10
+_PUBLISH_MS = 30_000  # so long a record is tried again before it counts as not durable
+_MOMENT = re.compile(r" \(after \d+ms in state .*\)$")  # of a reason, which is the same at the next attempt
 
 
-class KafkaUnavailable(Exception):
+class KafkaUnavailable(StreamUnavailable):
     """The cluster does not answer, or refused a request."""
 
 
@@ -71,8 +78,38 @@ def _asking() -> Iterator[None]:
     try:
         yield
     except KafkaException as error:
-        reason = error.args[0] if error.args else error
-        raise KafkaUnavailable(reason.str() if hasattr(reason, "str") else str(reason)) from None
+        raise KafkaUnavailable(_text(error)) from None
+
+
+def _text(error: "KafkaException") -> str:
+    reason = error.args[0] if error.args else error
+    return str(reason.str() if hasattr(reason, "str") else reason)
+
+
+@contextlib.contextmanager
+def _administering(cluster: Cluster) -> "Iterator[AdminClient]":
+    """A client for requests about topics. Its errors name what keeps the brokers away: a request only times out."""
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    problems: list[KafkaError] = []
+    with _asking():
+        admin = AdminClient(cluster.configuration | {"error_cb": problems.append})
+    try:
+        yield admin
+    except KafkaException as error:
+        admin.poll(0)
+        raise KafkaUnavailable(_cause(problems) or _text(error)) from None
+
+
+def _cause(problems: "Sequence[KafkaError]") -> str | None:
+    """The cause among the errors of connections: one that refused a broker or was refused before one that failed."""
+    from confluent_kafka import KafkaError
+
+    refusals = (KafkaError._AUTHENTICATION, KafkaError._SSL)
+    causes = [problem for problem in problems if problem.code() != KafkaError._ALL_BROKERS_DOWN]
+    cause = min(causes, key=lambda problem: problem.code() not in refusals, default=None)
+    return None if cause is None else _MOMENT.sub("", cause.str())
 
 
 # -- the topic
@@ -89,10 +126,9 @@ class Topic(NamedTuple):
 
 def topic_of(cluster: Cluster, name: str) -> Topic | None:
     """The topic of this name; None when there is none. Raises `KafkaUnavailable`."""
-    from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
+    from confluent_kafka.admin import ConfigResource, ResourceType  # type: ignore[attr-defined]
 
-    admin = AdminClient(cluster.configuration)
-    with _asking():
+    with _administering(cluster) as admin:
         found = admin.list_topics(timeout=_TIMEOUT_S).topics.get(name)
         if found is None or found.error is not None:
             return None
@@ -105,11 +141,10 @@ def topic_of(cluster: Cluster, name: str) -> Topic | None:
 
 def create_topic(cluster: Cluster, name: str, topic: Topic) -> None:
     """Create a topic. Raises `KafkaUnavailable`."""
-    from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+    from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
 
-    admin = AdminClient(cluster.configuration)
     new = NewTopic(name, topic.partitions, topic.replicas, config=dict(topic.options))
-    with _asking():
+    with _administering(cluster) as admin:
         admin.create_topics([new], operation_timeout=_CREATE_TIMEOUT_S)[name].result()
 
 
@@ -301,23 +336,41 @@ class Consumer:
     def _error(self, error: "KafkaError") -> None:
         from confluent_kafka import KafkaError
 
-        if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION):
-            self._owner.away(error.str())
+        if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION, KafkaError._SSL):
+            self._owner.away(_MOMENT.sub("", error.str()))
 
 
 # -- the producer
 
 
 class Producer:
-    """Publishes records, each acknowledged by all replicas that are in sync. For the thread of the event loop."""
+    """Publishes records, each acknowledged by all replicas that are in sync. For the thread of the event loop.
+
+    A cluster that has forgotten records, as after a restore, refuses the numbers of the next ones: then this producer
+    publishes nothing more, which shows as a fatal error or as records that are not durable in time, and a new one is
+    needed.
+    """
 
     def __init__(self, cluster: Cluster) -> None:
         from confluent_kafka import Producer as KafkaProducer
 
+        self._fatal: str | None = None
         with _asking():
             self._producer = KafkaProducer(
-                {**cluster.configuration, "acks": "all", "enable.idempotence": True, "linger.ms": 2}
+                {
+                    **cluster.configuration,
+                    "acks": "all",
+                    "enable.idempotence": True,
+                    "linger.ms": 2,
+                    "queue.buffering.max.kbytes": _UNSENT_KIB,
+                    "message.timeout.ms": _PUBLISH_MS,
+                    "error_cb": self._error,
+                }
             )
+
+    def _error(self, error: "KafkaError") -> None:
+        if error.fatal():
+            self._fatal = error.str()
 
     def publish(
         self,
@@ -325,7 +378,7 @@ class Producer:
         key: bytes | None,
         value: bytes,
         headers: Sequence[tuple[str, bytes]],
-        done: Callable[[str | None], None],
+        done: Done,
     ) -> None:
         """Publish a record; `serve` calls `done` with None when it is durable, or with the reason why it is not.
 
@@ -341,9 +394,21 @@ class Producer:
             )
 
     def serve(self) -> None:
-        """Call the functions of what was published."""
-        self._producer.poll(0)
+        """Call the functions of what was published. Raises `KafkaUnavailable` when nothing more can be published."""
+        with _asking():
+            self._producer.poll(0)
+        if self._fatal is not None:
+            raise KafkaUnavailable(self._fatal)
 
     def flush(self, timeout_s: float) -> None:
-        """Wait until all is published, and call the functions."""
-        self._producer.flush(timeout_s)
+        """Wait until all is published, and call the functions. Raises `KafkaUnavailable`."""
+        with _asking():
+            self._producer.flush(timeout_s)
+
+    def discard(self) -> None:
+        """Give up what is not published yet, and call the functions with the reason."""
+        self._producer.purge()
+        for _ in range(_MOST_ERRORS):  # each is raised once, before the functions behind it are called
+            with contextlib.suppress(KafkaUnavailable):
+                self.flush(0)
+                return

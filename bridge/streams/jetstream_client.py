@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import json
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bridge.extras import extra
+from bridge.streams.port import StreamUnavailable
 
 if TYPE_CHECKING:
     from nats.aio.client import Client as NatsClient
@@ -20,11 +21,11 @@ _PING_INTERVAL_S = 10
 _PEERS_MISSING = (10005, 10023)  # too few nodes are up for the replicas, as at the start of a cluster
 
 
-class NatsUnavailable(Exception):
+class NatsUnavailable(StreamUnavailable):
     """The connection was lost, or the cluster does not answer."""
 
 
-class ApiError(Exception):
+class ApiError(StreamUnavailable):
     """JetStream refused a request."""
 
     def __init__(self, error: dict[str, Any]) -> None:
@@ -106,17 +107,19 @@ class Client:
             raise ApiError(error)
         return answer
 
-    async def subscribe(self, received: "Callable[[Msg], Awaitable[None]]") -> "Subscription":
-        """Subscribe to a new inbox, without a limit: the requests to the consumer limit what arrives."""
+    async def subscribe(self, received: "Callable[[Msg], Awaitable[None]]", below: str = "") -> "Subscription":
+        """Subscribe to a new inbox, or to what is `below` it, without a limit: requests limit what arrives."""
         with _asking():
             return await self._nats.subscribe(
-                self._nats.new_inbox(), cb=received, pending_msgs_limit=-1, pending_bytes_limit=-1
+                self._nats.new_inbox() + below, cb=received, pending_msgs_limit=-1, pending_bytes_limit=-1
             )
 
-    async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
+    async def publish(
+        self, subject: str, payload: bytes, reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
         """Publish without waiting for anything. Raises `NatsUnavailable`."""
         with _asking():
-            await self._nats.publish(subject, payload, reply=reply)
+            await self._nats.publish(subject, payload, reply=reply, headers=None if headers is None else dict(headers))
 
     async def close(self) -> None:
         """Send what was published, and close the connection."""

@@ -1,13 +1,17 @@
 """Subjects of a stream and the topics that they stand for. Pure.
 
 NATS makes a subject of an MQTT topic: `/` becomes `.`, and `.` becomes `//`; the stream of its MQTT devices has it
-behind `$MQTT.msgs.`. A stream that divides the devices has `partition.NUMBER.` before the subject, from a transform. A
+behind `$MQTT.msgs.`. A level that no subject can have stands as its digest, and the topic is in the header `TOPIC`.
+A stream that divides the devices has `partition.NUMBER.` before the subject, from a transform. A
 device that wants a receipt publishes to its telemetry topic with one more level, which it
 chooses: MQTT 3.1.1 has no response topic, and JetStream uses the reply subject itself.
 """
 
+import hashlib
+import re
 from functools import lru_cache
 from typing import NamedTuple
+from urllib.parse import quote, unquote
 
 from bridge.contract import KINDS
 from bridge.formats import FORMATS
@@ -17,6 +21,12 @@ MQTT_STREAM = "$MQTT_msgs"
 _MQTT_PREFIX = "$MQTT.msgs."
 _PARTITION = "partition"
 _DEVICES = "fleet.*.*.>"
+TOPIC = "Fleet-Topic"
+"""The header with the topic where the subject does not tell it, percent-encoded."""
+_plain = re.compile(
+    r"[!-)+-=?-~]{1,128}"
+).fullmatch  # neither white space nor wildcards; NATS limits a subject to 4 KiB
+_PRINTABLE = "".join(map(chr, range(32, 127))).replace("%", "")
 
 
 class Place(NamedTuple):
@@ -80,3 +90,30 @@ def place_of(subject: str) -> Place:
 
 def _escaped(level: str) -> str:
     return level.replace(".", "//")
+
+
+@lru_cache(maxsize=20_000)
+def subject_of(topic: str) -> str:
+    """The subject to which a message of this topic is published."""
+    return ".".join(_escaped(level) if _plain(level) else _digest(level) for level in topic.split("/"))
+
+
+def _digest(level: str) -> str:
+    return "~" + hashlib.blake2b(level.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def topic_named(subject: str, header: str) -> str:
+    """The topic of a message with a header `TOPIC`, which only counts if the subject is that of its topic."""
+    topic = unquoted(header)
+    own = subject.split(".", 2)[2] if subject.startswith(f"{_PARTITION}.") else subject
+    return topic if subject_of(topic) == own else place_of(subject).topic
+
+
+def quoted(text: str) -> str:
+    """The text as a header may have it: one line of printable ASCII."""
+    return quote(text, safe=_PRINTABLE)
+
+
+def unquoted(text: str) -> str:
+    """The text of a header that was `quoted`."""
+    return unquote(text) if "%" in text else text

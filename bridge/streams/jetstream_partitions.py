@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from bridge.settings.jetstream import JetStreamSettings
-from bridge.sources.jetstream_subjects import filters, filters_of, transform_of
+from bridge.settings.jetstream import NatsStreamSettings
+from bridge.streams.jetstream_subjects import filters, filters_of, transform_of
 
 _LEAST_WINDOW = 100
 _MOST_BYTES, _LEAST_BYTES = 16 * 2**20, 2 * 2**20  # of one request: more than a message, which is 1 MiB unless set
@@ -26,7 +26,7 @@ class Share(NamedTuple):
     """Bytes of one request."""
 
 
-def share_of(settings: JetStreamSettings, partition: int) -> Share:
+def share_of(settings: NatsStreamSettings, partition: int) -> Share:
     """The consumer of a partition. That of the first one has the name that it has without partitions."""
     partitions, name, stream = settings.nats_partitions, settings.nats_consumer, settings.nats_stream
     return Share(
@@ -37,7 +37,7 @@ def share_of(settings: JetStreamSettings, partition: int) -> Share:
     )
 
 
-def transform(settings: JetStreamSettings) -> dict[str, str] | None:
+def transform(settings: NatsStreamSettings) -> dict[str, str] | None:
     """The transform that the stream needs."""
     partitions = settings.nats_partitions
     return None if partitions == 1 else transform_of(settings.nats_stream, partitions)

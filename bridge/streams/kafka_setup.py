@@ -4,7 +4,7 @@ import structlog
 
 from bridge.errors import Misconfigured
 from bridge.settings.kafka import KafkaTopicSettings
-from bridge.sources.kafka_client import Cluster, Topic, create_topic, topic_of
+from bridge.streams.kafka_client import Cluster, Topic, create_topic, topic_of
 
 log = structlog.get_logger(__name__)
 
