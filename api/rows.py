@@ -50,13 +50,18 @@ def members_json(cells: Iterable[tuple[str, Any]]) -> str:
     """Columns with their values as members of a JSON object."""
     # The stream renders every row that has changed in the last second, and most of its measures are null.
     return ",".join(
-        [_NULLS[column] if value is None else f"{_KEYS[column]}{_json(column, value)}" for column, value in cells]
+        [
+            _NULLS[column]
+            if value is None
+            else f"{_KEYS[column]}{value!r}"  # as `json` does
+            if type(value) is float
+            else f"{_KEYS[column]}{_json(column, value)}"
+            for column, value in cells
+        ]
     )
 
 
 def _json(column: str, value: Any) -> str:
-    if type(value) is float:
-        return repr(value)  # as `json` does
     if column == "extra":
         return str(value)
     return json.dumps(value) if isinstance(value, str | bool) else f'"{format_timestamp(value)}"'

@@ -52,8 +52,10 @@ _LOGIN_SQL = Path(__file__).with_name("login.sql")
 class Postgres:
     """One server in one directory. Its data is kept across restarts."""
 
+    name = "PostgreSQL"
+
     def __init__(self, directory: Path, *, port: int | None = None, settings: Mapping[str, str] | None = None) -> None:
-        self.directory = directory
+        self.directory = self._secrets = directory
         self.port = port or free_port()
         self._settings = {**SETTINGS, **(settings or {})}
         self._data = directory / "data"
@@ -117,7 +119,7 @@ class Postgres:
 
     @property
     def _password_file(self) -> Path:
-        return self.directory / "password"
+        return self._secrets / "password"
 
     @property
     def _remedy(self) -> str:
@@ -132,7 +134,7 @@ class Postgres:
         read_private(self._password_file, self._remedy)
 
     def _password_of(self, role: str) -> str:
-        return _made_once(self.directory / f"password-{role}")
+        return _made_once(self._secrets / f"password-{role}")
 
     def _initialise(self) -> None:
         """Create the cluster in a temporary directory and rename it when complete, because initdb may be killed."""
@@ -157,9 +159,9 @@ class Postgres:
         options = [f"-c{name}={value}" for name, value in self._settings.items()]
         # The socket is not needed, and its path may be too long for the kernel in a deep directory.
         argv = [binary("postgres"), "-D", self._data, "-p", str(self.port), "-cunix_socket_directories=", *options]
-        log = self.directory.parent / "logs" / "postgres.log"
+        log = self.directory.parent / "logs" / f"{self.directory.name}.log"
         env = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
-        return Process("PostgreSQL", argv, log, env=env, stop_signal=signal.SIGINT, as_service=True)
+        return Process(self.name, argv, log, env=env, stop_signal=signal.SIGINT, as_service=True)
 
 
 def _made_once(path: Path) -> str:

@@ -4,6 +4,7 @@ The cause of an error determines the reaction: invalid values concern one readin
 that the database does not understand or does not allow (SQLSTATE class 42) stops the program, as no retry can succeed.
 """
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 
@@ -75,7 +76,8 @@ def storing() -> Iterator[None]:
 def asking() -> Iterator[None]:
     """For queries and command lines. Raises `Misconfigured` for SQLSTATE class 42, and `StoreUnavailable` for outages.
 
-    Errors of values are not translated: in a query they are a bug of the program.
+    Raises `CancelledError` when the error has taken its place. Errors of values are not translated: in a query they
+    are a bug of the program.
     """
     try:
         yield
@@ -85,7 +87,22 @@ def asking() -> Iterator[None]:
         _refuse_url(error)
         if isinstance(error, ValueError):
             raise
+        if _replaces_cancellation(error):
+            raise asyncio.CancelledError from error
         raise _unavailable(error) from error
+
+
+def _replaces_cancellation(error: BaseException) -> bool:
+    """Whether this task was cancelled, and a clean-up then failed with this error, as it does when a session is lost
+    at that moment.
+
+    A loop that tries again after an outage would not end, and what waits for its end would wait, too.
+    """
+    earlier = error.__context__
+    while earlier is not None and not isinstance(earlier, asyncio.CancelledError):
+        earlier = earlier.__context__
+    task = None if earlier is None else asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _refuse_url(error: Exception) -> None:

@@ -71,8 +71,13 @@ async def connect_reader(url: str, timeout_s: float, settings: Mapping[str, str]
     try:
         opened = await connect(url, timeout_s, settings, **options)
     except ReadOnlyDatabase:
-        return Reader(await _first(url, timeout_s, settings, SessionAttribute.any, options), is_read_only=True)
+        return Reader(await connect_any(url, timeout_s, settings, **options), is_read_only=True)
     return Reader(opened, is_read_only=False)
+
+
+async def connect_any(url: str, timeout_s: float, settings: Mapping[str, str], **options: Any) -> Connection:
+    """The same on the first server that can be reached, whether it accepts writes or not."""
+    return await _first(url, timeout_s, settings, SessionAttribute.any, options)
 
 
 async def _connect_each(url: str, timeout_s: float, settings: Mapping[str, str]) -> list[Connection]:

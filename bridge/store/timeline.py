@@ -13,10 +13,9 @@ from bridge.store.session import Connection, open_each
 
 # The name of the segment that is written now begins with its timeline. `pg_control_checkpoint()` would have the earlier
 # one until the first checkpoint after a promotion.
-_SQL = """
-SELECT system_identifier, ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int4
-FROM pg_control_system()
-"""
+TIMELINE_SQL = "('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int4"
+"""The timeline of a server that accepts writes; an error on a replica."""
+_SQL = f"SELECT system_identifier, {TIMELINE_SQL} FROM pg_control_system()"  # noqa: S608
 
 
 class Timeline(NamedTuple):
@@ -58,7 +57,7 @@ async def open_newest(url: str, timeout_s: float, settings: Mapping[str, str], f
     """A session on the host that writes the newest timeline. Raises as `session.connect`, or `LeftBehind`."""
     sessions = await open_each(url, timeout_s, settings)
     try:
-        found = [(await _timeline_of(session), session) for session in sessions]
+        found = [(await timeline_of(session), session) for session in sessions]
         newest, chosen = max(found, key=lambda each: each[0].number)
         fence.pass_through(newest)
     except BaseException:
@@ -71,7 +70,7 @@ async def open_newest(url: str, timeout_s: float, settings: Mapping[str, str], f
     return chosen
 
 
-async def _timeline_of(connection: Connection) -> Timeline:
+async def timeline_of(connection: Connection) -> Timeline:
     """The timeline of a server that accepts writes. Raises `StoreUnavailable`."""
     with asking():
         row = await connection.fetchrow(_SQL)

@@ -3,21 +3,26 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import datetime, timedelta
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 
 from api import keys
-from bridge.delivery import Kept
-from bridge.errors import StoreUnavailable
+from bridge.clock import Clock
+from bridge.delivery import Delivery, Kept, Settlement
+from bridge.errors import ReadOnlyDatabase, StoreUnavailable
 from bridge.formats.contract_json import encode
+from bridge.ingest import Ingest
+from bridge.metrics import IngestMetrics
 from bridge.reading import Reading
 from bridge.store.migrate import migrate
 from bridge.store.postgres import PostgresStore
+from bridge.store.session import open_each, open_session
 from bridge.store.timeline import LeftBehind
 from local.mosquitto import Mosquitto
 from local.postgres import Postgres
@@ -25,7 +30,7 @@ from tests.bridges import BridgeProcess
 from tests.devices import device
 from tests.integration.api.server import launch
 from tests.readings import minutes, now_minute, vehicle
-from tests.replicas import Pair, migrated_pair, promote
+from tests.replicas import Pair, migrated_pair, promote, require_standby
 from tests.until import until
 
 pytestmark = pytest.mark.anyio
@@ -38,17 +43,12 @@ _WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND ap
 def pair(tmp_path: Path) -> Iterator[Pair]:
     """A primary, and a standby for which its commits wait."""
     with migrated_pair(tmp_path) as pair:
-        _require_standby(pair.primary, "*")
+        require_standby(pair.primary, "*")
         try:
             yield pair
         finally:
             if pair.primary.process.running:
-                _require_standby(pair.primary, "")
-
-
-def _require_standby(primary: Postgres, names: str) -> None:
-    primary.sql(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
-    primary.sql("SELECT pg_reload_conf()")
+                require_standby(pair.primary, "")
 
 
 @pytest.fixture
@@ -64,6 +64,11 @@ async def open_store() -> AsyncIterator[Callable[[str], PostgresStore]]:
         yield open_
 
 
+def of_each_day(readings: Sequence[Reading]) -> list[Reading]:
+    """Readings of others, so that each day has its partition: making one is a commit of its own."""
+    return [vehicle("EV_0", readings[0].timestamp), vehicle("EV_00", readings[-1].timestamp)]
+
+
 def _rows(server: Postgres) -> int:
     return int(server.sql(_ROWS, "fleet"))
 
@@ -74,14 +79,14 @@ async def test_reading_that_only_the_primary_has_is_not_acknowledged(
 ) -> None:
     """Its commit was cancelled while it waited for the standby, so every writer finds the rows in the history."""
     store, readings = open_store(pair.url()), list(minutes("EV_1", count))
-    await store.write([vehicle("EV_0")])
+    await store.write(of_each_day(readings))
     other = open_store(pair.url())
     await other.connect()
     pair.replica.stop()
     with pytest.raises(StoreUnavailable):
         await store.write(readings)
     pair.primary.sql(f"SELECT pg_cancel_backend(pid) FROM ({_WAITING})")
-    await until(lambda: _rows(pair.primary) == count + 1)
+    await until(lambda: _rows(pair.primary) == count + 2)
     for writer in (other, store):
         with pytest.raises(StoreUnavailable):
             await writer.write(readings)
@@ -90,16 +95,17 @@ async def test_reading_that_only_the_primary_has_is_not_acknowledged(
     await store.close()
     pair.primary.process.kill()
     promote(pair.replica)
-    assert _rows(pair.replica) == count + 1
+    assert _rows(pair.replica) == count + 2
 
 
 @pytest.mark.parametrize("count", [1, 500], ids=["few", "many"])
 async def test_commit_that_an_administrator_releases_is_not_acknowledged(pair: Pair, count: int) -> None:
     store = PostgresStore(pair.url(), command_timeout_s=30)
     try:
-        await store.write([vehicle("EV_0")])
+        readings = list(minutes("EV_1", count))
+        await store.write(of_each_day(readings))
         pair.replica.stop()
-        writing = asyncio.ensure_future(store.write(list(minutes("EV_1", count))))
+        writing = asyncio.ensure_future(store.write(readings))
         pid = await until(lambda: pair.primary.sql(_WAITING))
         pair.primary.sql(f"SELECT pg_cancel_backend({pid})")
         with pytest.raises(StoreUnavailable, match="standby did not confirm"):
@@ -113,7 +119,7 @@ async def test_old_primary_is_refused_by_a_store_that_knows_the_new_one(
 ) -> None:
     store = open_store(pair.url())
     assert await store.write([vehicle("EV_1")]) == [Kept.STORED]
-    _require_standby(pair.primary, "")  # so that nothing but the timeline protects the readings
+    require_standby(pair.primary, "")  # so that nothing but the timeline protects the readings
     pair.primary.process.kill()
     promote(pair.replica)
     with pytest.raises(StoreUnavailable):  # the session of before
@@ -133,12 +139,91 @@ async def test_new_primary_is_used_when_the_old_one_has_come_back(
     pair: Pair, open_store: Callable[[str], PostgresStore]
 ) -> None:
     """Also by a process that has just started, although the old one is the first of the URL."""
-    _require_standby(pair.primary, "")
+    require_standby(pair.primary, "")
     pair.primary.process.kill()
     promote(pair.replica)
     await until(lambda: _starts(pair.primary))
     assert await open_store(pair.url()).write([vehicle("EV_1")]) == [Kept.STORED]
     assert (_rows(pair.primary), _rows(pair.replica)) == (0, 1)
+
+
+class Patient(Ingest):
+    """A write loop that notes how long it pauses before it tries again."""
+
+    def __init__(self, store: PostgresStore) -> None:
+        clock = Clock(30)
+        clock.compare(datetime.now(UTC), time.monotonic())
+        metrics = IngestMetrics(CollectorRegistry())
+        super().__init__(store, clock, batch_size=10, batch_age_s=0.0, capacity=50, metrics=metrics)
+        self.pauses_s: list[float] = []
+
+    async def _pause(self, pause_s: float) -> None:
+        self.pauses_s.append(pause_s)
+        await super()._pause(pause_s)
+
+    async def stores(self, reading: Reading) -> None:
+        """Write a reading, and wait until it is stored."""
+        settled: list[Settlement] = []
+        self.offer(Delivery([reading], settled.append, 1))
+        await until(lambda: settled)
+        assert settled == [[Kept.STORED]]
+
+    async def keeps_looking(self) -> None:
+        """Wait for so many attempts that a growing back-off would have reached seconds; no pause was long."""
+        self.pauses_s.clear()
+        await until(lambda: len(self.pauses_s) >= 8)
+        assert max(self.pauses_s) <= 0.4
+
+
+async def test_writer_asks_twice_a_second_for_a_server_that_accepts_writes(
+    pair: Pair, open_store: Callable[[str], PostgresStore]
+) -> None:
+    """However long a failover takes: while servers only read, and while only the replaced one writes."""
+    ingest = Patient(open_store(pair.url()))
+    running = asyncio.create_task(ingest.run())
+    try:
+        await ingest.stores(vehicle("EV_1"))
+        pair.primary.process.kill()
+        storing = asyncio.create_task(ingest.stores(vehicle("EV_2")))
+        await ingest.keeps_looking()
+        assert isinstance(ingest.outage, ReadOnlyDatabase)
+        promote(pair.replica)
+        await storing
+
+        pair.replica.process.kill()
+        storing = asyncio.create_task(ingest.stores(vehicle("EV_3")))
+        await until(lambda: _starts(pair.primary))
+        await until(lambda: isinstance(ingest.outage, LeftBehind))
+        await ingest.keeps_looking()
+        assert isinstance(ingest.outage, LeftBehind)
+        await until(lambda: _starts(pair.replica))
+        await storing
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.fixture
+async def silent_port() -> AsyncIterator[int]:
+    """Of a host that accepts connections and never responds, as one behind a broken link."""
+    is_over = asyncio.Event()
+
+    async def hold(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await is_over.wait()
+        writer.close()
+
+    async with await asyncio.start_server(hold, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+        is_over.set()
+
+
+async def test_silent_host_does_not_use_up_the_time_of_the_next_one(database_url: str, silent_port: int) -> None:
+    """A program that would wait two minutes for a statement waits 5 s for a host, however it looks for the primary."""
+    url = database_url.replace("@127.0.0.1:", f"@127.0.0.1:{silent_port},127.0.0.1:")
+    async with asyncio.timeout(30):
+        first, each = await asyncio.gather(open_session(url, 120, {}), open_each(url, 120, {}))
+    for session in (first, *each):
+        await session.close()
 
 
 async def test_another_cluster_is_refused(
@@ -149,7 +234,7 @@ async def test_another_cluster_is_refused(
     await store.write([vehicle("EV_1")])
     await store.close()
     pair.replica.stop()
-    _require_standby(pair.primary, "")
+    require_standby(pair.primary, "")
     pair.primary.stop()
     directory = tmp_path / "other" / "server"
     directory.mkdir(parents=True)

@@ -62,6 +62,10 @@ async def cut_sessions(db: Db) -> None:
     )
 
 
+async def _one_waits(db: Db) -> bool:
+    return bool(await db.fetchval(_WAITING))
+
+
 async def _none_waits(db: Db) -> bool:
     return not await db.fetchval(_WAITING)
 
@@ -93,11 +97,8 @@ async def test_same_readings_again_are_duplicates(store: PostgresStore, db: Db) 
     assert await count(db, "vehicle_telemetry_history") == 51
 
 
-async def test_repeated_reading_that_a_distributed_table_refuses_is_a_duplicate(
-    store: PostgresStore, db: Db, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_repeated_reading_that_a_distributed_table_refuses_is_a_duplicate(store: PostgresStore, db: Db) -> None:
     """Citus passes the error of one of its servers on with another SQLSTATE."""
-    monkeypatch.setattr("bridge.store.postgres.FEW", 0)
     readings = list(minutes("EV_1", 50))
     await store.write(readings)
     await db.execute("""
@@ -111,6 +112,23 @@ async def test_repeated_reading_that_a_distributed_table_refuses_is_a_duplicate(
     """)
     assert await store.write(readings) == [Kept.DUPLICATE] * 50
     assert await store.write([*readings, vehicle("EV_2")]) == [*[Kept.DUPLICATE] * 50, Kept.STORED]
+
+
+async def test_every_batch_is_copied_where_the_setting_says_so(database_url: str, db: Db) -> None:
+    store = PostgresStore(database_url, copy_above=0)
+    try:
+        await store.connect()
+        await db.execute("""
+            CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                IF current_query() NOT ILIKE 'COPY%' THEN RAISE 'not by COPY'; END IF; RETURN NEW;
+            END $$;
+            CREATE TRIGGER refuse BEFORE INSERT ON vehicle_telemetry_history FOR EACH ROW EXECUTE FUNCTION refuse()
+        """)
+        reading = vehicle("EV_1")
+        assert await store.write([reading]) == [Kept.STORED]
+        assert await store.write([reading]) == [Kept.DUPLICATE]
+    finally:
+        await store.close()
 
 
 async def test_readings_later_than_the_statistics_are_looked_up_by_their_key(
@@ -133,6 +151,7 @@ async def test_readings_later_than_the_statistics_are_looked_up_by_their_key(
     plan = "\n".join(row[0] for row in rows)
     assert "Index Cond: ((vehicle_id = " in plan, plan
     assert "Join Filter" not in plan, plan
+    assert "Sort" not in plan, plan
 
 
 async def test_same_identity_with_other_values_is_a_conflict(store: PostgresStore, db: Db) -> None:
@@ -306,25 +325,30 @@ async def test_dropped_partition_is_made_again(store: PostgresStore, db: Db) -> 
 
 
 async def test_cut_connection_is_unavailable_and_then_mends(store: PostgresStore, db: Db) -> None:
-    await store.write([vehicle("EV_1")])
-    await cut_sessions(db)
-    with pytest.raises(StoreUnavailable):
-        await store.write([vehicle("EV_2")])
-    assert await store.write([vehicle("EV_2"), vehicle("EV_1")]) == [Kept.STORED, Kept.DUPLICATE]
+    first, second = vehicle("EV_1"), vehicle("EV_2")
+    await store.write([first])
+    async with db.transaction():
+        await db.execute("LOCK TABLE vehicle_live_status IN EXCLUSIVE MODE")
+        writing = asyncio.ensure_future(store.write([second]))
+        await until(lambda: _one_waits(db))
+        await cut_sessions(db)
+        with pytest.raises(StoreUnavailable):
+            await writing
+    assert await store.write([second, first]) == [Kept.STORED, Kept.DUPLICATE]
 
 
 async def test_locked_table_is_unavailable_after_the_time_limit(
     open_store: Callable[..., PostgresStore], db: Db
 ) -> None:
-    store = open_store(command_timeout_s=0.5)
+    store, second = open_store(command_timeout_s=0.5), vehicle("EV_2")
     await store.write([vehicle("EV_1")])
     async with db.transaction():
         await db.execute("LOCK TABLE vehicle_live_status IN EXCLUSIVE MODE")
         with pytest.raises(StoreUnavailable):
-            await store.write([vehicle("EV_2")])
+            await store.write([second])
         await until(lambda: _none_waits(db))  # the server times out, too: no session remains
     # The result is unknown: the server may complete a statement after the client has timed out.
-    assert await store.write([vehicle("EV_2")]) in ([Kept.STORED], [Kept.DUPLICATE])
+    assert await store.write([second]) in ([Kept.STORED], [Kept.DUPLICATE])
     assert await count(db, "vehicle_telemetry_history") == 2
 
 
