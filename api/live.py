@@ -4,6 +4,7 @@ A client that polls can ask for changes only (`changedSince`, see `api.changes`)
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from http import HTTPStatus
 from operator import itemgetter
@@ -13,6 +14,7 @@ import asyncpg
 from fastapi import APIRouter, Header, Path, Query
 from starlette.responses import Response
 
+from api.as_of import WithReading
 from api.changes import (
     AsOf,
     changed_sql,
@@ -25,8 +27,10 @@ from api.database import Connection, connection
 from api.models import live_model, live_page_model
 from api.negotiation import CSV_RESPONSES, AskedMediaType, MediaType
 from api.paging import Cursor, Limit, decode_device, encode_cursor
+from api.patterns import TEXT_PATTERN
 from api.problems import Problem, invalid
-from api.routing import named, needs, only_seen
+from api.replicas.reading import Reading
+from api.routing import SITE, named, needs, only_seen
 from api.rows import COLUMNS, LIVE_COLUMNS, columns, csv_header, page_json, row_json
 from api.services import Services, WithServices, WithSight
 from api.sight import Ids, Sight
@@ -55,6 +59,9 @@ NeverReported = Annotated[
         alias="neverReported",
         description="Also list the declared devices of which no reading was ever stored; their times are null.",
     ),
+]
+AtSite = Annotated[
+    str | None, Query(max_length=200, pattern=TEXT_PATTERN, description="Devices that are declared at this site.")
 ]
 KnownTags = Annotated[str | None, Header(alias="If-None-Match", description="`ETag` of an earlier response.")]
 
@@ -120,6 +127,7 @@ class _Live:
     async def page(
         self,
         services: Services,
+        reading: Reading,
         sight: Sight,
         form: MediaType,
         cursor: str | None,
@@ -130,10 +138,10 @@ class _Live:
     ) -> Response:
         if never_reported and changed_since is not None:
             raise invalid("neverReported", "cannot be used with changedSince: these devices have no change")
-        since = await self._since(services, changed_since)
+        since = await self._since(reading, changed_since)
 
         async def following(after: str | None, size: int) -> Page[asyncpg.Record, str]:
-            async with connection(services.pool) as c:
+            async with connection(reading) as c:
                 others = await self._others(c, services, sight, after, size + 1) if never_reported else []
                 rows = await self._rows(c, services, sight, since, after, size + 1)
             if others:
@@ -144,7 +152,7 @@ class _Live:
         if form == "text/csv":
             name, header = f"live-{self._table.kind.plural}", csv_header(self._table, LIVE_COLUMNS)
             return await csv_stream(name, header, tuple, lambda after: following(after, CSV_PAGE), start)
-        as_of = await _as_of(services)  # before the rows, so that the next changes include what is stored meanwhile
+        as_of = await _as_of(reading)  # before the rows, so that the next changes include what is stored meanwhile
         rows, last = await following(start, limit)
         next_cursor = None if last is None else encode_cursor(last)
         headers = {"Vary": "Accept", "ETag": _etag(rows, next_cursor)}
@@ -152,8 +160,8 @@ class _Live:
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         return Response(page_json(rows, next_cursor, changedSince=as_of.token()), headers=headers, media_type=form)
 
-    async def one(self, services: Services, device: str, known: str | None) -> Response:
-        async with connection(services.pool) as c:
+    async def one(self, services: Services, reading: Reading, device: str, known: str | None) -> Response:
+        async with connection(reading) as c:
             row = await c.fetchrow(self._one_sql, device, services.settings.reading_interval_s)
         if row is None:
             raise never_seen(self._table.kind, device)
@@ -162,14 +170,20 @@ class _Live:
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         return Response(row_json(row), headers=headers, media_type="application/json")
 
-    async def _since(self, services: Services, token: str | None) -> AsOf | None:
-        """The state of a `changedSince`. Raises 422 for a text that is none, 410 for one that is too old."""
+    async def _since(self, reading: Reading, token: str | None) -> AsOf | None:
+        """The state of a `changedSince`. Raises 422 for a text that is none, 410 for one that is too old.
+
+        Raises `ReplicaLost` where a replica has not got so far: the list must not show older states.
+        """
         if token is None:
             return None
         since = AsOf.parse(token)
         if since is None:
             raise invalid("changedSince", "is not one of this list")
-        if not since.is_before(await _as_of(services)):
+        now = await _as_of(reading)
+        if reading.started is not None and now.is_before(since) and now.oldest_xid != since.oldest_xid:
+            raise reading.leave("behind")
+        if not since.is_before(now):
             raise Problem(410, "changedSince is too old: get the whole list")
         return since
 
@@ -195,9 +209,11 @@ class _Live:
         return [found[id_] for id_ in sorted(found)]
 
 
-async def _as_of(services: Services) -> AsOf:
-    async with connection(services.pool) as c:
-        return await AsOf.read(c)
+async def _as_of(reading: Reading) -> AsOf:
+    """The present state. A replica has the primary's transactions, so it can be compared with one of the primary."""
+    async with connection(reading) as c:
+        found = await AsOf.read(c)
+    return found if reading.started is None else replace(found, server=reading.started)
 
 
 def _etag(rows: Sequence[asyncpg.Record], next_cursor: str | None) -> str:
@@ -217,6 +233,7 @@ def _add_routes(kind: Kind) -> None:
 
     async def live_devices(
         services: WithServices,
+        reading: WithReading,
         sight: WithSight,
         form: AskedMediaType,
         cursor: Cursor = None,
@@ -224,17 +241,25 @@ def _add_routes(kind: Kind) -> None:
         changed_since: ChangedSince = None,
         known: KnownTags = None,
         never_reported: NeverReported = False,
+        site: AtSite = None,
     ) -> Response:
-        return await live.page(services, sight, form, cursor, limit, changed_since, known, never_reported)
+        if site is not None:  # of which the key sees everything, or the request was refused
+            sight = Sight(sites=(site,))
+        return await live.page(services, reading, sight, form, cursor, limit, changed_since, known, never_reported)
 
-    async def live_device(services: WithServices, device: device_path(kind), known: KnownTags = None) -> Response:  # type: ignore[valid-type]
-        return await live.one(services, device, known)
+    async def live_device(
+        services: WithServices,
+        reading: WithReading,
+        device: device_path(kind),  # type: ignore[valid-type]
+        known: KnownTags = None,
+    ) -> Response:
+        return await live.one(services, reading, device, known)
 
     router.add_api_route(
         f"/{kind.plural}",
         live_devices,
         operation_id=f"listLive{kind.plural.capitalize()}",
-        openapi_extra=needs("read", only_seen()),
+        openapi_extra=needs("read", only_seen(site=SITE)),
         summary=f"List the latest states of {kind.plural}",
         response_model=live_page_model(kind),
         responses=CSV_RESPONSES | _UNCHANGED | _TOO_OLD,

@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.csv_format import Cell, csv_text
 from api.protocol import IS_GONE
+from api.replicas.reading import ReplicaLost
 
 CSV_PAGE = 1_000
 """Rows that are read at a time."""
@@ -67,12 +68,20 @@ async def csv_stream(
         async for text in _texts(page, cells):
             yield text
         while following is not None:
-            page, following = await next_page(following)
+            page, following = await _after(following, next_page)
             async for text in _texts(page, cells):
                 yield text
 
     headers = {"Vary": "Accept", "Content-Disposition": f'attachment; filename="{name}.csv"'}
     return _Download(chunks(), headers)
+
+
+async def _after(position: PositionT, next_page: NextPage[PositionT, RowT]) -> Page[RowT, PositionT]:
+    """The page after a position; if a replica fails, that of the primary, which has every row of the replica."""
+    try:
+        return await next_page(position)
+    except ReplicaLost:
+        return await next_page(position)
 
 
 async def _texts(page: Sequence[RowT], cells: Callable[[RowT], Sequence[Cell]]) -> AsyncIterator[str]:

@@ -15,7 +15,8 @@ HEARTBEAT = b": heartbeat\n\n"
 
 def snapshot(rows: Iterable[Row], at: datetime, *, more: bool) -> bytes:
     """A part of the whole picture, without an id."""
-    listed = objects((row, row.text(at)) for row in rows)
+    now = at.timestamp()
+    listed = objects((row, row.text(now)) for row in rows)
     return _event("snapshot", f'{{"at":"{format_timestamp(at)}",{listed},"more":{json.dumps(more)}}}')
 
 

@@ -1,6 +1,6 @@
 """All open streams of this process: one look a second for all of them, and each change serialized once.
 
-Viewers with the same filter share the chunks that they are sent, snapshots included.
+Viewers with the same filter share the chunks that they are sent, snapshots included, and their compressed form.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ from api.auth import ApiKey
 from api.changes import AsOf
 from api.problems import Problem, unavailable
 from api.stream import events
+from api.stream.coding import Chunk, Coding
 from api.stream.filters import Filter
 from api.stream.look import Look, Looker
 from api.stream.mirror import FIRST, Place
+from api.stream.pace import LOOK_EVERY_S, Pace
 from api.stream.viewer import Viewer
 from bridge.errors import Misconfigured, StoreUnavailable
 from bridge.settings.api import ApiSettings
 
 log = structlog.get_logger(__name__)
 
-LOOK_EVERY_S = 1.0
-_LEAST_OFTEN_S = 5.0
 MOST_ID = 100
 """Characters of the longest id."""
 
@@ -48,8 +48,8 @@ class Hub:
         self._outage = False
         self._sent_bytes = 0
         """To all viewers since the last look."""
-        self._every_s = LOOK_EVERY_S
-        self._pages: dict[tuple[Filter, Place], tuple[bytes, Place | None]] = {}
+        self._pace = Pace(settings.stream_mib_per_s * (1 << 20))
+        self._pages: dict[tuple[Filter, Place], tuple[Chunk, Place | None]] = {}
         self._dropped = prometheus_client.Counter(
             "fleet_stream_dropped",
             "Live streams that were closed because the client read too slowly.",
@@ -71,10 +71,10 @@ class Hub:
             self._looker.forget()
 
     @contextlib.asynccontextmanager
-    async def viewing(self, watched: Filter, key: ApiKey) -> AsyncIterator[Viewer]:
+    async def viewing(self, watched: Filter, key: ApiKey, coding: Coding) -> AsyncIterator[Viewer]:
         """Add a viewer, from when on it is sent every change. Raises 422, 429 and 503, and `StoreUnavailable`."""
         self._refuse(key)
-        viewer = Viewer(watched, self._settings.stream_buffer_kib * 1024)
+        viewer = Viewer(watched, self._settings.stream_buffer_kib * 1024, coding)
         self._of_key[key.id] += 1
         self._viewers[watched].add(viewer)
         try:
@@ -92,27 +92,26 @@ class Hub:
             if viewer.end_reason == "read too slowly":
                 self._dropped.inc()
 
-    def opening(self, viewer: Viewer, last_id: str) -> Iterator[bytes]:
+    def opening(self, viewer: Viewer, last_id: str) -> Iterator[Chunk]:
         """What a viewer is sent first: what has changed since `last_id`, or a snapshot if that cannot be told."""
         assert self._as_of is not None  # the viewer is ready
         earlier = self._earlier(last_id)
         if earlier is None:
             yield from self._snapshot(viewer.watched, self._id(self._as_of))
         else:
-            yield from self._since(viewer.watched, earlier, self._as_of)
-        if self._every_s > LOOK_EVERY_S:
-            yield events.pace(datetime.now(UTC), self._every_s)
+            yield from map(Chunk, self._since(viewer.watched, earlier, self._as_of))
+        if self._pace.is_slow:
+            yield Chunk(events.pace(datetime.now(UTC), self._pace.every_s))
 
     def send(self, watched_by: Callable[[Filter], Iterable[bytes]]) -> None:
         """Send events to all viewers; the function makes those of a filter."""
         for watched, viewers in list(self._viewers.items()):
-            chunks: list[bytes] | None = None
+            chunks: list[Chunk] | None = None
             for viewer in list(viewers):
                 if _is_ready(viewer):
-                    chunks = list(watched_by(watched)) if chunks is None else chunks
+                    chunks = list(map(Chunk, watched_by(watched))) if chunks is None else chunks
                     for chunk in chunks:
-                        viewer.offer(chunk)
-                        self._sent_bytes += len(chunk)
+                        self._sent_bytes += viewer.offer(chunk)
 
     def _refuse(self, key: ApiKey) -> None:
         settings = self._settings
@@ -137,22 +136,23 @@ class Hub:
             self._arrived.clear()
             while self._viewers:
                 began = time.monotonic()
+                self._pace.begin(began, time.process_time())
                 await self._look()
                 self._pages.clear()
                 self._set_pace()
                 await asyncio.sleep(LOOK_EVERY_S - (time.monotonic() - began))
-                await self._rest(began + self._every_s - time.monotonic())
+                await self._rest(began + self._pace.every_s - time.monotonic())
             self._as_of, self._outage = None, False
             self._looker.forget()
 
     def _set_pace(self) -> None:
-        """Look less often if this look's events, sent every second, would exceed what all streams together may have."""
-        allowed = self._settings.stream_mib_per_s * (1 << 20)
-        every_s = min(max(self._sent_bytes / allowed, LOOK_EVERY_S), _LEAST_OFTEN_S)
-        if (every_s > LOOK_EVERY_S) != (self._every_s > LOOK_EVERY_S):
-            event = events.pace(datetime.now(UTC), every_s)
+        """Look less often where every second would be too often, and say so when that begins and ends."""
+        was_slow = self._pace.is_slow
+        self._pace.end(time.monotonic(), time.process_time(), self._sent_bytes)
+        if self._pace.is_slow != was_slow:
+            event = events.pace(datetime.now(UTC), self._pace.every_s)
             self.send(lambda _: [event])
-        self._sent_bytes, self._every_s = 0, every_s
+        self._sent_bytes = 0
 
     async def _rest(self, seconds: float) -> None:
         """Wait so long, or until a new viewer needs a look."""
@@ -201,8 +201,8 @@ class Hub:
                 viewer.ready.set_result(None)
 
     def _send_changes(self, look: Look) -> None:
-        id_ = self._id(look.as_of)
-        texts = [(row, row.text(look.as_of.at)) for row in look.changed] if any(map(_is_ready, self._all())) else []
+        id_, at = self._id(look.as_of), look.as_of.at.timestamp()
+        texts = [(row, row.text(at)) for row in look.changed] if any(map(_is_ready, self._all())) else []
 
         def of(watched: Filter) -> Iterable[bytes]:
             rows = [(row, text) for row, text in texts if watched.has(row.kind, row.id, row.site)]
@@ -239,9 +239,9 @@ class Hub:
 
     def _since(self, watched: Filter, earlier: AsOf, now: AsOf) -> Iterator[bytes]:
         rows = self._looker.mirror.since(earlier, now.at, watched)
-        return events.changes([(row, row.text(now.at)) for row in rows], now.at, self._id(now))
+        return events.changes([(row, row.text(now.at.timestamp())) for row in rows], now.at, self._id(now))
 
-    def _snapshot(self, watched: Filter, id_: str) -> Iterator[bytes]:
+    def _snapshot(self, watched: Filter, id_: str) -> Iterator[Chunk]:
         """Each page is of the mirror as it is when the page is made: the changes that it anticipates follow.
 
         The id is that of the beginning, because the changes since then are still to be sent.
@@ -249,14 +249,16 @@ class Hub:
         place: Place | None = FIRST
         while place is not None:
             event, place = self._page(watched, place)
-            yield event if place is not None else events.identified(id_, event)
+            if place is None:
+                yield Chunk(events.identified(id_, b""))
+            yield event
 
-    def _page(self, watched: Filter, place: Place) -> tuple[bytes, Place | None]:
+    def _page(self, watched: Filter, place: Place) -> tuple[Chunk, Place | None]:
         key = watched, place
         if key not in self._pages:
             rows, following = self._looker.mirror.page(watched, place, events.MOST_ROWS)
             at = self._as_of.at if self._as_of is not None else datetime.now(UTC)
-            self._pages[key] = events.snapshot(rows, at, more=following is not None), following
+            self._pages[key] = Chunk(events.snapshot(rows, at, more=following is not None)), following
         return self._pages[key]
 
 

@@ -181,10 +181,10 @@ class Looker:
             conditions.append(changed_sql("live", f"${len(arguments)}"))
         where = " AND ".join(conditions) or "true"
         sql = f"SELECT {COLUMNS[table.kind]}, xmin AS written_by FROM {table.live} live WHERE {where}"  # noqa: S608
-        async for record in c.cursor(sql, *arguments, prefetch=_PREFETCH):
-            row = self._take(table.kind, record)
-            if row is not None:
-                self._note([row])
+        cursor = await c.cursor(sql, *arguments)
+        while records := await cursor.fetch(_PREFETCH):
+            rows = (self._take(table.kind, record) for record in records)
+            self._note(row for row in rows if row is not None)
 
     def _take(self, kind: Kind, record: asyncpg.Record) -> Row | None:
         id_, xmin = record[0], record["written_by"]

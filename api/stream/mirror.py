@@ -34,9 +34,8 @@ class Row:
     """When the device is silent, unless another reading comes, s since 1970."""
     site: str | None
 
-    def text(self, at: datetime) -> str:
+    def text(self, now: float) -> str:
         """The JSON object at this time, as an item of the live lists."""
-        now = at.timestamp()
         silent = "true" if self.is_silent(now) else "false"
         return f'{self.body},"silent":{silent},"ageSeconds":{now - self.reported_at:.3f}}}'
 

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from api.auth import ApiKey
 from api.protocol import ABORT, ENDS_WITH_CLIENT
 from api.stream import events
+from api.stream.coding import Chunk, Coded, Coding
 from api.stream.filters import Filter
 from api.stream.hub import Hub
 from api.stream.viewer import Viewer
@@ -20,7 +21,9 @@ _LAST_WORDS_S = 1.0
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"x-accel-buffering", b"no"),  # a proxy must not collect the events
+    (b"vary", b"Accept-Encoding"),
 ]
+_RETRY, _HEARTBEAT = Chunk(events.RETRY), Chunk(events.HEARTBEAT)
 
 
 class EventStream(Response):
@@ -35,6 +38,7 @@ class EventStream(Response):
         watched: Filter,
         key: ApiKey,
         last_id: str,
+        coding: Coding,
         heartbeat_s: float,
         may_go_on: Callable[[], Awaitable[bool]],
     ) -> None:
@@ -43,12 +47,13 @@ class EventStream(Response):
         self._watched = watched
         self._key = key
         self._last_id = last_id
+        self._coding = coding
         self._heartbeat_s = heartbeat_s
         self._may_go_on = may_go_on
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"][ENDS_WITH_CLIENT]()
-        async with self._hub.viewing(self._watched, self._key) as viewer:
+        async with self._hub.viewing(self._watched, self._key, self._coding) as viewer:
             gone = asyncio.create_task(_left(receive))
             sending = asyncio.create_task(self._send(viewer, send))
             ended = asyncio.create_task(viewer.ended.wait())
@@ -69,15 +74,20 @@ class EventStream(Response):
                 await asyncio.gather(gone, sending, ended, return_exceptions=True)
 
     async def _send(self, viewer: Viewer, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-        await send({"type": "http.response.body", "body": events.RETRY, "more_body": True})
-        async for chunk in self._chunks(viewer):
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": events.comment(viewer.end_reason or "end")})
+        coding = self._coding
+        headers = [*_HEADERS, (b"content-encoding", coding.name.encode())] if coding.name else _HEADERS
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send(
+            {"type": "http.response.body", "body": coding.begin() + coding.add(coding.of(_RETRY)), "more_body": True}
+        )
+        async for coded in self._chunks(viewer):
+            await send({"type": "http.response.body", "body": coding.add(coded), "more_body": True})
+        last = Chunk(events.comment(viewer.end_reason or "end"))
+        await send({"type": "http.response.body", "body": coding.add(coding.of(last)) + coding.end()})
 
-    async def _chunks(self, viewer: Viewer) -> AsyncIterator[bytes]:
+    async def _chunks(self, viewer: Viewer) -> AsyncIterator[Coded]:
         for chunk in self._hub.opening(viewer, self._last_id):
-            yield chunk
+            yield self._coding.of(chunk)
             if viewer.ended.is_set():
                 return
         heartbeat_at = time.monotonic() + self._heartbeat_s
@@ -86,7 +96,7 @@ class EventStream(Response):
                 if not await self._may_go_on():
                     viewer.end("the API key is no longer valid")
                     return
-                yield events.HEARTBEAT
+                yield self._coding.of(_HEARTBEAT)
                 heartbeat_at = time.monotonic() + self._heartbeat_s
             arrived = await viewer.next(heartbeat_at - time.monotonic())
             if arrived is not None:

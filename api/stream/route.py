@@ -7,11 +7,13 @@ from pydantic import Field
 from starlette.responses import Response
 
 from api.auth import bearer_token
+from api.negotiation import accepts_coding
+from api.patterns import TEXT_PATTERN
 from api.period import CommaSeparated
-from api.register_models import TEXT_PATTERN
 from api.routing import SITE, needs, only_seen
 from api.services import Caller, Services, WithServices, WithSight
 from api.sight import Sight
+from api.stream.coding import Deflate, Plain
 from api.stream.filters import Filter
 from api.stream.response import EventStream
 from bridge.contract import KINDS
@@ -70,6 +72,7 @@ async def stream(
         watched,
         caller,
         last_event_id,
+        Deflate() if accepts_coding(request.headers.get("accept-encoding", ""), Deflate.name) else Plain(),
         services.settings.stream_heartbeat_s,
         lambda: _is_valid(services, token, sight),
     )

@@ -85,9 +85,11 @@ class EventStream:
 
 
 @contextlib.asynccontextmanager
-async def watch(client: httpx.AsyncClient, last_id: str = "", **query: Any) -> AsyncIterator[EventStream]:
+async def watch(
+    client: httpx.AsyncClient, last_id: str = "", coding: str = "gzip, deflate", **query: Any
+) -> AsyncIterator[EventStream]:
     """Open a stream, and read it until the context is left."""
-    headers = {"Last-Event-ID": last_id} if last_id else {}
+    headers = {"Accept-Encoding": coding} | ({"Last-Event-ID": last_id} if last_id else {})
     async with client.stream("GET", PATH, params=query, headers=headers) as response:
         if response.status_code != 200:
             await response.aread()

@@ -75,6 +75,25 @@ async def test_declared_devices_that_never_reported_are_listed_on_request(
     assert_problem(refused, 422, "neverReported")
 
 
+async def test_list_of_a_site_has_what_is_declared_there(api: Api, client: httpx.AsyncClient, db: Connection) -> None:
+    for device, site in (("EV_1", "North"), ("EV_2", "South"), ("EV_3", "North"), ("EV_4", "North")):
+        assert (await client.put(f"/v1/devices/vehicles/{device}", json={"site": site})).is_success
+    await store(client, *(vehicle(f"EV_{n}", NOW) for n in (1, 2, 3, 5)))
+    page = (await client.get(PATH, params={"site": "North", "limit": "1"})).json()
+    assert [row["vehicleId"] for row in page["items"]] == ["EV_1"]
+    following = await client.get(PATH, params={"site": "North", "cursor": page["nextCursor"], "neverReported": "true"})
+    assert [row["vehicleId"] for row in following.json()["items"]] == ["EV_3", "EV_4"]
+    text = (await client.get(PATH, params={"site": "South"}, headers={"Accept": "text/csv"})).text
+    assert [line.split(",")[0] for line in text.splitlines()[1:]] == ["EV_2"]
+    assert (await client.get(PATH, params={"site": "East"})).json()["items"] == []
+    await store(client, *(vehicle(f"EV_{n}", NOW + timedelta(seconds=1)) for n in (2, 3)))
+    assert await changed(client, page["changedSince"], site="North") == ["EV_3"]
+    token = (await keys.create(db, "north", keys.Grant(("read",), ("EV_2",), sites=("North",))))[1]
+    async with api.client(token) as own:
+        assert len((await own.get(PATH, params={"site": "North"})).json()["items"]) == 2
+        assert_problem(await own.get(PATH, params={"site": "South"}), 403, "site")
+
+
 async def test_change_that_commits_late_is_in_the_next_changes(client: httpx.AsyncClient, db: Connection) -> None:
     await store(client, vehicle("EV_1", NOW), vehicle("EV_2", NOW))
     transaction = db.transaction()
