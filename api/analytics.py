@@ -11,21 +11,22 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from api import models
+from api.as_of import WithReading
 from api.csv_format import cells, columns
 from api.database import Connection, connection
-from api.energy.assignments import edges_of
+from api.energy.assignments import changes_of, edges_of
 from api.energy.coverage import ratio
 from api.energy.performance import Feed, Performance
 from api.energy.spans import Span, intersection
 from api.energy.units import US_PER_S, kwh_of
-from api.groups import feeding
-from api.live import NEVER_SEEN, never_seen
+from api.groups import feeding, has_fed, refuse_unknown
+from api.live import NEVER_SEEN
 from api.measured import Readers
 from api.measured_sql import Question
 from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.period import DeviceId, FiguresPeriod, Period
 from api.routing import named, needs
-from api.services import WithServices
+from api.services import WithFigures
 from api.streaming import csv_stream, pages_of
 from bridge.contract import METER, VEHICLE
 
@@ -46,14 +47,15 @@ _BATTERY_TEMP = next(measure for measure in VEHICLE.measures if measure.name == 
     responses=NEVER_SEEN | CSV_RESPONSES,
 )
 async def performance(
-    services: WithServices,
+    services: WithFigures,
+    reading: WithReading,
     form: AskedMediaType,
     period: FiguresPeriod,
     vehicleId: DeviceId,  # noqa: N803
 ) -> Response:
     """A vehicle's AC and DC energy, their ratio and its mean battery temperature over a period: as JSON, or with
     `Accept: text/csv` as one row without `gaps` and `meters`."""
-    async with connection(services.pool) as c:
+    async with connection(reading) as c:
         figures = await ask(c, vehicleId, period, services.settings.reading_interval_s)
     found = answer(vehicleId, period, figures)
     if form == "text/csv":
@@ -63,25 +65,27 @@ async def performance(
 
 
 async def ask(c: Connection, vehicle_id: str, period: Period, default_interval_s: float) -> Performance:
-    """The figures of a vehicle. Raises 404 when it has never reported and no meter was assigned to it."""
+    """The figures of a vehicle. Raises 404 when it has never reported and is neither declared nor assigned."""
     whole = Span(0, period.us(period.end))
     now = period.us(datetime.now(UTC))
-    assigned = await feeding(c, vehicle_id, period)
+    around = await feeding(c, vehicle_id, period)
+    changes = changes_of(vehicle_id, around.values())
+    assigned = {name: own for name, own in around.items() if has_fed(own, vehicle_id, whole)}
     # In a short period it costs less to read these quarter hours at once than to find out that they are needed.
     is_short = period.end - period.start <= _SHORT
     asked = [
-        (Question(METER, period, cuts=edges_of(own), is_compared=is_short, is_whole=True), name)
+        (Question(METER, period, cuts=[*edges_of(own), *changes], is_compared=is_short, is_whole=True), name)
         for name, own in assigned.items()
     ]
-    own_question = Question(VEHICLE, period, _BATTERY_TEMP, is_whole=True)
+    own_question = Question(VEHICLE, period, _BATTERY_TEMP, cuts=changes, is_whole=True)
     readers = Readers(c, [*asked, (own_question, vehicle_id)], default_interval_s)
     found = await readers.read()
     if not found[-1].is_known and not assigned:
-        raise never_seen(VEHICLE, vehicle_id)
+        await refuse_unknown(c, VEHICLE, [vehicle_id])
     places = {name: n for n, name in enumerate([*assigned, None])}
     while True:
         feeds = [Feed(name, found[places[name]], vehicle_id, own, whole, now) for name, own in assigned.items()]
-        figures = Performance(found[-1], feeds, whole, now, readers.detached_days)
+        figures = Performance(found[-1], feeds, changes, whole, now, readers.detached_days)
         if not (sums := figures.too_coarse):
             return figures
         for n, refined in (await readers.refine({places[name]: own for name, own in sums.items()})).items():
@@ -111,6 +115,7 @@ def answer(vehicle_id: str, period: Period, figures: Performance) -> models.Perf
         ac_coverage=figures.ac_coverage,
         complete=figures.is_complete,
         boundary_kwh=kwh_of(figures.boundary),
+        divided_kwh=kwh_of(figures.divided),
         suspect_kwh=kwh_of(figures.suspect),
         unassigned_kwh=kwh_of(sum(feed.unassigned for feed in figures.feeds)),
         resets=figures.resets,

@@ -24,16 +24,21 @@ class Period(NamedTuple):
 
 
 class Conflict(NamedTuple):
-    """An assignment that a plan would replace, remove or cut; it begins in the period with the index `period`."""
+    """An assignment that the period with the index `period` would replace, remove or cut.
+
+    It begins in the period, and `end` is null; or it begins before the period, and `end` is after the period's begin.
+    """
 
     period: int
     meter: str
     start: datetime
     vehicle: str
+    end: datetime | None
 
     def as_json(self) -> dict[str, str]:
         """The assignment, for the audit log."""
-        return {"meterId": self.meter, "from": self.start.isoformat(), "vehicleId": self.vehicle}
+        end = {} if self.end is None else {"to": self.end.isoformat()}
+        return {"meterId": self.meter, "from": self.start.isoformat(), **end, "vehicleId": self.vehicle}
 
 
 class Changes(NamedTuple):
@@ -52,26 +57,35 @@ _LOCK_ALL = f"SELECT pg_advisory_xact_lock({_REGISTER})"
 
 # The parameters are arrays with one element per period: $1 meter, $2 begin, $3 vehicle, $4 the end of the time that the
 # period covers, $5 the instant at which an end is to be written. $4 and $5 may be null.
-_PERIODS = (
-    "unnest($1::text[], $2::timestamptz[], $3::text[], $4::timestamptz[], $5::timestamptz[]) WITH ORDINALITY "
-    "AS p (meter_id, valid_from, vehicle_id, upto, ends, n)"
-)
+_ARRAYS = "$1::text[], $2::timestamptz[], $3::text[], $4::timestamptz[], $5::timestamptz[]"
+_COLUMNS = "meter_id, valid_from, vehicle_id, upto, ends"
+_PERIODS = f"unnest({_ARRAYS}) WITH ORDINALITY AS p ({_COLUMNS}, n)"
 _CONFLICTS = f"""
-SELECT p.n - 1 AS period, a.meter_id, a.valid_from, a.vehicle_id
+SELECT p.n - 1 AS period, a.meter_id, a.valid_from, a.vehicle_id, NULL::timestamptz AS until
 FROM {_PERIODS} JOIN meter_assignment a
   ON a.meter_id = p.meter_id AND a.valid_from >= p.valid_from
  AND a.valid_from <= coalesce(p.upto - interval '1 microsecond', p.valid_from)
 WHERE a.vehicle_id IS NOT NULL AND (a.valid_from > p.valid_from OR a.vehicle_id IS DISTINCT FROM p.vehicle_id)
-ORDER BY p.n, a.valid_from
+UNION ALL
+SELECT p.n - 1, a.meter_id, a.valid_from, a.vehicle_id, e.valid_from
+FROM {_PERIODS}
+CROSS JOIN LATERAL (SELECT * FROM meter_assignment b WHERE b.meter_id = p.meter_id AND b.valid_from <= p.valid_from
+                    ORDER BY b.valid_from DESC LIMIT 1) a
+CROSS JOIN LATERAL (SELECT * FROM meter_assignment b WHERE b.meter_id = p.meter_id AND b.valid_from > p.valid_from
+                    ORDER BY b.valid_from LIMIT 1) e
+WHERE a.valid_from < p.valid_from AND a.vehicle_id IS NOT NULL AND p.upto IS NOT NULL
+  AND (a.vehicle_id <> p.vehicle_id OR p.upto < e.valid_from)
+ORDER BY 1, 3
 """  # noqa: S608
-# An assignment that an end cuts continues after that end.
+# An assignment that an end cuts continues after that end. $6 are the vehicles of those that begin before the period.
 _SET_ENDS = f"""
 INSERT INTO meter_assignment (meter_id, valid_from, vehicle_id)
 SELECT p.meter_id, p.ends,
-       nullif((SELECT a.vehicle_id FROM meter_assignment a
-               WHERE a.meter_id = p.meter_id AND a.valid_from > p.valid_from AND a.valid_from < p.ends
-               ORDER BY a.valid_from DESC LIMIT 1), p.vehicle_id)
-FROM {_PERIODS} WHERE p.ends IS NOT NULL
+       nullif(coalesce(p.continued,
+                       (SELECT a.vehicle_id FROM meter_assignment a
+                        WHERE a.meter_id = p.meter_id AND a.valid_from > p.valid_from AND a.valid_from < p.ends
+                        ORDER BY a.valid_from DESC LIMIT 1)), p.vehicle_id)
+FROM unnest({_ARRAYS}, $6::text[]) WITH ORDINALITY AS p ({_COLUMNS}, continued, n) WHERE p.ends IS NOT NULL
 ON CONFLICT (meter_id, valid_from) DO NOTHING
 RETURNING 1
 """  # noqa: S608
@@ -115,13 +129,25 @@ class Plan:
         self._arguments = (meters, starts, vehicles, upto, ends)
 
     async def conflicts(self, c: Connection) -> list[Conflict]:
-        """The assignments of vehicles that would be replaced, removed or cut."""
-        rows = await c.fetch(_CONFLICTS, *self._arguments)
-        return [Conflict(*row.values()) for row in rows]
+        """The assignments of vehicles that would be replaced, removed or cut.
 
-    async def write(self, c: Connection) -> Changes:
-        """Write the periods regardless of conflicts. An assignment that an end cuts begins again at that end."""
-        ends = len(await c.fetch(_SET_ENDS, *self._arguments))
+        One that begins before a period is ended by it without a conflict if it is the meter's last, or if the period
+        has no end of its own, or if the plan itself moves its end.
+        """
+        meters, starts, *_ = self._arguments
+        planned = set(zip(meters, starts, strict=True))
+        found = [Conflict(*row.values()) for row in await c.fetch(_CONFLICTS, *self._arguments)]
+        return [each for each in found if each.end is None or (each.meter, each.start) not in planned]
+
+    async def write(self, c: Connection, conflicts: Sequence[Conflict]) -> Changes:
+        """Write the periods regardless of these conflicts. What an end cuts begins again at that end."""
+        ends_at = self._arguments[-1]
+        continued: list[str | None] = [None] * len(ends_at)
+        for each in conflicts:
+            end = ends_at[each.period]
+            if each.end is not None and end is not None and end < each.end:
+                continued[each.period] = each.vehicle
+        ends = len(await c.fetch(_SET_ENDS, *self._arguments, continued))
         ends += len(await c.fetch(_CLEAR, *self._arguments))
         created = [row["created"] for row in await c.fetch(_PUT, *self._arguments)]
         return Changes(sum(created), len(created) - sum(created), ends)

@@ -33,16 +33,14 @@ bulk = APIRouter(prefix="/v1", tags=["assignments"], route_class=BulkRoute)
 
 Start = Annotated[Instant, Path(alias="from", description="RFC 3339 with an offset.")]
 Replace = Annotated[
-    bool, Query(description="Replace or shorten assignments to other vehicles instead of answering 409.")
+    bool, Query(description="Replace or cut assignments that the request contradicts, instead of answering 409.")
 ]
 
 # The end of a row is the begin of the meter's next one, for any vehicle.
-_SELECT = """
-SELECT a.meter_id, a.valid_from, a.vehicle_id, a.assigned_at,
+_COLUMNS = """a.meter_id, a.valid_from, a.vehicle_id, a.assigned_at,
        (SELECT min(n.valid_from) FROM meter_assignment n
-        WHERE n.meter_id = a.meter_id AND n.valid_from > a.valid_from) AS valid_to
-FROM meter_assignment a
-"""
+        WHERE n.meter_id = a.meter_id AND n.valid_from > a.valid_from) AS valid_to"""
+_SELECT = f"SELECT {_COLUMNS} FROM meter_assignment a "  # noqa: S608
 _ONE = _SELECT + "WHERE a.meter_id = $1 AND a.valid_from = $2"
 # A key does not see which other vehicles its meters fed.
 _OF_METER = _SELECT + (
@@ -53,14 +51,12 @@ _OF_VEHICLE = _SELECT + (
     "WHERE a.vehicle_id = $1 AND ($2::timestamptz IS NULL OR (a.valid_from, a.meter_id) > ($2, $3)) "
     "ORDER BY a.valid_from, a.meter_id LIMIT $4"
 )
-# OFFSET 0: each row that the key sees is looked up by the key.
 _SEEN = f"""
-SELECT a.* FROM (
-    SELECT meter_id, valid_from FROM {{of_vehicles}}
+SELECT {_COLUMNS} FROM (
+    SELECT meter_id, valid_from, vehicle_id, assigned_at FROM {{of_vehicles}}
     UNION ALL
-    SELECT meter_id, valid_from FROM {{of_meters}} WHERE vehicle_id IS NULL
-) AS seen CROSS JOIN LATERAL (
-    {_SELECT} WHERE a.meter_id = seen.meter_id AND a.valid_from = seen.valid_from OFFSET 0) AS a
+    SELECT meter_id, valid_from, vehicle_id, assigned_at FROM {{of_meters}} WHERE vehicle_id IS NULL
+) AS a
 """  # noqa: S608
 _FILTERS = {
     "meter": "meter_id = {}",
@@ -85,7 +81,7 @@ _BODY: _Responses = {
 }
 _NO_ROW: _Responses = {404: {"description": "No assignment of the meter begins at this time"}}
 _CONFLICT: _Responses = {
-    409: {"description": "Another vehicle is assigned; `errors` names it and the begin. Nothing is written"}
+    409: {"description": "Another assignment says otherwise; `errors` names its vehicle and times. Nothing is written"}
 }
 
 
@@ -164,7 +160,10 @@ async def delete_assignment(
     meterId: DeviceId,  # noqa: N803
     start: Start,
 ) -> None:
-    """Remove an assignment. The meter's previous assignment is then valid until the next one."""
+    """Remove an assignment. The meter's previous assignment is then valid until the next one.
+
+    What the assignment had replaced is not restored.
+    """
     async with connection(services.pool) as c, c.transaction():
         await lock_meter(c, meterId)
         row = await c.fetchrow(_DELETE, meterId, start)
@@ -197,7 +196,7 @@ async def import_assignments(
         conflicts = await plan.conflicts(c)
         if conflicts and not replace:
             _refuse_conflicts(rows, conflicts)
-        result = _imported(len(rows), await plan.write(c))
+        result = _imported(len(rows), await plan.write(c, conflicts))
         replaced = [conflict.as_json() for conflict in conflicts]
         await audit.record(
             c, f"key:{caller.id}", "assignment.import", "assignments", **result.model_dump(), replaced=replaced
@@ -299,7 +298,7 @@ async def _write_one(c: Connection, key: str, action: audit.Action, period: Peri
     if conflicts and not replace:
         errors = [{"field": _field(period.start, other), "reason": _reason(other)} for other in conflicts]
         raise Problem(409, f"{errors[0]['field']}: {errors[0]['reason']}", errors=errors)
-    changes = await plan.write(c)
+    changes = await plan.write(c, conflicts)
     if any(changes):
         detail: dict[str, Any] = {"from": period.start.isoformat(), "vehicleId": period.vehicle}
         if period.end is not None:
@@ -377,12 +376,14 @@ def _refuse_conflicts(rows: Sequence[Placed[AssignmentRow]], conflicts: Sequence
 
 def _field(start: datetime, conflict: Conflict) -> str:
     """The bound of the period that is in conflict."""
-    return "from" if conflict.start == start else "to"
+    return "from" if conflict.start <= start else "to"
 
 
 def _reason(conflict: Conflict) -> str:
-    since = format_timestamp(conflict.start)
-    return f"meter {conflict.meter} is assigned to {conflict.vehicle} from {since}; replace=true replaces that"
+    times = f"from {format_timestamp(conflict.start)}"
+    if conflict.end is not None:
+        times += f" to {format_timestamp(conflict.end)}"
+    return f"meter {conflict.meter} is assigned to {conflict.vehicle} {times}; replace=true replaces that"
 
 
 def _no_row(meter: str, start: datetime) -> Problem:

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
 from api import models
+from api.as_of import WithReading
 from api.csv_format import cells, columns
 from api.database import connection
 from api.efficiency_sql import efficiency_sql
@@ -23,8 +24,9 @@ from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.period import Instant, Period, checked
 from api.problems import invalid
 from api.read_limit import FOLDED, closed
+from api.replicas.reading import Reading
 from api.routing import SITE, needs, only_seen
-from api.services import Services, WithServices, WithSight
+from api.services import Services, WithFigures, WithSight
 from api.streaming import csv_stream, pages_of
 from bridge.contract import KINDS, METER, VEHICLE
 from bridge.reading import format_timestamp
@@ -41,7 +43,7 @@ _SESSION = "SET LOCAL jit = off; SET LOCAL enable_nestloop = off; SET LOCAL work
 
 
 async def _today(
-    services: WithServices,
+    services: WithFigures,
     start: Annotated[
         Instant | None, Query(alias="from", description="Begin, included. Default: the UTC day of `to`.")
     ] = None,
@@ -68,7 +70,8 @@ async def _today(
     responses=_NO_SITE | CSV_RESPONSES,
 )
 async def efficiency(
-    services: WithServices,
+    services: WithFigures,
+    reading: WithReading,
     sight: WithSight,
     form: AskedMediaType,
     period: Annotated[Period, Depends(_today)],
@@ -78,18 +81,23 @@ async def efficiency(
     """Losses and efficiency of charging over the quarter hours in which AC and DC can be compared, for the fleet or for
     each site: as JSON or CSV. An answer may be a minute old; `asOf` says until when readings are in it."""
     wanted = Wanted(of, (), site, sight)
-    ask = partial(_ask, services, wanted, period)
-    found = await (ask() if sight.is_limited else services.remembered.get((of, site, period), ask))
+    ask = partial(_ask, services, reading, wanted, period)
+    if sight.is_limited or reading.wanted is not None:
+        found, _ = await ask()
+    else:
+        found, reading.as_of = await services.remembered.get((of, site, period), ask)
     if form == "text/csv":
         model = models.EfficiencyItem
         return await csv_stream(f"efficiency-{of}", columns(model), partial(cells, model), pages_of(found.items))
     return Response(found.model_dump_json(), headers={"Vary": "Accept"}, media_type=form)
 
 
-async def _ask(services: Services, wanted: Wanted, period: Period) -> models.EfficiencyList:
-    """Raises 404 for a site without devices, and 422 for too many devices x days."""
+async def _ask(
+    services: Services, reading: Reading, wanted: Wanted, period: Period
+) -> tuple[models.EfficiencyList, datetime | None]:
+    """The answer, and as of when it is. Raises 404 for a site without devices, and 422 for too many devices x days."""
     most = int(FOLDED.device_days / max(1.0, (period.end - period.start) / _DAY))
-    async with connection(services.pool) as c:
+    async with connection(reading) as c:
         known = await closed(c)
         until = min(known.until.values())
         groups = await find_groups(c, wanted, period, most + 1, most)
@@ -110,7 +118,7 @@ async def _ask(services: Services, wanted: Wanted, period: Period) -> models.Eff
             )
     by_key: dict[int, Any] = {row["key"]: row for row in rows}
     items = [_item(group.name, period, until, by_key.get(n, _NOTHING)) for n, group in enumerate(groups)]
-    return models.EfficiencyList(detached_days=days, items=items)
+    return models.EfficiencyList(detached_days=days, items=items), reading.as_of
 
 
 def _item(name: str, period: Period, until: datetime, row: Any) -> models.EfficiencyItem:
@@ -122,7 +130,7 @@ def _item(name: str, period: Period, until: datetime, row: Any) -> models.Effici
         as_of=until,
         charge_kwh_ac=kwh_of(ac),
         charge_kwh_dc=kwh_of(dc),
-        loss_kwh=kwh_of(ac - dc),
+        loss_kwh=kwh_of(ac - dc) if ac else None,
         efficiency=dc / ac if ac else None,
         kwh_ac=kwh_of(drawn),
         compared=ac / drawn if drawn else None,

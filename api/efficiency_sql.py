@@ -8,14 +8,14 @@ quarter hours are compared; what would need a judgement is not.
 The statement is composed of steps, one function or text each:
 
     m, v         the meters and the vehicles, by number
-    a, shared    the assignments within the period, and those of several meters to one vehicle at a time
+    a, alone     the assignments, and the time in which a meter was the only one of its vehicle
     drawing      the hours in which a meter may draw energy, and the time without summaries of hours
     *_runs       adjoining times of a device as one, so that each quarter hour is read once
     *_quarters   the quarter hours of the runs, and one before and after each run
     *_marks      the quarter hours that have late readings (`is_own`), and their neighbours
-    ac           the energy of the meters' quarter hours
-    fed          those that are a vehicle's, which has no other meter
-    compared     with the energy of the vehicle
+    ac           the energy of the meters' quarter hours, and from when to when the intervals are that it is made of
+    fed          those whose intervals are a vehicle's, which has no other meter in their time
+    compared     with the energy of the vehicle, if its intervals are in that time too
 """
 
 from datetime import timedelta
@@ -32,6 +32,7 @@ _COLUMNS = (
 )
 _QUARTER = "interval '15 minutes'"
 _HOUR = "interval '1 hour'"
+_US = "interval '1 us'"
 _MARGIN = timedelta(minutes=15)
 
 
@@ -60,27 +61,31 @@ def efficiency_sql(period: Period) -> str:
     return f"WITH {', '.join(steps)} {_SUMS}"
 
 
-_ASSIGNED = """
+_ASSIGNED = f"""
 a AS MATERIALIZED (
-    SELECT meter_id, vehicle_id, valid_from, valid_to
+    SELECT meter_id, vehicle_id, valid_from, valid_to, row_number() OVER () AS k
     FROM (SELECT meter_id, vehicle_id, valid_from, coalesce(
               lead(valid_from) OVER (PARTITION BY meter_id ORDER BY valid_from), 'infinity') AS valid_to
-          FROM meter_assignment WHERE valid_from < $6) AS s
-    WHERE vehicle_id IS NOT NULL AND valid_to > $5
-), shared AS MATERIALIZED (
-    SELECT a.meter_id, a.vehicle_id, o.valid_from, o.valid_to
-    FROM a JOIN a AS o ON o.vehicle_id = a.vehicle_id
-    WHERE o.meter_id <> a.meter_id AND o.valid_from < a.valid_to AND o.valid_to > a.valid_from
+          FROM meter_assignment WHERE valid_from < $6::timestamptz + {_QUARTER}) AS s
+    WHERE vehicle_id IS NOT NULL AND valid_to > $5::timestamptz - {_QUARTER}
+), alone AS MATERIALIZED (
+    -- How many assignments a vehicle has from each change on, and the sum of their numbers: of one the number.
+    SELECT a.meter_id, a.vehicle_id, e.since, e.until
+    FROM (SELECT at AS since, lead(at) OVER w AS until, sum(count) OVER w AS count, sum(k) OVER w AS k
+          FROM (SELECT vehicle_id, at, sum(sign) AS count, sum(sign * k) AS k
+                FROM a CROSS JOIN LATERAL (VALUES (valid_from, 1), (valid_to, -1)) AS e(at, sign)
+                GROUP BY vehicle_id, at) AS e
+          WINDOW w AS (PARTITION BY vehicle_id ORDER BY at)) AS e
+    JOIN a ON a.k = e.k
+    WHERE e.count = 1
 )
-"""
+"""  # noqa: S608
 _FED = f"""
 fed AS MATERIALIZED (
-    SELECT v.n, v.id, v.key, ac.units, ac.bucket AS since, ac.bucket + {_QUARTER} AS until
-    FROM ac JOIN a ON a.meter_id = ac.id JOIN v ON v.id = a.vehicle_id AND v.key = ac.key
-    WHERE ac.is_complete AND ac.units > 0
-      AND a.valid_from <= ac.bucket AND a.valid_to >= ac.bucket + {_QUARTER}
-      AND NOT EXISTS (SELECT FROM shared AS o WHERE o.meter_id = a.meter_id AND o.vehicle_id = a.vehicle_id
-                      AND o.valid_from < ac.bucket + {_QUARTER} AND o.valid_to > ac.bucket)
+    SELECT v.n, v.id, v.key, ac.units, ac.bucket AS since, ac.bucket + {_QUARTER} AS until,
+           alone.since AS alone_since, alone.until AS alone_until
+    FROM ac JOIN alone ON alone.meter_id = ac.id JOIN v ON v.id = alone.vehicle_id AND v.key = ac.key
+    WHERE ac.is_complete AND ac.units > 0 AND alone.since <= ac.begins AND alone.until >= ac.ends
 )
 """  # noqa: S608
 _SUMS = """
@@ -119,7 +124,7 @@ drawing AS MATERIALIZED (
 def _drawn(side: "_Side") -> str:
     return f"""
 ac AS MATERIALIZED (
-    SELECT m.key, m.id, b.bucket, e.is_complete,
+    SELECT m.key, m.id, b.bucket, e.is_complete, {side.begins} AS begins, {side.ends} AS ends,
            CASE WHEN e.is_complete THEN e.units WHEN NOT b.is_even THEN 0
                 WHEN b.rif IS NULL THEN greatest(b.uf, 0) + b.ui
                 ELSE {_units("b.ril")} - {_units("b.rif")} END AS units
@@ -134,12 +139,13 @@ ac AS MATERIALIZED (
 
 
 def _compared(side: "_Side") -> str:
+    # Without coalesce the neighbours would be joined as if they had to exist, in an order that takes minutes.
     return f"""
 compared AS (
     SELECT fed.key, fed.units AS ac, e.units AS dc, v.n
     FROM fed JOIN v USING (n) JOIN v_quarters AS b ON b.n = fed.n AND b.bucket = fed.since {side.neighbours}
     CROSS JOIN LATERAL (SELECT {side.complete} AS is_complete, {side.energy} AS units) AS e
-    WHERE e.is_complete
+    WHERE e.is_complete AND coalesce(fed.alone_since <= {side.begins} AND fed.alone_until >= {side.ends}, false)
 )
 """  # noqa: S608
 
@@ -161,6 +167,8 @@ class _Side:
             f"+ CASE WHEN b.rif IS NULL THEN b.ui ELSE {_units('b.ril')} - {_units('b.rif')} END "
             f"+ div({_OUT_OF} * ({QUARTER_US} - b.last_us), {_OUT_OF_US})"
         )
+        self.begins = f"CASE b.first_us WHEN 0 THEN b.bucket ELSE p.bucket + p.last_us * {_US} END"
+        self.ends = f"n.bucket + n.first_us * {_US}"
 
     def devices(self, given: str) -> str:
         """The devices, with their declared interval (microseconds) and rated power."""

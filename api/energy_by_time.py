@@ -18,6 +18,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from api import models
+from api.as_of import WithReading
 from api.csv_format import cells, columns
 from api.database import Connection, connection
 from api.energy import calendar
@@ -31,13 +32,15 @@ from api.live import NEVER_SEEN
 from api.measured import detached_days
 from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.paging import Cursor, decode_position, encode_cursor, next_link
+from api.patterns import TEXT_PATTERN
 from api.period import CommaSeparated, FiguresPeriod, Period, checked
 from api.problems import Problem, invalid
 from api.read_limit import FOLDED, closed
-from api.register_models import TEXT_PATTERN, TimeZone
+from api.register_models import TimeZone
+from api.replicas.reading import Reading
 from api.routing import SITE, needs, only_seen
 from api.seen import refuse_unseen
-from api.services import Services, WithServices, WithSight
+from api.services import WithFigures, WithSight
 from api.streaming import CSV_PAGE, Page, csv_stream
 from bridge.contract import KINDS, Kind
 from bridge.reading import DEVICE_ID_PATTERN
@@ -85,7 +88,8 @@ class _Asked(NamedTuple):
 )
 async def energy(
     request: Request,
-    services: WithServices,
+    services: WithFigures,
+    reading: WithReading,
     sight: WithSight,
     form: AskedMediaType,
     period: FiguresPeriod,
@@ -109,9 +113,9 @@ async def energy(
     edges = calendar.edges(period.start, period.end, bucket, ZoneInfo(tz))
     asked = _Asked(Wanted(of, sorted(set(ids)), site, sight, first), period, edges, _skip(edges, at), limit)
     if form == "text/csv":
-        return await _csv(services, asked)
-    items, following = await _page(services, asked)
-    async with connection(services.pool) as c:
+        return await _csv(reading, asked, services.settings.reading_interval_s)
+    items, following = await _page(reading, asked, services.settings.reading_interval_s)
+    async with connection(reading) as c:
         days = await detached_days(c, KINDS, period)
     next_cursor = None if following is None else encode_cursor(period.start, period.end, *following, about)
     headers = next_link(request.query_params, next_cursor) | {"Vary": "Accept"}
@@ -119,7 +123,7 @@ async def energy(
     return Response(page.model_dump_json(), headers=headers, media_type=form)
 
 
-async def _csv(services: Services, asked: _Asked) -> Response:
+async def _csv(reading: Reading, asked: _Asked, default_interval_s: float) -> Response:
     """All items from the first one that is asked for. A page consists of whole groups, so that each is read once."""
     whole = asked.buckets * max(1, CSV_PAGE // asked.buckets)
 
@@ -128,7 +132,7 @@ async def _csv(services: Services, asked: _Asked) -> Response:
         if after is not None:
             name, skip = after[0], _skip(asked.edges, after[1])
         part = asked._replace(wanted=asked.wanted._replace(first=name), skip=skip, limit=whole - skip)
-        return await _page(services, part)
+        return await _page(reading, part, default_interval_s)
 
     model = models.EnergyItem
     return await csv_stream(f"energy-{asked.wanted.of}", columns(model), partial(cells, model), page)
@@ -181,9 +185,11 @@ def _refuse_fine(period: Period, bucket: BucketName) -> None:
         )
 
 
-async def _page(services: Services, asked: _Asked) -> tuple[list[models.EnergyItem], tuple[str, datetime] | None]:
+async def _page(
+    reading: Reading, asked: _Asked, default_interval_s: float
+) -> tuple[list[models.EnergyItem], tuple[str, datetime] | None]:
     """The items, and the name and begin of the one after them. Raises 422 when one item needs too many devices."""
-    async with connection(services.pool) as c:
+    async with connection(reading) as c:
         until = await closed(c)
         allowed = until.allowance(asked.period, FOLDED)
         allowed.refuse(1, ("from", "a shorter period"))
@@ -195,7 +201,7 @@ async def _page(services: Services, asked: _Asked) -> tuple[list[models.EnergyIt
     if found and not groups:
         raise _too_many(asked, most)
     buckets = Buckets(asked.edges, until, datetime.now(UTC))
-    rows = await rows_of(services.pool, groups, buckets, services.settings.reading_interval_s)
+    rows = await rows_of(reading, groups, buckets, default_interval_s)
     skip = asked.skip if found and found[0].name == asked.wanted.first else 0
     places = [(group.name, n) for group in groups for n in range(asked.buckets)][skip:]
     items = [_item(asked, name, n, rows[name][n]) for name, n in places[: asked.limit]]

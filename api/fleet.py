@@ -21,7 +21,11 @@ _HOUR = timedelta(hours=1)
 _US = timedelta(microseconds=1)
 _SHORT_US = 14 * DAY_US
 """For so long a time a statement lists all days rather than those only whose readings are known to be needed."""
-_DECLARED = "SELECT id FROM device WHERE kind = $1 AND id = ANY ($2) AND interval_s IS NOT NULL"
+_SORTS = """
+SELECT g.name, d.interval_s IS NOT NULL, coalesce({registers}, false)
+FROM unnest($2::text[]) AS g(name) LEFT JOIN device d ON d.kind = $1 AND d.id = g.name
+LEFT JOIN {live} l ON l.{device} = g.name
+"""
 # The planner does not know how many devices there are, and would compare each with each; their pieces are sorted.
 _SESSION = "SET LOCAL enable_nestloop = off; SET LOCAL work_mem = '64MB'"
 
@@ -112,38 +116,47 @@ async def fold(
     default_interval_s: float,
 ) -> Folded:
     """Fold devices of one kind, each under a key; `away` are detached days."""
-    declared = {row[0] for row in await c.fetch(_DECLARED, kind.name, list(keys))}
+    sorts = await _sorts(c, kind, list(keys))
     found: dict[int, list[Figures]] = defaultdict(lambda: [NOTHING] * (len(buckets.edges) - 1))
     others: list[str] = []
     async with c.transaction():
         await c.execute(_SESSION)
-        for is_declared in (True, False):
-            own = {device: key for device, key in keys.items() if (device in declared) is is_declared}
-            for row in await _rows(c, kind, own, _Asked(buckets, away, None if is_declared else default_interval_s)):
+        for (is_declared, has_registers), devices in sorts.items():
+            asked = _Asked(buckets, away, None if is_declared else default_interval_s, has_registers)
+            for row in await _rows(c, kind, {device: keys[device] for device in devices}, asked):
                 _add(row, found, others)
     return Folded(found, others)
 
 
+async def _sorts(c: Connection, kind: Kind, devices: Sequence[str]) -> Mapping[tuple[bool, bool], Sequence[str]]:
+    """The devices by whether they declare their interval, and whether they have ever sent a register."""
+    registers = [f"l.{m.column} IS NOT NULL" for m in (kind.register_in, kind.register_out) if m]
+    sql = _SORTS.format(registers=" OR ".join(registers) or "false", live=kind.live_table, device=kind.id_column)
+    found: dict[tuple[bool, bool], list[str]] = defaultdict(list)
+    for device, is_declared, has_registers in await c.fetch(sql, kind.name, devices):
+        found[is_declared, has_registers].append(device)
+    return found
+
+
 class _Asked(NamedTuple):
-    """What is folded, of devices that declare their interval or of those that do not."""
+    """What is folded, of devices of one sort."""
 
     buckets: Buckets
     away: Sequence[date]
     default_interval_s: float | None
     """None for devices that declare their interval."""
+    has_registers: bool
 
     @property
     def read(self) -> Span:
         """The time whose readings are taken: with what shows intervals, and the highest values of registers."""
         period = self.buckets.period
         days = Span(0, period.us(period.end)) if self.default_interval_s is None else observed_days(period)
-        return Span(min(days.start, registers_since(period)), days.end)
+        return Span(min(days.start, registers_since(period)), days.end) if self.has_registers else days
 
 
 async def _rows(c: Connection, kind: Kind, keys: Mapping[str, int], asked: _Asked) -> Sequence[Any]:
     """Rows of `fold_sql`."""
-    if not keys:
-        return []
     buckets, read = asked.buckets, asked.read
     period = buckets.period
     span, cuts = period.us(period.end), [period.us(edge) for edge in buckets.edges]
@@ -159,7 +172,7 @@ async def _rows(c: Connection, kind: Kind, keys: Mapping[str, int], asked: _Aske
     defaults = [] if asked.default_interval_s is None else [round(asked.default_interval_s * US_PER_S)]
     while True:
         rows = await c.fetch(
-            fold_sql(kind, _days(period, read, listed), is_declared),
+            fold_sql(kind, _days(period, read, listed), is_declared, asked.has_registers),
             *(list(keys), list(keys.values()), period.start, span, cuts, period.us(buckets.now)),
             *(quarters.first, quarters.beyond, quarters.divided, kind.rated_kw, read.start, offset),
             *(hours.first, hours.beyond, hours.divided, sorted(listed), read.end),

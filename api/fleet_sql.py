@@ -69,17 +69,19 @@ class Days(NamedTuple):
     """On `bucket`."""
 
 
-def fold_sql(kind: Kind, days: Days, is_declared: bool) -> str:
+def fold_sql(kind: Kind, days: Days, is_declared: bool, has_registers: bool) -> str:
     """The statement for devices that declare their interval, or for those that do not.
+
+    Without registers it is shorter, and devices that have sent one are not plain.
 
     $1 are the devices and $2 the key of each; $3 is the period's start and $4 its length, $5 the buckets' edges, $6 is
     now; from $7 up to $8 summaries may be used, except for quarter hours $9; $10 is the kind's rated power in kW.
-    Readings are taken from $11 up to $17. That is the period and some hours before it, in which registers have their
-    highest value; to observe intervals the whole UTC days with a part in the period, and that of its end. $12 is the
-    start of a day. From $13 up to $14 hours may be used, except for hours $15; these are within $7 and $8. $16 are the
-    starts of the days of `days.readings`. From $18 up to $19 six hours may be used, except for $20; these are within
-    $13 and $14. Only where intervals are not declared, $21 is that of days without an observed one. Times are
-    microseconds since the period's start.
+    Readings are taken from $11 up to $17. That is the period and, for registers, some hours before it, in which these
+    have their highest value; to observe intervals the whole UTC days with a part in the period, and that of its end.
+    $12 is the start of a day. From $13 up to $14 hours may be used, except for hours $15; these are within $7 and $8.
+    $16 are the starts of the days of `days.readings`. From $18 up to $19 six hours may be used, except for $20; these
+    are within $13 and $14. Only where intervals are not declared, $21 is that of days without an observed one. Times
+    are microseconds since the period's start.
 
     Rows: key, bucket (from 1), whether anything is known, energy in and out, energy of intervals across its edges,
     covered and expected time, device. Rows with the bucket 0 name devices that are not plain. A row with the bucket -1
@@ -87,12 +89,12 @@ def fold_sql(kind: Kind, days: Days, is_declared: bool) -> str:
     """
     steps = [
         _devices_sql(kind),
-        _summaries_sql(kind, days),
-        _pieces_sql(kind, days),
-        _JUDGED,
-        *([_DECLARED] if is_declared else [_DAILY, _observed(kind, days), _OBSERVED]),
+        _summaries_sql(kind, days, has_registers),
+        _pieces_sql(kind, days, has_registers),
+        _judged(has_registers),
+        *([_DECLARED] if is_declared else [_DAILY, _observed(kind, days, has_registers), _OBSERVED]),
         _ENDS,
-        _PARTS,
+        _parts(has_registers),
     ]
     sql = f"WITH {', '.join(steps)} {_SUMS}"
     return re.sub(r"\$(\d+)", lambda found: f"({found[0]}::{_TYPES[int(found[1]) - 1]})", sql)
@@ -120,16 +122,20 @@ d AS MATERIALIZED (
 """  # noqa: S608
 
 
-def _summaries_sql(kind: Kind, days: Days) -> str:
+def _summaries_sql(kind: Kind, days: Days, has_registers: bool) -> str:
     """Six hours, the hours of those that may not be used and of the time without six hours, and quarter hours likewise.
 
     An hour with a gap between two quarter hours may not be used: these stand for their readings all the same.
     """
     columns = (
         "readings AS n, coalesce(widest_us, 0) AS widest, interval_first AS uf, coalesce(interval_in, 0) AS ui, "
-        "coalesce(interval_out, 0) AS uo, register_in_first AS rif, register_in_last AS ril, "
-        "register_out_first AS rof, register_out_last AS rol, coalesce(steepest_kw, 0) AS steepest"
+        "coalesce(interval_out, 0) AS uo"
     )
+    if has_registers:
+        columns += (
+            ", register_in_first AS rif, register_in_last AS ril, register_out_first AS rof, register_out_last AS rol, "
+            "coalesce(steepest_kw, 0) AS steepest"
+        )
     of_device = f"{kind.id_column} = d.name AND {days.months}"
     six_hours = """(
         SELECT id, name, sent, declared, $18 AS since, $19 AS until FROM d WHERE $18 < $19
@@ -178,19 +184,27 @@ def _composed_sql(spans: str, table: str, length: int, divided: str, of_device: 
 """  # noqa: S608
 
 
-def _pieces_sql(kind: Kind, days: Days) -> str:
+def _pieces_sql(kind: Kind, days: Days, has_registers: bool) -> str:
     device = kind.id_column
     interval, register_in, register_out = (
         "NULL::float8" if m is None else m.column for m in (kind.interval, kind.register_in, kind.register_out)
     )
+    names, energies = _PIECE, "uf IS NOT NULL"
+    values, energy = "", f"{interval} IS NOT NULL"
+    if has_registers:
+        names, energies = (
+            f"{_PIECE}, rif, ril, rof, rol, steepest",
+            "(uf IS NOT NULL OR rif IS NOT NULL OR rof IS NOT NULL)",
+        )
+        values = f", {register_in} AS rif, {register_in} AS ril, {register_out} AS rof, {register_out} AS rol"
+        values += ", 0::float8 AS steepest"
+        energy = f"({energy} OR {register_in} IS NOT NULL OR {register_out} IS NOT NULL)"
     at = "(tstzrange_subdiff(ts, $3) * 1e6)::int8"
     row = (
         f"SELECT {at} AS first, {at} AS last, 1 AS n, 0 AS widest, NULL::int8 AS least, "  # noqa: S608
-        f"({interval} * 1e12)::int8 AS uf, 0::int8 AS ui, 0::int8 AS uo, {register_in} AS rif, {register_in} AS ril, "
-        f"{register_out} AS rof, {register_out} AS rol, 0::float8 AS steepest, false AS is_composed "
+        f"({interval} * 1e12)::int8 AS uf, 0::int8 AS ui, 0::int8 AS uo{values}, false AS is_composed "
         f"FROM {kind.history_table}"
     )
-    energy = f"({interval} IS NOT NULL OR {register_in} IS NOT NULL OR {register_out} IS NOT NULL)"
     before = f"ts < {_FROM} AND {energy}"
     last_one = f"ORDER BY {device} DESC, ts DESC LIMIT 1"
     return f"""
@@ -203,10 +217,8 @@ spans AS (
 ),
 composed AS NOT MATERIALIZED (TABLE s UNION ALL TABLE h),
 pieces AS (
-    SELECT id, first, last, n, widest, least, uf, ui, uo, rif, ril, rof, rol, steepest, true AS is_composed
-    FROM composed WHERE is_usable AND (uf IS NOT NULL OR rif IS NOT NULL OR rof IS NOT NULL)
-    UNION ALL SELECT id, first, last, n, widest, least, uf, ui, uo, rif, ril, rof, rol, steepest, false FROM q
-    WHERE is_usable AND (uf IS NOT NULL OR rif IS NOT NULL OR rof IS NOT NULL)
+    SELECT id, {names}, true AS is_composed FROM composed WHERE is_usable AND {energies}
+    UNION ALL SELECT id, {names}, false FROM q WHERE is_usable AND {energies}
     UNION ALL SELECT id, r.* FROM spans JOIN d USING (id) CROSS JOIN LATERAL (
         {row} WHERE {device} = d.name AND ts >= {_at("since")} AND ts < {_at("until")} AND ({days.readings})
             AND {energy} OFFSET 0) AS r
@@ -219,6 +231,10 @@ pieces AS (
         ORDER BY {device}, ts LIMIT 1) AS r WHERE continues
 )
 """  # noqa: S608
+
+
+_PIECE = "first, last, n, widest, least, uf, ui, uo"
+"""The columns of a piece without registers."""
 
 
 def _start_of(us: str, length: int) -> str:
@@ -253,36 +269,43 @@ def _part(units: str) -> str:
 _MOST_INTERVAL_US = DAY_US * 2 // 3
 """The longest interval that can be observed: three gaps in two days."""
 _LONGEST_US = f"greatest({_MOST_INTERVAL_US}, $21)"
-_SENT = (
-    "CASE WHEN uf IS NULL THEN 0 ELSE 1 END + CASE WHEN rif IS NULL THEN 0 ELSE 2 END "
-    "+ CASE WHEN rof IS NULL THEN 0 ELSE 4 END"
-)
-_JUDGED = f"""
-w AS MATERIALIZED (
-    SELECT *, {_start_of("first", DAY_US)} AS day,
-           lag(last) OVER o AS prev, lag(ril) OVER o AS prev_in, lag(rol) OVER o AS prev_out
-    FROM pieces WINDOW o AS (PARTITION BY id ORDER BY first)
-),
-judged AS (
-    SELECT id, min({_SENT}) AS least_sent, max({_SENT}) AS most_sent,
+_OF_REGISTERS = """
            coalesce(bool_or(rif < prev_in OR rof < prev_out), false) AS falls,
            coalesce(max(greatest(rif - prev_in, rof - prev_out, ril - rif, rol - rof)), 0) AS greatest_rise,
            greatest(max(steepest),
                     max(greatest(rif - prev_in, rof - prev_out, 1e-12) * (3.6e9::float8 / nullif(first - prev, 0)))
-               ) AS steepest,
+               ) AS steepest,"""
+_ARE_EVEN = f"""d.sent IN (1, 2, 4, 6, 7)
+               AND (d.sent = 1 OR NOT j.falls AND j.greatest_rise < {_MOST_RISE_KWH}
+                    AND coalesce(j.steepest, 0) <= 1.089 * d.rated_kw AND d.rated_kw >= 0.1)"""
+
+
+def _judged(has_registers: bool) -> str:
+    sent = "CASE WHEN uf IS NULL THEN 0 ELSE 1 END"
+    if has_registers:
+        sent += " + CASE WHEN rif IS NULL THEN 0 ELSE 2 END + CASE WHEN rof IS NULL THEN 0 ELSE 4 END"
+    before = ", lag(ril) OVER o AS prev_in, lag(rol) OVER o AS prev_out" if has_registers else ""
+    is_silent = "j.id IS NULL" if has_registers else "(j.id IS NULL AND d.sent < 2)"
+    return f"""
+w AS MATERIALIZED (
+    SELECT *, {_start_of("first", DAY_US)} AS day, lag(last) OVER o AS prev{before}
+    FROM pieces WINDOW o AS (PARTITION BY id ORDER BY first)
+),
+judged AS (
+    SELECT id, min({sent}) AS least_sent, max({sent}) AS most_sent,{_OF_REGISTERS if has_registers else ""}
            coalesce(max(widest) FILTER (WHERE first >= 0), 0) AS widest,
            max(last) FILTER (WHERE first < least($4, $6)) AS last,
            min(first) FILTER (WHERE first >= least($4, $6)) AS next
     FROM w GROUP BY id
 ),
 base AS MATERIALIZED (
-    SELECT d.id, d.key, d.declared, d.sent = 1 AS by_interval, j.last, j.next, j.id IS NULL AS is_silent, j.widest,
-           d.sent IN (1, 2, 4, 6, 7) AND j.least_sent = d.sent AND j.most_sent = d.sent
-               AND (d.sent = 1 OR NOT j.falls AND j.greatest_rise < {_MOST_RISE_KWH}
-                    AND coalesce(j.steepest, 0) <= 1.089 * d.rated_kw AND d.rated_kw >= 0.1) AS is_even
+    SELECT d.id, d.key, d.declared, d.sent = 1 AS by_interval, j.last, j.next, {is_silent} AS is_silent, j.widest,
+           j.least_sent = d.sent AND j.most_sent = d.sent AND {_ARE_EVEN if has_registers else "d.sent = 1"} AS is_even
     FROM d LEFT JOIN judged j USING (id)
 )
 """  # noqa: S608
+
+
 _DECLARED = """
 spaced AS (
     SELECT id, NULL::int8 AS day, declared AS us FROM base WHERE false
@@ -310,7 +333,7 @@ daily AS MATERIALIZED (
 """  # noqa: S608
 
 
-def _observed(kind: Kind, days: Days) -> str:
+def _observed(kind: Kind, days: Days, has_registers: bool) -> str:
     """Hours are taken apart: the interval is the median of what their quarter hours show.
 
     The interval of a register's day matters on the last day only: it says until when readings are expected.
@@ -332,7 +355,7 @@ grouped AS (
         SELECT {_START} AS quarter, {_START} + first_us, {_START} + last_us, readings::int8
         FROM {kind.quarter_table} WHERE {kind.id_column} = d.name AND {days.months}
           AND bucket >= {_at("h.start")} AND bucket < {_at("(h.start + h.length)")} OFFSET 0
-    ) AS s WHERE h.is_usable AND num_nonnulls(uf, rif, rof) > 0
+    ) AS s WHERE h.is_usable AND {"num_nonnulls(uf, rif, rof) > 0" if has_registers else "uf IS NOT NULL"}
 ),
 gaps AS (
     SELECT id, day, (last - first) / (n - 1) AS gap, n - 1 AS n FROM sought JOIN grouped USING (id)
@@ -380,7 +403,15 @@ ends AS MATERIALIZED (
                              AND (next IS NULL OR by_interval AND NOT is_near), false) AS is_open FROM plain) AS p
 )
 """
-_PARTS = f"""
+_INTERVALS = "greatest(uf, 0) AS cross_in, greatest(-uf, 0) AS cross_out, ui AS rest_in, uo AS rest_out"
+_BOTH = f"""CASE WHEN e.by_interval THEN greatest(uf, 0) ELSE {_rise("rif", "prev_in")} END AS cross_in,
+           CASE WHEN e.by_interval THEN greatest(-uf, 0) ELSE {_rise("rof", "prev_out")} END AS cross_out,
+           CASE WHEN e.by_interval THEN ui ELSE {_rise("ril", "rif")} END AS rest_in,
+           CASE WHEN e.by_interval THEN uo ELSE {_rise("rol", "rof")} END AS rest_out"""
+
+
+def _parts(has_registers: bool) -> str:
+    return f"""
 segments AS (
     SELECT e.key, e.until, w.first, w.last,
            CASE WHEN NOT e.by_interval THEN w.prev
@@ -388,10 +419,7 @@ segments AS (
                 WHEN 2 * (w.first - w.prev) <= 3 * coalesce(e.declared, spaced.us) THEN w.prev
                 WHEN coalesce(e.declared, spaced.us) IS NULL THEN w.prev
                 ELSE w.first - coalesce(e.declared, spaced.us) END AS start,
-           CASE WHEN e.by_interval THEN greatest(uf, 0) ELSE {_rise("rif", "prev_in")} END AS cross_in,
-           CASE WHEN e.by_interval THEN greatest(-uf, 0) ELSE {_rise("rof", "prev_out")} END AS cross_out,
-           CASE WHEN e.by_interval THEN ui ELSE {_rise("ril", "rif")} END AS rest_in,
-           CASE WHEN e.by_interval THEN uo ELSE {_rise("rol", "rof")} END AS rest_out
+           {_BOTH if has_registers else _INTERVALS}
     FROM ends e JOIN w USING (id) LEFT JOIN spaced ON spaced.id = w.id AND spaced.day = w.day WHERE e.is_sure
 ),
 crossing AS (
@@ -428,6 +456,8 @@ parts AS (
     SELECT key, k, rest_in, rest_out, 0, greatest(0, least(last, until) - first) FROM crossing WHERE k_start < k - 1
 )
 """  # noqa: S608
+
+
 _SUMS = f"""
 SELECT key, k, true AS is_known, sum(units_in), sum(units_out), sum(boundary), sum(covered),
        0::numeric AS expected, NULL::text AS name

@@ -11,7 +11,7 @@ from datetime import date
 from operator import add
 from typing import Literal, NamedTuple, get_args
 
-from api.database import Connection, Pool, connection
+from api.database import Connection, Source, connection
 from api.energy.assignments import Assignment, edges_of
 from api.energy.buckets import NOTHING, Figures, figures, share, unassigned
 from api.energy.coverage import expected
@@ -44,14 +44,14 @@ class Row(NamedTuple):
 
 
 async def rows_of(
-    pool: Pool, groups: Sequence[Group], buckets: Buckets, default_interval_s: float
+    source: Source, groups: Sequence[Group], buckets: Buckets, default_interval_s: float
 ) -> dict[str, list[Row]]:
     """The figures of each group by bucket. Raises 422 when too many devices must be folded one by one."""
     takers: dict[tuple[Kind, str], list[tuple[str, Part]]] = defaultdict(list)
     for group in groups:
         for part in group.parts:
             takers[part.kind, part.device].append((group.name, part))
-    async with connection(pool) as c:
+    async with connection(source) as c:
         assigned = await assignments_of(c, [id_ for kind, id_ in takers if kind is METER], buckets.period)
         away = await detached_days(c, KINDS, buckets.period)
     rows = {group.name: [Row()] * (len(buckets.edges) - 1) for group in groups}
@@ -62,7 +62,7 @@ async def rows_of(
         chosen = _foldable(takers, assigned, buckets.period)
         rest -= set(chosen)
         wanted = {kind: {id_: keys[name] for (own, id_), name in chosen.items() if own is kind} for kind in KINDS}
-        for kind, folded in await _folds(pool, wanted, buckets, away, default_interval_s):
+        for kind, folded in await _folds(source, wanted, buckets, away, default_interval_s):
             rest |= {(kind, id_) for id_ in folded.others}
             for key, own in folded.figures.items():
                 name, role = names[key]
@@ -74,7 +74,7 @@ async def rows_of(
             "their assignments change, or they have few readings and no declared intervalS; narrow from, to or site",
         )
     now = buckets.period.us(buckets.now)
-    async with connection(pool) as c:
+    async with connection(source) as c:
         for kind, id_ in sorted(rest, key=lambda device: device[1]):
             own_assignments = assigned.get(id_, [])
             found = await _measured(c, kind, id_, buckets, own_assignments, default_interval_s)
@@ -85,7 +85,7 @@ async def rows_of(
 
 
 async def _folds(
-    pool: Pool,
+    source: Source,
     wanted: Mapping[Kind, Mapping[str, int]],
     buckets: Buckets,
     away: Sequence[date],
@@ -96,7 +96,7 @@ async def _folds(
     async def of_kind(kind: Kind) -> Folded:
         if not wanted[kind]:
             return Folded({}, [])
-        async with connection(pool) as c:
+        async with connection(source) as c:
             return await fold(c, kind, wanted[kind], buckets, away, default_interval_s)
 
     return list(zip(wanted, await asyncio.gather(*map(of_kind, wanted)), strict=True))

@@ -10,15 +10,16 @@ import asyncpg
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from api.as_of import WithReading
 from api.database import connection
 from api.live import NEVER_SEEN, device_path, never_seen
 from api.models import page_model
 from api.negotiation import CSV_RESPONSES, AskedMediaType, MediaType
 from api.paging import Cursor, decode_time, encode_cursor, next_link
 from api.period import AskedPeriod, Period
+from api.replicas.reading import Reading
 from api.routing import named, needs
 from api.rows import COLUMNS, csv_header, page_json
-from api.services import Services, WithServices
 from api.streaming import CSV_PAGE, Page, csv_stream, first_rows
 from bridge.contract import KINDS, Kind
 from bridge.store.tables import TABLE_OF, Table
@@ -52,14 +53,14 @@ def _seen_sql(kind: Kind) -> str:
 def _add_route(kind: Kind) -> None:
     async def device_history(
         request: Request,
-        services: WithServices,
+        reading: WithReading,
         form: AskedMediaType,
         period: AskedPeriod,
         device: device_path(kind),  # type: ignore[valid-type]
         cursor: Cursor = None,
         limit: HistoryLimit = 1_000,
     ) -> Response:
-        return await _history(request, services, form, TABLE_OF[kind], device, period, cursor, limit)
+        return await _history(request, reading, form, TABLE_OF[kind], device, period, cursor, limit)
 
     router.add_api_route(
         f"/{kind.plural}/{{{kind.id_field}}}",
@@ -80,7 +81,7 @@ for _kind in KINDS:
 
 async def _history(
     request: Request,
-    services: Services,
+    reading: Reading,
     form: MediaType,
     table: Table,
     device: str,
@@ -89,7 +90,7 @@ async def _history(
     limit: int,
 ) -> Response:
     async def page(after: datetime | None, size: int) -> Page[asyncpg.Record, datetime]:
-        rows, is_cut = await _rows(services, table, device, period, after, size + 1)
+        rows, is_cut = await _rows(reading, table, device, period, after, size + 1)
         return (rows, rows[-1]["ts"]) if is_cut else first_rows(rows, size, itemgetter("ts"))
 
     start = None if cursor is None else decode_time(cursor)
@@ -111,7 +112,7 @@ async def _text(rows: Sequence[asyncpg.Record], following: str | None) -> str:
 
 
 async def _rows(
-    services: Services, table: Table, device: str, period: Period, after: datetime | None, limit: int
+    reading: Reading, table: Table, device: str, period: Period, after: datetime | None, limit: int
 ) -> tuple[list[asyncpg.Record], bool]:
     """The rows of the period after a time, and whether they are fewer than there are because they are large.
 
@@ -120,7 +121,7 @@ async def _rows(
     """
     start, left = period.start if after is None else max(period.start, after + _TICK), _PAGE_BYTES
     rows: list[asyncpg.Record] = []
-    async with connection(services.pool) as c:
+    async with connection(reading) as c:
         while len(rows) < limit:
             size = min(_PIECE, limit - len(rows))
             piece = await c.fetch(page_sql(table, period), device, start, period.end, size)

@@ -23,7 +23,8 @@ _unescaped_offset = re.compile(r" (?=\d\d:\d\d$)").sub
 EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 
 
-def _parse(value: object) -> datetime:
+def parse_instant(value: object) -> datetime:
+    """An RFC 3339 timestamp of a query. Raises a pydantic error."""
     instant = parse_timestamp(_unescaped_offset("+", value) if isinstance(value, str) else value)
     if not EARLIEST <= instant <= LATEST:
         raise PydanticCustomError("timestamp", "Input should be from 0001-01-02 to 9999-12-30")
@@ -32,7 +33,7 @@ def _parse(value: object) -> datetime:
 
 Instant = Annotated[
     datetime,
-    PlainValidator(_parse),
+    PlainValidator(parse_instant),
     PlainSerializer(format_timestamp),
     WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-02-10T10:15:00Z"]}),
 ]

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from api import models
+from api.as_of import WithReading
 from api.csv_format import cells, columns
 from api.database import Connection, connection
 from api.device_faults import Faults, faults_of
@@ -28,12 +29,12 @@ from api.measured import detached_days, measured
 from api.measured_sql import Question
 from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.paging import Cursor, Limit, decode_rank, encode_cursor, next_link
+from api.patterns import TEXT_PATTERN
 from api.period import FiguresPeriod, Period, checked
 from api.problems import Problem, invalid
 from api.read_limit import ONE_BY_ONE, closed
-from api.register_models import TEXT_PATTERN
 from api.routing import SITE, needs, only_seen
-from api.services import WithServices, WithSight
+from api.services import WithFigures, WithSight
 from api.sight import Sight
 from api.streaming import csv_stream, pages_of
 from bridge.contract import KINDS, METER, Kind
@@ -74,7 +75,8 @@ class _Asked(NamedTuple):
 )
 async def quality(
     request: Request,
-    services: WithServices,
+    services: WithFigures,
+    reading: WithReading,
     sight: WithSight,
     period: FiguresPeriod,
     form: AskedMediaType,
@@ -91,7 +93,7 @@ async def quality(
     asked = _Asked(sight, kind, site, period, datetime.now(UTC), sort, None)
     if cursor is not None:
         asked = _resumed(request, asked, cursor, services.settings.figures_range_limit_days)
-    async with connection(services.pool) as c:
+    async with connection(reading) as c:
         days = await detached_days(c, KINDS, asked.period)
         devices = await _devices(c, asked, services.settings.reading_interval_s)
     found = worst_first(devices, asked.order, asked.after)
@@ -162,6 +164,7 @@ def _judged(
         implausible=faults.implausible,
         interval_us=read.interval_us,
         seen_at=None if faults.seen_at is None else period.us(faults.seen_at),
+        declared_at=None if faults.declared_at is None else period.us(faults.declared_at),
         as_of=as_of,
     )
 

@@ -11,16 +11,18 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from api import models
+from api.as_of import WithReading
 from api.csv_format import cells, columns
 from api.database import connection
 from api.live import NEVER_SEEN, device_path
 from api.measured import detached_days
 from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.period import AnyPeriod, CommaSeparated, Period, checked
+from api.replicas.reading import Reading
 from api.routing import named, needs
 from api.series_columns import Columns, Values, columns_of
 from api.series_reader import Device, read_series
-from api.services import Services, WithServices
+from api.services import Services, WithFigures
 from api.streaming import csv_stream, pages_of
 from bridge.contract import KINDS, Kind, Measure
 
@@ -38,7 +40,8 @@ def _names(kind: Kind) -> Any:
 
 def _add_route(kind: Kind) -> None:
     async def series(
-        services: WithServices,
+        services: WithFigures,
+        reading: WithReading,
         form: AskedMediaType,
         period: AnyPeriod,
         device: device_path(kind),  # type: ignore[valid-type]
@@ -50,7 +53,7 @@ def _add_route(kind: Kind) -> None:
         points: Points = 600,
     ) -> Response:
         asked = [m for m in kind.measures if m.name in measure]
-        found = await _series(services, kind, device, asked, period, points)
+        found = await _series(services, reading, kind, device, asked, period, points)
         if form == "text/csv":
             return await _csv(f"series-{kind.name}-{device}", found)
         return Response(found.model_dump_json(), headers={"Vary": "Accept"}, media_type=form)
@@ -72,11 +75,17 @@ for _kind in KINDS:
 
 
 async def _series(
-    services: Services, kind: Kind, device: str, measures: list[Measure], period: Period, points: int
+    services: Services,
+    reading: Reading,
+    kind: Kind,
+    device: str,
+    measures: list[Measure],
+    period: Period,
+    points: int,
 ) -> models.Series:
     columns = columns_of(checked(period, MOST_DAYS), points)
     most_days = services.settings.query_range_limit_days
-    async with connection(services.pool) as c:
+    async with connection(reading) as c:
         found = await read_series(c, Device(kind, device, measures), columns, most_days)
         days = await detached_days(c, [kind], period)
     return models.Series(

@@ -14,26 +14,27 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from api import models
+from api.as_of import WithReading
 from api.csv_format import Cell, cells, columns
 from api.database import Connection, connection
-from api.energy.assignments import Assignment, edges_of
+from api.energy.assignments import Assignment, changes_of, edges_of
 from api.energy.performance import Feed, Measured
 from api.energy.sessions import ALGORITHM, Party, Session, Unassigned
 from api.energy.spans import Span
 from api.energy.units import kwh_of
-from api.groups import assignments_of, meters_of, vehicles_of
-from api.live import NEVER_SEEN, never_seen
+from api.groups import assignments_of, has_fed, meters_of, refuse_unknown, vehicles_of
+from api.live import NEVER_SEEN
 from api.measured import Readers
-from api.measured_sql import Question
+from api.measured_sql import Question, with_neighbours
 from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.paging import Cursor, Limit, decode_time_and_name, encode_cursor, next_link
+from api.patterns import TEXT_PATTERN
 from api.period import FiguresPeriod, Period
 from api.problems import Problem, invalid
 from api.read_limit import ONE_BY_ONE, closed
-from api.register_models import TEXT_PATTERN
 from api.routing import SITE, needs, only_seen
 from api.seen import seen
-from api.services import WithServices, WithSight
+from api.services import WithFigures, WithSight
 from api.sight import Sight
 from api.streaming import csv_stream, pages_of
 from bridge.contract import METER, VEHICLE, Kind
@@ -79,7 +80,8 @@ def _scope(**given: str | None) -> _Scope:
 )
 async def list_sessions(
     request: Request,
-    services: WithServices,
+    services: WithFigures,
+    reading: WithReading,
     sight: WithSight,
     form: AskedMediaType,
     period: FiguresPeriod,
@@ -95,7 +97,7 @@ async def list_sessions(
     whole list, independent of `limit`. Exactly one of `vehicle`, `meter` and `site` is required."""
     scope = _scope(vehicle=vehicle, meter=meter, site=site)
     after = None if cursor is None else decode_time_and_name(cursor)
-    async with connection(services.pool) as c:
+    async with connection(reading) as c:
         read = await _read(c, sight, scope, period, services.settings.reading_interval_s)
     # In a thread, so that other requests are answered meanwhile: the sessions of years take seconds.
     found = await asyncio.to_thread(_answers, read, period)
@@ -131,13 +133,15 @@ async def _read(c: Connection, sight: Sight, scope: _Scope, period: Period, defa
     meters = sorted({*asked, *(meter_id for _, meter_id in await meters_of(c, vehicles, period))})
     allowed = (await closed(c)).allowance(period)
     allowed.refuse(len(vehicles) + len(meters), (scope.by, "fewer devices"))
-    assigned = await assignments_of(c, meters, period)
+    around = await meters_of(c, vehicles, with_neighbours(period))
+    assigned = await assignments_of(c, sorted({*meters, *(meter_id for _, meter_id in around)}), period)
     devices: list[_Device] = [*((VEHICLE, vehicle) for vehicle in vehicles), *((METER, meter) for meter in meters)]
     readers = Readers(
         c, [(_question(kind, name, assigned, period), name) for kind, name in devices], default_interval_s
     )
     found = dict(zip(devices, await readers.read(), strict=True))
-    _refuse_unknown(scope, found, meters)
+    if scope.by != "site" and not any(found[device].is_known for device in devices):
+        await refuse_unknown(c, VEHICLE if scope.by == "vehicle" else METER, [scope.name])
     near = await asyncio.to_thread(_near_flow, _parties(vehicles, asked, found, assigned, period))
     refined = await readers.refine({devices.index(device): spans for device, spans in near.items()})
     found |= {devices[n]: measured for n, measured in refined.items()}
@@ -166,14 +170,6 @@ async def _asked_meters(c: Connection, scope: _Scope) -> list[str]:
     if not meters:
         raise Problem(404, f"no meter is declared at the site {scope.name}")
     return meters
-
-
-def _refuse_unknown(scope: _Scope, found: "_Found", meters: Sequence[str]) -> None:
-    """Raise 404 when the meter, or the vehicle and each of its meters, has never reported."""
-    if scope.by == "vehicle" and not meters and not found[VEHICLE, scope.name].is_known:
-        raise never_seen(VEHICLE, scope.name)
-    if scope.by == "meter" and not found[METER, scope.name].is_known:
-        raise never_seen(METER, scope.name)
 
 
 _Device = tuple[Kind, str]
@@ -206,22 +202,23 @@ def _near_flow(parties: Sequence[Party]) -> dict[_Device, list[Span]]:
 
 def _vehicle(vehicle: str, found: _Found, assigned: _Assigned, period: Period) -> Party:
     """A vehicle with the meters that feed it in the period."""
-    own = [meter for meter, given in assigned.items() if any(a.vehicle == vehicle for a in given)]
-    feeds = [Feed(meter, found[METER, meter], vehicle, assigned[meter], *_times(period)) for meter in own]
-    return Party(vehicle, found[VEHICLE, vehicle], [feed for feed in feeds if feed.assigned], _times(period)[0])
+    span, now = _times(period)
+    own = [meter for meter, given in assigned.items() if (METER, meter) in found and has_fed(given, vehicle, span)]
+    feeds = [Feed(meter, found[METER, meter], vehicle, assigned[meter], span, now) for meter in own]
+    return Party(vehicle, found[VEHICLE, vehicle], feeds, changes_of(vehicle, assigned.values()), span)
 
 
 def _unassigned(meter: str, found: _Found, assigned: _Assigned, period: Period) -> Party:
     """A meter in the time in which it feeds no vehicle."""
     span, now = _times(period)
-    return Party(None, None, [Unassigned(meter, found[METER, meter], "", assigned[meter], span, now)], span)
+    return Party(None, None, [Unassigned(meter, found[METER, meter], "", assigned[meter], span, now)], (), span)
 
 
 def _hidden(meter: str, found: _Found, assigned: _Assigned, vehicles: Sequence[str], period: Period) -> Party:
     """A meter in the time in which it feeds a vehicle that the key does not see, as if it were alone."""
     own = [a if a.vehicle in vehicles else a._replace(vehicle="") for a in assigned[meter]]
     feed = Feed(meter, found[METER, meter], "", own, *_times(period))
-    return Party(None, None, [feed], _times(period)[0])
+    return Party(None, None, [feed], (), _times(period)[0])
 
 
 def _times(period: Period) -> tuple[Span, int]:
@@ -259,6 +256,7 @@ def _answer(session: Session, sites: Mapping[str, str | None], period: Period) -
         open_end=session.is_open_at_end,
         resets=session.resets,
         suspect_kwh=kwh_of(session.suspect),
+        divided_kwh=kwh_of(session.divided),
     )
 
 

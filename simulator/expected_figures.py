@@ -3,7 +3,7 @@
 A number is a `Fraction` or an `int`; None is what was not measured.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -119,14 +119,22 @@ def bucket_of_meter(own: Side, unassigned: Side, start: int, end: int, due: int)
     }
 
 
-def performance(own: Side, shares: Sequence[Side], unassigned: Sequence[Side], period: Span, now: int) -> Figures:
+def changes_of(vehicle: str, meters: Iterable[Sequence[Assigned]]) -> list[int]:
+    """When a vehicle's meters begin and cease to feed it, by the assignments of each."""
+    own = [joined(a[:2] for a in assigned if a.vehicle == vehicle) for assigned in meters]
+    return [at for spans in own for span in spans for at in span]
+
+
+def performance(
+    own: Side, shares: Sequence[Side], unassigned: Sequence[Side], changes: Sequence[int], period: Span, now: int
+) -> Figures:
     """The answer about a vehicle whose meters in the period are those of `shares`."""
     start, end = period
     both = [own, *shares]
     due = [(share, due_until(share.curve, period, now)) for share in shares]
     wanted = sum(length(share.assigned, start, until) for share, until in due)
     covered = sum(length(share.covered, start, until) for share, until in due)
-    charged, discharged = (_compared(own, shares, period, outward=outward) for outward in (False, True))
+    charged, discharged = (_compared(own, shares, changes, period, outward=outward) for outward in (False, True))
     return {
         "totalKwhConsumedAc": _sum(shares, start, end),
         "totalKwhDeliveredDc": own.net(start, end) if own.is_known(start, end) else None,
@@ -159,13 +167,17 @@ def session(own: Side | None, shares: Sequence[Side], span: Span) -> Figures:
     }
 
 
-def _compared(own: Side, shares: Sequence[Side], period: Span, *, outward: bool) -> tuple[Fraction, Fraction]:
+def _compared(
+    own: Side, shares: Sequence[Side], changes: Sequence[int], period: Span, *, outward: bool
+) -> tuple[Fraction, Fraction]:
     """AC and DC over the time in which a meter has energy of a direction, and all that are assigned, and the vehicle,
-    are covered."""
+    are covered; without the intervals in which the vehicle's meters change."""
     flows = [share.out if outward else share.into for share in shares]
     time = common(common(joined(p[:2] for parts in flows for p in parts), [period]), own.curve.covered)
     for share in shares:
         time = without(time, without(share.assigned, share.covered))
+    parts = [part for side in (own, *shares) for flow in (side.curve.into, side.curve.out) for part in flow.parts]
+    time = without(time, joined(part[:2] for part in parts if any(part.start < at < part.end for at in changes)))
     dc = own.out if outward else own.into
     return (
         sum((energy(parts, *span) for parts in flows for span in time), Fraction()),

@@ -165,7 +165,11 @@ def _flow(intervals: Sequence[Part], sign: int, register: _Values, rated_kw: flo
         most = Fraction(rated_kw) * (end - start) / (3600 * SECOND_US) * _PLAUSIBLE
         if value < _RESET_BELOW * before:
             resets.append(end)
-            kwh, high = value if value <= most else _ZERO, value
+            high = value
+            if value > most:
+                withheld.append(Part(start, end, _ZERO))
+                continue
+            kwh = value
         elif value - before > most and value > high:
             withheld.append(Part(start, end, value - high))
             high = value

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bridge.keeper.attached import attached_days
 from bridge.keeper.duties import companions, duties
-from bridge.keeper.port import Duty
+from bridge.keeper.port import Companion, Duty
 from bridge.keeper.quarters import Quarters
 from bridge.keeper.service import Keeper
 from bridge.settings.keeper import KeeperSettings
@@ -25,12 +25,14 @@ async def summarize(connection: Connection) -> None:
 
 
 @contextlib.asynccontextmanager
-async def keeping(database_url: str, own: Sequence[Duty] | None = None, **others: object) -> AsyncIterator[Health]:
-    """A keeper in this event loop with all duties, or with `own`; stopped on exit as by SIGTERM."""
+async def keeping(
+    database_url: str, own: Sequence[Duty] | None = None, beside: Sequence[Companion] = (), **others: object
+) -> AsyncIterator[Health]:
+    """A keeper in this event loop with all duties and companions, or with these; stopped on exit as by SIGTERM."""
     fields = {"database_url": database_url, "keeper_http_port": free_port(), **others}
     settings, stop = KeeperSettings.model_validate(fields), asyncio.Event()
     running = asyncio.create_task(
-        Keeper(settings, own or duties(settings), () if own else companions(settings)).run(stop)
+        Keeper(settings, own or duties(settings), beside if own else companions(settings)).run(stop)
     )
     try:
         yield Health(settings.keeper_http_port)

@@ -4,10 +4,11 @@ A segment that several assignments overlap is divided among them by time; time i
 no share of a segment that an assignment overlaps. What no assignment overlaps is unassigned energy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from api.energy.curve import Segment
+from api.energy.spans import union
 
 
 class Assignment(NamedTuple):
@@ -21,6 +22,12 @@ class Assignment(NamedTuple):
 def edges_of(assignments: Sequence[Assignment]) -> list[int]:
     """The instants at which one begins or ends."""
     return [edge for assignment in assignments for edge in (assignment.start, assignment.end)]
+
+
+def changes_of(vehicle: str, assigned: Iterable[Sequence[Assignment]]) -> list[int]:
+    """The instants at which one of these meters begins or ceases to feed a vehicle, in order."""
+    own = [union(a[:2] for a in assignments if a.vehicle == vehicle) for assignments in assigned]
+    return sorted({edge for spans in own for span in spans for edge in span})
 
 
 class Shares(NamedTuple):

@@ -99,7 +99,7 @@ class Flow(NamedTuple):
     covered: list[Span]
     """Where the energy is known; suspect energy is not."""
     suspect: list[Segment]
-    """Energy that was withheld: it is more than rated power allows."""
+    """Energy that was withheld: it is more than rated power allows. Of a reset the amount is not known: 0."""
     resets: list[int]
     """When a register was found to have been reset."""
     patchy: Sequence[int] = ()
@@ -257,7 +257,11 @@ def _register_flow(register: Sequence[tuple[int, int, bool]], device: Device) ->
         most = device.most_units(end - start)
         if value * RESET_BELOW[1] < before * RESET_BELOW[0]:
             resets.append(end)
-            units, high = value if value <= most else 0, value
+            high = value
+            if value > most:
+                suspect.append(Segment(start, end, 0))  # how much flowed is not known
+                continue
+            units = value
         elif value - before > most and value > high and not is_sum:
             suspect.append(Segment(start, end, value - high))
             high = value

@@ -1,19 +1,26 @@
-"""Efficiency compares like with like: both sides of the same time."""
+"""Efficiency compares like with like: both sides of the same time.
+
+An interval in which an assignment to the vehicle begins or ends is not compared. Nobody knows how its energy lies on
+the two sides of that instant: a meter that charges from the begin of an assignment on has all of it after that, and a
+vehicle that sends at other times has another part of its own.
+"""
 
 from bisect import bisect_left
-from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 from api.energy.curve import Curve, Segment, energy_in
 from api.energy.spans import Span, chained, difference, intersection, overlaps, union
 
+_Timed = TypeVar("_Timed", Span, Segment)
+
 
 class Side(NamedTuple):
-    """One meter's energy for a vehicle: its assigned segments of a direction, and the assigned time that is covered."""
+    """One meter's energy for a vehicle: its assigned segments of a direction, when it is assigned, and its curve."""
 
     segments: Sequence[Segment]
     assigned: Sequence[Span]
-    covered: Sequence[Span]
+    curve: Curve
 
 
 class Compared(NamedTuple):
@@ -28,26 +35,36 @@ def _active(segments: Sequence[Segment]) -> list[Span]:
     return chained([segment.start for segment in segments], [segment.end for segment in segments])
 
 
-def compare(vehicle: Curve, dc_segments: Sequence[Segment], meters: Sequence[Side], period: Span) -> Compared:
+def compare(
+    vehicle: Curve, dc_segments: Sequence[Segment], meters: Sequence[Side], changes: Iterable[int], period: Span
+) -> Compared:
     """AC and DC over the time in which a meter had energy to show, and it and the vehicle are covered.
 
     Of several meters assigned at a time all are covered: what one of them did not measure reached the battery too.
+    `changes` are the instants at which an assignment to the vehicle begins or ends: intervals across one are left out.
     """
     active = union(span for side in meters for span in _active(side.segments))
     time = intersection(intersection(active, [period]), vehicle.covered)
     for side in meters:
-        time = difference(time, difference(side.assigned, side.covered))
+        time = difference(time, difference(side.assigned, side.curve.covered))
+    time = difference(time, _cut([vehicle, *(side.curve for side in meters)], changes))
     return Compared(sum(energy_in(side.segments, time) for side in meters), energy_in(dc_segments, time), time)
 
 
-def divided(sums: Sequence[Span], time: Sequence[Span]) -> list[Span]:
-    """The sums that an edge of a set of time divides."""
-    starts = [one.start for one in sums]
-    found: dict[Span, None] = {}
-    for at in (edge for span in time for edge in span):
-        n = bisect_left(starts, at) - 1
-        if n >= 0 and at < sums[n].end:
-            found[sums[n]] = None
+def _cut(curves: Iterable[Curve], changes: Iterable[int]) -> list[Span]:
+    """The time of the segments that one of these instants divides."""
+    instants = list(changes)
+    flows = (flow.segments for curve in curves for flow in curve.flows) if instants else ()
+    return union(segment[:2] for segments in flows for segment in divided(segments, instants))
+
+
+def divided(spans: Sequence[_Timed], instants: Iterable[int]) -> list[_Timed]:
+    """Those that one of these instants divides. They are in order and do not overlap."""
+    found: dict[_Timed, None] = {}
+    for at in instants:
+        n = bisect_left(spans, (at,)) - 1
+        if n >= 0 and at < spans[n].end:
+            found[spans[n]] = None
     return list(found)
 
 

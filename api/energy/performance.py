@@ -10,7 +10,7 @@ from datetime import date
 from functools import cached_property
 from typing import Literal, NamedTuple
 
-from api.energy.assignments import Assignment, Shares, divide
+from api.energy.assignments import Assignment, Shares, changes_of, divide
 from api.energy.coverage import expected, ratio
 from api.energy.curve import Curve, Device, Flow, Segment, energy_in, straddling
 from api.energy.efficiency import Compared, Side, compare, divided, sums_about, sums_in
@@ -93,6 +93,11 @@ class Feed:
         return sum(self.measured.readings(span) for span in self.assigned)
 
     @cached_property
+    def changes(self) -> list[int]:
+        """When the meter begins or ceases to feed the vehicle, also before and after the period."""
+        return changes_of(self.vehicle_id, [self.assignments])
+
+    @cached_property
     def shares(self) -> tuple[Shares, Shares]:
         """The meter's energy in and out by vehicle."""
         inward, outward = self.measured.curve.flows
@@ -119,6 +124,16 @@ class Feed:
         return self.measured.curve.net(self.inward, self.outward, spans)
 
     @property
+    def divided(self) -> int:
+        """The whole energy of the period's intervals in which an assignment to the vehicle begins or ends."""
+        return sum(
+            segment.units
+            for flow in self.measured.curve.flows
+            for segment in divided(flow.segments, self.changes)
+            if intersection(self.assigned, [Span(segment.start, segment.end)])
+        )
+
+    @property
     def unassigned(self) -> int:
         """The meter's energy in the period that belongs to no vehicle."""
         inward, outward = (energy_in(shares.unassigned, [self.period]) for shares in self.shares)
@@ -141,6 +156,8 @@ class Performance:
 
     vehicle: Measured
     feeds: Sequence[Feed]
+    changes: Sequence[int]
+    """When an assignment to the vehicle begins or ends, also before and after the period."""
     period: Span
     now: int
     detached_days: Sequence[date] = ()
@@ -160,26 +177,30 @@ class Performance:
 
     @cached_property
     def charge(self) -> Compared:
-        return self._compare(lambda feed: feed.inward, self.vehicle.curve.flow_in)
+        return self._compare_charge(self.changes)
 
     @cached_property
     def discharge(self) -> Compared:
-        return self._compare(lambda feed: feed.outward, self.vehicle.curve.flow_out)
+        return self._compare(lambda feed: feed.outward, self.vehicle.curve.flow_out, self.changes)
 
-    def _compare(self, side: Callable[[Feed], list[Segment]], own: Flow) -> Compared:
-        sides = [Side(side(feed), feed.assigned, feed.covered) for feed in self.feeds]
-        return compare(self.vehicle.curve, own.segments, sides, self.period)
+    def _compare_charge(self, changes: Sequence[int]) -> Compared:
+        return self._compare(lambda feed: feed.inward, self.vehicle.curve.flow_in, changes)
+
+    def _compare(self, side: Callable[[Feed], list[Segment]], own: Flow, changes: Sequence[int]) -> Compared:
+        sides = [Side(side(feed), feed.assigned, feed.measured.curve) for feed in self.feeds]
+        return compare(self.vehicle.curve, own.segments, sides, changes, self.period)
 
     @property
     def too_coarse(self) -> dict[str | None, list[Span]]:
         """The sums of each meter, under None of the vehicle, that the comparison divides. Empty: all is exact."""
         found: dict[str | None, list[Span]] = {}
         for n, compared in enumerate((self.charge, self.discharge)):
-            found.setdefault(None, []).extend(divided(self.vehicle.curve.sums, compared.time))
+            edges = [edge for span in compared.time for edge in span]
+            found.setdefault(None, []).extend(divided(self.vehicle.curve.sums, edges))
             for feed in self.feeds:
                 curve = feed.measured.curve
                 patchy = sums_in(curve.sums, curve.flows[n].patchy, self.vehicle.curve.covered)
-                found.setdefault(feed.meter_id, []).extend([*divided(curve.sums, compared.time), *patchy])
+                found.setdefault(feed.meter_id, []).extend([*divided(curve.sums, edges), *patchy])
                 found[None].extend(sums_about(self.vehicle.curve.sums, patchy))
         return {name: sums for name, sums in found.items() if sums}
 
@@ -196,6 +217,8 @@ class Performance:
             return "the vehicle has no readings in this period"
         if not any(energy_in(feed.inward, [self.period]) for feed in self.feeds):
             return "the meters drew no AC energy in this period"
+        if self._compare_charge(()).ac:
+            return "an assignment begins or ends within each interval in which the meters drew energy"
         return "the vehicle's readings do not cover any time in which the meters drew energy"
 
     @property
@@ -232,6 +255,11 @@ class Performance:
         own = [flow.segments for flow in self.vehicle.curve.flows]
         fed = [parts for feed in self.feeds for parts in (feed.inward, feed.outward)]
         return sum(straddling(segments, self.period) for segments in [*own, *fed])
+
+    @property
+    def divided(self) -> int:
+        """The energy of the intervals of meters in which an assignment to the vehicle begins or ends."""
+        return sum(feed.divided for feed in self.feeds)
 
     @property
     def suspect(self) -> int:

@@ -11,7 +11,8 @@ from typing import Literal, NamedTuple
 from api.energy.buckets import NOTHING, Figures
 
 LONGEST_SILENCE = 3
-"""A device is silent when its last reading is more than this many of its intervals ago."""
+"""A device is silent when its last reading is more than this many of its intervals ago; one that never reported, when
+its declaration is."""
 
 Order = Literal["severity", "coverage", "resets", "suspectKwh", "unassignedKwh", "conflicts", "implausible", "ageS"]
 
@@ -31,6 +32,8 @@ class Quality(NamedTuple):
     interval_us: int
     seen_at: int | None
     """The last reading before `as_of`; None when there is none."""
+    declared_at: int | None
+    """When the register first had it; None when it is not declared."""
     as_of: int
     """The end of the period, or now if that is earlier."""
 
@@ -46,8 +49,9 @@ class Quality(NamedTuple):
 
     @property
     def is_silent(self) -> bool:
-        """Whether a reading is overdue; a device that has never reported is silent."""
-        return self.age_us is None or self.age_us > LONGEST_SILENCE * self.interval_us
+        """Whether a reading is overdue: the first one from the declaration on, or always without a declaration."""
+        since = self.declared_at if self.seen_at is None else self.seen_at
+        return since is None or self.as_of - since > LONGEST_SILENCE * self.interval_us
 
     @property
     def severity(self) -> float:

@@ -11,13 +11,13 @@ from functools import cached_property
 from itertools import pairwise
 
 from api.energy.curve import Segment, energy_in, overlapping
-from api.energy.efficiency import Side, compare
+from api.energy.efficiency import Side, compare, divided
 from api.energy.performance import Feed, Measured
 from api.energy.spans import Span, difference, duration, intersection, union
 from api.energy.stretches import LONGEST_PAUSE_US, Points, charging, drawing, flows, signed
 from api.energy.units import UNITS_PER_KWH, US_PER_S, kwh_of
 
-ALGORITHM = "inflow", 1
+ALGORITHM = "inflow", 3
 """Name and version. The version rises when the same readings would give other sessions or figures."""
 _HOUR_US = 3600 * US_PER_S
 LEAST_UNITS = UNITS_PER_KWH // 10
@@ -52,6 +52,8 @@ class Party:
     vehicle_id: str | None
     vehicle: Measured | None
     feeds: Sequence[Feed]
+    changes: Sequence[int]
+    """When an assignment to the vehicle begins or ends, also before and after the period."""
     period: Span
 
     @property
@@ -142,8 +144,10 @@ class Session:
         if self.party.own is None or not self.feeds:
             return None
         curve = self.party.own.curve
-        sides = [Side(overlapping(feed.inward, *self.span), feed.assigned, feed.covered) for feed in self.party.feeds]
-        compared = compare(curve, curve.flow_in.segments, sides, self.span)
+        sides = [
+            Side(overlapping(feed.inward, *self.span), feed.assigned, feed.measured.curve) for feed in self.party.feeds
+        ]
+        compared = compare(curve, curve.flow_in.segments, sides, self.party.changes, self.span)
         return compared.dc / compared.ac if compared.ac else None
 
     @property
@@ -162,12 +166,16 @@ class Session:
 
     @property
     def _segments(self) -> list[Segment]:
-        """What flowed, of several meters together."""
+        """What flowed, of several meters together: whole intervals, also where an assignment covers a part of one."""
         span = self.span
-        own = [signed(overlapping(inward, *span), overlapping(outward, *span)) for inward, outward in self._flows]
+        curves = [feed.measured.curve for feed in self.feeds]
+        if not curves and self.party.own is not None:
+            curves = [self.party.own.curve]
+        flows = ([overlapping(flow.segments, *span) for flow in curve.flows] for curve in curves)
+        own = [signed(inward, outward) for inward, outward in flows]
         if len(own) == 1:
             return own[0]
-        edges = sorted({edge for segments in own for start, end, _ in segments for edge in (start, end)})
+        edges = sorted({min(max(at, span.start), span.end) for segments in own for s in segments for at in s[:2]})
         spans = [Span(*pair) for pair in pairwise(edges)]
         return [Segment(*span, sum(energy_in(segments, [span]) for segments in own)) for span in spans]
 
@@ -221,6 +229,16 @@ class Session:
         """Resets of the registers of those who took part."""
         own = 0 if self.party.own is None else self.party.own.curve.resets([self.span])
         return own + sum(feed.measured.curve.resets([self.span]) for feed in self.feeds)
+
+    @property
+    def divided(self) -> int:
+        """The whole energy of the intervals of meters, in the session, in which an assignment begins or ends."""
+        return sum(
+            segment.units
+            for feed in self.feeds
+            for flow in feed.measured.curve.flows
+            for segment in divided(overlapping(flow.segments, *self.span), feed.changes)
+        )
 
     @property
     def suspect(self) -> int:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Mapping
-from difflib import SequenceMatcher
+from difflib import get_close_matches
 from itertools import islice
 from operator import itemgetter
 from urllib.parse import parse_qsl
@@ -13,15 +13,15 @@ from api.problems import unprocessable
 from api.routing import FOUND, Found
 
 _SYNONYMS = {
-    "begin": "from", "start": "from", "since": "from", "end": "to", "until": "to",
-    "timezone": "tz", "zone": "tz", "page": "cursor", "after": "cursor", "size": "limit", "count": "limit",
+    "begin": "from", "start": "from", "since": "from", "end": "to", "until": "to", "timezone": "tz", "zone": "tz",
+    "order": "sort", "page": "cursor", "after": "cursor", "size": "limit", "count": "limit",
 }  # fmt: skip
 """Names that other APIs use for these parameters."""
 _MOST_ERRORS = 10
 
 
 class Queries:
-    """Raises 422 that names each unknown parameter, with the closest known one, and each repeated one."""
+    """Raises 422 that names each unknown parameter, with a similar known one if there is one, and each repeated one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -51,12 +51,15 @@ def _fault(name: str, times: int, declared: Mapping[str, bool]) -> str | None:
 def _unknown(name: str, known: list[str]) -> str:
     if not known:
         return "unknown parameter; this path has none"
-    return f"unknown parameter; did you mean {nearest(name, known)}? (known: {', '.join(known)})"
+    meant = nearest(name, known)
+    question = "" if meant is None else f"; did you mean {meant}?"
+    return f"unknown parameter{question} (known: {', '.join(known)})"
 
 
-def nearest(name: str, known: list[str]) -> str:
-    """The known parameter with the most similar name, or the one that other APIs call `name`."""
+def nearest(name: str, known: list[str]) -> str | None:
+    """The known parameter with a similar name, or the one that other APIs call `name`; None without one."""
     meant = _SYNONYMS.get(name.lower())
     if meant in known:
         return meant
-    return max(known, key=lambda each: SequenceMatcher(None, name.lower(), each.lower()).ratio())
+    lower = {each.lower(): each for each in known}
+    return next((lower[each] for each in get_close_matches(name.lower(), lower, n=1)), None)

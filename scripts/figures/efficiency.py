@@ -18,7 +18,7 @@ _CHARGE, _DRIVE, _PARKED, _ELSEWHERE = [0.9] * 10, [-0.6] * 10 + [0.1] * 10, [0.
 def _performance(dc: list[float | None]) -> Performance:
     meter = intervals([1.0] * 10 + [0.0] * 30, MINUTE, MINUTE)
     vehicle = intervals(dc, MINUTE, MINUTE)
-    return Performance(measured(vehicle), [feed(meter, _PERIOD)], _PERIOD, _PERIOD.end)
+    return Performance(measured(vehicle), [feed(meter, _PERIOD)], (), _PERIOD, _PERIOD.end)
 
 
 _CASES = {

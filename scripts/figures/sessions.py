@@ -37,6 +37,7 @@ def _party() -> Party:
         "V",
         measured(intervals(dc, MINUTE, MINUTE)),
         [feed(intervals(ac, MINUTE, MINUTE), _PERIOD)],
+        (),
         _PERIOD,
     )
 

@@ -12,11 +12,11 @@ from local.ports import free_port
 from local.service import Service
 from tests.bench import writes
 from tests.bench.cpu import cpu_of, cpu_of_server
-from tests.bench.end_to_end import DEVICES, Run, a_load, finished
+from tests.bench.end_to_end import DEVICES, Run, a_load, flooded, require_once
 from tests.bench.fleet import quarter_of, store_minutes
 from tests.bench.history import know
 from tests.bench.load import Load
-from tests.bench.machine import Db, Machine, count_rows, run_flood
+from tests.bench.machine import Db, Machine, count_rows
 from tests.bench.report import Figure, median_ratio
 
 _ROUNDS = 3
@@ -127,10 +127,8 @@ async def _beside(machine: Machine, load: Load, *, kept: bool) -> Run:
         await waiting.store(url)
         machine.postgres.sql("CHECKPOINT")
         with machine.broker() as broker, machine.bridge(url, broker) as bridge:
-            before_s = bridge.cpu_s()
             async with _keeper(machine, url, waiting.until) if kept else contextlib.nullcontext():
-                sent = await run_flood(broker, load)
-                run = await finished(bridge, load, sent, before_s)
+                run = await flooded(broker, [bridge], load)
                 await _check(url, waiting, load.readings, kept=kept)
         return run
 
@@ -204,11 +202,9 @@ async def _flooded(machine: Machine, url: str, load: Load, *, kept: bool) -> Run
     async with _connected(url) as db:
         await know(db, load.devices)
     with machine.broker() as broker, machine.bridge(url, broker) as bridge:
-        before_s = bridge.cpu_s()
         async with _keeper(machine, url, None) if kept else contextlib.nullcontext():
-            run = await finished(bridge, load, await run_flood(broker, load), before_s)
-    if await count_rows(url) != load.readings:
-        raise RuntimeError("readings are missing from the history, or are stored twice")
+            run = await flooded(broker, [bridge], load)
+    await require_once(url, load)
     return run
 
 
@@ -229,8 +225,8 @@ async def _cpu(machine: Machine, load: Load) -> tuple[float, float, float]:
     """Microseconds a reading: of the whole server, of the bridge's session, of the bridge."""
     with machine.database() as url, machine.broker() as broker, machine.bridge(url, broker) as bridge:
         sessions = await _sessions(url)
-        server_s, session_s, bridge_s = cpu_of_server(machine.postgres.process.pid), _sum(sessions), bridge.cpu_s()
-        run = await finished(bridge, load, await run_flood(broker, load), bridge_s)
+        server_s, session_s = cpu_of_server(machine.postgres.process.pid), _sum(sessions)
+        run = await flooded(broker, [bridge], load)
         if not sessions or sessions != await _sessions(url):
             raise RuntimeError("the bridge has not had the same session throughout")
         server_s, session_s = cpu_of_server(machine.postgres.process.pid) - server_s, _sum(sessions) - session_s

@@ -12,11 +12,13 @@ from typing import TypeAlias
 
 import asyncpg
 import pytest
+from prometheus_client import CollectorRegistry
 
 from bridge.contract import KINDS
 from bridge.delivery import Kept
 from bridge.keeper.partitions import partitions as partitions_duty
 from bridge.keeper.port import Duty
+from bridge.store.database_errors import asking
 from bridge.store.migrate import migrate
 from bridge.store.postgres import PostgresStore
 from bridge.store.session import Connection
@@ -45,6 +47,7 @@ _STRAY = r"""
     AND NOT (relispartition AND EXISTS (SELECT FROM pg_trigger WHERE tgrelid = pg_class.oid AND tgname = 'no_truncate'))
 """
 """What is not a whole partition."""
+_NOT_LOCKED_S = 10.0  # on a machine that runs other tests; the lock would be held until the test ends
 FAILURES, LAG = "fleet_keeper_duty_failures_total", "fleet_keeper_duty_lag_seconds"
 
 
@@ -118,9 +121,9 @@ async def test_readings_of_today_are_stored_while_the_keeper_waits_for_a_locked_
         assert (status, "partitions: the last" in problem, "lock" in problem) == (503, True, True)
         assert await keeper.metric(LAG, duty="partitions") > 0
         for n in range(20):
-            assert await _seconds(store, f"{n + 2}") < 1.0
+            assert await _seconds(store, f"{n + 2}") < _NOT_LOCKED_S
         fresh = PostgresStore(database_url, source="http")  # as after a restart
-        assert await _seconds(fresh, "99") < 1.0
+        assert await _seconds(fresh, "99") < _NOT_LOCKED_S
         await fresh.close()
         assert not await prepared(db, 3)
         await analysis.rollback()
@@ -210,7 +213,7 @@ async def test_standby_takes_over_when_the_leader_is_killed(tmp_path: Path, data
         first.process.kill()
         for name in await partitions(db):
             await db.execute(f"DROP TABLE {name}")
-        await until(second.ready, timeout_s=5)
+        await until(second.ready)
         await until(lambda: prepared(db, 3))
         assert await second.metric("fleet_keeper_leader") == 1
         first.process.start()
@@ -249,6 +252,31 @@ _SESSION = "SELECT pid FROM pg_stat_activity WHERE application_name = 'fleet-kee
 
 async def test_leader_leads_again_after_its_session_was_ended(database_url: str, db: Db) -> None:
     async with keeping(database_url, keeper_timeout_s=3) as keeper:
+        await until(keeper.ready)
+        assert await db.fetchval(_SESSION.replace("SELECT pid", "SELECT pg_terminate_backend(pid)"))
+        await until(lambda: _state_is(keeper, 503))
+        await until(keeper.ready)
+
+
+class Unclean:
+    """A companion that loses its sessions when it is cancelled, so that giving them back fails."""
+
+    def measure(self, _: CollectorRegistry) -> None:
+        pass
+
+    async def run(self) -> None:
+        with asking():
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise asyncpg.InterfaceError("the connection is closed")
+
+
+async def test_leader_leads_again_when_a_clean_up_fails_as_its_session_is_lost(database_url: str, db: Db) -> None:
+    async def rest(_: Connection) -> bool:
+        return False
+
+    async with keeping(database_url, [Duty("rest", 60.0, rest)], [Unclean()], keeper_timeout_s=3) as keeper:
         await until(keeper.ready)
         assert await db.fetchval(_SESSION.replace("SELECT pid", "SELECT pg_terminate_backend(pid)"))
         await until(lambda: _state_is(keeper, 503))
@@ -301,7 +329,7 @@ async def test_sigterm_ends_a_duty_at_once(tmp_path: Path, database_url: str, db
         await until(lambda: db.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
         began = time.monotonic()
         assert await keeper.stop() == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
 
 
 # -- Start

@@ -73,6 +73,7 @@ def test_register_jump_is_withheld_and_moves_the_base() -> None:
 def test_reset_to_an_implausible_value_counts_nothing() -> None:
     curve = curve_of(registers([20000.0, 15000.0, 15000.5]), EVERY_MINUTE)
     assert (total(curve), curve.flow_in.resets) == (0.5, [MINUTE])
+    assert curve.covered == [(MINUTE, 2 * MINUTE)]
 
 
 def test_first_register_reading_is_a_baseline() -> None:
@@ -135,8 +136,8 @@ def compared(ac: Sequence[Reading], dc: Sequence[Reading], assigned: Span, out: 
     meter, vehicle = curve_of(ac, EVERY_MINUTE), curve_of(dc, EVERY_MINUTE)
     flow, own = (meter.flow_out, vehicle.flow_out) if out else (meter.flow_in, vehicle.flow_in)
     parts = divide(flow.segments, [Assignment(*assigned, "V")]).of_vehicle.get("V", [])
-    side = Side(parts, [assigned], meter.covered)
-    found = compare(vehicle, own.segments, [side], Span(0, DAY))
+    side = Side(parts, [assigned], meter)
+    found = compare(vehicle, own.segments, [side], [*assigned], Span(0, DAY))
     return round(kwh(found.ac), 9), round(kwh(found.dc), 9)
 
 

@@ -195,10 +195,13 @@ def test_declared_parameters_pass() -> None:
         ("timezone", ["from", "to", "tz"], "tz"),
         ("limt", ["cursor", "limit"], "limit"),
         ("vehicleId", ["meter", "vehicle", "at"], "vehicle"),
-        ("", ["limit"], "limit"),
+        ("NeverReported", ["site", "neverReported"], "neverReported"),
+        ("tz", ["from", "to"], None),
+        ("timezone", ["from", "to"], None),
+        ("", ["limit"], None),
     ],
 )
-def test_nearest_parameter(name: str, known: list[str], expected: str) -> None:
+def test_nearest_parameter(name: str, known: list[str], expected: str | None) -> None:
     assert nearest(name, known) == expected
 
 

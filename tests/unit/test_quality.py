@@ -23,6 +23,7 @@ GOOD = Quality(
     implausible=0,
     interval_us=MINUTE,
     seen_at=HOUR - MINUTE,
+    declared_at=None,
     as_of=HOUR,
 )
 ORDERS: tuple[Order, ...] = get_args(Order)
@@ -71,6 +72,17 @@ def test_severity_is_the_missing_time_and_one_for_each_other_fault(faults: dict[
 )
 def test_device_is_silent_after_three_intervals(seen_at: int | None, interval_us: int, silent: bool) -> None:
     assert device(seen_at=seen_at, interval_us=interval_us).is_silent is silent
+
+
+@pytest.mark.parametrize(
+    ("declared_at", "silent"),
+    [(HOUR - 3 * MINUTE, False), (HOUR - 3 * MINUTE - 1, True), (HOUR + MINUTE, False), (None, True)],
+)
+def test_device_that_never_reported_is_silent_three_intervals_after_its_declaration(
+    declared_at: int | None, silent: bool
+) -> None:
+    assert device(seen_at=None, declared_at=declared_at).is_silent is silent
+    assert not device(declared_at=-HOUR).is_silent
 
 
 def test_coverage_and_age_are_unknown_where_nothing_is() -> None:

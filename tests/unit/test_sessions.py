@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.energy.assignments import Assignment
+from api.energy.assignments import Assignment, changes_of
 from api.energy.curve import Device, Reading, curve_of, energy_in
 from api.energy.performance import Feed, Measured
 from api.energy.sessions import Party, Session, Unassigned
@@ -40,7 +40,8 @@ def party(
         Feed(f"M{n}", measured(readings), "V", own, period, DAY)
         for n, (readings, own) in enumerate(zip(meters, assigned or whole, strict=True))
     ]
-    return Party("V", measured(dc, gauges=gauges), feeds, period)
+    changes = changes_of("V", (feed.assignments for feed in feeds))
+    return Party("V", measured(dc, gauges=gauges), feeds, changes, period)
 
 
 def minutes(sessions: Sequence[Session]) -> list[tuple[float, float]]:
@@ -158,7 +159,7 @@ def test_energy_beside_a_withheld_direction_counts() -> None:
 def test_meter_without_vehicle_has_sessions_that_outflow_ends() -> None:
     meter = measured(intervals([0.5] * 5 + [-0.5] * 2 + [0.5] * 5))
     own = Unassigned("M", meter, "", [Assignment(9 * MINUTE, HOUR, "V")], WHOLE, DAY)
-    assert minutes(Party(None, None, [own], WHOLE).sessions()) == [(0, 5), (7, 9)]
+    assert minutes(Party(None, None, [own], (), WHOLE).sessions()) == [(0, 5), (7, 9)]
 
 
 # -- laws

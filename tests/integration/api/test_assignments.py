@@ -4,7 +4,7 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -109,6 +109,72 @@ async def test_end_beyond_the_next_vehicle_is_a_conflict(client: httpx.AsyncClie
     assert_problem(await patch(client, 0, 20), 409)
     assert (await patch(client, 0, 20, replace="true")).json()["to"] == at(20)
     assert await rows(db) == [(0, "A"), (20, "B"), (30, None)]  # B was split and continues
+
+
+@pytest.mark.parametrize(("vehicle", "to"), [("B", 15), ("B", 20), ("B", 30), ("A", 15), (None, 15)], ids=repr)
+async def test_assignment_with_an_end_is_not_cut_silently(
+    vehicle: str | None, to: int, client: httpx.AsyncClient, db: Connection
+) -> None:
+    await put(client, 0, "A", 20)
+    expected = f"from: meter M is assigned to A from {at(0)} to {at(20)}"
+    assert_problem(await put(client, 10, vehicle, to), 409, expected)
+    assert_problem(await client.post(ALL, json=[item("M", vehicle, 10, to)]), 409, f"index 0: {expected}")
+    assert await rows(db) == [(0, "A"), (20, None)]
+
+
+async def test_replacing_lets_what_it_cuts_continue_up_to_its_end(client: httpx.AsyncClient, db: Connection) -> None:
+    await put(client, 0, "A", 20)
+    assert (await put(client, 10, "B", 15, replace=True)).status_code == 201
+    assert await rows(db) == [(0, "A"), (10, "B"), (15, "A"), (20, None)]
+    cut = {"meterId": "M", "from": "2026-02-10T00:00:00+00:00", "to": "2026-02-10T00:20:00+00:00", "vehicleId": "A"}
+    assert (await trail(db))[-1][1]["replaced"] == [cut]
+    assert (await put(client, 10, "B", 15)).status_code == 200  # it is no conflict to repeat it
+    assert (await client.delete(path_of(10))).status_code == 204
+    assert [(each["vehicleId"], each["from"], each["to"]) for each in await every(client, vehicle="A")] == [
+        ("A", at(0), at(15)),
+        ("A", at(15), at(20)),
+    ]
+
+
+async def test_assignment_is_prolonged_and_ended_by_a_later_begin(client: httpx.AsyncClient, db: Connection) -> None:
+    """The meter's last assignment has no end yet, and time that feeds no vehicle is nobody's."""
+    await put(client, 0, "A", 20)
+    assert (await put(client, 10, "A", 30)).status_code == 201
+    assert await rows(db) == [(0, "A"), (10, "A"), (30, None)]
+    assert (await put(client, 25, None)).status_code == 201
+    await put(client, 60, "E")
+    assert (await put(client, 40, "C", 50)).status_code == 201
+    assert (await put(client, 70, "F", 80)).status_code == 201
+    assert [row for row in await rows(db) if row[1] is not None or row[0] > 30] == [
+        *[(0, "A"), (10, "A"), (40, "C"), (50, None), (60, "E"), (70, "F"), (80, None)]
+    ]
+
+
+@pytest.mark.parametrize("to", [12, 20, 30])
+async def test_assignment_up_to_the_next_one_is_not_cut_silently(
+    to: int, client: httpx.AsyncClient, db: Connection
+) -> None:
+    """Shifts that adjoin, one of which is stated in the middle of another."""
+    shifts = [item("M", "A", 0, 20), item("M", "B", 20, 40)]
+    assert (await client.post(ALL, json=shifts)).status_code == 200
+    expected = f"from: meter M is assigned to A from {at(0)} to {at(20)}"
+    assert_problem(await put(client, 10, "X", to), 409, expected)
+    assert await rows(db) == [(0, "A"), (20, "B"), (40, None)]
+    assert (await put(client, 10, "X", 12, replace=True)).status_code == 201
+    assert await rows(db) == [(0, "A"), (10, "X"), (12, "A"), (20, "B"), (40, None)]
+
+
+async def test_begins_without_ends_may_be_stated_in_any_order(client: httpx.AsyncClient, db: Connection) -> None:
+    for minute, vehicle in ((0, "A"), (40, "C"), (20, "B"), (30, None), (10, "D")):
+        assert (await put(client, minute, vehicle)).status_code == 201
+    assert await rows(db) == [(0, "A"), (10, "D"), (20, "B"), (30, None), (40, "C")]
+    assert (await put(client, 25, "E")).status_code == 201
+
+
+async def test_import_that_moves_an_end_assigns_the_time_after_it(client: httpx.AsyncClient, db: Connection) -> None:
+    await put(client, 0, "A", 20)
+    assert (await client.post(ALL, json=[item("M", "A", 0, 10), item("M", "B", 10, 15)])).status_code == 200
+    assert await rows(db) == [(0, "A"), (10, "B"), (15, None), (20, None)]
 
 
 async def test_replacing_ends_what_begins_within(client: httpx.AsyncClient, db: Connection) -> None:
@@ -269,13 +335,30 @@ async def test_one_of_two_vehicles_at_a_time_wins(client: httpx.AsyncClient, db:
 class _Model:
     """The rows of one meter by minute, as an import with `replace=true` leaves them."""
 
-    def __init__(self, table: Mapping[int, str | None]) -> None:
+    def __init__(self, table: Mapping[int, str | None], begins: Collection[int]) -> None:
         self.table = dict(table)
+        self.cut: set[Row] = set()
+        self._before, self._begins = table, begins
+
+    def _cut_by(self, start: int, end: int | None, vehicle: str | None) -> tuple[str | None, int]:
+        """The vehicle whose end is after a period's begin and would not be so any more, and that end."""
+        begin = max((minute for minute in self._before if minute <= start), default=start)
+        until = min((minute for minute in self._before if minute > start), default=start)
+        fed = self._before.get(begin)
+        is_cut = end is not None and (end < until or vehicle not in (None, fed))
+        if begin in (start, *self._begins) or until == start or not is_cut:
+            return None, until
+        if fed is not None:
+            self.cut.add((begin, fed))
+        return fed, until
 
     def put(self, start: int, end: int | None, vehicle: str | None, marker: bool) -> None:
+        cut, until = self._cut_by(start, end, vehicle)
         if end is not None:
             within = [begin for begin in self.table if start < begin < end]
             tail = self.table[max(within)] if within else None
+            if cut is not None and end < until:
+                tail = cut
             if marker:
                 self.table.setdefault(end, None if tail == vehicle else tail)
             for begin in within:
@@ -287,7 +370,7 @@ _vehicles = st.sampled_from([None, "A", "B"])
 _minutes = st.integers(0, 12)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     before=st.dictionaries(_minutes, _vehicles, max_size=6),
     written=st.dictionaries(_minutes, st.tuples(st.none() | st.integers(1, 6), _vehicles), max_size=4),
@@ -309,11 +392,11 @@ def test_statements_agree_with_the_model(
             for start, (length, vehicle) in written.items()
         ]
         conflicts = await Plan(periods).conflicts(connection)
-        await Plan(periods).write(connection)
+        await Plan(periods).write(connection, conflicts)
         replaced = {((each.start - EPOCH) // timedelta(minutes=1), each.vehicle) for each in conflicts}
         return set(replaced), dict(await rows(connection))
 
-    model = _Model(before)
+    model = _Model(before, written)
     order = sorted(written)
     for n, start in enumerate(order):
         length, vehicle = written[start]
@@ -323,7 +406,8 @@ def test_statements_agree_with_the_model(
         model.put(start, following if cut else end, vehicle, not cut)
     replaced, table = loop.run_until_complete(replaced_and_table())
     assert table == model.table
-    assert replaced == {(begin, vehicle) for begin, vehicle in before.items() - table.items() if vehicle is not None}
+    removed = {(begin, vehicle) for begin, vehicle in before.items() - table.items() if vehicle is not None}
+    assert replaced == removed | model.cut
 
 
 @pytest.fixture

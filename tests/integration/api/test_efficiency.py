@@ -129,6 +129,10 @@ class Judged(NamedTuple):
     energy: int | None
     """Of the quarter hour; None where it is not complete."""
     is_drawing: bool
+    begins: datetime | None = None
+    """Of the first interval that has a part in the quarter hour; None where it is not complete."""
+    ends: datetime | None = None
+    """Of the last one."""
 
 
 class Window(NamedTuple):
@@ -233,8 +237,20 @@ def judge(fleet: Fleet, kind: Kind, id_: str, bucket: datetime) -> Judged | None
         return Judged(0, None, False)
     is_clean = names[2] < fleet.closed and not any((kind, id_, name) in fleet.dirty for name in names)
     is_complete = is_clean and window.is_alike and window.is_covered(fleet.declared[kind.name, id_])
-    energy = window.energy(bucket) if is_complete and not window.goes_out else None
-    return Judged(window.drew, energy, window.is_drawing)
+    if not is_complete or window.goes_out:
+        return Judged(window.drew, None, window.is_drawing)
+    begins = bucket if window.own[0]["ts"] == bucket else window.parts[0][-1]["ts"]
+    return Judged(window.drew, window.energy(bucket), window.is_drawing, begins, window.parts[2][0]["ts"])
+
+
+def is_only(fleet: Fleet, feeding: Any, judged: Sequence[Judged]) -> bool:
+    """Whether an assignment is the only one of its vehicle in the time of all intervals, and lasts as long."""
+    begins, ends = (
+        min(one.begins for one in judged if one.begins is not None),
+        max(one.ends for one in judged if one.ends is not None),
+    )
+    others = [s for s in fleet.spans if s[1] == feeding[1] and s != feeding and s[2] < ends and s[3] > begins]
+    return bool(feeding[2] <= begins and feeding[3] >= ends and not others)
 
 
 def expected(fleet: Fleet, site: str | None, first: datetime, beyond: datetime) -> dict[str, Any]:
@@ -253,15 +269,12 @@ def expected(fleet: Fleet, site: str | None, first: datetime, beyond: datetime) 
             if found is None or not found.is_drawing or (METER, meter, bucket) in fleet.dirty:
                 continue
             drawn += found.drew if found.energy is None else found.energy
-            near = [span for span in fleet.spans if span[2] < bucket + QUARTER and span[3] > bucket]
-            feeding = [span for span in near if span[0] == meter and span[2] <= bucket and span[3] >= bucket + QUARTER]
+            feeding = [s for s in fleet.spans if s[0] == meter and s[2] <= bucket and s[3] >= bucket + QUARTER]
             if not feeding or feeding[0][1] is None or not found.energy:
                 continue
             vehicle = feeding[0][1]
-            if not has(VEHICLE, vehicle) or any(span[1] == vehicle and span[0] != meter for span in near):
-                continue
-            other = judge(fleet, VEHICLE, vehicle, bucket)
-            if other is not None and other.energy is not None:
+            other = judge(fleet, VEHICLE, vehicle, bucket) if has(VEHICLE, vehicle) else None
+            if other is not None and other.energy is not None and is_only(fleet, feeding[0], [found, other]):
                 ac, dc, quarters = ac + found.energy, dc + other.energy, quarters + 1
                 vehicles.add(vehicle)
         bucket += QUARTER
@@ -269,7 +282,7 @@ def expected(fleet: Fleet, site: str | None, first: datetime, beyond: datetime) 
         "id": site,
         "chargeKwhAc": ac / 1e12,
         "chargeKwhDc": dc / 1e12,
-        "lossKwh": (ac - dc) / 1e12,
+        "lossKwh": (ac - dc) / 1e12 if ac else None,
         "efficiency": dc / ac if ac else None,
         "kwhAc": drawn / 1e12,
         "compared": ac / drawn if drawn else None,

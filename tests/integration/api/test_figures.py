@@ -86,31 +86,42 @@ CASES = {
     ),
     "2 an interval across two assignments": Case(
         ac("10:15", 6.0),
-        {"totalKwhConsumedAc": 2.0, "unassignedKwh": 0},
+        {"totalKwhConsumedAc": 2.0, "dividedKwh": 6.0, "boundaryKwh": 0, "unassignedKwh": 0},
         assigned=[("09:00", "V"), ("10:05", "B")],
         intervals=QUARTERLY,
     ),
     "2 the other of the two": Case(
         ac("10:15", 6.0),
-        {"totalKwhConsumedAc": 4.0, "unassignedKwh": 0},
+        {"totalKwhConsumedAc": 4.0, "dividedKwh": 6.0, "unassignedKwh": 0},
         assigned=[("09:00", "A"), ("10:05", "V")],
         intervals=QUARTERLY,
     ),
     "3 an interval after whose assignment is none": Case(
         ac("10:15", 6.0),
-        {"totalKwhConsumedAc": 6.0, "unassignedKwh": 0},
+        {"totalKwhConsumedAc": 6.0, "dividedKwh": 6.0, "unassignedKwh": 0},
         assigned=[("09:00", "V"), ("10:05", None)],
         intervals=QUARTERLY,
     ),
     "3 energy that no assignment overlaps": Case(
         ac("10:15", 6.0, 3.0, step_s=900),
-        {"totalKwhConsumedAc": 6.0, "unassignedKwh": 3.0},
+        {"totalKwhConsumedAc": 6.0, "dividedKwh": 6.0, "unassignedKwh": 3.0},
         assigned=[("09:00", "V"), ("10:05", None)],
+        intervals=QUARTERLY,
+    ),
+    "3 a charge that begins with the assignment, within a minute of both": Case(
+        [*ac("10:00:30", 0.0, 0.5, *[1.0] * 8), *dc("10:00:45", 0.0, 0.675, *[0.9] * 8)],
+        {"totalKwhConsumedAc": 8.5, "totalKwhDeliveredDc": 7.875, "chargeKwhAc": 7.75, "chargeKwhDc": 6.975},
+        assigned=[("10:01", "V")],
+    ),
+    "3 a hand-over within an interval is in no efficiency": Case(
+        [*ac("10:00", 0.0, 6.0, 9.0, step_s=900), *dc("10:00", *[0.0] * 6, *[0.54] * 25)],
+        {"totalKwhConsumedAc": 13.0, "dividedKwh": 6.0, "chargeKwhAc": 9.0, "chargeKwhDc": 8.1, "efficiency": 0.9},
+        assigned=[("09:00", "A"), ("10:05", "V")],
         intervals=QUARTERLY,
     ),
     "4 a period that begins within an interval": Case(
         ac("00:00", *[4.0] * 6, step_s=900),
-        {"totalKwhConsumedAc": 14.0, "boundaryKwh": 4.0, "acCoverage": 1.0},
+        {"totalKwhConsumedAc": 14.0, "boundaryKwh": 4.0, "dividedKwh": 0, "acCoverage": 1.0},
         period=("00:07:30", "01:00"),
     ),
     "5 a lost reading of a register": Case(

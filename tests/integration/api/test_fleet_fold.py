@@ -206,3 +206,30 @@ async def test_steady_devices_are_folded_in_the_database(database_url: str, db: 
     finally:
         await as_api.close()
     assert {"meter_none"} <= set(keys) - set(folded.others)
+
+
+async def test_device_whose_first_register_comes_meanwhile_is_not_folded(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, db: Connection
+) -> None:
+    """Devices without registers have a statement that does not read them; it names those that have sent one by now."""
+    await write(
+        database_url,
+        [
+            reading(METER, device, START + timedelta(minutes=n), values)
+            for device, values in (("plain", {"kwh_consumed_ac": 0.1}), ("late", {"kwh_import_register": 1.0}))
+            for n in range(60)
+        ],
+    )
+    sorts = fleet._sorts
+
+    async def without_registers(*asked: Any) -> dict[tuple[bool, bool], list[str]]:
+        found = await sorts(*asked)
+        assert found == {(False, False): ["plain"], (False, True): ["late"]}
+        return {(False, False): ["plain", "late"]}
+
+    edges = [START, START + timedelta(hours=1)]
+    buckets = Buckets(edges, await closed(db), datetime.now(UTC))
+    assert (await fold(db, METER, {"plain": 0, "late": 1}, buckets, [], 60.0)).others == []
+    monkeypatch.setattr(fleet, "_sorts", without_registers)
+    folded = await fold(db, METER, {"plain": 0, "late": 1}, buckets, [], 60.0)
+    assert (folded.others, folded.figures[0][0].inward > 0) == (["late"], True)

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import random
+import statistics
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -12,7 +14,7 @@ import httpx
 import pytest
 from starlette.responses import Response
 
-from api import assignments, devices, keys, live
+from api import assignments, devices, keyring, keys, live
 from api.app import application
 from api.auth import Scope
 from api.database import SESSION
@@ -423,13 +425,17 @@ async def test_change_of_a_keys_limits_is_effective_at_once(
     api: Api, client: httpx.AsyncClient, db: Connection
 ) -> None:
     await store(client, vehicle("EV_1"), vehicle("EV_2"))
-    token = await make(db, "read", sites=("North",))
-    async with api.client(token) as own:
-        assert (await own.get("/v1/live/vehicles")).json()["items"] == []
-        await db.execute("UPDATE api_key SET sites = NULL, devices = '{EV_1}' WHERE id = $1", token.split("_")[1])
-        async with asyncio.timeout(0.8):  # Less than the second for which it would be remembered.
+    effective_after_s: list[float] = []
+    for _ in range(5):
+        token = await make(db, "read", sites=("North",))
+        async with api.client(token) as own:
+            assert (await own.get("/v1/live/vehicles")).json()["items"] == []
+            await db.execute("UPDATE api_key SET sites = NULL, devices = '{EV_1}' WHERE id = $1", token.split("_")[1])
+            began = time.monotonic()
             while len((await own.get("/v1/live/vehicles")).json()["items"]) != 1:
-                pass
+                assert time.monotonic() - began < 20
+            effective_after_s.append(time.monotonic() - began)
+    assert statistics.median(effective_after_s) < keyring.REMEMBERED_S / 2
 
 
 async def test_limited_key_with_other_scopes_is_refused_what_is_not_limited(
@@ -518,6 +524,8 @@ def _scanned(plan: dict[str, Any]) -> Iterable[float]:
 async def test_lists_of_a_limited_key_are_found_by_keys(
     db: Connection, database_url: str, postgres: Postgres, sight: Sight, most: int
 ) -> None:
+    # As new tables: what autovacuum counted while another test emptied them would be believed of what is inserted.
+    await db.execute("TRUNCATE vehicle_live_status, meter_live_status, device, meter_assignment")
     for kind, prefix in ((VEHICLE, "EV"), (METER, "METER")):
         table = TABLE_OF[kind]
         await db.execute(

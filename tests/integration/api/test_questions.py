@@ -84,6 +84,21 @@ async def test_device_never_seen_is_404(client: httpx.AsyncClient, path: str) ->
     assert_problem(await client.get(path), 404, "was ever stored")
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/analytics/performance/EV_9", "/v1/sessions?vehicle=EV_9", "/v1/sessions?meter=M"]
+)
+async def test_declared_device_that_never_reported_has_figures_of_nothing(client: httpx.AsyncClient, path: str) -> None:
+    assert_problem(await client.get(path), 404, "was ever stored")
+    for device in ("vehicles/EV_9", "meters/M"):
+        assert (await client.put(f"/v1/devices/{device}", json={"intervalS": 60})).status_code == 201
+    answer = await client.get(path)
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert found.get("items", []) == []
+    assert found.get("totalKwhConsumedAc") is None
+    assert found.get("totalKwhDeliveredDc") is None
+
+
 async def pages(client: httpx.AsyncClient, path: str, **query: Any) -> list[list[dict[str, Any]]]:
     """Every page of a list."""
     found, cursor = [], None

@@ -93,7 +93,7 @@ async def test_meter_has_its_own_measures(client: httpx.AsyncClient) -> None:
     found = await ask(client, "/v1/analytics/series/meters/M", measure="voltage")
     assert [column["last"] for column in found["series"][0]["columns"]] == [231.0]
     refused = await client.get("/v1/analytics/series/meters/M", params={"measure": "soc"})
-    assert_problem(refused, 422, "measure.0: Input should be 'kwhConsumedAc'")
+    assert_problem(refused, 422, "measure[0]: Input should be 'kwhConsumedAc'")
 
 
 async def test_period_to_come_is_empty_and_unknown_device_is_not_found(client: httpx.AsyncClient) -> None:
@@ -108,7 +108,7 @@ async def test_period_to_come_is_empty_and_unknown_device_is_not_found(client: h
     ("query", "reason"),
     [
         ({}, "measure: Field required"),
-        ({"measure": "speed"}, "measure.0: Input should be"),
+        ({"measure": "speed"}, "measure[0]: Input should be"),
         ({"measure": "soc", "points": "0"}, "points: "),
         ({"measure": "soc", "points": "5001"}, "points: "),
     ],

@@ -56,7 +56,15 @@ CASES = {
         [*ac("09:51", *[0.0] * 10, *[1.0] * 10, *[0.0] * 10), *dc("09:51", *[0.0] * 10, *[0.9] * 10, *[0.0] * 10)],
         [
             session("10:00", "10:10", vehicleId="V", meterIds=["M"], site=None, coverage=1.0, efficiency=0.9)
-            | {"kwhAc": 10.0, "kwhDc": 9.0, "peakKw": 60.0, "meanKw": 60.0, "resets": 0, "suspectKwh": 0.0}
+            | {
+                "kwhAc": 10.0,
+                "kwhDc": 9.0,
+                "peakKw": 60.0,
+                "meanKw": 60.0,
+                "resets": 0,
+                "suspectKwh": 0.0,
+                "dividedKwh": 0.0,
+            }
             | {"openStart": False, "openEnd": False, "socFrom": None, "socTo": None, "odometerKm": None}
         ],
     ),
@@ -118,6 +126,13 @@ CASES = {
             | {"peakKw": 90.0, "coverage": 1.0, "openStart": False, "openEnd": False}
         ],
         (),
+    ),
+    "an assignment of half a minute at a 15-minute meter": Case(
+        ac("10:00", 0.0, 6.0, 6.0, 0.0, step_s=900),
+        [
+            session("10:05", "10:05:30", kwhAc=6.0, peakKw=24.0, meanKw=720.0, dividedKwh=6.0),
+        ],
+        (("M", "10:05", "V"), ("M", "10:05:30", None)),
     ),
     "a car that is silent for half of the charge": Case(
         [*ac("09:59", 0.0, *[1.0] * 10, 0.0), *dc("09:59", 0.0, *[0.9] * 5)],
@@ -256,7 +271,7 @@ async def test_pages_are_the_list_and_name_the_algorithm(client: httpx.AsyncClie
     while query is not None:
         answer = await client.get("/v1/sessions", params=query)
         page = answer.json()
-        assert page["algorithm"] == {"name": "inflow", "version": 1}
+        assert page["algorithm"] == {"name": "inflow", "version": 3}
         paged += page["items"]
         query = None if page["nextCursor"] is None else query | {"cursor": page["nextCursor"]}
         assert ("Link" in answer.headers) == (query is not None)
