@@ -5,20 +5,17 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
+from api.patterns import KIND_PATTERN, MEASURE_PATTERN
 from api.period import Instant
 from api.register_models import Text
 from bridge.alarms.measures import MEASURES, Direction, Severity
-from bridge.contract import KIND_OF
 from bridge.reading import DEVICE_ID_PATTERN
 
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
-RULE_PATTERN = r"^[a-z][a-z0-9-]{0,63}$"
 MOST_FOR_S = 7 * 86_400
-KIND_PATTERN = f"^({'|'.join(KIND_OF)})$"
-_MEASURE_PATTERN = f"^({'|'.join(MEASURES)})$"
 _MEANINGS = " ".join(f"`{m.name}` ({m.unit}): {m.meaning}" for m in MEASURES.values())
 
-Measure = Annotated[str, Field(pattern=_MEASURE_PATTERN, description=_MEANINGS, examples=["batteryTemp"])]
+Measure = Annotated[str, Field(pattern=MEASURE_PATTERN, description=_MEANINGS, examples=["batteryTemp"])]
 Bound = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 KindName = Annotated[str, Field(pattern=KIND_PATTERN)]
 

@@ -7,8 +7,9 @@ import asyncpg
 from fastapi import APIRouter, Path
 from starlette.responses import JSONResponse, Response
 
-from api.alarm_models import BODY_RESPONSES, RULE_PATTERN, Rule, RuleBody, RuleList
+from api.alarm_models import BODY_RESPONSES, Rule, RuleBody, RuleList
 from api.database import connection
+from api.patterns import RULE_PATTERN
 from api.problems import Problem, invalid
 from api.routing import NOTHING, needs
 from api.services import Caller, WithServices

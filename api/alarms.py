@@ -9,14 +9,14 @@ import asyncpg
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from api.alarm_models import BODY_RESPONSES, RULE_PATTERN, Acknowledgement, Alarm, AlarmPage, State
+from api.alarm_models import BODY_RESPONSES, Acknowledgement, Alarm, AlarmPage, State
 from api.csv_format import columns
 from api.database import connection
 from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.paging import Cursor, Limit, decode_number, encode_cursor, next_link
+from api.patterns import RULE_PATTERN, TEXT_PATTERN
 from api.period import Instant
 from api.problems import Problem, invalid
-from api.register_models import TEXT_PATTERN
 from api.routing import SITE, needs, only_seen
 from api.services import Caller, WithServices, WithSight
 from api.sight import Sight

@@ -20,9 +20,9 @@ from api.csv_format import columns
 from api.database import connection
 from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.paging import Cursor, Limit, decode_time_and_uuid, encode_cursor, next_link
+from api.patterns import TEXT_PATTERN
 from api.period import AskedPeriod, Period
 from api.problems import Problem
-from api.register_models import TEXT_PATTERN
 from api.reject_models import Payload, Reject, RejectPage, RejectWithPayload
 from api.routing import needs, only_seen
 from api.services import WithServices, WithSight

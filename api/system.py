@@ -14,7 +14,7 @@ from api.period import Instant
 from api.routing import NOTHING, needs
 from api.services import WithServices
 from bridge.alarms.measures import CERTIFICATE_DAYS, DISK_DAYS
-from bridge.status import EVERY_S, FIGURES, STALE_S, Program
+from bridge.status import COUNT_LOST_BRIDGES, EVERY_S, FIGURES, STALE_S, Program
 
 router = APIRouter(prefix="/v1", tags=["operation"])
 
@@ -100,6 +100,13 @@ class System(_Answer):
     missing: Annotated[
         list[Literal["bridge", "keeper"]], Field(description="Programs of which no process is active and reports.")
     ]
+    bridges_lost: Annotated[
+        int | None,
+        Field(
+            description="Bridges that stopped reporting without being stopped, and were not replaced by one of their "
+            "name, or are active and not ready; null while no bridge works."
+        ),
+    ]
     readings_per_s: Annotated[float, Field(description="Sum over the active processes.")]
     certificate_days: Annotated[float | None, Field(description="Of the active keeper; null when it is not known.")]
     disk_days: Annotated[float | None, Field(description="Of the active keeper; null when it is not known.")]
@@ -120,21 +127,25 @@ async def system(services: WithServices) -> System:
         at = await c.fetchval(_NOW)
         processes = [_process(row) for row in await c.fetch(_PROCESSES)]
         alarms = {row["severity"]: row["number"] for row in await c.fetch(_ALARMS)}
+        lost = await c.fetchval(COUNT_LOST_BRIDGES)
         size = await c.fetchval(_SIZE)
-    return _system(at, processes, alarms, size)
+    return _system(at, processes, alarms, lost, size)
 
 
 def _process(row: asyncpg.Record) -> Process:
     return Process.model_validate({**row, "stale": row["age_seconds"] > STALE_S})
 
 
-def _system(at: datetime, processes: list[Process], alarms: dict[str, int], size: int | None) -> System:
+def _system(
+    at: datetime, processes: list[Process], alarms: dict[str, int], lost: int | None, size: int | None
+) -> System:
     working = [process for process in processes if process.active and not process.stale]
     keeper = next((process for process in working if process.program == "keeper"), None)
     return System(
         at=at,
         processes=processes,
         missing=[program for program in _NEEDED if all(process.program != program for process in working)],
+        bridges_lost=lost,
         readings_per_s=sum(process.readings_per_s or 0.0 for process in working),
         certificate_days=keeper and keeper.certificate_days,
         disk_days=keeper and keeper.disk_days,

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Path
 
 from api.alarm_models import BODY_RESPONSES, CreatedWebhook, Webhook, WebhookBody, WebhookList
 from api.database import connection
+from api.patterns import WEBHOOK_PATTERN
 from api.problems import Problem, invalid
 from api.routing import needs
 from api.services import Caller, WithServices
@@ -18,7 +19,12 @@ from bridge import audit
 
 router = APIRouter(prefix="/v1/webhooks", tags=["alarms"])
 
-_CREATE = "INSERT INTO alarm_webhook (id, url, secret) VALUES ($1, $2, $3) RETURNING id, url, created_at, secret"
+MOST = 100
+"""Webhooks at most: each is sent every notification."""
+_CREATE = """
+INSERT INTO alarm_webhook (id, url, secret) SELECT $1, $2, $3 WHERE (SELECT count(*) FROM alarm_webhook) < $4
+RETURNING id, url, created_at, secret
+"""
 _LIST = """
 SELECT w.id, w.url, w.created_at, w.disabled_at,
        count(*) FILTER (WHERE d.id IS NOT NULL AND d.delivered_at IS NULL AND d.failed_at IS NULL) AS pending,
@@ -31,7 +37,6 @@ _FORGET = "DELETE FROM alarm_delivery WHERE target = $1 AND delivered_at IS NULL
 
 _LONGEST_HOST = 253
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
-WEBHOOK_PATTERN = r"^wh_[0-9a-f]{16}$"
 WebhookId = Annotated[str, Path(alias="id", pattern=WEBHOOK_PATTERN)]
 _UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such webhook"}}
 
@@ -50,7 +55,7 @@ async def list_webhooks(services: WithServices) -> WebhookList:
     summary="Create a webhook",
     openapi_extra=needs("admin"),
     status_code=HTTPStatus.CREATED,
-    responses=BODY_RESPONSES,
+    responses=BODY_RESPONSES | {409: {"description": f"There are {MOST} webhooks already"}},
 )
 async def create_webhook(services: WithServices, caller: Caller, body: WebhookBody) -> CreatedWebhook:
     """Create a webhook; the answer has its secret, which cannot be shown again. Notifications of alarms that are raised
@@ -58,8 +63,9 @@ async def create_webhook(services: WithServices, caller: Caller, body: WebhookBo
     _check_url(body.url)
     id_, secret = f"wh_{secrets.token_hex(8)}", "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
     async with connection(services.pool) as c, c.transaction():
-        row = await c.fetchrow(_CREATE, id_, body.url, secret)
-        assert row is not None
+        row = await c.fetchrow(_CREATE, id_, body.url, secret, MOST)
+        if row is None:
+            raise Problem(409, f"there are {MOST} webhooks, the most that there may be")
         await audit.record(c, f"key:{caller.id}", "webhook.create", f"webhook:{id_}", url=body.url)
     return CreatedWebhook.model_validate(dict(row))
 

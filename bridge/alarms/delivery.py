@@ -28,6 +28,7 @@ MQTT = "mqtt"
 _POLL_S = 0.5
 _EXPIRE_EVERY_S = 60.0
 _BATCH = 8
+_MOST_SERVED = 32  # targets at a time: each takes connections and memory, and there may be thousands
 _CLOSE_S = 5.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _SESSION = {"application_name": "fleet-keeper-alarms", "timezone": "UTC", "jit": "off"}
@@ -44,8 +45,12 @@ class _Target:
         self.not_before = 0.0
 
     @property
+    def is_served(self) -> bool:
+        return self.task is not None and not self.task.done()
+
+    @property
     def is_free(self) -> bool:
-        return (self.task is None or self.task.done()) and time.monotonic() >= self.not_before
+        return not self.is_served and time.monotonic() >= self.not_before
 
 
 class Delivery:
@@ -108,7 +113,8 @@ class Delivery:
             await _close(pool)
 
     async def _deliver_all(self, outbox: Outbox, client: httpx.AsyncClient, pool: Pool) -> None:
-        """Start a task for each target that has something due and is not served already."""
+        """Start a task for each target that has something due and is not served already, for some webhooks at a time:
+        one that has waited follows one that has failed."""
         while True:
             if time.monotonic() >= self._expire_at:
                 given_up = await outbox.expire(timedelta(hours=self._settings.alarm_delivery_max_age_h))
@@ -119,9 +125,11 @@ class Delivery:
                 own = [w for w in waiting if _label(w.target) == name]
                 self._lag.labels(name).set(max((w.lag_s for w in own), default=0))
                 self._pending.labels(name).set(sum(w.pending for w in own))
+            served = sum(target.is_served for target in self._targets.values())
             for target in (w.target for w in waiting if w.is_due):
                 state = self._targets.setdefault(target, _Target())
-                if state.is_free:
+                if state.is_free and (target == MQTT or served < _MOST_SERVED):
+                    served += 1
                     state.task = asyncio.create_task(self._serve(outbox, client, pool, target, state))
             await asyncio.sleep(_POLL_S)
 

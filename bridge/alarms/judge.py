@@ -3,12 +3,12 @@
 from datetime import UTC, datetime, timedelta
 
 from bridge.alarms import judge_sql
-from bridge.alarms.measures import BRIDGE_OUTAGE, CERTIFICATE_DAYS, DISK_DAYS
+from bridge.alarms.measures import BRIDGE_OUTAGE, BRIDGES_LOST, CERTIFICATE_DAYS, DISK_DAYS
 from bridge.certificates import expires_at
 from bridge.contract import KINDS
 from bridge.keeper.port import Duty
 from bridge.settings.alarms import AlarmSettings
-from bridge.status import EVERY_S, StatusColumn
+from bridge.status import COUNT_LOST_BRIDGES, EVERY_S, StatusColumn
 from bridge.store.session import Connection
 
 _GIB = 1 << 30
@@ -105,6 +105,7 @@ class Judge:
         return {
             CERTIFICATE_DAYS.name: self._certificate_days(),
             BRIDGE_OUTAGE.name: await connection.fetchval(_OUTAGE),
+            BRIDGES_LOST.name: await connection.fetchval(COUNT_LOST_BRIDGES),
             DISK_DAYS.name: None if limit is None else await connection.fetchval(_DISK, limit * _GIB),
         }
 

@@ -8,16 +8,14 @@ from collections.abc import Sequence
 
 from bridge.alarms.measures import (
     BATTERY_TEMP,
-    BRIDGE_OUTAGE,
-    CERTIFICATE_DAYS,
     CLOCK_DRIFT,
-    DISK_DAYS,
     EFFICIENCY,
     LIVE,
     REJECTS,
     RELATIVE_POWER,
     SILENCE,
     SOC,
+    SYSTEM,
     VOLTAGE,
     AlarmMeasure,
 )
@@ -37,6 +35,7 @@ _COUNTED_SILENCE = f"""
 extract(epoch FROM least(now(), (SELECT working_until FROM bridge_work))
                    - greatest({_REPORTED_AT}, (SELECT working_since FROM bridge_work))) / {_INTERVAL_S}
 """  # noqa: S608
+_WITHOUT_DEVICE = f"CASE measure WHEN '{REJECTS.name}' THEN 'messages that name no device' END"
 # The events of the statement are delivered to MQTT, if $1 says so, and to every webhook.
 _QUEUE = """
 INSERT INTO alarm_delivery (alarm_id, event, target)
@@ -70,10 +69,15 @@ def rejects_sql() -> str:
         f"WHEN EXISTS (SELECT FROM {kind.live_table} WHERE {kind.id_column} = r.device) THEN '{kind.name}'"
         for kind in KINDS
     )
+    # A device that has its first reading while an alarm without its kind is open remains the subject of that alarm.
+    unknown = f"""
+    EXISTS (SELECT FROM alarm a WHERE a.cleared_at IS NULL AND a.measure = '{REJECTS.name}'
+            AND a.kind IS NULL AND a.device = r.device)
+    """
     measured = f"""
     SELECT r.kind, r.device, d.site, '{REJECTS.name}' AS measure, r.value FROM (
         SELECT kind, device, sum(n)::float8 AS value FROM (
-            SELECT coalesce(r.kind, CASE {known} END) AS kind, device, n FROM (
+            SELECT coalesce(r.kind, CASE WHEN {unknown} THEN NULL {known} END) AS kind, device, n FROM (
                 SELECT substring(topic FROM '^fleet/([a-z_]+)/') AS kind, device, count(*) AS n
                 FROM rejected_message WHERE received_at > now() - interval '1 hour' GROUP BY 1, 2
             ) AS r WHERE r.kind IS NULL OR r.kind IN ({kinds})
@@ -107,7 +111,8 @@ def efficiency_sql() -> str:
     """Judge the efficiency in the quarter hours from $2 up to $3.
 
     Energy between the first and the last reading of a quarter hour, over the time between them: the two devices do not
-    report at the same seconds. A meter counts if it is assigned to one vehicle during the whole period.
+    report at the same seconds. A vehicle counts if each of its meters is assigned to it during the whole period: the
+    quarter hours that an assignment's begin or end divides have energy that is not of the same time.
     """
     power = (
         "coalesce(CASE WHEN q.register_in_last >= q.register_in_first "
@@ -134,9 +139,13 @@ def efficiency_sql() -> str:
         SELECT ac.device, {ac} AS ac, {dc} AS dc FROM (
             SELECT a.vehicle_id AS device, {kw}
             FROM {METER.quarter_table} q JOIN (
-                SELECT DISTINCT ON (meter_id) meter_id, vehicle_id, valid_from FROM meter_assignment
-                WHERE valid_from < $3 ORDER BY meter_id, valid_from DESC
-            ) AS a ON a.meter_id = q.meter_id AND a.valid_from <= $2 AND a.vehicle_id IS NOT NULL
+                SELECT meter_id, vehicle_id, bool_and(valid_from <= $2 AND valid_to IS NULL) OVER vehicle AS is_whole
+                FROM (SELECT meter_id, vehicle_id, valid_from,
+                             lead(valid_from) OVER (PARTITION BY meter_id ORDER BY valid_from) AS valid_to
+                      FROM meter_assignment WHERE valid_from < $3) AS a
+                WHERE vehicle_id IS NOT NULL AND (valid_to IS NULL OR valid_to > $2)
+                WINDOW vehicle AS (PARTITION BY vehicle_id)
+            ) AS a ON a.meter_id = q.meter_id AND a.is_whole
             WHERE {whole} GROUP BY 1
         ) AS ac JOIN (
             SELECT {VEHICLE.id_column} AS device, {kw} FROM {VEHICLE.quarter_table} q WHERE {whole} GROUP BY 1
@@ -153,7 +162,7 @@ def system_sql() -> str:
         "SELECT NULL::text AS kind, NULL::text AS device, NULL::text AS site, v.measure, v.value "
         "FROM unnest($2::text[], $3::float8[]) AS v(measure, value)"
     )
-    return _judge_sql(measured, [CERTIFICATE_DAYS, DISK_DAYS, BRIDGE_OUTAGE])
+    return _judge_sql(measured, SYSTEM)
 
 
 def sweep_sql() -> str:
@@ -204,6 +213,7 @@ def _judge_sql(measured: str, measures: Sequence[AlarmMeasure], raising: str = "
     named = ", ".join(f"('{m.name}', '{m.unit}', '{m.title}')" for m in measures)
     beyond = f"(least(m.value * r.sign, {raising} * r.sign) > r.raise_at * r.sign)"
     returned = "(m.value * r.sign <= r.clear_at * r.sign)"
+    rounded = "round(value::numeric, CASE WHEN abs(value) < 100 THEN 2 ELSE 0 END)::float8"
     subject = "coalesce({0}.kind, '') = coalesce(m.kind, '') AND coalesce({0}.device, '') = coalesce(m.device, '')"
     # A rule that is above by a sign of 1 is below by a sign of -1. What was seen before the rule was changed does not
     # count for its time.
@@ -237,8 +247,8 @@ def _judge_sql(measured: str, measures: Sequence[AlarmMeasure], raising: str = "
     ), raised AS (
         INSERT INTO alarm (rule, measure, severity, kind, device, site, value, bound, unit, message)
         SELECT name, measure, severity, kind, device, site, value, raise_at, unit,
-               concat_ws(': ', concat_ws(' ', kind, device),
-                         format('%s %s %s, %s %s', title, round(value::numeric, 3)::float8, unit, direction, raise_at)
+               concat_ws(': ', coalesce(nullif(concat_ws(' ', kind, device), ''), {_WITHOUT_DEVICE}),
+                         format('%s %s %s, %s %s', title, {rounded}, unit, direction, raise_at)
                              || CASE WHEN for_s > 0 THEN format(' for %s s', for_s) ELSE '' END)
         FROM judged WHERE id IS NULL AND is_beyond AND is_due ON CONFLICT DO NOTHING RETURNING id
     ), event AS (

@@ -78,9 +78,17 @@ BRIDGE_OUTAGE = AlarmMeasure(
     "Since a bridge last reported that it is active and ready with a queue that moves; 0 if none has been known for a "
     "week. While it grows, no alarm of silence is raised.",
 )
+BRIDGES_LOST = AlarmMeasure(
+    "bridgesLost",
+    "bridges",
+    "bridges that do not work while others do",
+    (),
+    "Bridges that no longer report although they were not stopped, for a day or until one of the same name starts, and "
+    "active ones that are not ready. Not known while no bridge works.",
+)
 
 LIVE = (SILENCE, BATTERY_TEMP, SOC, VOLTAGE, CLOCK_DRIFT)
+SYSTEM = (CERTIFICATE_DAYS, DISK_DAYS, BRIDGE_OUTAGE, BRIDGES_LOST)
 MEASURES: dict[str, AlarmMeasure] = {
-    measure.name: measure
-    for measure in (*LIVE, REJECTS, RELATIVE_POWER, EFFICIENCY, CERTIFICATE_DAYS, DISK_DAYS, BRIDGE_OUTAGE)
+    measure.name: measure for measure in (*LIVE, REJECTS, RELATIVE_POWER, EFFICIENCY, *SYSTEM)
 }

@@ -105,6 +105,7 @@ DASHBOARD = Dashboard(
                         promql("sum(rate(fleet_mqtt_messages_total[$__rate_interval]))", "messages"),
                         promql("sum(rate(fleet_mqtt_acks_total[$__rate_interval]))", "acknowledged"),
                         promql("sum(rate(fleet_mqtt_receipts_total[$__rate_interval]))", "receipts"),
+                        promql("sum(rate(fleet_mqtt_reject_notices_total[$__rate_interval]))", "notices of rejects"),
                     ],
                     unit="cps",
                     width=8,
@@ -136,6 +137,7 @@ DASHBOARD = Dashboard(
                         promql("max(fleet_broker_subscriptions)", "subscriptions"),
                         promql("max(fleet_broker_shared_subscriptions)", "shared"),
                         promql("sum(increase(fleet_mqtt_expiring_messages_total[$__rate_interval]))", "may expire"),
+                        promql("sum(increase(fleet_mqtt_mistaken_messages_total[$__rate_interval]))", "wrong topic"),
                         promql("sum(increase(fleet_mqtt_discarded_messages_total[$__rate_interval]))", "discarded"),
                     ],
                     width=8,
@@ -245,6 +247,26 @@ DASHBOARD = Dashboard(
                         promql("sum(fleet_stream_viewers)", "open"),
                         promql("sum(increase(fleet_stream_seconds_count[$__rate_interval]))", "ended"),
                         promql("sum(increase(fleet_stream_dropped_total[$__rate_interval]))", "closed"),
+                    ],
+                ),
+                Panel(
+                    "timeseries",
+                    "Answers a second from replicas, and from the primary instead by reason",
+                    [
+                        promql("sum(rate(fleet_replica_answers_total[$__rate_interval]))", "replicas"),
+                        promql(
+                            "sum by (reason) (rate(fleet_replica_fallbacks_total[$__rate_interval]))",
+                            "primary: {{reason}}",
+                        ),
+                    ],
+                    unit="reqps",
+                ),
+                Panel(
+                    "timeseries",
+                    "Lag of replicas, and whether they may answer (1)",
+                    [
+                        promql("max by (replica) (fleet_replica_lag_seconds)", "{{replica}} lag, s"),
+                        promql("min by (replica) (fleet_replica_usable)", "{{replica}} may answer"),
                     ],
                 ),
                 Panel(

@@ -106,6 +106,21 @@ async def test_slow_receiver_delays_no_other_and_no_rule(keeper_url: str, db: Db
         await until(lambda: is_delivered(db, 4))
 
 
+async def test_many_receivers_that_never_answer_are_not_asked_all_at_once(keeper_url: str, db: Db) -> None:
+    dead, fast = Receiver(hold=asyncio.Event()), Receiver()
+    for n in range(40):
+        await add_webhook(db, dead.url, f"wh_{n:02}")
+    await add_webhook(db, fast.url, "wh_fast")
+    await db.execute(_SOC, "EV_1", 1.0)
+    async with dead.listening(), fast.listening(), keeping(keeper_url, alarms_every_s=0.1, webhook_timeout_s=2):
+        await until(lambda: len(dead.received) >= 31)
+        assert len(dead.received) <= 32
+        await until(lambda: fast.received)
+        assert dead.hold is not None
+        dead.hold.set()
+        await until(lambda: is_delivered(db, 41))
+
+
 async def test_receiver_that_never_answers_is_asked_again(keeper_url: str, db: Db) -> None:
     receiver = Receiver(hold=asyncio.Event())
     await add_webhook(db, receiver.url)

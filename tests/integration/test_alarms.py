@@ -187,10 +187,31 @@ async def test_rejects_of_the_last_hour_by_device(keeper: Db, db: Db) -> None:
     await db.execute(_REJECT, None, None, 12, 1)
     await judge(keeper)
     assert await opened(db) == {("many-rejects", "M_1"), ("many-rejects", None)}
+    text = "rejected readings of the last hour {} rejects/h, above 10"
+    assert {row[0] for row in await db.fetch("SELECT message FROM alarm")} == {
+        f"meter M_1: {text.format(11)}",
+        f"messages that name no device: {text.format(12)}",
+    }
     await db.execute("DELETE FROM rejected_message")
     await judge(keeper)
     await judge(keeper)
     assert (await opened(db), await counts(db)) == (set(), (2, 2))
+
+
+async def test_first_reading_of_a_device_leaves_its_alarm_of_rejects(keeper: Db, db: Db) -> None:
+    await db.execute(_REJECT, None, "EV_1", 11, 1)
+    await judge(keeper)
+    await vehicle(db)
+    await judge(keeper)
+    assert (await opened(db), await counts(db)) == ({("many-rejects", "EV_1")}, (1, 0))
+    await db.execute("DELETE FROM rejected_message")
+    await judge(keeper)
+    assert (await opened(db), await counts(db)) == (set(), (1, 1))
+    await db.execute(_REJECT, None, "EV_1", 11, 1)
+    await judge(keeper)
+    assert await db.fetchval("SELECT message FROM alarm WHERE cleared_at IS NULL") == (
+        "vehicle EV_1: rejected readings of the last hour 11 rejects/h, above 10"
+    )
 
 
 # -- Quarter hours
@@ -248,6 +269,29 @@ async def test_efficiency_needs_energy_and_a_whole_assignment(keeper: Db, db: Db
         await quarter(db, "vehicle", "EV_2", n, interval_in=int(1e12))
     await judge(keeper)
     assert await opened(db) == set()
+
+
+@pytest.mark.parametrize("change", ["begin", "end"])
+async def test_efficiency_is_not_judged_in_the_hour_in_which_the_meters_of_a_vehicle_change(
+    change: str, keeper: Db, db: Db
+) -> None:
+    """A second charger has a part of the energy; its assignment begins or ends in the middle of the hour."""
+    middle = await closed_until(db) - timedelta(minutes=35)
+    await db.execute("INSERT INTO meter_assignment VALUES ('M_1', '2026-01-01Z', 'EV_1')")
+    if change == "begin":
+        await db.execute("INSERT INTO meter_assignment VALUES ('M_2', $1, 'EV_1')", middle)
+    else:
+        await db.execute(
+            "INSERT INTO meter_assignment VALUES ('M_2', '2026-01-01Z', 'EV_1'), ('M_2', $1, NULL)", middle
+        )
+    for n in range(4):
+        await quarter(db, "meter", "M_1", n, interval_in=int(2e12))
+        await quarter(db, "vehicle", "EV_1", n, interval_in=int(3.6e12))
+    await judge(keeper)
+    assert await opened(db) == set()
+    await db.execute("DELETE FROM meter_assignment WHERE meter_id = 'M_2'")
+    await judge(keeper)
+    assert await opened(db) == {("efficiency-high", "EV_1")}
 
 
 async def test_power_beyond_the_rated_one(keeper: Db, db: Db) -> None:
@@ -328,7 +372,8 @@ async def later(db: Db, seconds: float) -> None:
         f"UPDATE vehicle_live_status SET ts = ts - s, received_at = received_at - s FROM (SELECT {seconds} * "
         "interval '1 s' AS s) AS t"
     )
-    for table, column in (("process_status", "reported_at"), ("alarm_pending", "since"), ("alarm_rule", "changed_at")):
+    times = ("process_status", "reported_at"), ("process_status", "started_at"), ("alarm_pending", "since")
+    for table, column in (*times, ("alarm_rule", "changed_at")):
         await db.execute(f"UPDATE {table} SET {column} = {column} - {seconds} * interval '1 s'")
     await db.execute(
         "UPDATE bridge_work SET working_since = working_since - s, working_until = working_until - s "
@@ -396,6 +441,34 @@ async def test_other_bridge_that_works_is_enough(keeper: Db, db: Db) -> None:
     await bridge(db, "b")
     await judge(keeper)
     assert ("bridge-down", None) not in await opened(db)
+
+
+@pytest.mark.parametrize(
+    "fault", ["killed", "stopped in order", "replaced", {"problem": "no connection"}, {"active": False}]
+)
+async def test_one_bridge_of_several_that_does_not_work_is_an_alarm(
+    keeper: Db, db: Db, fault: str | dict[str, Any]
+) -> None:
+    """It is noticed while the others work; one that was stopped in order, or waits in standby, is none."""
+    await bridge(db, "a")
+    await bridge(db, "b")
+    await judge(keeper)
+    if fault == "stopped in order":
+        await db.execute("DELETE FROM process_status WHERE instance = 'b'")
+    for _ in range(4):
+        await later(db, 29)
+        await bridge(db, "a")
+        if fault == "replaced":
+            await bridge(db, "c")
+        if isinstance(fault, dict):
+            await bridge(db, "b", **fault)
+        await judge(keeper)
+    is_lost = fault == "killed" or fault == {"problem": "no connection"}
+    assert await opened(db) == ({("bridge-lost", None)} if is_lost else set())
+
+    await bridge(db, "b")
+    await judge(keeper)
+    assert await opened(db) == set()
 
 
 async def test_bridge_that_was_removed_is_forgotten_after_a_week(keeper: Db, db: Db) -> None:

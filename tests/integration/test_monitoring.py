@@ -48,17 +48,18 @@ VALUES = {"site": ["North", "O'Hare", "-"], "vehicle": ["EV_1", "EV_2"], "bucket
 SQL, PROMQL = grafana.targets("rawSql"), grafana.targets("expr")
 
 
-def _names_of_streams() -> set[str]:
-    """The metrics of the sources and of the relay, which the tested system does not have."""
+def _names_of_options() -> set[str]:
+    """The metrics of the sources, of the relay and of replicas, which the tested system does not have."""
     registry = CollectorRegistry()
     KafkaMetrics(registry)
     JetStreamMetrics(registry)
     families = registry.collect()
     of_relay = {"fleet_relay_acks_total", "fleet_relay_waiting"}
-    return {f.name + ("_total" if f.type == "counter" else "") for f in families} | of_relay
+    of_replicas = {f"fleet_replica_{name}" for name in ("answers_total", "fallbacks_total", "lag_seconds", "usable")}
+    return {f.name + ("_total" if f.type == "counter" else "") for f in families} | of_relay | of_replicas
 
 
-STREAMS = _names_of_streams()
+OPTIONAL = _names_of_options()
 
 
 class System(NamedTuple):
@@ -266,7 +267,7 @@ async def test_figures_of_the_panels_are_those_of_the_readings(system: System, v
 @pytest.mark.parametrize("target", PROMQL, ids=str)
 async def test_panel_has_series_with_values(target: grafana.Target, system: System) -> None:
     query = grafana.promql(target.text)
-    if target.panel["title"] == "Alarms" or names(query) & STREAMS:
+    if target.panel["title"] == "Alarms" or names(query) & OPTIONAL:
         assert list(system.prometheus.values(query)) == []
         return
     values = await until(lambda: [v for v in system.prometheus.values(query) if math.isfinite(v)], str(target))
@@ -295,7 +296,7 @@ async def test_no_alarm_is_raised_by_a_system_that_works(system: System) -> None
 
 
 def known_names(system: System) -> set[str]:
-    return {*system.prometheus.get("label/__name__/values"), "ALERTS", *STREAMS}
+    return {*system.prometheus.get("label/__name__/values"), "ALERTS", *OPTIONAL}
 
 
 async def test_every_metric_of_rules_and_dashboards_is_exposed(system: System) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api import keys
+from api import keys, webhooks
 from bridge.alarms.measures import MEASURES
 from tests.integration.api.server import Api, Connection, assert_problem
 
@@ -223,6 +223,14 @@ async def test_url_of_a_host_that_a_resolver_knows_is_accepted(admin: httpx.Asyn
     created = await admin.post(WEBHOOKS, json={"url": url})
     assert created.status_code == 201
     await admin.delete(f"{WEBHOOKS}/{created.json()['id']}")
+
+
+async def test_number_of_webhooks_is_limited(admin: httpx.AsyncClient) -> None:
+    created = [await admin.post(WEBHOOKS, json={"url": f"http://a/{n}"}) for n in range(webhooks.MOST)]
+    assert {answer.status_code for answer in created} == {201}
+    assert_problem(await admin.post(WEBHOOKS, json={"url": "http://a/"}), 409)
+    assert (await admin.delete(f"{WEBHOOKS}/{created[0].json()['id']}")).status_code == 204
+    assert (await admin.post(WEBHOOKS, json={"url": "http://a/"})).status_code == 201
 
 
 async def test_limited_key_sees_the_alarms_of_its_devices(api: Api, db: Connection) -> None:

@@ -83,7 +83,7 @@ async def test_process_that_ends_in_order_is_gone_at_once(
         assert {p["program"] for p in (await ask(client))["processes"]} <= {"api"}
 
 
-async def test_standby_is_told_from_the_active_bridge(
+async def test_standby_is_told_from_the_active_bridge_and_missed_until_it_is_replaced(
     client: httpx.AsyncClient, tmp_path: Path, broker: Mosquitto, bridge_login: str
 ) -> None:
     async with bridge_process(tmp_path, broker.bridge_url, bridge_login) as bridge:
@@ -92,8 +92,18 @@ async def test_standby_is_told_from_the_active_bridge(
         try:
             await reported(client, "bridge", second.port, active=False, stale=False)
             await reported(client, "bridge", bridge.port, active=True)
+            assert (await ask(client))["bridgesLost"] == 0
         finally:
             second.process.kill()
+        await reported(client, "bridge", second.port, stale=True)
+        assert (await ask(client))["bridgesLost"] == 1
+        third = BridgeProcess(tmp_path, broker.bridge_url, bridge_login)
+        third.process.start()
+        try:
+            await reported(client, "bridge", third.port, stale=False)
+            assert (await ask(client))["bridgesLost"] == 0
+        finally:
+            third.process.kill()
 
 
 async def test_api_reports_what_it_stores(client: httpx.AsyncClient, api: Api) -> None:
