@@ -15,6 +15,7 @@ from typing import NamedTuple
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from api.negotiation import accepts_coding
 from api.routing import PUBLIC
 
 router = APIRouter(include_in_schema=False)
@@ -58,7 +59,7 @@ def _answer(request: Request, folder: str, name: str) -> Response:
     if file.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     body = file.body
-    if "gzip" in request.headers.get("accept-encoding", ""):
+    if accepts_coding(request.headers.get("accept-encoding", ""), "gzip"):
         body = file.packed
         headers["Content-Encoding"] = "gzip"
     return Response(body, headers=headers, media_type=_MEDIA_TYPES[_extension(name)])

@@ -15,6 +15,13 @@ type Operation<P extends JsonPath> = paths[P]["get"];
 export type Answer<P extends JsonPath> =
   NonNullable<Operation<P>>["responses"][200]["content"]["application/json"];
 
+type Query<P extends JsonPath> = Extract<NonNullable<Operation<P>>["parameters"]["query"], object>;
+
+/** The paths whose answer may be a replica's: their questions take `asOf`. */
+export type ReplicaPath = {
+  [P in JsonPath]: [Query<P>] extends [never] ? never : "asOf" extends keyof Query<P> ? P : never;
+}[JsonPath];
+
 type Parameters<P extends JsonPath> = NonNullable<Operation<P>>["parameters"];
 
 /** What a request to the path needs: `path` fills the template, `query` is checked by name and type. */

@@ -1,4 +1,4 @@
-"""P1, P2: the page in a browser while a bridge stores a hundred times the design load."""
+"""The page in a browser: P1 and P2 while a bridge stores a hundred times the design load, P3 with nothing beside it."""
 
 import asyncio
 import contextlib
@@ -12,12 +12,14 @@ from playwright.async_api import Page, async_playwright
 
 from local.mosquitto import Mosquitto
 from tests.bench.end_to_end import until
+from tests.bench.fleet import long_fleet
 from tests.bench.http_servers import RunningApi, api
-from tests.bench.load import Load, this_minute
+from tests.bench.load import Load, this_minute, vehicle_name
 from tests.bench.machine import Db, Machine, RunningBridge, flood, result_of, run_flood
 from tests.bench.publisher import Publisher, publish_packet
 from tests.bench.questions import RATE
 from tests.bench.report import Figure, percentile
+from tests.drawn import DRAWN_MS
 
 CHROMIUM = Path("/usr/bin/chromium")
 _HAS_CHROMIUM = CHROMIUM.exists()
@@ -40,6 +42,7 @@ _WATCH = """(id) => {
   }).observe(document.body, { subtree: true, childList: true, characterData: true });
 }"""
 """Notes when each state of charge of the probe is in the document, in ms since 1970."""
+_IS_DRAWN = "() => performance.getEntriesByName('device-drawn').length && document.querySelector('canvas')"
 
 
 async def p1_p2(machine: Machine) -> list[Figure]:
@@ -60,6 +63,23 @@ async def p1_p2(machine: Machine) -> list[Figure]:
         Figure("P1", "publish to pixel p99", percentile(delays, 0.99), 2, 1.5, True, " s", detail=shown),
         Figure("P2", "first view of 10,000 vehicles", median, 1, 0.5, True, " s", detail=f"rounds {each}; {detail}"),
     ]
+
+
+async def p3(machine: Machine) -> list[Figure]:
+    """From the last answer about a vehicle's year to its drawn charts."""
+    if not _HAS_CHROMIUM:
+        return [Figure("P3", "a year drawn", 0, None, None, detail=f"not measured: {CHROMIUM} is missing")]
+    fleet = await long_fleet(machine)
+    rounds: list[float] = []
+    async with api(machine, fleet.url) as running, _page(running) as page:
+        for _ in range(3 if machine.quick else 9):
+            await page.goto("about:blank")
+            await page.goto(f"http://127.0.0.1:{running.port}/#/vehicles/{vehicle_name(0)}?span=year&tz=UTC")
+            await page.wait_for_function(_IS_DRAWN, timeout=60_000, polling=50)
+            rounds.append(await page.evaluate(DRAWN_MS) / 1e3)
+    detail = "rounds " + " ".join(f"{drawn:.2f}" for drawn in sorted(rounds))
+    median = sorted(rounds)[len(rounds) // 2]
+    return [Figure("P3", "a vehicle's year drawn after the answers", median, 0.3, 0.15, True, " s", detail=detail)]
 
 
 @contextlib.asynccontextmanager

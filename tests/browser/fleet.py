@@ -106,6 +106,74 @@ def _two_days(n: int) -> Iterator[dict[str, Any]]:
         }
 
 
+def send_last_hours(platform: Platform) -> None:
+    """Eight more vehicles with a meter each, of which some charge now and some drive, in the last two hours; wait until
+    the keeper has summarized a part of them."""
+    begin = text(now() - timedelta(days=1))
+    with client(platform) as http:
+        for n in range(4, 12):
+            declared = {"site": "Depot South" if n % 3 else "Depot North", "timeZone": "Europe/Berlin", "intervalS": 60}
+            http.put(f"/v1/devices/vehicles/EV_{n}", json={"name": f"Van {n}", **declared}).raise_for_status()
+            http.put(f"/v1/devices/meters/METER_{n}", json={"name": f"Charger {n}", **declared}).raise_for_status()
+            http.put(f"/v1/meters/METER_{n}/assignments/{begin}", json={"vehicleId": f"EV_{n}"}).raise_for_status()
+    send(platform, [reading for n in range(4, 12) for reading in _last_hours(n)])
+    with client(platform) as http:
+        question = {"of": "fleet", "from": begin}
+
+        def is_summarized() -> bool:
+            answer = http.get("/v1/analytics/efficiency", params=question).raise_for_status().json()
+            return answer["items"][0]["efficiency"] is not None
+
+        wait_until(is_summarized, "the fleet has an efficiency", timeout_s=120)
+
+
+def _last_hours(n: int) -> Iterator[dict[str, Any]]:
+    """A reading a minute of a vehicle that drives, rests or charges after an hour of charging, and of its meter."""
+    power_now = (11.0, -8.4, 0.0, 22.0)[n % 4]
+    soc = 10.0 + 4 * n
+    for minute in range(120, -1, -1):
+        at = text(now() - minute * _MINUTE)
+        power = power_now if minute < 40 else 11.0 if minute >= 60 else 0.0
+        soc += power / 60 / 0.6
+        yield {
+            "vehicleId": f"EV_{n}",
+            "timestamp": at,
+            "soc": round(max(0.0, min(100.0, soc)), 1),
+            "kwhDeliveredDc": round(power / 60, 6),
+            "powerKw": power,
+            "batteryTemp": 20.0 + n % 5 + round(power / 10, 1),
+        }
+        ac = max(0.0, power) / (0.89 + n / 200)
+        yield {"meterId": f"METER_{n}", "timestamp": at, "kwhConsumedAc": round(ac / 60, 6), "powerKw": round(ac, 2)}
+
+
+def send_fast_session(platform: Platform) -> None:
+    """A session of a lorry that charges since six hours and goes on, with a gap and a reset."""
+    end = now()
+    begin = text(end - timedelta(days=1))
+    vehicle, meter = "LORRY_00012", "METER_00012"
+    declared = {"site": "Depot North-East", "timeZone": "Europe/Berlin", "intervalS": 60, "ratedKw": 400}
+    with client(platform) as http:
+        http.put(f"/v1/devices/vehicles/{vehicle}", json=declared).raise_for_status()
+        http.put(f"/v1/devices/meters/{meter}", json=declared).raise_for_status()
+        http.put(f"/v1/meters/{meter}/assignments/{begin}", json={"vehicleId": vehicle}).raise_for_status()
+    readings: list[dict[str, Any]] = []
+    for minute in (*range(360, 200, -1), *range(190, -1, -1)):
+        at = text(end - minute * _MINUTE)
+        register = (360 - minute) * 6.5 if minute > 100 else (100 - minute) * 6.5
+        readings.append(
+            {
+                "vehicleId": vehicle,
+                "timestamp": at,
+                "soc": 12 + 88 * (1 - minute / 360),
+                "powerKw": 360.0,
+                "kwhDeliveredDc": 6.0,
+            }
+        )
+        readings.append({"meterId": meter, "timestamp": at, "kwhImportRegister": register, "powerKw": 390.0})
+    send(platform, readings)
+
+
 def send_many(platform: Platform, count: int) -> None:
     """The latest reading of so many vehicles and meters."""
     at = text(now())
@@ -133,8 +201,11 @@ def store_quarters(platform: Platform, vehicle: str, days: int) -> None:
 
 
 def wait_until_year_is_answered(platform: Platform, vehicle: str) -> None:
-    """Wait until the keeper has summarized so much of a vehicle's current year that all questions of the page about it
-    are answered; one that needs too many days of readings is refused."""
+    """Wait until all questions of the page about a vehicle's current year are answered, with the energy up to today.
+
+    One that needs too many days of readings is refused. The keeper takes a moment to notice days that were attached:
+    until then they have no energy.
+    """
     year = now().replace(month=1, day=1, hour=0, minute=0, second=0)
     period = {"from": text(year), "to": text(year.replace(year=year.year + 1))}
     questions: dict[str, dict[str, Any]] = {
@@ -143,10 +214,21 @@ def wait_until_year_is_answered(platform: Platform, vehicle: str) -> None:
         "/v1/sessions": {"vehicle": vehicle, "limit": 200},
         f"/v1/analytics/performance/{vehicle}": {},
     }
+    today = now().replace(hour=0, minute=0, second=0)
+    stored = float(
+        platform.postgres.sql(
+            f"SELECT coalesce(sum(kwh_delivered_dc), 0) FROM vehicle_telemetry_history WHERE vehicle_id = '{vehicle}' "
+            f"AND ts >= '{period['from']}' AND ts < '{text(today)}'",
+            platform.database,
+        )
+    )
     with client(platform) as http:
 
-        def refusals() -> list[str]:
+        def are_answered() -> bool:
             answers = [http.get(path, params=period | query) for path, query in questions.items()]
-            return [answer.text for answer in answers if not answer.is_success]
+            if not all(answer.is_success for answer in answers):
+                return False
+            kwh = sum(item["kwhDc"] or 0 for item in answers[0].json()["items"])
+            return bool(kwh > stored - 2)  # the interval at the year's begin is divided
 
-        wait_until(lambda: not refusals(), "the questions of the page are answered", timeout_s=90)
+        wait_until(are_answered, "the questions of the page are answered with the energy", timeout_s=90)

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from local.platform import Platform
 from tests.browser.conftest import DESKTOP, PHONE, RESULTS, OpenPage
+from tests.browser.fleet import send_last_hours
 
 AXE = Path(__file__).resolve().parents[2] / "scripts" / "page" / "node_modules" / "axe-core" / "axe.min.js"
 WALL = (1920, 1080)
@@ -21,6 +23,12 @@ VIEWS = {
     "system": ("#/system", "Version"),
 }
 """Of each view, its address and a text that it has when it is complete."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def last_hours(platform: Platform) -> None:
+    """At every time of day some vehicles charge and some drive."""
+    send_last_hours(platform)
 
 
 def violations(page: Page) -> list[str]:

@@ -2,7 +2,7 @@
 
 import { get, may, readOwnKey, saveCsv, send } from "./api.js";
 import { announce, csvButton, fill, h, table } from "./dom.js";
-import { dateTime, number } from "./format.js";
+import { dateTime, quantity } from "./format.js";
 import { live } from "./live.js";
 import { showRules } from "./rules.js";
 import { viewerZone } from "./time.js";
@@ -63,17 +63,17 @@ function alarmTable(items, acknowledge) {
   const columns = [["Device"], ["Alarm", "text"], ["Acknowledged"], ["Severity"], ["Site"], ["Since"], ["Value", "number"], ["Bound", "number"]];
   const rows = items.map((alarm) => [
     alarm.device ? h("a", { href: `#/${alarm.kind}s/${alarm.device}` }, alarm.device) : alarm.rule,
-    alarm.message,
+    alarm.message.replace(`${alarm.kind} ${alarm.device}: `, ""), // the first column has the device
     alarm.acknowledgedAt
       ? `${dateTime(alarm.acknowledgedAt, zone)} ${alarm.acknowledgedBy ?? ""}`
       : acknowledge && h("button", { type: "button", "aria-label": `Acknowledge: ${alarm.message}`, onclick: () => acknowledge(alarm) }, "Acknowledge"),
     h("span", { class: alarm.severity === "critical" ? "bad" : "mark" }, alarm.severity),
     alarm.site ?? "–",
     dateTime(alarm.raisedAt, zone),
-    `${number(alarm.value)} ${alarm.unit}`,
-    `${number(alarm.bound)} ${alarm.unit}`,
+    quantity(alarm.value, alarm.unit),
+    quantity(alarm.bound, alarm.unit),
   ]);
   const csv = csvButton("Open alarms as CSV", () => saveCsv("/v1/alarms", { query: OPEN }));
   const heading = h("div", { class: "heading" }, h("h2", {}, "Open"), csv);
-  return h("section", { class: "card", "aria-label": "Open alarms" }, heading, table("Open alarms table", columns, rows));
+  return h("section", { class: "card", "aria-label": "Open alarms" }, heading, table("Open alarms table", columns, rows), h("p", { class: "note" }, `Times in ${zone}.`));
 }

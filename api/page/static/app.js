@@ -49,7 +49,12 @@ async function show() {
   fill(main);
   main.dataset.address = location.hash; // Until now the view before it was still shown.
   window.scrollTo(0, 0);
-  await render(main, new URLSearchParams(search), signal, id);
+  try {
+    await render(main, new URLSearchParams(search), signal, id);
+  } catch (error) { // Such as a date or a time zone that there is not.
+    const reason = /** @type {Error} */ (error).message;
+    if (!signal.aborted) fill(main, h("p", { class: "problem", role: "alert" }, `This address cannot be shown: ${reason}`));
+  }
 }
 
 /** @param {string} reason */

@@ -217,7 +217,7 @@ function every(count, width) {
  * @param {Schemas["MeasureSeries"]} series
  * @param {{from: string, to: string}} period
  * @param {Gap[]} gaps
- * @param {{colour: string, zone: string, axis: Intl.DateTimeFormatOptions, range?: [number, number]}} look
+ * @param {{colour: string, zone: string, axis: Intl.DateTimeFormatOptions, range?: [number, number], fromZero: boolean}} look
  * @param {AbortSignal} signal
  */
 export function seriesChart(element, label, series, period, gaps, look, signal) {
@@ -228,7 +228,7 @@ export function seriesChart(element, label, series, period, gaps, look, signal) 
     data: [times, values],
     options: {
       tzDate: (at) => uPlot.tzDate(new Date(at * 1000), look.zone),
-      scales: { x: { range: [from, to] }, y: { range: (_u, low, high) => look.range ?? spread(low, high) } },
+      scales: { x: { range: [from, to] }, y: { range: (_u, low, high) => look.range ?? (look.fromZero ? room(low, high) : spread(low, high)) } },
       series: [
         { label: "Time", value: (_u, at) => (at === null ? "" : format(new Date(at * 1000), look.zone, { ...look.axis, hour: "2-digit", minute: "2-digit" })) },
         { label, stroke: colour(look.colour), fill: pale(look.colour, 0.12), width: 1.5, points: { show: false }, value: (_u, v) => `${number(v)} ${unit(series.unit)}` },

@@ -185,15 +185,25 @@ const noSeries = (period) => ({ ...period, detachedDays: [], series: [] });
  * @param {EnergyItem[]} items
  * @returns {Gap[]}
  */
-function gapsOf(series, items) {
+export function gapsOf(series, items) {
   const gaps = items.filter((item) => item.coverage === 0).map(({ from, to }) => ({ from, to }));
   const columns = series.series.map((one) => one.columns).sort((a, b) => b.length - a.length)[0] ?? [];
   const apart = usual(columns);
-  columns.slice(1).forEach((column, n) => {
-    const before = columns[n];
-    if (before && (Date.parse(column.from) - Date.parse(before.to)) / 1000 > 2.5 * apart) gaps.push({ from: before.to, to: column.from });
-  });
+  /** @param {string | undefined} from @param {string | undefined} to */
+  const add = (from, to) => {
+    if (from && to && (Date.parse(to) - Date.parse(from)) / 1000 > 2.5 * apart) gaps.push({ from, to });
+  };
+  columns.forEach((column, n) => add(columns[n - 1]?.to, column.from));
+  const reported = items.filter((item) => item.coverage);
+  const [first, last] = [reported[0], reported.at(-1)];
+  if (first?.coverage !== 1) add(first?.from, columns[0]?.from);
+  if (last?.coverage !== 1) add(columns.at(-1)?.to, endOf(last));
   return gaps;
+}
+
+/** The end of a bucket, or now while it has not ended. @param {EnergyItem | undefined} item */
+function endOf(item) {
+  return item && new Date(Math.min(Date.parse(item.to), live.now())).toISOString();
 }
 
 /**
@@ -238,6 +248,7 @@ async function show(body, a, found, signal) {
   const names = MEASURES[a.kind].map(([measure]) => /** @type {string} */ (measure));
   const measures = found.series.series.filter((one) => one.columns.length).sort((one, other) => names.indexOf(one.measure) - names.indexOf(other.measure));
   fill(charts, ...measures.map((one) => measureCard(a, one)));
+  if (!measures.length) fill(charts, h("p", { class: "note" }, "No measure was reported in this period."));
   if (!(await loadCharts())) return withoutCharts(chart);
   if (signal.aborted) return;
   energyChart(chart, `Energy by ${SPANS[a.span].bucket}; the table below has the figures`, found.items, found.gaps, name, isVehicle, signal);
@@ -246,7 +257,7 @@ async function show(body, a, found, signal) {
     const element = charts.querySelector(`[data-measure="${one.measure}"]`);
     /** @type {[number, number] | undefined} */
     const range = one.measure === "soc" ? [0, 100] : undefined;
-    const look = { colour, zone: a.zone, axis: SPANS[a.span].axis, ...(range ? { range } : {}) };
+    const look = { colour, zone: a.zone, axis: SPANS[a.span].axis, fromZero: one.measure === "powerKw", ...(range ? { range } : {}) };
     if (element) seriesChart(/** @type {HTMLElement} */ (element), text, one, found.period, found.gaps, look, signal);
   }
   performance.mark("device-drawn");
@@ -292,13 +303,14 @@ function totals({ items, performance: p }) {
       tile("Efficiency", percent(p.efficiency, 1), p.efficiency !== null && p.efficiency > 1 ? "above 100 %: a fault" : null, p.efficiency !== null && p.efficiency > 1 ? "bad" : ""),
       tile("Coverage DC", coverage(p.dcCoverage), p.complete ? "complete" : `AC ${coverage(p.acCoverage)}`),
       tile("Withheld", kwh(p.suspectKwh), p.resets ? count(p.resets, "reset") : "no reset", p.suspectKwh || p.resets ? "bad" : ""),
-      tile("Interpolated", kwh(p.boundaryKwh), "at the edges of the period"),
+      tile("Interpolated", kwh(p.boundaryKwh), p.dividedKwh ? `at the edges of the period; ${kwh(p.dividedKwh)} where an assignment changes` : "at the edges of the period"),
       tile("Battery", p.avgBatteryTemp === null ? "–" : `${number(p.avgBatteryTemp)} °C`, "mean"),
     ];
   const suspect = sum((item) => item.suspectKwh);
   const resets = sum((item) => item.resets);
-  const covered = items.filter((item) => item.coverage !== null);
-  const mean = covered.length ? covered.reduce((total, item) => total + (item.coverage ?? 0), 0) / covered.length : null;
+  const elapsed = (/** @type {EnergyItem} */ item) => (item.coverage === null ? 0 : Date.parse(endOf(item) ?? "") - Date.parse(item.from));
+  const time = sum(elapsed);
+  const mean = time ? sum((item) => (item.coverage ?? 0) * elapsed(item)) / time : null;
   return [
     tile("AC drawn", kwh(sum((item) => item.kwhIn)), null, "ac"),
     tile("AC fed back", kwh(sum((item) => item.kwhOut))),

@@ -18,7 +18,7 @@ const ACTIVITIES = [["charging", "Charging"], ["driving", "Driving"], ["idle", "
 const ENERGY_EVERY_MS = 60_000;
 const DRAW_EVERY_MS = 500;
 
-/** What the list shows; kept while other views are open. */
+/** What the list shows; kept while other views are open. An address with a question replaces it. */
 const wanted = {
   kind: /** @type {Kind} */ ("vehicles"),
   text: "",
@@ -27,11 +27,30 @@ const wanted = {
   order: { key: "id", down: false },
 };
 
+/** @param {URLSearchParams} query */
+function readAddress(query) {
+  if (!query.size) return;
+  wanted.kind = query.get("show") === "meters" ? "meters" : "vehicles";
+  wanted.text = query.get("search") ?? "";
+  wanted.site = query.get("site") ?? "";
+  wanted.activity = ACTIVITIES.find(([activity]) => activity === query.get("state"))?.[0] ?? "";
+  wanted.order = { key: "id", down: false };
+}
+
+/** Let the address name what is shown, so that it can be kept or sent; the view stays. */
+function writeAddress() {
+  const query = new URLSearchParams();
+  if (wanted.kind !== "vehicles") query.set("show", wanted.kind);
+  for (const [name, value] of [["search", wanted.text], ["site", wanted.site], ["state", wanted.activity]]) if (value) query.set(name, value);
+  history.replaceState(null, "", `#/fleet${query.size ? `?${query}` : ""}`);
+}
+
 /** @param {LiveRow} row */
 const idOf = (row) => ("vehicleId" in row ? row.vehicleId : row.meterId);
 /** @type {import("./app.js").View} */
-export function fleet(main, _query, signal) {
-  const tiles = Object.fromEntries(ACTIVITIES.map(([activity, text]) => [activity, activityTile(activity, text, update)]));
+export function fleet(main, query, signal) {
+  readAddress(query);
+  const tiles = Object.fromEntries(ACTIVITIES.map(([activity, text]) => [activity, activityTile(activity, text, change)]));
   const power = h("dl");
   const energy = h("dl", { class: "tiles" });
   const energyNote = h("p", { class: "note" }, "Loading …");
@@ -41,18 +60,20 @@ export function fleet(main, _query, signal) {
 
   const siteField = h("span");
   const showSites = () => {
-    if (!sites().length) return;
-    const options = /** @type {[string, string][]} */ ([["", "All sites"], ...sites().map((site) => [site, site])]);
-    fill(siteField, field("Site", select(options, wanted.site, (site) => { wanted.site = site; update(); void showEnergy(); })));
+    const known = new Set(sites());
+    if (wanted.site) known.add(wanted.site); // of an address
+    if (!known.size) return;
+    const options = /** @type {[string, string][]} */ ([["", "All sites"], ...[...known].map((site) => [site, site])]);
+    fill(siteField, field("Site", select(options, wanted.site, (site) => { wanted.site = site; change(); void showEnergy(); })));
   };
-  const search = h("input", { type: "search", value: wanted.text, placeholder: "Name or id", oninput: () => { wanted.text = search.value; update(); } });
+  const search = h("input", { type: "search", value: wanted.text, placeholder: "Name or id", oninput: () => { wanted.text = search.value; change(); } });
   const save = csvButton("Latest states as CSV", () => saveCsv(`/v1/live/${wanted.kind}`, { query: { neverReported: true } }));
   const kinds = select([["vehicles", "Vehicles"], ["meters", "Meters"]], wanted.kind, (kind) => {
     wanted.kind = /** @type {Kind} */ (kind);
     wanted.order = { key: "id", down: false };
     table = tableOf(wanted.kind, update);
     fill(list, table.element);
-    update();
+    change();
   });
 
   fill(
@@ -74,6 +95,12 @@ export function fleet(main, _query, signal) {
   );
   fill(list, table.element);
   showSites();
+  writeAddress();
+
+  function change() {
+    writeAddress();
+    update();
+  }
 
   function update() {
     const text = wanted.text.toLowerCase();
@@ -121,12 +148,12 @@ export function fleet(main, _query, signal) {
         energy,
         tile("AC drawn", kwh(item.kwhIn), item.kwhOut ? `${kwh(item.kwhOut)} fed back` : null, "ac"),
         tile("DC, net", kwh(item.kwhDc), "charged less driven", "dc"),
-        ...efficiencyTiles(compared),
+        ...efficiencyTiles(compared, item.kwhIn),
         tile("Coverage", coverage(item.coverage), item.suspectKwh ? `${kwh(item.suspectKwh)} withheld` : null),
         tile("Unassigned AC", kwh(item.unassignedKwh), "of no vehicle"),
       );
       const until = typeof compared !== "object" || compared.efficiency === null ? "" : ` Losses and efficiency as of ${clock(compared.asOf, zone)}.`;
-      setText(energyNote, `As of ${clock(item.to, zone)}.${until}`);
+      setText(energyNote, `As of ${clock(item.to, zone)}.${until} Times in ${zone}.`);
     } catch (error) {
       if (!signal.aborted) setText(energyNote, `Not available: ${/** @type {Error} */ (error).message}`);
     }
@@ -165,13 +192,16 @@ function all(kind) {
 /**
  * Losses and efficiency, or why there are none.
  * @param {Schemas["EfficiencyItem"] | string | undefined} item or the reason
+ * @param {number | null} drawn kWh AC of the same time
  */
-function efficiencyTiles(item) {
+function efficiencyTiles(item, drawn) {
   if (typeof item === "object" && item.efficiency !== null) {
     const part = `of ${percent(item.compared)} of the AC`;
     return [tile("Losses", kwh(item.lossKwh), part), tile("Efficiency", percent(item.efficiency, 1), part)];
   }
-  const reason = typeof item === "string" ? item : `not available: ${item?.kwhAc ? "no quarter hour has both sides" : "no AC was drawn"}`;
+  if (typeof item === "string") return [tile("Losses", kwh(null), item), tile("Efficiency", percent(null), item)];
+  const missing = item?.kwhAc ? "no quarter hour has both sides" : drawn ? "not summarized yet" : "no AC was drawn";
+  const reason = `not available: ${missing}`;
   return [tile("Losses", kwh(null), reason), tile("Efficiency", percent(null), reason)];
 }
 
@@ -214,11 +244,12 @@ function deviceColumn(kind) {
     key: "id",
     title: kind === "vehicles" ? "Vehicle" : "Meter",
     className: "device",
-    value: idOf,
     show(cell, row) {
-      if (!cell.firstChild) cell.append(h("a", { href: `#/${kind}/${idOf(row)}` }, idOf(row)), h("span", { class: "note" }));
-      const known = declarationOf(row);
-      setText(/** @type {Element} */ (cell.lastChild), [known?.name, known?.site].filter(Boolean).join(" · "));
+      if (!cell.firstChild) cell.append(h("a", { href: `#/${kind}/${idOf(row)}` }, idOf(row)), h("span", { class: "note" }, h("span"), h("span", { class: "place" })));
+      const { name = null, site = null } = declarationOf(row) ?? {};
+      const [first, second] = /** @type {Element} */ (cell.lastChild).children;
+      setText(/** @type {Element} */ (first), name ?? site ?? "");
+      setText(/** @type {Element} */ (second), name && site ? ` · ${site}` : ""); // a phone has no room for it
     },
   };
 }
@@ -279,7 +310,16 @@ const VEHICLE_COLUMNS = [
 /** @type {Column<LiveRow>[]} */
 const METER_COLUMNS = [
   deviceColumn("meters"),
-  column("silent", "State", "state", (row) => (row.silent ? 1 : 0), (row) => (!hasReported(row) ? "never reported" : row.silent ? "silent" : "reports")),
+  {
+    key: "silent",
+    title: "State",
+    className: "state",
+    value: (row) => (row.silent ? 1 : 0),
+    show(cell, row) {
+      cell.dataset.activity = row.silent ? "silent" : "idle";
+      setText(cell, !hasReported(row) ? "never reported" : row.silent ? "silent" : "reports");
+    },
+  },
   POWER,
   column("voltage", "Voltage", "number wide", (row) => ("voltage" in row ? row.voltage : null), (row) =>
     "voltage" in row && row.voltage !== null ? `${number(row.voltage)} V` : "–"),

@@ -18,6 +18,17 @@ export function number(value, digits = 1) {
   return format.format(value === 0 ? 0 : value);
 }
 
+const significant = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 3 });
+
+/**
+ * A value of any measure with its unit, to three digits.
+ * @param {number} value
+ * @param {string} unit of the contract
+ */
+export function quantity(value, unit) {
+  return `${Math.abs(value) >= 1000 ? number(value, 0) : significant.format(value)} ${unit === "degC" ? "°C" : unit}`;
+}
+
 /**
  * A number of things, which have an English plural.
  * @param {number} n
@@ -38,9 +49,13 @@ export function visible(text) {
 /** @param {number | null | undefined} value kWh */
 export function kwh(value) {
   if (value === null || value === undefined) return NONE;
-  if (Math.abs(value) >= 100_000) return `${number(value / 1000, 0)} MWh`;
-  const digits = Math.abs(value) >= 1000 ? 0 : Math.abs(value) >= 10 ? 1 : 2;
-  return `${number(value, digits)} kWh`;
+  return Math.abs(value) >= 100_000 ? `${number(value / 1000, 0)} MWh` : `${energy(value)} kWh`;
+}
+
+/** The number only, for a column whose heading has the unit. @param {number | null | undefined} value kWh */
+export function energy(value) {
+  const size = Math.abs(value ?? 0);
+  return number(value, size === 0 || size >= 1000 ? 0 : size >= 10 ? 1 : 2);
 }
 
 /** @param {number | null | undefined} value kW */

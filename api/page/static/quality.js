@@ -3,6 +3,7 @@
 import { get, saveCsv } from "./api.js";
 import { announce, csvButton, field, fill, h, select, table, tile } from "./dom.js";
 import { age, count, coverage, dateTime, kwh, number } from "./format.js";
+import { compareIds } from "./order.js";
 import { rejects } from "./rejects.js";
 import { register, sites } from "./register.js";
 import { viewerZone } from "./time.js";
@@ -68,8 +69,9 @@ export function quality(main, query, signal) {
         "section",
         { class: "card", "aria-label": "Devices" },
         h("div", { class: "heading" }, h("h2", {}, "Devices"), csv),
-        qualityTable(items),
+        qualityTable(orderEqual(items, asked.sort ?? "severity")),
         button,
+        h("p", { class: "note" }, `Times in ${viewerZone()}.`),
       ),
     );
     announce(count(items.length, "device"));
@@ -92,6 +94,23 @@ function totals(sums) {
     faults("Conflicts", sums.conflicts),
     faults("Implausible", sums.implausible),
   ];
+}
+
+/**
+ * The devices as the API orders them, but those that are equally bad by id as people read it.
+ * @param {Quality[]} items
+ * @param {NonNullable<Query["sort"]>} figure
+ */
+function orderEqual(items, figure) {
+  const isEqual = (/** @type {Quality} */ one, /** @type {Quality} */ other) =>
+    one[figure] === other[figure] && one.severity === other.severity && one.kind === other.kind;
+  let place = 0;
+  const placed = items.map((item, n) => {
+    const before = items[n - 1];
+    if (before && !isEqual(before, item)) place = n;
+    return { item, place };
+  });
+  return placed.sort((a, b) => a.place - b.place || compareIds(a.item.id, b.item.id)).map(({ item }) => item);
 }
 
 /** @param {Quality[]} items */

@@ -1,6 +1,7 @@
 // What operators have declared about devices: names, sites, intervals and time zones, read once when somebody signs in.
 
 import { get } from "./api.js";
+import { compareIds } from "./order.js";
 
 /** @import {Schemas} from "../types" */
 /** @typedef {Schemas["Device"]} Declared */
@@ -30,7 +31,7 @@ export async function readRegister(signal) {
 export function sites() {
   const found = new Set();
   for (const kind of [declared.vehicles, declared.meters]) for (const device of kind.values()) if (device.site) found.add(device.site);
-  return /** @type {string[]} */ ([...found].sort());
+  return /** @type {string[]} */ ([...found].sort(compareIds));
 }
 
 /** @param {import("./live.js").LiveRow} row */

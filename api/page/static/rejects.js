@@ -88,6 +88,7 @@ async function showList(body, asked, signal) {
       page.notKept ? h("p", { class: "note" }, `${count(page.notKept, "further message")} beyond the quotas of their devices ${page.notKept === 1 ? "was" : "were"} counted and not kept.`) : null,
       rows.length > 0 && mayReplay && replayControls(rows, replay),
       rows.length ? rejectTable(rows, mayReplay) : h("p", { class: "note" }, "No message was rejected in this period."),
+      rows.length > 0 && h("p", { class: "note" }, `Times in ${viewerZone()}.`),
       following && h("button", { type: "button", onclick: () => more(following).catch((error) => announce(error.message)) }, "More rejects"),
     );
   };

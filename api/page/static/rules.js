@@ -2,7 +2,7 @@
 
 import { get, send } from "./api.js";
 import { announce, field, fill, h, select, setText, table } from "./dom.js";
-import { number } from "./format.js";
+import { quantity } from "./format.js";
 
 /** @import {Schemas} from "../types" */
 /** @typedef {Schemas["Rule"]} Rule */
@@ -32,9 +32,9 @@ function ruleTable(items, change) {
   const columns = [["Rule"], ["Raised"], ["Lasts", "number"], ["Cleared"], ["Severity"], ["Concerns"], ["State"], ...(change ? [/** @type {[string]} */ (["Action"])] : [])];
   const rows = items.map((rule) => [
     rule.name,
-    `${rule.measure} ${rule.direction} ${number(rule.raiseAt)} ${rule.unit}`,
+    `${rule.measure} ${rule.direction} ${quantity(rule.raiseAt, rule.unit)}`,
     rule.forS ? `${rule.forS} s` : "at once",
-    `at ${number(rule.clearAt)} ${rule.unit}`,
+    `at ${quantity(rule.clearAt, rule.unit)}`,
     rule.severity,
     [rule.kind, rule.site, rule.device].filter(Boolean).join(" ") || "all",
     rule.enabled ? "on" : "off",

@@ -1,7 +1,7 @@
 // Charging sessions as a table with sums and marks.
 
 import { h, table } from "./dom.js";
-import { count, coverage, dateTime, kw, kwh, number, percent } from "./format.js";
+import { count, coverage, dateTime, energy, kw, kwh, number, percent } from "./format.js";
 
 /** @import {Schemas} from "../types" */
 /** @typedef {Schemas["Session"]} Session */
@@ -17,6 +17,7 @@ function marks(session) {
     session.coverage < 0.999 && `${coverage(session.coverage)} covered`,
     session.suspectKwh > 0 && `${kwh(session.suspectKwh)} withheld`,
     session.resets > 0 && count(session.resets, "reset"),
+    session.dividedKwh > 0 && `${kwh(session.dividedKwh)} divided by an assignment`,
   ].filter(Boolean).join(", ");
 }
 
@@ -51,7 +52,7 @@ export function sessionTable(items, zone) {
   const sums = sumsOf(items);
   /** @type {[string, string?][]} */
   const columns = [
-    ["Begin"], ["Duration", "number"], ["Vehicle"], ["Meter"], ["Site"], ["AC", "number"], ["DC", "number"], ["Losses", "number"],
+    ["Begin"], ["Duration", "number"], ["Vehicle"], ["Meter"], ["Site", "site"], ["AC, kWh", "number"], ["DC, kWh", "number"], ["Losses, kWh", "number"],
     ["Efficiency", "number"], ["Peak", "number"], ["Charge", "number"], ["Note", "mark"],
   ];
   const rows = items.map((item) => [
@@ -60,15 +61,15 @@ export function sessionTable(items, zone) {
     item.vehicleId ? h("a", { href: `#/vehicles/${item.vehicleId}` }, item.vehicleId) : "none",
     item.meterIds.length ? h("span", {}, ...item.meterIds.flatMap((id, n) => [n ? ", " : "", h("a", { href: `#/meters/${id}` }, id)])) : "none",
     item.site ?? "–",
-    kwh(item.kwhAc),
-    kwh(item.kwhDc),
-    kwh(losses(item)),
+    energy(item.kwhAc),
+    energy(item.kwhDc),
+    energy(losses(item)),
     percent(item.efficiency, 1),
     kw(item.peakKw),
     item.socFrom === null && item.socTo === null ? "–" : `${number(item.socFrom, 0)} → ${number(item.socTo, 0)} %`,
     marks(item),
   ]);
-  const last = [count(items.length, "session"), "", "", "", "", kwh(sums.ac), kwh(sums.dc), kwh(sums.losses), percent(sums.efficiency, 1), "", "", ""];
+  const last = [count(items.length, "session"), "", "", "", "", energy(sums.ac), energy(sums.dc), energy(sums.losses), percent(sums.efficiency, 1), "", "", ""];
   return table("Sessions table", columns, rows, last);
 }
 

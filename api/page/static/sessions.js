@@ -5,6 +5,7 @@ import { announce, csvButton, field, fill, h, select, setText, tile } from "./do
 import { count, kwh, percent } from "./format.js";
 import { declared, register, sites } from "./register.js";
 import { live } from "./live.js";
+import { compareIds } from "./order.js";
 import { sessionTable, sumsOf } from "./session-table.js";
 import { VirtualTable } from "./virtual-table.js";
 import { firstDate, periodOf, today, viewerZone } from "./time.js";
@@ -49,7 +50,7 @@ export function sessions(main, query, signal) {
   const listed = state.of ? null : choiceOf(state.by, (id) => addressOf({ of: id }), nameOf);
   function suggest() {
     const text = input.value.toLowerCase();
-    const found = choices(state.by).filter((id) => id.toLowerCase().includes(text) || nameOf(id).toLowerCase().includes(text));
+    const found = choices(state.by).filter((id) => id.toLowerCase().includes(text) || nameOf(id).toLowerCase().includes(text)).sort(compareIds);
     fill(names, ...found.slice(0, MOST_SUGGESTIONS).map((id) => h("option", { value: id }, nameOf(id))));
     listed?.show(found.map((id) => ({ id })));
   }
@@ -121,7 +122,7 @@ export function sessions(main, query, signal) {
  * @param {Scope} by
  */
 function choices(by) {
-  return by === "site" ? sites() : [...new Set([...live[`${by}s`].keys(), ...declared[`${by}s`].keys()])].sort();
+  return by === "site" ? sites() : [...new Set([...live[`${by}s`].keys(), ...declared[`${by}s`].keys()])];
 }
 
 /**
@@ -138,7 +139,6 @@ function choiceOf(by, addressOf, nameOf) {
     key: "id",
     title: title.slice(0, -1),
     className: "device",
-    value: ({ id }) => id,
     show(cell, { id }) {
       if (!cell.firstChild) cell.append(h("a", { href: addressOf(id) }, id), h("span", { class: "note" }));
       setText(/** @type {Element} */ (cell.lastChild), nameOf(id));

@@ -56,8 +56,9 @@ export async function system(main, _query, signal) {
       seesAll ? send("metrics", { signal }).then((response) => response.text(), () => "") : "",
     ]);
     if (signal.aborted) return;
-    const now = { at: performance.now(), samples: samplesOf(text) };
-    fill(service, ...(seesAll ? process(ready, now, before) : [databaseTile(ready)]));
+    // Without its metrics, such as while the key cannot be checked, zeros would look like figures.
+    const now = text ? { at: performance.now(), samples: samplesOf(text) } : null;
+    fill(service, databaseTile(ready), ...(now ? process(now, before) : []));
     before = now;
   };
   const show = async () => {
@@ -84,10 +85,10 @@ function platformTiles(found) {
   const keeper = found.processes.find((one) => one.program === "keeper" && one.active && !one.stale);
   return [
     tile("Readings", `${number(found.readingsPerS)} /s`, "committed by bridges and APIs"),
-    tile("Bridge", running("bridge"), null, found.missing.includes("bridge") ? "bad" : ""),
+    tile("Bridge", running("bridge"), found.bridgesLost ? `${number(found.bridgesLost, 0)} lost` : null, found.bridgesLost !== 0 ? "bad" : ""),
     tile("Keeper", running("keeper"), keeper ? `summaries ${seconds(keeper.quartersBehindS)} behind` : null, keeper ? "" : "bad"),
     tile("Open alarms", number(critical + warning + info, 0), `${number(critical, 0)} critical`, critical ? "bad" : ""),
-    tile("Database", found.databaseBytes === null ? "–" : `${number(found.databaseBytes / 2 ** 30)} GiB`),
+    tile("Database", found.databaseBytes === null ? "–" : size(found.databaseBytes)),
     tile("Database is full in", days(found.diskDays), found.diskDays === null && "not known", soon(found.diskDays)),
     tile("Certificate expires in", days(found.certificateDays), found.certificateDays === null && "not known", soon(found.certificateDays)),
   ];
@@ -142,6 +143,9 @@ function stateOf(one) {
 /** @param {number | null | undefined} value */
 const seconds = (value) => (value === null || value === undefined ? "–" : value < 1 ? "0 s" : age(value));
 
+/** @param {number} bytes */
+const size = (bytes) => (bytes < 2 ** 30 ? `${number(bytes / 2 ** 20, 0)} MiB` : `${number(bytes / 2 ** 30)} GiB`);
+
 /** @param {number | null} value */
 const milliseconds = (value) => (value === null ? "–" : `${number(value * 1000)} ms`);
 
@@ -167,11 +171,10 @@ function arrivals() {
 const databaseTile = (ready) => tile("Database", ready, null, ready === "ready" ? "" : "bad");
 
 /**
- * @param {string} ready
  * @param {{at: number, samples: Sample[]}} now
  * @param {{at: number, samples: Sample[]} | null} before
  */
-function process(ready, now, before) {
+function process(now, before) {
   const sum = (/** @type {Sample[]} */ samples, /** @type {string} */ name, labels = {}) =>
     samples.filter((one) => one.name === name && Object.entries(labels).every(([key, value]) => one.labels[key] === value)).reduce((total, one) => total + one.value, 0);
   const rate = (/** @type {string} */ name, labels = {}) =>
@@ -180,7 +183,6 @@ function process(ready, now, before) {
   const mean = writes ? `${number((1000 * sum(now.samples, "fleet_batch_write_seconds_sum")) / writes)} ms` : "–";
   const began = sum(now.samples, "process_start_time_seconds");
   return [
-    databaseTile(ready),
     tile("Version", now.samples.find((one) => one.name === "fleet_build_info")?.labels.version ?? "–"),
     tile("Running for", began ? age(live.now() / 1000 - began) : "–"),
     tile("Readings over HTTP", rate("fleet_readings_total"), "of this process"),

@@ -1,6 +1,7 @@
 // A table of any length that has only the rows in view as elements. Rows have one height.
 
 import { fill, h } from "./dom.js";
+import { compareIds } from "./order.js";
 
 /**
  * @template T
@@ -8,7 +9,7 @@ import { fill, h } from "./dom.js";
  * @property {string} key
  * @property {string} title
  * @property {string} [className]
- * @property {(item: T) => number | string | null} value by which the column is sorted
+ * @property {(item: T) => number | string | null} [value] by which the column is sorted; none: by id
  * @property {(cell: HTMLElement, item: T) => void} show
  */
 
@@ -21,6 +22,8 @@ export class VirtualTable {
   /** @type {Map<string, HTMLTableRowElement>} */
   #rows = new Map();
   #shown = "";
+  /** @type {Map<string, number>} */
+  #ranks = new Map();
   #scheduled = false;
 
   /**
@@ -69,13 +72,25 @@ export class VirtualTable {
    * @param {T[]} items
    */
   show(items) {
-    const column = this.columns.find((c) => c.key === this.order.key) ?? this.columns[0];
+    const value = this.columns.find((c) => c.key === this.order.key)?.value;
     const sign = this.order.down ? -1 : 1;
-    const keyed = items.map((item) => ({ item, key: column?.value(item) ?? null, id: this.id(item) }));
-    keyed.sort((a, b) => compare(a.key, b.key, sign) || (a.id < b.id ? -1 : 1));
+    const ranks = this.#rank(items.map(this.id));
+    const keyed = items.map((item) => ({ item, key: value?.(item) ?? null, rank: ranks.get(this.id(item)) ?? 0 }));
+    keyed.sort((a, b) => compare(a.key, b.key, sign) || (value ? 1 : sign) * (a.rank - b.rank));
     this.#items = keyed.map(({ item }) => item);
     this.grid.setAttribute("aria-rowcount", String(items.length + 1));
     this.draw();
+  }
+
+  /**
+   * The places of ids in their order, and of those that were shown before. They are kept, because a list is shown twice a second
+   * and ids are compared slowly.
+   * @param {string[]} ids
+   */
+  #rank(ids) {
+    const added = ids.filter((id) => !this.#ranks.has(id));
+    if (added.length) this.#ranks = new Map([...this.#ranks.keys(), ...added].sort(compareIds).map((id, n) => [id, n]));
+    return this.#ranks;
   }
 
   /** Bring the rows in view up to date, at the next frame. */
