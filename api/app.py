@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -38,8 +39,10 @@ from api import (
 )
 from api.body import Pace
 from api.body_budget import BodyBudget
-from api.database import Pool, open_pool
-from api.ingest import IngestEndpoint
+from api.database import Pools, close_pool, open_pool
+from api.ingest import Destination, IngestEndpoint
+from api.ingest_database import IntoDatabase
+from api.ingest_stream import IntoStream
 from api.keyring import Keyring
 from api.layers import Layer, around
 from api.layers.authentication import Authentication
@@ -50,11 +53,14 @@ from api.layers.head import Head
 from api.layers.headers import Headers
 from api.layers.metrics import Metrics
 from api.layers.queries import Queries
+from api.layers.reads import Reads
 from api.layers.routes import Endpoints, Routes
 from api.layers.sight import Sights
 from api.layers.turns import Questions
 from api.rate import RateLimit
 from api.remembered import Remembered
+from api.replicas.reading import ReplicaLost, on_replica_lost
+from api.replicas.replica import Replicas, watched
 from api.routing import PlainRoute, RouteTable
 from api.services import Services
 from api.stream import route as stream
@@ -67,12 +73,13 @@ from bridge.settings.api import ApiSettings
 from bridge.status import Status, reporting
 from bridge.store.postgres import PostgresStore
 from bridge.store.quotas import Quotas
+from bridge.streams.port import Stream
+from bridge.streams.publishing import Publisher
 from bridge.url import database_host
 from bridge.writer_status import WriterStatus
 
 log = structlog.get_logger(__name__)
 
-_CLOSE_S = 5.0
 _KEY_CONNECTIONS = 2
 """Of their own, so that a look-up of a key does not wait for the questions of others."""
 _UNKNOWN_PER_S, _UNKNOWN_BURST = 50.0, 500
@@ -104,9 +111,11 @@ _ROUTERS = (
 
 @contextlib.asynccontextmanager
 async def service(
-    settings: ApiSettings, stopping: asyncio.Event, registry: CollectorRegistry
+    settings: ApiSettings, stopping: asyncio.Event, registry: CollectorRegistry, target: Stream | None = None
 ) -> AsyncIterator[ASGIApp]:
     """The application, with its writer running. On exit, the accepted requests are written and answered.
+
+    With a `target`, readings go into that stream instead of the database.
 
     When `stopping` is set, live streams end. The service sets it when the writer ends unexpectedly: nothing can be
     stored any more. Its exception is raised on exit. Raises `Misconfigured` when the guarantee cannot be given with
@@ -120,27 +129,57 @@ async def service(
     await _check(store, settings.database_url)
     metrics = IngestMetrics(registry)
     ingest, status = _ingest(settings, store, clock, metrics), WriterStatus(metrics)
-    pool, of_keys = await open_pool(settings, settings.query_pool_size), await open_pool(settings, _KEY_CONNECTIONS)
+    pools = Pools(
+        await open_pool(settings, settings.query_pool_size), await open_pool(settings, settings.figures_pool_size)
+    )
+    of_keys = await open_pool(settings, _KEY_CONNECTIONS)
     keyring = Keyring(of_keys, settings.database_url)
     budget = BodyBudget(settings.http_body_budget_mib * 1024 * 1024)
-    app = application(IngestEndpoint(settings, ingest, budget, pool))
+    publisher = None if target is None else Publisher(target)
+    destination: Destination = IntoDatabase(settings, ingest) if publisher is None else IntoStream(settings, publisher)
+    app = application(IngestEndpoint(settings, destination, budget, pools.quick))
     streams = Hub(settings, registry)
-    app.state.services = Services(settings, pool, registry, keyring, streams, clock, asyncio.Lock(), Remembered())
-    writing = asyncio.create_task(ingest.run())
-    writing.add_done_callback(lambda _: stopping.set())
+    app.state.services = Services(
+        settings, pools.quick, registry, keyring, streams, clock, publisher, asyncio.Lock(), Remembered()
+    )
+    app.state.services_of_figures = replace(app.state.services, pool=pools.figures)
+    writing, publishing = asyncio.create_task(ingest.run()), asyncio.create_task(_publishing(publisher))
+    for task in (writing, publishing):
+        task.add_done_callback(lambda _: stopping.set())
     try:
-        async with keyring.running(), streams.running(stopping), _reporting(settings, ingest, clock, status):
-            yield layered(app, settings, keyring, registry, budget, pool)
+        async with (
+            keyring.running(),
+            streams.running(stopping),
+            _reporting(settings, ingest, clock, status),
+            watched(settings, registry) as replicas,
+        ):
+            yield layered(app, settings, keyring, registry, budget, pools, replicas)
     finally:
         ingest.stop()
         await writing
+        publishing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await publishing
         await store.close()
-        await _close(pool)
-        await _close(of_keys)
+        for each in (*pools, of_keys):
+            await close_pool(each)
+
+
+async def _publishing(publisher: Publisher | None) -> None:
+    """Keep the connection to the stream, if there is one. Raises `Misconfigured`."""
+    if publisher is not None:
+        await publisher.run()
+    await asyncio.get_running_loop().create_future()
 
 
 def layered(
-    app: FastAPI, settings: ApiSettings, keyring: Keyring, registry: CollectorRegistry, budget: BodyBudget, pool: Pool
+    app: FastAPI,
+    settings: ApiSettings,
+    keyring: Keyring,
+    registry: CollectorRegistry,
+    budget: BodyBudget,
+    pools: Pools,
+    replicas: Replicas | None = None,
 ) -> ASGIApp:
     """The application within its layers, in the order in which a request passes them.
 
@@ -157,9 +196,10 @@ def layered(
         Head,
         partial(Authentication, keyring=keyring, rate=rate, unknown=RateLimit(_UNKNOWN_PER_S, _UNKNOWN_BURST)),
         Queries,
-        partial(Sights, pool=pool),
+        partial(Sights, pool=pools.quick),
         partial(Bodies, budget=budget, pace=Pace(settings.http_body_timeout_s, settings.http_body_least_bytes_per_s)),
         partial(Questions, per_key=settings.query_max_per_key),
+        *([partial(Reads, pools=pools, replicas=replicas)] if replicas is not None else []),
     ]
     return around(Endpoints(app), layers)
 
@@ -174,7 +214,10 @@ def _cross_origin(origins: str) -> list[Layer]:
         allow_origins=allowed,
         allow_methods=["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"],
         allow_headers=["Authorization", "Content-Type", "If-None-Match", "Last-Event-ID"],
-        expose_headers=["Content-Disposition", "Link", "X-Next-Cursor", "Retry-After", "ETag"],
+        expose_headers=[
+            *("Content-Disposition", "Link", "X-Next-Cursor", "Retry-After", "ETag"),
+            *("X-As-Of", "X-Position"),
+        ],
     )
     return [cors]
 
@@ -193,6 +236,7 @@ def application(ingest: ASGIApp) -> FastAPI:
         openapi_url=None,
     )
     problems.install(app)
+    app.add_exception_handler(ReplicaLost, on_replica_lost)
     openapi.install(app)
     return app
 
@@ -205,6 +249,7 @@ def _store(settings: ApiSettings, clock: Clock, quotas: Quotas) -> PostgresStore
         interval_s=settings.reading_interval_s,
         clock=clock,
         quotas=quotas,
+        copy_above=settings.copy_above,
     )
 
 
@@ -237,11 +282,3 @@ def _reporting(
         return status.look(ingest, "the database is unavailable" if ingest.retrying else clock.problem)
 
     return reporting(settings.database_url, "api", settings.http_port, look)
-
-
-async def _close(pool: Pool) -> None:
-    try:
-        async with asyncio.timeout(_CLOSE_S):
-            await pool.close()
-    except (TimeoutError, OSError):
-        pool.terminate()

@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from api.body import MAX_BODY_BYTES
 from api.csv_format import columns, csv_rows
-from api.problems import Problem, invalid, unprocessable
+from api.problems import Problem, field_of, invalid, reason_of, unprocessable
 
 MAX_ROWS = 100_000
 """Maximum number of rows in one body."""
@@ -147,8 +147,8 @@ def _decode(body: bytes, is_csv: bool, model: type[RowT], cells: Cells) -> list[
 
 
 def _explain(faults: Faults, place: Place, error: ValidationError) -> None:
-    for each in error.errors(include_url=False, include_context=False, include_input=False):
-        faults.add(place, ".".join(map(str, each["loc"])) or "row", each["msg"])
+    for each in error.errors(include_url=False, include_input=False):
+        faults.add(place, field_of(each["loc"]) or "row", reason_of(each))
 
 
 def _json(body: bytes) -> Iterator[tuple[Place, object]]:

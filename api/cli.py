@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import asyncpg
 import structlog
@@ -19,9 +19,12 @@ from bridge.command_line import with_version
 from bridge.errors import Misconfigured, StoreUnavailable
 from bridge.settings.api import ApiSettings
 from bridge.settings.groups import AdministrationSettings, LogSettings
-from bridge.startup import configured
+from bridge.startup import configured, read
 from bridge.store.database_errors import asking
 from bridge.url import database_host
+
+if TYPE_CHECKING:
+    from bridge.streams.port import Stream
 
 # A pretty traceback shows local variables, some of which are secrets.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The HTTP service.")
@@ -79,11 +82,21 @@ def run() -> None:
     settings = configured(ApiSettings)
     try:
         memory.calm_collector()
-        uvloop.run(serve(settings))
+        uvloop.run(serve(settings, _target(settings.http_ingest_target)))
     except Misconfigured as error:
         log.error("startup aborted: unsafe configuration", reason=str(error))
         raise SystemExit(2) from None
     log.info("stopped")
+
+
+def _target(name: str) -> "Stream | None":
+    """The stream into which readings go; None: into the database."""
+    if name == "database":
+        return None
+    from bridge.streams.targets import TARGETS  # imported here, because most programs need no stream
+
+    kind = TARGETS[name]
+    return kind.make(read(kind.settings))
 
 
 @app.command("openapi")

@@ -18,7 +18,7 @@ from bridge.contract import Kind
 _LOOK_BACK = timedelta(days=31)
 # The newest reading is in the live row. Where it is not before $2, the last one before is looked up in the history.
 _DEVICES = """
-SELECT g.id, d.site, d.rated_kw, d.interval_s,
+SELECT g.id, d.site, d.rated_kw, d.interval_s, d.created_at,
        CASE WHEN l.ts < $2 THEN l.ts WHEN l.ts IS NOT NULL THEN (
            SELECT ts FROM {history} h WHERE h.{device} = g.id AND ts >= $3 AND ts < $2 AND {days}
            ORDER BY h.{device} DESC, ts DESC LIMIT 1) END AS seen_at
@@ -48,6 +48,7 @@ class Faults(NamedTuple):
     site: str | None
     seen_at: datetime | None
     """Its last reading before the instant that was asked for."""
+    declared_at: datetime | None
     conflicts: int
     """Readings that were rejected in the period, because another one has the same timestamp."""
     implausible: int
@@ -66,8 +67,9 @@ async def faults_of(
     for kind, own in ids.items():
         declared = await c.fetch(*_devices_query(kind, own, period, as_of))
         implausible = await _implausible(c, kind, _most_kwh(kind, declared, default_interval_s), period)
-        for id_, site, _, _, seen_at in declared:
-            found[kind, id_] = Faults(site, seen_at, conflicts.get((kind.name, id_), 0), implausible.get(id_, 0))
+        for id_, site, _, _, declared_at, seen_at in declared:
+            rejected = conflicts.get((kind.name, id_), 0)
+            found[kind, id_] = Faults(site, seen_at, declared_at, rejected, implausible.get(id_, 0))
     return found
 
 

@@ -18,8 +18,9 @@ from api.csv_format import columns
 from api.database import Connection, connection
 from api.negotiation import CSV_RESPONSES, AskedMediaType
 from api.paging import Cursor, Limit, decode_device, encode_cursor, next_link
+from api.patterns import TEXT_PATTERN
 from api.problems import Problem, invalid
-from api.register_models import TEXT_PATTERN, Device, DeviceBody, DevicePage, DeviceRow, Imported
+from api.register_models import Device, DeviceBody, DevicePage, DeviceRow, Imported
 from api.routing import SITE, named, needs, only_seen
 from api.services import Caller, WithServices, WithSight
 from api.sight import Ids, Sight

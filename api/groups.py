@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from api.database import Connection
 from api.energy.assignments import Assignment
+from api.energy.spans import Span
 from api.live import never_seen
 from api.measured_sql import with_neighbours
 from api.period import Period
@@ -88,9 +89,9 @@ ORDER BY meter_id, valid_from
 """
 _FEEDING = _ASSIGNMENTS.replace(
     "meter_id = ANY($1)",
-    "meter_id IN (SELECT a.meter_id FROM meter_assignment a WHERE a.vehicle_id = $1 AND a.valid_from < $5 "
+    "meter_id IN (SELECT a.meter_id FROM meter_assignment a WHERE a.vehicle_id = $1 AND a.valid_from < $3 "
     "AND NOT EXISTS (SELECT FROM meter_assignment n WHERE n.meter_id = a.meter_id AND n.valid_from > a.valid_from "
-    "AND n.valid_from <= $4))",
+    "AND n.valid_from <= $2))",
 )
 
 
@@ -139,10 +140,15 @@ def own_devices_sql(kind: Kind) -> str:
     return f"{' UNION '.join(source.sql(first=3) for source in sources)} ORDER BY id LIMIT $2"
 
 
-async def _named(c: Connection, kind: Kind, wanted: Wanted) -> list[str]:
-    unknown = await c.fetchval(_sql(_UNKNOWN, kind), wanted.ids)
+async def refuse_unknown(c: Connection, kind: Kind, ids: Sequence[str]) -> None:
+    """Raise 404 for an id that has never reported and is neither declared nor assigned."""
+    unknown = await c.fetchval(_sql(_UNKNOWN, kind), ids)
     if unknown is not None:
         raise never_seen(kind, unknown)
+
+
+async def _named(c: Connection, kind: Kind, wanted: Wanted) -> list[str]:
+    await refuse_unknown(c, kind, wanted.ids)
     ids = set(wanted.ids)
     if wanted.site is not None:
         ids = {row["id"] for row in await c.fetch(_IDS_OF_SITE, kind.name, wanted.site, wanted.ids)}
@@ -173,10 +179,14 @@ async def vehicles_of(c: Connection, meters: Sequence[str], period: Period) -> l
 
 
 async def feeding(c: Connection, vehicle: str, period: Period) -> dict[str, list[Assignment]]:
-    """The assignments around a period, to all vehicles, of each meter that fed a vehicle in it; as `assignments_of`."""
+    """The assignments, to all vehicles, of each meter that fed a vehicle in or around a period; as `assignments_of`."""
     around = with_neighbours(period)
-    rows = await c.fetch(_FEEDING, vehicle, around.start, around.end, period.start, period.end)
-    return _by_meter(rows, period, [])
+    return _by_meter(await c.fetch(_FEEDING, vehicle, around.start, around.end), period, [])
+
+
+def has_fed(assignments: Sequence[Assignment], vehicle: str, span: Span) -> bool:
+    """Whether a meter with these assignments fed a vehicle at some time of a span."""
+    return any(a.vehicle == vehicle and a.start < span.end and a.end > span.start for a in assignments)
 
 
 async def assignments_of(c: Connection, meters: Sequence[str], period: Period) -> dict[str, list[Assignment]]:

@@ -32,7 +32,7 @@ async def healthz() -> dict[str, str]:
 @router.get("/readyz", operation_id="getReadiness", summary="Check that readings can be stored", openapi_extra=PUBLIC)
 async def readyz(services: WithServices) -> dict[str, str]:
     """The database responds within two seconds, accepts writes, has the tables, and its clock agrees with that of the
-    API."""
+    API; the stream can be published to, if readings go there."""
     try:
         async with asyncio.timeout(_PROBE_TIMEOUT_S), connection(services.pool) as c:
             asked_at_s = steady_s()
@@ -48,6 +48,8 @@ async def readyz(services: WithServices) -> dict[str, str]:
         raise unavailable("the database has no tables yet: run `python -m bridge migrate`")
     if (problem := services.clock.problem) is not None:
         raise unavailable(problem)
+    if services.publisher is not None and services.publisher.not_ready is not None:
+        raise unavailable("the stream is unavailable")
     return {"status": "ready"}
 
 

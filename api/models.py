@@ -164,7 +164,7 @@ class PerformanceFigures(_Answer):
     end: Annotated[Instant, Field(alias="to")]
     total_kwh_consumed_ac: Annotated[Kwh, Field(description="Net kWh from the meters while assigned to the vehicle.")]
     total_kwh_delivered_dc: Annotated[Kwh, Field(description="Net kWh into the battery, driving included.")]
-    charge_kwh_ac: Annotated[float, Field(description="kWh drawn while both sides are covered.")]
+    charge_kwh_ac: Annotated[float, Field(description="kWh drawn while both sides are covered, see figures.md.")]
     charge_kwh_dc: Annotated[float, Field(description="kWh into the battery in the same time.")]
     efficiency: Annotated[
         float | None, Field(description="chargeKwhDc / chargeKwhAc. Above 1 it shows a fault; it is never clamped.")
@@ -181,6 +181,10 @@ class PerformanceFigures(_Answer):
     complete: Annotated[bool, Field(description="No gap, no reset, nothing withheld on either side.")]
     boundary_kwh: Annotated[
         float, Field(description="kWh of the intervals across the period's edges, which were divided by time.")
+    ]
+    divided_kwh: Annotated[
+        float,
+        Field(description="kWh of the meters' intervals in which an assignment to the vehicle begins or ends, whole."),
     ]
     suspect_kwh: Annotated[float, Field(description="kWh withheld: more than rated power allows.")]
     unassigned_kwh: Annotated[float, Field(description="kWh that these meters measured for no vehicle.")]
@@ -234,7 +238,7 @@ class EfficiencyItem(_Answer):
     as_of: Annotated[Instant, Field(description="Until when the keeper has summarized quarter hours of both kinds.")]
     charge_kwh_ac: Annotated[float, Field(description="kWh that meters drew in the compared quarter hours.")]
     charge_kwh_dc: Annotated[float, Field(description="kWh into the batteries in the same quarter hours.")]
-    loss_kwh: Annotated[float, Field(description="chargeKwhAc - chargeKwhDc.")]
+    loss_kwh: Annotated[float | None, Field(description="chargeKwhAc - chargeKwhDc; null without compared energy.")]
     efficiency: Annotated[float | None, Field(description="chargeKwhDc / chargeKwhAc; null without compared energy.")]
     kwh_ac: Annotated[float, Field(description="kWh that meters drew in all summarized quarter hours of the period.")]
     compared: Annotated[float | None, Field(ge=0, le=1, description="chargeKwhAc / kwhAc; null without energy.")]
@@ -312,6 +316,9 @@ class Session(_Answer):
     open_end: Annotated[bool, Field(description="It may have gone on.")]
     resets: Annotated[int, Field(description="Resets of registers.")]
     suspect_kwh: Annotated[float, Field(description="kWh withheld: more than rated power allows.")]
+    divided_kwh: Annotated[
+        float, Field(description="kWh of the meters' intervals in which an assignment to the vehicle begins or ends.")
+    ]
 
 
 class SessionPage(_Answer):
@@ -332,7 +339,13 @@ class Quality(_Answer):
     severity: Annotated[
         float, Field(ge=0, le=6, description="1 - coverage, and 1 for each other fault: silence and the next four.")
     ]
-    silent: Annotated[bool, Field(description="The last reading is more than 3 device intervals old, or missing.")]
+    silent: Annotated[
+        bool,
+        Field(
+            description="The last reading, or the declaration of a device without one, is more than 3 device intervals "
+            "old; also without both."
+        ),
+    ]
     resets: Annotated[int, Field(description="Resets of registers.")]
     suspect_kwh: Annotated[float, Field(description="kWh withheld: more than rated power allows.")]
     conflicts: Annotated[
@@ -357,7 +370,7 @@ class QualityTotals(_Answer):
 
     devices: int
     faulty: Annotated[int, Field(description="Devices whose severity is not 0.")]
-    silent: Annotated[int, Field(description="Silent devices, those without any reading included.")]
+    silent: Annotated[int, Field(description="Silent devices, with and without a reading.")]
     never_seen: Annotated[int, Field(description="Devices without any reading before the end of the period.")]
     resets: int
     suspect_kwh: float

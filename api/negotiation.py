@@ -1,4 +1,4 @@
-"""The media type of a response, JSON or CSV, by the request's `Accept` (RFC 9110, section 12.5.1)."""
+"""What of a response the client chooses: the media type, JSON or CSV, and the coding (RFC 9110, section 12.5)."""
 
 from typing import Annotated, Any, Literal
 
@@ -43,6 +43,15 @@ def _q(parameters: list[str]) -> float:
         return next((float(p[2:]) for p in parameters if p.startswith("q=")), 1.0)
     except ValueError:
         return 0.0
+
+
+def accepts_coding(accept_encoding: str, name: str) -> bool:
+    """Whether the client can decode a content coding. Without the header it is not asked to."""
+    qualities: dict[str, float] = {}
+    for entry in accept_encoding.split(","):
+        coding, *parameters = (part.strip().lower() for part in entry.split(";"))
+        qualities[coding] = _q(parameters)
+    return qualities.get(name, qualities.get("*", 0.0)) > 0
 
 
 async def _asked(request: Request) -> MediaType:

@@ -62,6 +62,23 @@ _SCHEMAS: dict[str, Any] = {
             },
         },
     },
+    "DurableReceipt": {
+        "type": "object",
+        "required": ["durable", "rejected"],
+        "properties": {
+            "durable": {
+                "type": "integer",
+                "description": "Elements that the stream has, and that a bridge will judge: what is no reading becomes "
+                "a reject.",
+            },
+            "rejected": {
+                "type": "array",
+                "items": _ref("Rejection"),
+                "description": "Elements that name no device, or one that the key may not report. They are kept "
+                "nowhere.",
+            },
+        },
+    },
     "ReadingWarning": {
         "type": "object",
         "required": ["index", "field", "reason"],
@@ -85,8 +102,10 @@ def _problem(text: str) -> dict[str, Any]:
     return {"description": text, "content": {MEDIA_TYPE: {"schema": _ref("Problem")}}}
 
 
-def _receipt(text: str) -> dict[str, Any]:
-    return {"description": text, "content": {"application/json": {"schema": _ref("Receipt")}}}
+def _receipt(text: str, *names: str) -> dict[str, Any]:
+    """An answer with one of these receipts."""
+    one = _ref(names[0]) if len(names) == 1 else {"anyOf": [_ref(name) for name in names]}
+    return {"description": text, "content": {"application/json": {"schema": one}}}
 
 
 INGEST: dict[str, Any] = needs("ingest", only_seen()) | {
@@ -94,7 +113,7 @@ INGEST: dict[str, Any] = needs("ingest", only_seen()) | {
     "summary": "Store readings",
     "operationId": "ingestReadings",
     "description": "One reading, a JSON array, or NDJSON, plain or gzip. Up to 10,000 readings and 8 MiB. Answers "
-    "after the commit; sending the same readings again stores nothing twice.",
+    "after the commit, or after a stream's acknowledgement; sending the same readings again stores nothing twice.",
     "requestBody": {
         "required": True,
         "content": {
@@ -113,8 +132,11 @@ INGEST: dict[str, Any] = needs("ingest", only_seen()) | {
         },
     },
     "responses": {
-        "201": _receipt("All readings are stored, now or earlier"),
-        "207": _receipt("Some readings were rejected; the others are stored"),
+        "201": _receipt("All readings are stored, now or earlier", "Receipt"),
+        "202": _receipt("All are durable in the stream, not yet judged (`FLEET_HTTP_INGEST_TARGET`)", "DurableReceipt"),
+        "207": _receipt(
+            "Some readings were rejected; the others are stored, or durable in the stream", "Receipt", "DurableReceipt"
+        ),
         "400": _problem("Not JSON"),
         "408": _problem("The body did not arrive in time"),
         "413": _problem("More than 10,000 readings or 8 MiB"),
@@ -127,7 +149,7 @@ _ALWAYS = {
     "403": _problem("The API key lacks the scope, or is limited to other devices or sites"),
     "429": _problem("Too many requests with this key; retry after Retry-After"),
     "431": _problem("The request line and its headers are too long"),
-    "503": _problem("The database is unavailable; retry after Retry-After"),
+    "503": _problem("The database, or the stream for readings, is unavailable; retry after Retry-After"),
 }
 
 
@@ -171,6 +193,8 @@ def _finish(operation: dict[str, Any]) -> None:
     responses = operation["responses"]
     if responses.get("422", {}).get("description", "Validation Error") == "Validation Error":
         responses["422"] = {"description": "Validation failed; `detail` names the field and the reason"}
+    if any(parameter["name"] == "asOf" for parameter in operation.get("parameters", ())):
+        responses.setdefault("410", {"description": "`asOf` is a position from before a failover"})
     for status in filter(lambda status: status >= "400", responses):
         responses[status] = _problem(responses[status]["description"])
     needed = access(operation)

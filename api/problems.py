@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.patterns import REQUIRED
 from bridge.errors import ClocksDiffer, Misconfigured, ReadOnlyDatabase, StoreUnavailable
 
 log = structlog.get_logger(__name__)
@@ -114,7 +115,7 @@ async def _on_http_exception(_: Request, error: Exception) -> Response:
 async def _on_invalid(_: Request, error: Exception) -> Response:
     """400 for a body that is not JSON, 422 for invalid fields."""
     assert isinstance(error, RequestValidationError)
-    errors = [{"field": _field(e["loc"]), "reason": _reason(e)} for e in error.errors()]
+    errors = [{"field": _field(e["loc"]), "reason": reason_of(e)} for e in error.errors()]
     if any(e["type"] == "json_invalid" for e in error.errors()):
         return Problem(400, f"not JSON: {errors[0]['reason']}").response()
     return Problem(422, "; ".join(f"{e['field']}: {e['reason']}" for e in errors), errors=errors).response()
@@ -122,12 +123,28 @@ async def _on_invalid(_: Request, error: Exception) -> Response:
 
 def _field(location: tuple[int | str, ...]) -> str:
     """`('query', 'from')` is the caller's `from`; the body as a whole is `body`."""
-    return ".".join(map(str, location[1:])) or str(location[0])
+    return field_of(location[1:]) or str(location[0])
 
 
-def _reason(error: Mapping[str, Any]) -> str:
-    cause = (error.get("ctx") or {}).get("error")
-    return str(cause) if cause else str(error["msg"])
+def field_of(location: Sequence[int | str]) -> str:
+    """A place in a document as its author names it: `('meters', 0, 'id')` is `meters[0].id`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+
+
+_REASONS = {
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "Input should be an object"),
+    "uuid_parsing": "Input should be a UUID",
+}
+
+
+def reason_of(error: Mapping[str, Any]) -> str:
+    """What pydantic found, with what a pattern means instead of the pattern."""
+    context = error.get("ctx") or {}
+    if cause := context.get("error"):
+        return str(cause)
+    if reason := _REASONS.get(error["type"]):
+        return reason
+    return REQUIRED.get(context.get("pattern", ""), str(error["msg"]))
 
 
 async def _on_bug(_: Request, __: Exception) -> Response:

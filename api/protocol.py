@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from api.joined_writes import JoinedWrites
 from api.problems import MEDIA_TYPE, Problem
 
 ABORT = "abort"
@@ -27,6 +28,8 @@ IS_GONE = "is_gone"
 """The key of the function that tells whether the connection is closed, so that no answer can be sent."""
 WRITTEN = "written"
 """The key of the function that waits until the client has read what was sent to it, but for the kernel's buffers."""
+IS_WHOLE = "is_whole"
+"""The key of the function that tells whether all of the request's body has arrived."""
 ENDS_WITH_CLIENT = "ends_with_client"
 """The key of the function that tells that the answer has no end of its own: it ends when the client stops sending."""
 
@@ -60,8 +63,8 @@ class Open:
     """In the order in which they were opened."""
 
 
-class _TooManyPipelined(Exception):
-    """A client sends requests without waiting for answers."""
+class _Refused(Exception):
+    """A request that is refused at its head: the parser stops, whose next call would be about its body."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -77,6 +80,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _write_timer: asyncio.TimerHandle | None = None
     _is_half_closed = False
     _ends_with_client = False
+    _last_words: Problem | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -85,6 +89,15 @@ class BoundedProtocol(HttpToolsProtocol):
         if (connection := transport.get_extra_info("socket")) is not None:
             with contextlib.suppress(OSError):
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        self.transport = JoinedWrites(transport)  # type: ignore[assignment]  # has all that is called
+        self._told = {
+            ABORT: self._abort,
+            HAS_KEY: self._has_key,
+            IS_GONE: self.transport.is_closing,
+            WRITTEN: self.flow.drain,
+            IS_WHOLE: self._is_whole,
+            ENDS_WITH_CLIENT: self._end_with_client,
+        }
         self._address = self.client[0] if self.client else ""
         self.open.by_address[self._address] += 1
         if len(self.connections) > self.limits.connections:
@@ -138,7 +151,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._await_head()
         if self._head_timer is not None:
             self._head_bytes += 0 if self._in_body else len(data)
-        while data and not self.transport.is_closing():
+        while data and self._last_words is None and not self.transport.is_closing():
             data = self._parsed(data)
         if self._head_timer is not None and self._head_bytes > self.limits.head_bytes:
             self._cut(self._head_too_long())
@@ -170,11 +183,16 @@ class BoundedProtocol(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """Whether the connection stays open for the answers that the client still waits for."""
         waits = self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
+        waits = waits or self._last_words is not None
         self._is_half_closed = waits and not self._ends_with_client and self.scheme == "http"  # TLS has no such state
         return self._is_half_closed
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        is_idle = self._answered is not None and self._answered.response_complete
+        if self._last_words is not None and is_idle:
+            self.transport.write(_raw(self._last_words))
+            self.transport.close()
         if self._is_half_closed and (self.cycle is None or self.cycle.response_complete):
             self.transport.close()
 
@@ -196,27 +214,22 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
                 self._cut(Problem(405, "this is no proxy"))
+                raise _Refused
             return
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         self._head_done()
         if size > self.limits.head_bytes:
             self._cut(self._head_too_long())
-        elif len(self.pipeline) >= _MOST_PIPELINED:
+            raise _Refused
+        if len(self.pipeline) >= _MOST_PIPELINED:
             self._abort()
-            raise _TooManyPipelined  # so that the parser stops: one segment may have thousands
-        else:
-            self._in_body = True
-            self.scope["state"] |= {
-                ABORT: self._abort,
-                HAS_KEY: self._has_key,
-                IS_GONE: self._is_gone,
-                WRITTEN: self.flow.drain,
-                ENDS_WITH_CLIENT: self._end_with_client,
-            }
-            super().on_headers_complete()
+            raise _Refused
+        self._in_body = True
+        self.scope["state"] |= self._told
+        super().on_headers_complete()
 
-    def _is_gone(self) -> bool:
-        return self.transport.is_closing()
+    def _is_whole(self) -> bool:
+        return self._answered is not None and not self._answered.more_body
 
     def _end_with_client(self) -> None:
         self._ends_with_client = True
@@ -248,11 +261,21 @@ class BoundedProtocol(HttpToolsProtocol):
         return Problem(431, f"the request's headers exceed {self.limits.head_bytes} bytes")
 
     def _cut(self, problem: Problem) -> None:
+        """Refuse what arrives, after the answers to earlier requests, and close the connection."""
         self._head_done()
-        if not self.transport.is_closing():
-            if not self._in_body:  # in a body means: already answered
-                self.transport.write(_raw(problem))
-            self.transport.close()
+        if self.transport.is_closing() or self._last_words is not None:
+            return
+        own = self.cycle if self._in_body else None
+        answered = self._answered
+        if answered is not None and answered is not own and not answered.response_complete:
+            if not self._ends_with_client:
+                if own is not None:
+                    self.pipeline.popleft()  # the last that was received
+                self._last_words = problem
+                return
+        elif own is None or not own.response_started:
+            self.transport.write(_raw(problem))
+        self.transport.close()
 
 
 def bounded_protocol(limits: Limits) -> type[BoundedProtocol]:

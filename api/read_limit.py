@@ -87,7 +87,8 @@ class Allowance(NamedTuple):
         most = self.limits.device_days
         count = f"{devices} devices" if devices <= most else f"more than {most} devices"
         if devices * max(1.0, self.days) > most:
-            return f"{count} over {self.days:.1f} days are more than {most} device-days"
+            days = f"{self.days:.1f} days" if self.days > 1 else "up to a day, which counts as one,"
+            return f"{count} over {days} are more than {most} device-days"
         return (
             f"{count} over {self.open_days:.1f} days that the keeper has not summarized are more than "
             f"{self.limits.readings} device-days"

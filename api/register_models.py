@@ -8,11 +8,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
+from api.patterns import REQUIRED, TAG_PATTERN, TEXT_PATTERN, TIME_ZONE_PATTERN
 from bridge.reading import DEVICE_ID_PATTERN
 
-# Control characters and line separators; pydantic refuses lone surrogates.
-_CONTROL = r"\u0000-\u001f\u007f-\u009f\u2028\u2029"
-TIME_ZONE_PATTERN = r"^[A-Za-z][A-Za-z0-9_+/-]{0,63}$"
 # Names that depend on the machine, or that are not time zones.
 _NOT_IANA = frozenset({"localtime", "Factory"})
 
@@ -25,7 +23,7 @@ def time_zones() -> frozenset[str]:
 
 def _time_zone(name: str) -> str:
     if name not in time_zones():
-        raise PydanticCustomError("time_zone", "Input should be an IANA time zone, as in Europe/Berlin")
+        raise PydanticCustomError("time_zone", REQUIRED[TIME_ZONE_PATTERN])
     return name
 
 
@@ -33,12 +31,9 @@ def _distinct(tags: list[str]) -> list[str]:
     return list(dict.fromkeys(tags))
 
 
-TEXT_PATTERN = f"^[^{_CONTROL}]+$"
-_TAG_PATTERN = rf"^[^\s;{_CONTROL}]([^;{_CONTROL}]*[^\s;{_CONTROL}])?$"
-
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=TEXT_PATTERN)]
 _TEXT = TypeAdapter[str](Text)
-Tag = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=_TAG_PATTERN)]
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=TAG_PATTERN)]
 Tags = Annotated[
     list[Tag],
     Field(max_length=50, description="Duplicates are removed. In CSV, tags are separated by semicolons."),

@@ -7,7 +7,7 @@ declarations, or with a path that also matches another route, is refused at star
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args, get_origin
@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Scope
 from api import auth
 from api.body import MAX_FORM_BYTES
 from api.keys import LIMITABLE, SCOPES
-from api.services import sight_of_caller
+from api.services import services_of_figures, sight_of_caller
 from bridge.contract import KINDS, Kind
 
 Access: TypeAlias = auth.Scope | Literal["public", "any key"]
@@ -106,6 +106,8 @@ class Endpoint:
     """The application of a route outside the framework."""
     is_endless: bool
     """Whether the answer has no end of its own."""
+    is_of_figures: bool
+    """Whether the answer may take seconds to compute."""
 
 
 class Found(NamedTuple):
@@ -189,6 +191,7 @@ def _endpoint(method: str, route: APIRoute | PlainRoute) -> Endpoint:
         None if plain or method in _BODILESS else getattr(route, "body_limit", MAX_FORM_BYTES),
         route.app if plain else None,
         getattr(getattr(route, "response_class", None), "is_endless", False),
+        isinstance(route, APIRoute) and _depends_on(route.dependant, services_of_figures),
     )
 
 
@@ -226,14 +229,14 @@ def _refuse_careless(route: APIRoute | PlainRoute, found: Limited | None) -> Non
     for name in parameters & _NAMES_OF_DEVICES.keys():
         if found.names.get(name) != _NAMES_OF_DEVICES[name]:
             raise ValueError(f"limited keys: the route does not declare that {name} names a {_NAMES_OF_DEVICES[name]}")
-    if (found.gets == "seen") != _depends_on_sight(route.dependant):
+    if (found.gets == "seen") != _depends_on(route.dependant, sight_of_caller):
         raise ValueError("limited keys: a route depends on WithSight if it answers what the key sees, and only then")
     if (found.gets == "named") and not found.names:
         raise ValueError("limited keys: no parameter names a device")
 
 
-def _depends_on_sight(dependant: Dependant) -> bool:
-    return any(each.call is sight_of_caller or _depends_on_sight(each) for each in dependant.dependencies)
+def _depends_on(dependant: Dependant, call: Callable[..., object]) -> bool:
+    return any(each.call is call or _depends_on(each, call) for each in dependant.dependencies)
 
 
 def _query(route: APIRoute) -> dict[str, bool]:

@@ -16,8 +16,14 @@ from api.protocol import Limits, bounded_protocol
 from bridge.health import listen
 from bridge.metrics import process_registry
 from bridge.settings.api import ApiSettings
+from bridge.streams.port import Stream
 
 log = structlog.get_logger(__name__)
+
+_BACKLOG = 65_535
+"""Connections that wait to be accepted; the kernel takes its own limit if that is less (net.core.somaxconn). When they
+are too many, the kernel forgets the begin of the next one, whose client begins again after a second.
+"""
 
 
 class _Server(uvicorn.Server):
@@ -27,7 +33,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(settings: ApiSettings) -> None:
+async def serve(settings: ApiSettings, target: Stream | None = None) -> None:
     """Serve until SIGTERM or SIGINT; then complete the requests in progress and write their readings.
 
     Raises `Misconfigured` when the guarantee cannot be given, and the exception that ended the writer.
@@ -36,7 +42,7 @@ async def serve(settings: ApiSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     registry = process_registry()
-    async with service(settings, stop, registry) as front:
+    async with service(settings, stop, registry, target) as front:
         listening = listen(settings.http_host, settings.http_port, "FLEET_HTTP")
         server = _Server(configured(settings, front))
         server.config.load()
@@ -90,6 +96,7 @@ def configured(settings: ApiSettings, app: ASGIApp) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        backlog=_BACKLOG,
         timeout_keep_alive=settings.http_keep_alive_s,
         timeout_graceful_shutdown=settings.http_shutdown_timeout_s,
         ssl_certfile=settings.tls_cert_file,

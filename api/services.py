@@ -15,6 +15,7 @@ from api.remembered import Remembered
 from api.sight import Sight
 from bridge.clock import Clock
 from bridge.settings.api import ApiSettings
+from bridge.streams.publishing import Publisher
 
 if TYPE_CHECKING:
     from api.stream.hub import Hub  # which needs models whose parameters need this module
@@ -26,10 +27,13 @@ class Services:
 
     settings: ApiSettings
     pool: Pool
+    """Connections of the database: in `WithFigures` others, so that figures leave these to what is answered at once."""
     registry: CollectorRegistry
     keyring: Keyring
     streams: "Hub"
     clock: Clock
+    publisher: Publisher | None
+    """Publishes what HTTP brings, if it goes into a stream."""
     replaying: asyncio.Lock
     """Held by the request that replays rejected messages."""
     remembered: Remembered
@@ -38,6 +42,12 @@ class Services:
 
 async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
+    return services
+
+
+async def services_of_figures(request: Request) -> Services:
+    """The services of a route that may compute for seconds. Its requests wait for turns of their own, too."""
+    services: Services = request.app.state.services_of_figures
     return services
 
 
@@ -53,6 +63,8 @@ async def sight_of_caller(request: Request) -> Sight:
 
 
 WithServices = Annotated[Services, Depends(_services)]
+WithFigures = Annotated[Services, Depends(services_of_figures)]
+"""The services for a route of figures."""
 Caller = Annotated[ApiKey, Depends(_caller)]
 """The key of the request."""
 WithSight = Annotated[Sight, Depends(sight_of_caller)]

@@ -4,7 +4,7 @@ import contextlib
 import http.client
 import json
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 import asyncpg
 import psutil
@@ -17,12 +17,13 @@ from tests.bench.machine import Db, Machine
 
 
 class RunningApi(Service):
-    """`python -m api run` with its default settings, and a key with all rights."""
+    """`python -m api run` with a key with all rights."""
 
-    def __init__(self, machine: Machine, database_url: str, key: str) -> None:
+    def __init__(self, machine: Machine, database_url: str, key: str, settings: Mapping[str, str]) -> None:
         self.port = free_port()
         self.key = key
         env = {"FLEET_DATABASE_URL": machine.as_login(database_url, "api"), "FLEET_HTTP_PORT": str(self.port)}
+        env |= settings
         super().__init__("api", ["api", "run"], machine.directory / f"api{self.port}.log", env, self.port)
 
     def cpu_s(self) -> float:
@@ -63,15 +64,17 @@ def cpu_s(process: Process) -> float:
 
 
 @contextlib.asynccontextmanager
-async def api(machine: Machine, database_url: str) -> AsyncIterator[RunningApi]:
-    """An API on this database, ready."""
+async def api(
+    machine: Machine, database_url: str, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[RunningApi]:
+    """An API on this database, ready, with the default settings or these."""
     db: Db = await asyncpg.connect(database_url)
     try:
         async with db.transaction():
             _, key = await keys.create(db, "bench", keys.Grant(keys.DEFAULT_SCOPES))
     finally:
         await db.close()
-    running = RunningApi(machine, database_url, key)
+    running = RunningApi(machine, database_url, key, settings or {})
     running.start()
     try:
         yield running

@@ -22,10 +22,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from api import keys
-from api.alarm_models import RULE_PATTERN
 from api.auth import ID_PATTERN
-from api.register_models import TIME_ZONE_PATTERN
-from api.webhooks import WEBHOOK_PATTERN
+from api.patterns import REQUIRED, RULE_PATTERN, TIME_ZONE_PATTERN, WEBHOOK_PATTERN
 from bridge.contract import KINDS
 from bridge.formats.contract_json import encode_many
 from bridge.reading import DEVICE_ID_PATTERN
@@ -53,6 +51,20 @@ CHECKS = [
 async def token(db: Connection) -> str:
     """A key that may call every route."""
     return (await keys.create(db, "test", keys.Grant(("admin",))))[1]
+
+
+@pytest.mark.usefixtures("anyio_backend")
+def test_error_says_in_words_what_each_pattern_requires(api: Api, token: str) -> None:
+    patterns = set(re.findall(r'"pattern": ("(?:[^"\\\\]|\\\\.)*")', json.dumps(_document(api))))
+    assert {json.loads(pattern) for pattern in patterns} == set(REQUIRED)
+    headers = {"Authorization": f"Bearer {token}"}
+    with httpx.Client(base_url=api.url, headers=headers) as client:
+        for path, detail in {
+            "/v1/live/vehicles/EV%202": f"vehicleId: {REQUIRED[DEVICE_ID_PATTERN]}",
+            "/v1/analytics/energy?of=vehicles&id=EV_1&id=EV.2": f"id[1]: {REQUIRED[DEVICE_ID_PATTERN]}",
+        }.items():
+            answer = client.get(path)
+            assert (answer.status_code, answer.json()["detail"]) == (422, detail)
 
 
 @pytest.mark.usefixtures("anyio_backend")
