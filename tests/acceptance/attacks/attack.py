@@ -1,16 +1,18 @@
-"""An attack, and what the attacker has: a device with a certificate, a key limited to this device, addresses."""
+"""An attack, and what the attacker has: a device with a certificate, a key limited to this device, addresses.
+
+Some attackers have more devices, each with a certificate and a key of its own.
+"""
 
 import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 ATTACKER = "ATTACKER"
-"""The id of the attacker's vehicle."""
-TOPIC = f"fleet/vehicle/{ATTACKER}/telemetry"
+"""The id of the attacker's vehicle. The ids of further ones begin with it."""
 _PAUSE_AFTER_CUT_S = 0.02
 
 
@@ -26,6 +28,29 @@ class Target:
     """An API key with the scopes `ingest` and `read`, limited to the device."""
     mqtt_bytes_per_s: float
     """What the device's line, or a proxy before the broker, passes; 0: as much as the broker reads."""
+    vehicle: str = ATTACKER
+    others: Sequence[Mapping[str, str]] = ()
+    """The `vehicle`, `credentials` and `key` of each further device. Its key sees all of the attacker's devices."""
+
+    @property
+    def topic(self) -> str:
+        """Of the device's telemetry."""
+        return f"fleet/vehicle/{self.vehicle}/telemetry"
+
+    def own(self, payload: bytes) -> bytes:
+        """A payload that was made for the first device, for this one."""
+        return payload.replace(f'"{ATTACKER}"'.encode(), f'"{self.vehicle}"'.encode())
+
+    def each(self) -> list["Target"]:
+        """A target for each device. They share the line."""
+        alone = replace(self, mqtt_bytes_per_s=self.mqtt_bytes_per_s / (1 + len(self.others)), others=())
+        return [
+            alone,
+            *(
+                replace(alone, vehicle=other["vehicle"], credentials=other["credentials"], key=other["key"])
+                for other in self.others
+            ),
+        ]
 
 
 Done: TypeAlias = Counter[str]

@@ -49,7 +49,8 @@ async def half_sent(target: Target, done: Done) -> None:
 
     async def once(number: int) -> str:
         async with connection(target, number) as wire:
-            await wire.send(head(target, f"Content-Length: {_LARGEST}", method="POST") + body)
+            await wire.send(head(target, f"Content-Length: {_LARGEST}", method="POST"))
+            await wire.send(body)
             return await wire.status()
 
     await repeat(100, once, done)
@@ -70,7 +71,7 @@ def posting(
     """An attack that posts a body of this size again and again, made once for each worker."""
 
     async def run(target: Target, done: Done) -> None:
-        body = make(size_bytes)
+        body = target.own(make(size_bytes))
         request = post(target, gzip.compress(body, 1) if packed else body, *fields)
 
         async def once(number: int) -> str:

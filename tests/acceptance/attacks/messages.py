@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import mqtt5
 
 from tests.acceptance.attacks import payloads
-from tests.acceptance.attacks.attack import TOPIC, Attack, Done, Target
+from tests.acceptance.attacks.attack import Attack, Done, Target
 from tests.acceptance.attacks.mqtt_wire import Device, Line, device
 
 _LARGEST = payloads.LARGEST_MESSAGE
@@ -36,7 +36,7 @@ def sending(
     """
 
     async def run(target: Target, done: Done) -> None:
-        packets = [mqtt5.PublishPacket(TOPIC, make(size_bytes)).write() for _ in range(distinct)]
+        packets = [mqtt5.PublishPacket(target.topic, target.own(make(size_bytes))).write() for _ in range(distinct)]
 
         async def send(one: Device) -> None:
             for packet in itertools.cycle(packets):
@@ -48,10 +48,36 @@ def sending(
     return run
 
 
+def acknowledged(
+    make: Callable[[int], bytes], size_bytes: int = _LARGEST, distinct: int = 10
+) -> Callable[[Target, Done], Awaitable[None]]:
+    """The same with QoS 1: the broker keeps each for the bridge, which discards none."""
+
+    async def run(target: Target, done: Done) -> None:
+        packets = [
+            mqtt5.PublishPacket(
+                target.topic, target.own(make(size_bytes)), qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=number
+            ).write()
+            for number in range(1, distinct + 1)
+        ]
+
+        async def send(one: Device) -> None:
+            while True:
+                for packet in packets:
+                    await one.send(packet)
+                await one.acknowledged(len(packets))
+                done["acknowledged"] += len(packets)
+
+        await connected(target, done, send, reads=False)
+
+    return run
+
+
 async def properties(target: Target, done: Done) -> None:
     """A tiny payload; the packet is not."""
     packets = [
-        mqtt5.PublishPacket(TOPIC, payloads.reading(), user_properties=_LARGE_PROPERTIES).write() for _ in range(200)
+        mqtt5.PublishPacket(target.topic, target.own(payloads.reading()), user_properties=_LARGE_PROPERTIES).write()
+        for _ in range(200)
     ]
 
     async def send(one: Device) -> None:
@@ -64,13 +90,13 @@ async def properties(target: Target, done: Done) -> None:
 
 async def correlation(target: Target, done: Done) -> None:
     """Each asks for a receipt, with the largest correlation data, and does not read it."""
-    to = TOPIC.replace("telemetry", "receipts")
+    to = target.topic.replace("telemetry", "receipts")
 
     async def send(one: Device) -> None:
         await one.send(mqtt5.SubscribePacket(1, [mqtt5.TopicFilter(to, max_qos=mqtt5.QoS.AT_LEAST_ONCE)]).write())
         for _ in range(100_000):
             packet = mqtt5.PublishPacket(
-                TOPIC, payloads.reading(), response_topic=to, correlation_data=b"c" * 65_000
+                target.topic, target.own(payloads.reading()), response_topic=to, correlation_data=b"c" * 65_000
             ).write()
             await one.send(packet)
             done["sent"] += 1
@@ -79,7 +105,7 @@ async def correlation(target: Target, done: Done) -> None:
 
 
 async def receipts(target: Target, done: Done) -> None:
-    to = TOPIC.replace("telemetry", "receipts")
+    to = target.topic.replace("telemetry", "receipts")
 
     async def send(one: Device) -> None:
         await one.send(mqtt5.SubscribePacket(1, [mqtt5.TopicFilter(to, max_qos=mqtt5.QoS.AT_LEAST_ONCE)]).write())
@@ -87,8 +113,8 @@ async def receipts(target: Target, done: Done) -> None:
         while True:
             packets = [
                 mqtt5.PublishPacket(
-                    TOPIC,
-                    payloads.reading(),
+                    target.topic,
+                    target.own(payloads.reading()),
                     qos=mqtt5.QoS.AT_LEAST_ONCE,
                     packet_id=number,
                     response_topic=to,
@@ -103,21 +129,44 @@ async def receipts(target: Target, done: Done) -> None:
     await connected(target, done, send, reads=False)
 
 
-async def flood(target: Target, done: Done) -> None:
-    """Valid readings, one a message, as fast as the broker reads them."""
-    burst = [b"".join(mqtt5.PublishPacket(TOPIC, payloads.reading()).write() for _ in range(500)) for _ in range(40)]
+def flooding(
+    make: Callable[[], bytes], qos: mqtt5.QoS = mqtt5.QoS.AT_MOST_ONCE, bursts: int = 40
+) -> Callable[[Target, Done], Awaitable[None]]:
+    """An attack that publishes small payloads without waiting for PUBACKs, as fast as the broker reads them."""
 
-    async def send(one: Device) -> None:
-        for packets in itertools.cycle(burst):
-            await one.send(packets)
-            done["sent"] += 500
+    async def run(target: Target, done: Done) -> None:
+        def packet(number: int) -> bytes:
+            id_ = None if qos is mqtt5.QoS.AT_MOST_ONCE else number
+            return mqtt5.PublishPacket(target.topic, target.own(make()), qos=qos, packet_id=id_).write()
 
-    await connected(target, done, send)
+        burst = [b"".join(packet(number) for number in range(1, 501)) for _ in range(bursts)]
+
+        async def send(one: Device) -> None:
+            for packets in itertools.cycle(burst):
+                await one.send(packets)
+                done["sent"] += 500
+
+        await connected(target, done, send)
+
+    return run
 
 
 ATTACKS = (
     Attack("nested-messages", "messages", "250 kB of nested unknown fields", sending(payloads.nested)),
     Attack("deep-messages", "messages", "250 kB of fields of 400 levels", sending(payloads.deep)),
+    Attack("nested-qos-1", "messages", "250 kB of nested unknown fields, QoS 1", acknowledged(payloads.nested)),
+    Attack(
+        "oversized-qos-1",
+        "messages",
+        "1 MB of nested unknown fields, QoS 1",
+        acknowledged(payloads.nested, _OVERSIZED, 5),
+    ),
+    Attack(
+        "noted-qos-1",
+        "messages",
+        "a reading with 16 kB of unknown fields, QoS 1",
+        acknowledged(payloads.noted, 16_000, 200),
+    ),
     Attack("wide-messages", "messages", "a reading with 15,000 fields", sending(payloads.wide)),
     Attack("damaged-messages", "messages", "1,000 readings, each second one damaged", sending(payloads.damaged)),
     Attack("open-string-messages", "messages", "250 kB of begun strings", sending(payloads.open_strings)),
@@ -127,5 +176,12 @@ ATTACKS = (
     Attack("properties", "messages", "tiny readings with 130 kB of user properties", properties),
     Attack("correlation", "messages", "receipts with 65 kB of correlation data that are not read", correlation),
     Attack("receipts", "messages", "QoS 1 with receipts", receipts, most_disk_mib=512),
-    Attack("flood", "messages", "valid readings, one a message", flood, most_disk_mib=512),
+    Attack("flood", "messages", "valid readings, one a message", flooding(payloads.reading), most_disk_mib=512),
+    Attack(
+        "flood-qos-1",
+        "messages",
+        "valid readings, one a message, QoS 1, without waiting for PUBACKs",
+        flooding(payloads.reading, mqtt5.QoS.AT_LEAST_ONCE, 200),
+        most_disk_mib=512,
+    ),
 )

@@ -14,6 +14,8 @@ from tests.acceptance.attacks.attack import Target
 _PUBACK = 4
 _SUBACK = 9
 _PIECE = 16_384
+ADDRESS = ("127.0.0.2", 0)
+"""The attacker's: limits of an address are not those of the victim."""
 
 
 class Device:
@@ -98,7 +100,9 @@ async def device(
     will: mqtt5.Will | None = None,
 ) -> AsyncIterator[Device]:
     """A connection of the attacker's device; with `reads` a task reads what comes. Reset at the end."""
-    reader, writer = await asyncio.open_connection("localhost", line.port, ssl=line.context)
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", line.port, ssl=line.context, server_hostname="localhost", local_addr=ADDRESS
+    )
     one = Device(reader, writer, line)
     reading: asyncio.Task[None] | None = None
     try:

@@ -50,6 +50,11 @@ def nested(size_bytes: int) -> bytes:
     return _with(b"[" + b",".join([inner] * (size_bytes // (len(inner) + 1))) + b"]")
 
 
+def noted(size_bytes: int) -> bytes:
+    """A reading with one long unknown field, which is stored."""
+    return reading(note="n" * (size_bytes - 200))
+
+
 def deep(size_bytes: int) -> bytes:
     """A reading with fields that are each as deep as a document may be."""
     inner = b"[" * 400 + b"]" * 400

@@ -39,10 +39,10 @@ def run_attack(stack: Stack, attack: Attack, seconds: float, mqtt_bytes_per_s: f
                 _wait(attacker, watch)
                 done, took_s = _result(attacker, attack, watch)
             waits = _waits(victim)
-        dead = stack.platform.dead()
+        ended = stack.platform.ended()
         grown = stack.disk_mib - disk if stack.platform.postgres.process.running else 0.0
     return Outcome(
-        attack, waits, watch.peaks_mib, watch.kernel_mib, grown, done, took_s, None if dead is None else dead.name
+        attack, waits, watch.peaks_mib, watch.kernel_mib, grown, done, took_s, ended[0].process.name if ended else None
     )
 
 

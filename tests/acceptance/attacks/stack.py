@@ -1,19 +1,23 @@
 """The platform under attack, with the credentials of attacker and victim."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
+import asyncpg
+
+from api import keys
 from local.mosquitto import Mosquitto
 from local.parts import Part
 from local.platform import Platform
-from local.service import run_once
 from mosquitto import broker, provisioning
 from mosquitto.device import device
 from tests.acceptance.attacks.attack import ATTACKER, Target
 from tests.acceptance.attacks.victim import HTTP_VICTIM, MQTT_VICTIM, Access
 from tests.acceptance.attacks.watch import size_mib
 
+_OTHERS = [f"{ATTACKER}_{n}" for n in range(2, 21)]
 _HISTORY = f"""
 SELECT ensure_partition('vehicle_telemetry_history', day::date)
 FROM generate_series(date_trunc('day', now() - interval '3 hours'), now(), interval '1 day') AS day;
@@ -24,6 +28,17 @@ FROM generate_series(1, 10000) AS n;
 INSERT INTO vehicle_live_status (vehicle_id, ts, received_at) VALUES ('{ATTACKER}', now() - interval '1 s', now());
 """
 """Readings of the attacker with the largest unknown fields: 160 MB of answers that take little of the disk."""
+
+
+async def _keys(database_url: str, sees: Mapping[str, str]) -> dict[str, str]:
+    """A key for each name, with the scopes `ingest` and `read`, limited to what it sees."""
+    db = await asyncpg.connect(database_url)
+    try:
+        grants = {name: keys.Grant(("ingest", "read"), (devices,)) for name, devices in sees.items()}
+        async with db.transaction():
+            return {name: (await keys.create(db, name, grant))[1] for name, grant in grants.items()}
+    finally:
+        await db.close()
 
 
 class _Broker(Mosquitto):
@@ -76,17 +91,16 @@ class Stack:
 
     def _provision(self) -> None:
         of_broker = self.platform.broker.provisioning
-        vehicles = [device("vehicle", name) for name in (ATTACKER, MQTT_VICTIM)]
+        names = [ATTACKER, MQTT_VICTIM, *_OTHERS]
+        vehicles = [device("vehicle", name) for name in names]
         provisioning.add_certificates(of_broker, vehicles, timedelta(days=1))
         broker.reload(of_broker)
-        self._attackers = str(of_broker.credentials(str(vehicles[0])))
-        self._victims = str(of_broker.credentials(str(vehicles[1])))
-        self._keys = {name: self._key(name) for name in (ATTACKER, HTTP_VICTIM)}
+        self._credentials = {
+            name: str(of_broker.credentials(str(vehicle))) for name, vehicle in zip(names, vehicles, strict=True)
+        }
+        sees = {name: name for name in (ATTACKER, HTTP_VICTIM)} | dict.fromkeys(_OTHERS, f"{ATTACKER}*")
+        self._keys = asyncio.run(_keys(self.platform.database_url, sees))
         self.platform.postgres.sql(_HISTORY, self.platform.database)
-
-    def _key(self, vehicle: str) -> str:
-        limits = ["--scope=ingest", "--scope=read", f"--device={vehicle}"]
-        return run_once(["api", "key", "create", vehicle, *limits], self.platform._api_settings)
 
     def close(self) -> None:
         """End everything at once: nothing of it is needed any more."""
@@ -97,14 +111,20 @@ class Stack:
     def target(self, mqtt_bytes_per_s: float) -> Target:
         """For the attacker."""
         ports = self.platform.ports
-        return Target(ports.http, ports.mqtt_tls, self._attackers, self._keys[ATTACKER], mqtt_bytes_per_s)
+        others = [{"vehicle": n, "credentials": self._credentials[n], "key": self._keys[n]} for n in _OTHERS]
+        credentials, key = self._credentials[ATTACKER], self._keys[ATTACKER]
+        return Target(ports.http, ports.mqtt_tls, credentials, key, mqtt_bytes_per_s, others=others)
 
     @property
     def victim(self) -> Access:
         """For the victim."""
         platform = self.platform
         return Access(
-            platform.ports.mqtt_tls, self._victims, platform.api.url, self._keys[HTTP_VICTIM], platform.database_url
+            platform.ports.mqtt_tls,
+            self._credentials[MQTT_VICTIM],
+            platform.api.url,
+            self._keys[HTTP_VICTIM],
+            platform.database_url,
         )
 
     @property

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,7 +72,7 @@ class Victim:
         self._worst = {MQTT_VICTIM: 0.0, HTTP_VICTIM: 0.0}
         self._waits = Waits()
         self._refused: Counter[str] = Counter()
-        self._posts: set[asyncio.Task[None]] = set()
+        self._requests: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event) -> Waits:
         """Send until `stop` is set."""
@@ -95,9 +95,9 @@ class Victim:
                     task.cancel()
                 await self._finish()
                 tasks[0].cancel()
-                for post in self._posts:
-                    post.cancel()
-                await asyncio.gather(*tasks, *self._posts, return_exceptions=True)
+                for request in self._requests:
+                    request.cancel()
+                await asyncio.gather(*tasks, *self._requests, return_exceptions=True)
         finally:
             mqtt.loop_stop()
             database.terminate()
@@ -145,9 +145,7 @@ class Victim:
 
     async def _post(self, http: httpx.AsyncClient) -> None:
         async for due in _ticks(_EVERY_S):
-            task = asyncio.create_task(self._until_posted(http, self._reading(HTTP_VICTIM, due)))
-            self._posts.add(task)
-            task.add_done_callback(self._posts.discard)
+            self._begin(self._until_posted(http, self._reading(HTTP_VICTIM, due)))
 
     async def _until_posted(self, http: httpx.AsyncClient, payload: bytes) -> None:
         if not await self._answered(http, "POST", "/v1/ingest", payload):
@@ -156,10 +154,19 @@ class Victim:
 
     async def _ask(self, http: httpx.AsyncClient) -> None:
         async for due in _ticks(_EVERY_S * 2):
-            while not await self._answered(http, "GET", f"/v1/live/vehicles/{HTTP_VICTIM}"):
-                self._waits.live_s = max(self._waits.live_s, time.monotonic() - due)
-                await asyncio.sleep(_AGAIN_S)
+            self._begin(self._until_shown(http, due))
+
+    async def _until_shown(self, http: httpx.AsyncClient, due: float) -> None:
+        while not await self._answered(http, "GET", f"/v1/live/vehicles/{HTTP_VICTIM}"):
             self._waits.live_s = max(self._waits.live_s, time.monotonic() - due)
+            await asyncio.sleep(_AGAIN_S)
+        self._waits.live_s = max(self._waits.live_s, time.monotonic() - due)
+
+    def _begin(self, request: Coroutine[Any, Any, None]) -> None:
+        """A client of its own: none waits for the answer to an earlier request."""
+        task = asyncio.create_task(request)
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
 
     async def _answered(self, http: httpx.AsyncClient, method: str, path: str, content: bytes | None = None) -> bool:
         """Whether the answer is a success; what else it is, is counted."""
