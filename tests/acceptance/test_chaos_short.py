@@ -1,42 +1,28 @@
-"""Every row of the fault table in docs/reliability.md, once: the short form of `make chaos`."""
+"""Every fault of the platform with one database and one broker, once: the short form of `make chaos`."""
 
-import itertools
-import random
 from collections.abc import Iterator
 
 import pytest
 
-from tests.acceptance.chaos.fault import CannotHappenHere
-from tests.acceptance.chaos.nemesis import FAULTS, possible
-from tests.acceptance.chaos.report import described
-from tests.acceptance.chaos.runner import Load, examine_all, run_cycle
+from tests.acceptance.chaos.disk import CannotHappenHere
+from tests.acceptance.chaos.nemesis import possible
+from tests.acceptance.chaos.one_by_one import OneByOne, one_by_one
+from tests.acceptance.chaos.runner import Load
 from tests.acceptance.chaos.stack import Stack
 
-_SEED = 1
 _LOAD = Load(count=360, rate=400.0)
-_cycles = itertools.count()
-_items: list[int] = []
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("chaos"), _SEED)
-    yield stack
-    try:  # all cycles of this module together, because an old snapshot redelivers messages of earlier cycles
-        findings = examine_all(stack)
-        assert findings.clean, described(findings)
-        assert findings.seen["items sent"] >= sum(_items)
-    finally:
-        stack.close()
+def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneByOne]:
+    with one_by_one(Stack, tmp_path_factory.mktemp("chaos")) as faults:
+        yield faults
 
 
-@pytest.mark.parametrize("name", possible(stream=False))
-def test_nothing_is_lost_or_counted_twice_by(name: str, stack: Stack) -> None:
-    cycle = next(_cycles)
+@pytest.mark.parametrize("name", possible(Stack))
+def test_nothing_is_lost_or_counted_twice_by(name: str, faults: OneByOne) -> None:
     try:
-        findings = run_cycle(stack, cycle, [FAULTS[name]], random.Random(f"{_SEED}:{name}"), _LOAD)
+        findings = faults.strike(name, _LOAD)
     except CannotHappenHere as why:
         pytest.skip(str(why))
-    assert findings.clean, described(findings)
     assert findings.seen["readings in the history"] > 300
-    _items.append(findings.seen["items sent"])

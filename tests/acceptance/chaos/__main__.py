@@ -1,4 +1,5 @@
-"""`python -m tests.acceptance.chaos --cycles N --seed S [--fault NAME] [--report FILE]`: the long fault run."""
+"""`python -m tests.acceptance.chaos --cycles N --seed S [--stream nats|kafka | --standby] [--fault NAME]
+[--report FILE]`: the long fault run."""
 
 import random
 import shutil
@@ -9,16 +10,20 @@ import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from tests.acceptance.chaos.fault import CannotHappenHere
+from bridge.errors import Misconfigured
+from tests.acceptance.chaos.disk import CannotHappenHere
+from tests.acceptance.chaos.kafka_stack import KafkaStack
+from tests.acceptance.chaos.nats_stack import NatsStack
 from tests.acceptance.chaos.nemesis import FAULTS, choose, possible
+from tests.acceptance.chaos.pair_stack import PairStack
 from tests.acceptance.chaos.processes import Stuck
 from tests.acceptance.chaos.report import Report, described
 from tests.acceptance.chaos.runner import Load, examine_all, run_cycle
 from tests.acceptance.chaos.stack import Stack
 from tests.acceptance.chaos.stopping import Abandoned, Stopping
-from tests.acceptance.chaos.stream_stack import StreamStack
 from tests.until import NotInTime
 
+_STREAMS: dict[str, type[Stack]] = {"nats": NatsStack, "kafka": KafkaStack}
 _STOPPED = 128 + signal.SIGINT
 """The exit code of a run that was stopped before its last cycle, with nothing wrong so far."""
 
@@ -28,8 +33,13 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp(prefix="chaos-"))
     directory.chmod(0o755)
     report = Report(options.seed)
-    with stopping.listening():
-        sound = _run(directory, options, report, stopping)
+    try:
+        with stopping.listening():
+            sound = _run(directory, options, report, stopping)
+    except Misconfigured as error:
+        shutil.rmtree(directory)
+        print(error, file=sys.stderr)
+        return 2
     print(report)
     report.write(options.report or directory.with_suffix(".json"))
     if not sound:
@@ -42,7 +52,7 @@ def main() -> int:
 def _run(directory: Path, options: Namespace, report: Report, stopping: Stopping) -> bool:
     """Every cycle, and then all of them together; whether nothing was wrong."""
     started, sound = time.monotonic(), False
-    stack = (StreamStack if options.stream else Stack)(directory, options.seed)
+    stack = _platform(options)(directory, options.seed)
     try:
         sound = _cycles(stack, options, report, stopping)
         everything = examine_all(stack, report.not_judged)
@@ -78,7 +88,7 @@ def _cycles(stack: Stack, options: Namespace, report: Report, stopping: Stopping
 
 def _cycle(stack: Stack, options: Namespace, report: Report) -> bool:
     rng = random.Random(f"{options.seed}:{report.cycle}:faults")
-    faults = choose(report.cycle, rng, options.fault or possible(options.stream is not None))
+    faults = choose(report.cycle, rng, options.fault or possible(type(stack)))
     names = [fault.name for fault in faults]
     load = Load(round(options.messages * rng.uniform(0.5, 1.5)), options.rate * rng.choice([0.5, 1, 2]), options.hold)
     began = time.monotonic()
@@ -103,9 +113,21 @@ def _options() -> Namespace:
     parser.add_argument("--rate", type=float, default=500.0, help="messages a second")
     parser.add_argument("--hold", type=float, default=1.0, help="make faults last so many times as long")
     parser.add_argument("--fault", action="append", choices=list(FAULTS), help="only these")
-    parser.add_argument("--stream", choices=["nats"], help="three NATS nodes instead of a broker")
+    platform = parser.add_mutually_exclusive_group()
+    of_stream = "nats: three NATS nodes instead of a broker; kafka: a relay and a Kafka broker behind the broker"
+    platform.add_argument("--stream", choices=list(_STREAMS), help=of_stream)
+    platform.add_argument("--standby", action="store_true", help="a synchronous standby beside PostgreSQL")
     parser.add_argument("--report", type=Path, help="where the figures go, as JSON")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if others := set(options.fault or ()) - set(possible(_platform(options))):
+        parser.error(f"cannot happen on this platform: {', '.join(sorted(others))}")
+    return options
+
+
+def _platform(options: Namespace) -> type[Stack]:
+    if options.stream:
+        return _STREAMS[options.stream]
+    return PairStack if options.standby else Stack
 
 
 if __name__ == "__main__":

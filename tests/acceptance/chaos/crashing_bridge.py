@@ -1,6 +1,6 @@
-"""The real bridge, or API, with a crash at a named point or with a bug planted.
+"""The real bridge, relay or API, with a crash at a named point or with a bug planted.
 
-`python -m tests.acceptance.chaos.crashing_bridge POINT NTH bridge|api run` runs it.
+`python -m tests.acceptance.chaos.crashing_bridge POINT NTH bridge|api run` runs it, and `... bridge relay`.
 
 Nothing of this is in `bridge/`: its functions are wrapped here, then `python -m bridge run` runs unchanged.
 Crash points kill the process with SIGKILL at the n-th time; planted bugs stay, to show that `verify` sees them.
@@ -19,12 +19,20 @@ from bridge.delivery import Item, Kept, Outcome, Settlement
 from bridge.errors import Rejected, StoreUnavailable
 from bridge.mqtt.session import Messages
 from bridge.mqtt.transport import Transport
+from bridge.sources import kafka
+from bridge.sources.kafka import KafkaSource
 from bridge.sources.mqtt import MqttSource
 from bridge.sources.mqtt_arrival import Arrival
 from bridge.store import postgres as store_module
 from bridge.store.postgres import PostgresStore
+from bridge.store.synchronous import Confirmations
+from bridge.store.timeline import Fence, Timeline
+from bridge.streams.port import Done, Message
+from bridge.streams.publishing import Publisher
 
 _PUBACK = 0x40
+_WITHHELD_S = 3600.0
+"""How long readings that were acknowledged are not written: the kill comes before, however busy the machine is."""
 
 
 def _die() -> None:
@@ -116,16 +124,9 @@ def mid_acks(nth: int) -> None:
 
 
 def ack_before_commit(_: int) -> None:
-    """Everything is acknowledged at once and written a moment later."""
-    write, later = PostgresStore.write, set[asyncio.Task[Any]]()
-
-    async def write_later(self: PostgresStore, items: Sequence[Item]) -> None:
-        await asyncio.sleep(0.5)
-        await write(self, items)
+    """Everything is acknowledged at once, and not written before the kill."""
 
     async def wrapped(self: PostgresStore, items: Sequence[Item]) -> list[Outcome]:
-        if items:
-            later.add(asyncio.create_task(write_later(self, items)))
         return [item if isinstance(item, Rejected) else Kept.STORED for item in items]
 
     PostgresStore.write = wrapped  # type: ignore[method-assign]
@@ -163,7 +164,7 @@ def stale_acks(_: int) -> None:
     async def held_back(self: PostgresStore, items: Sequence[Item]) -> list[Outcome]:
         if items:
             await two_outstanding.wait()
-            await asyncio.sleep(3600 if crossed.is_set() else 0.2)
+            await asyncio.sleep(_WITHHELD_S if crossed.is_set() else 0.2)
         return await write(self, items)
 
     def wrapped(self: MqttSource, arrival: Arrival, settlement: Settlement) -> None:
@@ -180,6 +181,56 @@ def stale_acks(_: int) -> None:
     PostgresStore.write = held_back  # type: ignore[method-assign]
 
 
+def offset_before_commit(_: int) -> None:
+    """The offset of a record is committed when the record is read, which is not written before the kill."""
+    hand_over, write = KafkaSource._hand_over, PostgresStore.write
+
+    def wrapped(self: KafkaSource, arrival: kafka.Arrival) -> None:
+        for partition, end in arrival.ends.items():
+            partition.settled = end
+        hand_over(self, arrival)
+
+    async def write_later(self: PostgresStore, items: Sequence[Item]) -> list[Outcome]:
+        await asyncio.sleep(_WITHHELD_S if items else 0)
+        return await write(self, items)
+
+    KafkaSource._hand_over = wrapped  # type: ignore[method-assign]
+    PostgresStore.write = write_later  # type: ignore[method-assign]
+
+
+def ack_before_stream(_: int) -> None:
+    """A message is acknowledged to the broker before the stream has it."""
+    publish = Publisher.publish
+
+    def wrapped(self: Publisher, message: Message, done: Done) -> None:
+        done(None)
+        publish(self, message, lambda _: None)
+
+    Publisher.publish = wrapped  # type: ignore[method-assign]
+
+
+def unconfirmed(_: int) -> None:
+    """What only the primary has is acknowledged: a duplicate waits for no standby, and no warning is heeded."""
+
+    async def confirm(connection: Any) -> None:
+        pass
+
+    def require(self: Confirmations) -> None:
+        pass
+
+    store_module.confirm = confirm  # type: ignore[attr-defined]
+    Confirmations.require = require  # type: ignore[method-assign]
+
+
+def unfenced(_: int) -> None:
+    """Any server that accepts writes will do."""
+
+    def pass_through(self: Fence, found: Timeline) -> None:
+        pass
+
+    Fence.pass_through = pass_through  # type: ignore[method-assign]
+
+
 POINTS = {
     "received": received,
     "before-commit": before_commit,
@@ -188,6 +239,10 @@ POINTS = {
     "ack-before-commit": ack_before_commit,
     "dropped-batch": dropped_batch,
     "stale-acks": stale_acks,
+    "offset-before-commit": offset_before_commit,
+    "ack-before-stream": ack_before_stream,
+    "unconfirmed": unconfirmed,
+    "unfenced": unfenced,
 }
 
 if __name__ == "__main__":

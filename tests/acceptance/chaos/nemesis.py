@@ -5,29 +5,42 @@ import random
 from tests.acceptance.chaos import (
     api_faults,
     bridge_faults,
+    failover_faults,
     keeper_faults,
     mqtt_faults,
+    nats_faults,
     postgres_faults,
+    relay_faults,
     stream_faults,
 )
 from tests.acceptance.chaos.fault import FAULTS, Fault
+from tests.acceptance.chaos.stack import Stack
 
 __all__ = ["FAULTS", "choose", "possible"]
 
-COURSES = (bridge_faults, postgres_faults, mqtt_faults, api_faults, keeper_faults, stream_faults)
+COURSES = (
+    bridge_faults,
+    postgres_faults,
+    failover_faults,
+    mqtt_faults,
+    api_faults,
+    keeper_faults,
+    stream_faults,
+    nats_faults,
+    relay_faults,
+)
 """Imported for their faults, in the order of docs/reliability.md."""
 
 _OFTEN_TWO = 0.4
-_OF_BROKER = {"mqtt", "broker"}
-_NOT_OF_STREAM = {"bridge-two-of-one-name", "bridge-crash-mid-acks"}
-"""They look at what a bridge of a broker does."""
 
 
-def possible(stream: bool) -> list[str]:
-    """The faults that can happen to a platform with a broker, or with a stream."""
-    if not stream:
-        return [name for name, fault in FAULTS.items() if fault.place != "stream"]
-    return [n for n, fault in FAULTS.items() if fault.place not in _OF_BROKER and n not in _NOT_OF_STREAM]
+def possible(platform: type[Stack]) -> list[str]:
+    """The faults that can strike on a platform."""
+    return [
+        name
+        for name, fault in FAULTS.items()
+        if issubclass(platform, fault.on) and not {name, fault.place} & platform.without
+    ]
 
 
 def choose(cycle: int, rng: random.Random, names: list[str]) -> list[Fault]:

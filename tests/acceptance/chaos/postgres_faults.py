@@ -1,14 +1,14 @@
 """What happens to PostgreSQL and to the way there."""
 
 import contextlib
-import errno
 import os
 import random
 import signal
 from collections.abc import Iterator
 
-from tests.acceptance.chaos.fault import CannotHappenHere, fault, repeatedly
-from tests.acceptance.chaos.stack import Stack
+from tests.acceptance.chaos.disk import filled
+from tests.acceptance.chaos.fault import fault, link_faults
+from tests.acceptance.chaos.stack import Stack, start_again
 from tests.until import wait_until
 
 _OF_PROGRAMS = "FROM pg_stat_activity WHERE application_name IN ('fleet-bridge', 'fleet-keeper')"
@@ -21,7 +21,7 @@ def immediate_stop(stack: Stack, rng: random.Random) -> Iterator[None]:
     stack.postgres.process.send(signal.SIGQUIT)
     wait_until(lambda: not stack.postgres.process.running, "PostgreSQL stops")
     yield
-    stack.start_postgres()
+    start_again(stack.postgres)
 
 
 @fault("postgres-backend-kill")
@@ -41,13 +41,13 @@ def postmaster_kill(stack: Stack, rng: random.Random) -> Iterator[None]:
     stack.postgres.process.kill()
     stack.kills += 1
     yield
-    stack.start_postgres()
+    start_again(stack.postgres)
 
 
 @fault("postgres-restart")
 def restart(stack: Stack, rng: random.Random) -> Iterator[None]:
     stack.postgres.stop()
-    stack.start_postgres()
+    start_again(stack.postgres)
     yield
 
 
@@ -69,12 +69,8 @@ def locked_table(stack: Stack, rng: random.Random) -> Iterator[None]:
 
 @fault("postgres-disk-full", hold_s=1.5)
 def disk_full(stack: Stack, rng: random.Random) -> Iterator[None]:
-    if stack.disk is None:
-        raise CannotHappenHere("only root may mount the small disk that is filled")
-    ballast = stack.disk / "ballast"
-    _fill(str(ballast))
-    yield
-    ballast.unlink()
+    with filled(stack.disk):
+        yield
 
 
 @fault("postgres-connection-limit")
@@ -94,24 +90,7 @@ def commit_answer_cut(stack: Stack, rng: random.Random) -> Iterator[None]:
     stack.database_link.heal()
 
 
-@fault("postgres-link-swallows", hold_s=_BEYOND_COMMAND_TIMEOUT_S)
-def link_swallows(stack: Stack, rng: random.Random) -> Iterator[None]:
-    stack.database_link.swallow()
-    yield
-    stack.database_link.heal()
-
-
-@fault("postgres-link-stalls", hold_s=_BEYOND_COMMAND_TIMEOUT_S)
-def link_stalls(stack: Stack, rng: random.Random) -> Iterator[None]:
-    stack.database_link.stall()
-    yield
-    stack.database_link.heal()
-
-
-@fault("postgres-link-cut")
-def link_cut(stack: Stack, rng: random.Random) -> Iterator[None]:
-    with repeatedly(stack.database_link.cut, rng, 0.02, 0.3):
-        yield
+link_faults("postgres-link", lambda stack: [stack.database_link], _BEYOND_COMMAND_TIMEOUT_S, most_s=0.3)
 
 
 @fault("postgres-refuses-rejects", hold_s=1.5, alone=True)
@@ -120,19 +99,3 @@ def refuses_rejects(stack: Stack, rng: random.Random) -> Iterator[None]:
     stack.sql("REVOKE INSERT ON reject_id FROM fleet")
     yield
     stack.sql("GRANT INSERT ON reject_id TO fleet")
-
-
-def _fill(path: str) -> None:
-    """Write until the disk is full, to the last byte."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT)
-    size = 1024 * 1024
-    try:
-        while size:
-            try:
-                os.write(file, bytes(size))
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
-                    raise
-                size //= 2
-    finally:
-        os.close(file)

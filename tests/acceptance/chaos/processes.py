@@ -8,6 +8,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 from local.mosquitto import Mosquitto
@@ -35,9 +36,10 @@ class Broker(Mosquitto):
         self.most_queued = most
 
 
-def command(program: str, wrap: tuple[str, int] | None) -> list[object]:
+def command(program: str, wrap: tuple[str, int] | None, subcommand: str = "run") -> list[object]:
+    """Run a program, plain or wrapped by `crashing_bridge`."""
     crashing: list[object] = [] if wrap is None else ["tests.acceptance.chaos.crashing_bridge", *wrap]
-    return [sys.executable, "-m", *crashing, program, "run"]
+    return [sys.executable, "-m", *crashing, program, subcommand]
 
 
 class _Serving:
@@ -84,14 +86,20 @@ class Keeper(_Serving):
         super().__init__("keeper", [sys.executable, "-m", "bridge", "keep"], logs, env, "FLEET_KEEPER_HTTP_PORT")
 
 
+class Relay(_Serving):
+    """A relay process, plain or wrapped by `crashing_bridge`."""
+
+    def __init__(self, logs: Path, env: dict[str, str], wrap: tuple[str, int] | None) -> None:
+        super().__init__("relay", command("bridge", wrap, "relay"), logs, env, "FLEET_RELAY_HTTP_PORT")
+
+
 class Publisher:
     """The publisher's process and its answers."""
 
-    def __init__(self, url: str, api_url: str, api_key: str, ledger: Path, seed: int, version: str) -> None:
-        module = ["-m", "tests.acceptance.chaos.publisher"]
-        options = ["--url", url, "--api", api_url, "--ledger", str(ledger), "--seed", str(seed), "--mqtt", version]
+    def __init__(self, url: str, api_url: str, api_key: str, options: Sequence[object]) -> None:
+        module = ["-m", "tests.acceptance.chaos.publisher", "--url", url, "--api", api_url]
         self._process = subprocess.Popen(
-            [*confine(signal.SIGKILL, as_service=False), sys.executable, *module, *options],
+            [*confine(signal.SIGKILL, as_service=False), sys.executable, *module, *map(str, options)],
             start_new_session=True,  # Ctrl-C reaches the harness only
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

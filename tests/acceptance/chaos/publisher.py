@@ -41,9 +41,18 @@ class Publisher:
     """Sends over MQTT and HTTP and keeps the ledger. The clients' threads only leave word of what came."""
 
     def __init__(
-        self, url: str, api_url: str, api_key: str, ledger: LedgerWriter, workload: Workload, version: str
+        self,
+        url: str,
+        api_url: str,
+        api_key: str,
+        ledger: LedgerWriter,
+        workload: Workload,
+        version: str,
+        *,
+        receipts: bool,
     ) -> None:
         self._ledger = ledger
+        self._has_receipts = receipts
         self._has_properties = version == "5"
         self._workload = workload
         self._devices: dict[str, int] = {}
@@ -74,7 +83,7 @@ class Publisher:
 
     def publish(self, cycle: int, count: int, rate: float) -> None:
         """`count` messages in bursts, at `rate` a second."""
-        messages = self._workload.messages(cycle, count)
+        messages = map(self._able, self._workload.messages(cycle, count))
         burst = max(1, round(rate * _BURST_S))
         due = time.monotonic()
         while gathered := list(itertools.islice(messages, burst)):
@@ -97,7 +106,7 @@ class Publisher:
     def drain(self, cycle: int) -> None:
         """Return when all is acknowledged, every receipt is here, and so is that of a last message behind them."""
         self._settle()
-        sentinel = self._workload.sentinel(cycle)
+        sentinel = self._able(self._workload.sentinel(cycle))
         self._ledger.mark(time.monotonic())
         first = self._record(sentinel, "mqtt")
         self._ledger.flush()
@@ -108,6 +117,10 @@ class Publisher:
         self._client.disconnect()
         self._client.loop_stop()
         self._ledger.close(complete=False)
+
+    def _able(self, message: Message) -> Message:
+        """The message, asking for no receipt where none comes."""
+        return message._replace(wants_receipt=message.wants_receipt and self._has_receipts)
 
     def _record(self, message: Message, protocol: Protocol) -> int:
         """Record that it will be sent as soon as the ledger is flushed; the number of its first item."""
@@ -201,10 +214,17 @@ def main() -> None:
     parser.add_argument("--ledger", type=Path, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--mqtt", required=True, help="its version")
+    parser.add_argument("--receipts", required=True, choices=["yes", "no"], help="whether devices get receipts")
     options = parser.parse_args()
     ledger = LedgerWriter(options.ledger, {"created": datetime.now(UTC).isoformat()}, fsync=True)
     publisher = Publisher(
-        options.url, options.api, os.environ["FLEET_API_KEY"], ledger, Workload(options.seed), options.mqtt
+        options.url,
+        options.api,
+        os.environ["FLEET_API_KEY"],
+        ledger,
+        Workload(options.seed),
+        options.mqtt,
+        receipts=options.receipts == "yes",
     )
     say = partial(print, flush=True)
     say("ready")

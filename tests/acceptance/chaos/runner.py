@@ -5,7 +5,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simulator.findings import Findings
 from simulator.ledger_reader import Ledger, read_ledger
@@ -30,6 +30,10 @@ class Load:
     rate: float
     hold: float = 1.0
 
+    def lasting(self, traffic_s: float) -> "Load":
+        """The same number of messages, published for at least so long."""
+        return replace(self, rate=min(self.rate, self.count / traffic_s)) if traffic_s else self
+
     @property
     def patience_s(self) -> float:
         """After this long without the expected end a cycle is stuck."""
@@ -41,12 +45,14 @@ def run_cycle(stack: Stack, cycle: int, faults: list[Fault], rng: random.Random,
 
     Raises `NotInTime` or `Stuck` when something does not come back.
     """
+    load = load.lasting(max(fault.traffic_s for fault in faults))
     stack.publisher.tell(f"publish {cycle} {load.count} {load.rate}")
     _hurt(stack, faults, rng, load)
     _wait(stack, lambda: stack.publisher.answered(f"published {cycle}"), "everything is published", load.patience_s)
     # A message behind all others: its receipt says that the queue has drained.
     stack.publisher.tell(f"drain {cycle}")
     _wait(stack, lambda: stack.publisher.answered(f"drained {cycle}"), "the queue has drained", load.patience_s)
+    _wait(stack, lambda: stack.drained(cycle), "the stream has drained", load.patience_s)
     _wait(stack, lambda: stack.keeper.metric("fleet_keeper_leader") == 1, "the keeper leads", _KEEPER_S)
     findings = _examine(stack, _ledger_of(stack), f"C{cycle}-")
     return _examine_again(stack, cycle, findings) if findings.faults[_HELD] else findings

@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 import psutil
@@ -18,14 +18,13 @@ import psutil
 from bridge.store.migrate import migrate
 from local.ports import free_port, is_open
 from local.postgres import Postgres
-from local.process import Process, give_to_service
+from local.process import Process
 from simulator.endpoints import Api
+from tests.acceptance.chaos.disk import small_disk
 from tests.acceptance.chaos.link import Link
 from tests.acceptance.chaos.processes import ROOT, Bridge, Broker, Keeper, Publisher, command
 from tests.acceptance.chaos.workload import UNSTORABLE_SOC
 from tests.until import wait_until
-
-_DISK = "384m"
 
 # Small batches and short patience: many more transactions, acks and time-outs in a second than in production.
 SETTINGS = {
@@ -42,6 +41,11 @@ SETTINGS = {
     "FLEET_LOG_FORMAT": "json",
 }
 
+START_S = 120.0
+"""A machine with much other work takes more than half a minute for a program."""
+
+POSTGRES_SETTINGS = {"shared_buffers": "64MB", "max_wal_size": "1GB"}
+
 # What only the database refuses: the wire takes this value.
 _POISON = f"""
 CREATE FUNCTION refuse_poison() RETURNS trigger LANGUAGE plpgsql AS
@@ -53,8 +57,12 @@ CREATE TRIGGER poison BEFORE INSERT ON vehicle_telemetry_history FOR EACH ROW EX
 class Stack:
     """Everything, started; `close` ends it. All of it lies below `directory`."""
 
-    version = "5"
+    version: ClassVar[str] = "5"
     """Of MQTT."""
+    without: ClassVar[frozenset[str]] = frozenset()
+    """Faults, by name or by place, that cannot strike here."""
+    gives_receipts: ClassVar[bool] = True
+    """Devices that ask for a receipt get one."""
 
     def __init__(self, directory: Path, seed: int, first: tuple[str, int] | None = None) -> None:
         self.directory = directory
@@ -76,18 +84,23 @@ class Stack:
             raise
 
     def _start(self, seed: int) -> None:
-        self.disk = _small_disk(self._opened)
-        self.postgres = Postgres(
-            self.directory / "postgres", settings={"shared_buffers": "64MB", "max_wal_size": "1GB"}
-        )
+        self.disk: Path | None = None
+        self._start_database()
+        url = self._start_broker()
+        self._start_programs()
+        receipts = "yes" if self.gives_receipts else "no"
+        options = ["--ledger", self.ledger, "--seed", seed, "--mqtt", self.version, "--receipts", receipts]
+        self.publisher = Publisher(url, f"{self._api_url}/v1/ingest", self.api_key, options)
+        self._opened.callback(self.publisher.close)
+
+    def _start_database(self) -> None:
+        """Start what the programs write to, with an empty database."""
+        self.disk = small_disk(self._opened)
+        self.postgres = Postgres(self.directory / "postgres", settings=POSTGRES_SETTINGS)
         self._opened.callback(self.postgres.stop)
         self.postgres.start()
         self._make_database()
         self.database_link = self._link(self.postgres.port)
-        url = self._start_broker()
-        self._start_programs()
-        self.publisher = Publisher(url, f"{self._api_url}/v1/ingest", self.api_key, self.ledger, seed, self.version)
-        self._opened.callback(self.publisher.close)
 
     def _start_broker(self) -> str:
         """Start what the devices publish to; its URL for them."""
@@ -96,19 +109,25 @@ class Stack:
         self.broker.start()
         self.broker_link = self._link(self.broker.bridge_port)
         self.device_link = self._link(self.broker.port)
-        return _through(self.broker.url, self.device_link)
+        return through(self.broker.url, self.device_link)
 
     @property
     def _source(self) -> dict[str, str]:
-        return {"FLEET_BRIDGE_MQTT_URL": _through(self.broker.bridge_url, self.broker_link)}
+        """The settings that say where readings come from."""
+        return {"FLEET_BRIDGE_MQTT_URL": through(self.broker.bridge_url, self.broker_link)}
+
+    @property
+    def _database(self) -> str:
+        """The database's URL for the programs."""
+        return through(self.postgres.url("chaos", "fleet"), self.database_link)
 
     def _start_programs(self) -> None:
         self._opened.callback(self.kill_bridge)
         self.start_bridge(self.first)
-        wait_until(self.bridge.ready, "the first bridge is ready")
+        wait_until(self.bridge.ready, "the first bridge is ready", START_S)
         self.keeper = Keeper(self.directory / "logs", self._env)
         self._opened.callback(self.kill_keeper)
-        wait_until(self.keeper.ready, "the keeper is ready")
+        wait_until(self.keeper.ready, "the keeper is ready", START_S)
         create = [sys.executable, "-m", "api", "key", "create", "chaos"]
         made = subprocess.run(create, env=self._env, capture_output=True, text=True, check=True)
         self.api_key = made.stdout.strip()
@@ -175,7 +194,7 @@ class Stack:
         """Start the API unless it runs, and wait until it listens."""
         if not self.api.running:
             self.start_api()
-        wait_until(lambda: is_open(self.api_port), "the API listens")
+        wait_until(lambda: is_open(self.api_port), "the API listens", START_S)
 
     @property
     def _api_url(self) -> str:
@@ -187,7 +206,7 @@ class Stack:
             **{name: value for name, value in os.environ.items() if not name.startswith("FLEET_")},
             **SETTINGS,
             "PYTHONPATH": str(ROOT),
-            "FLEET_DATABASE_URL": _through(self.postgres.url("chaos", "fleet"), self.database_link),
+            "FLEET_DATABASE_URL": self._database,
             **self._source,
             "FLEET_HTTP_PORT": str(self.api_port),
         }
@@ -230,17 +249,9 @@ class Stack:
             self.postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LOCK TABLE %'")
             holding.join()
 
-    def start_postgres(self) -> None:
-        """Start the server; after a kill -9 its orphans have to go first."""
-
-        def started() -> bool:
-            try:
-                self.postgres.start()
-            except RuntimeError:
-                return False
-            return True
-
-        wait_until(started, "PostgreSQL starts again", 60)
+    def drained(self, _cycle: int, /) -> bool:
+        """Whether everything that the cycle's devices have published is judged, when the last receipt has come."""
+        return True
 
     def forgive_broker(self) -> None:
         """From here on the broker has no excuse any more."""
@@ -255,20 +266,20 @@ class Stack:
         self.sql(_POISON)
 
 
-def _small_disk(opened: contextlib.ExitStack) -> Path | None:
-    """A disk of its own for the database, so that it can be filled; None when we may not mount one."""
-    at = Path(tempfile.mkdtemp(prefix="chaos-disk-"))
-    opened.callback(at.rmdir)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={_DISK}", "tmpfs", str(at)]
-    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
-        return None
-    opened.callback(subprocess.run, ["umount", str(at)], check=True)
-    (at / "data").mkdir()
-    at.chmod(0o755)
-    give_to_service(at / "data")
-    return at
+def start_again(server: Postgres) -> None:
+    """Start a server; after a kill -9 its orphans have to go first."""
+
+    def started() -> bool:
+        try:
+            server.start()
+        except RuntimeError:
+            return False
+        return True
+
+    wait_until(started, "PostgreSQL starts again", 60)
 
 
-def _through(url: str, link: Link) -> str:
+def through(url: str, link: Link) -> str:
+    """The URL with the link's port."""
     parts = urlsplit(url)
     return parts._replace(netloc=f"{parts.netloc.rpartition(':')[0]}:{link.port}").geturl()

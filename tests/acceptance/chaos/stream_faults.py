@@ -1,131 +1,65 @@
-"""What happens to a NATS cluster and to the ways there from the bridge. They need a `StreamStack`."""
+"""What happens to the servers of a stream, to the ways there from the bridges, and to the bridges that share it."""
 
 import random
 import shutil
-import signal
 from collections.abc import Iterator
 
-from tests.acceptance.chaos.fault import fault, repeatedly
-from tests.acceptance.chaos.stack import Stack
-from tests.acceptance.chaos.stream_stack import STREAM, StreamStack
+from tests.acceptance.chaos.fault import fault, link_faults
+from tests.acceptance.chaos.stream_stack import StreamStack
 from tests.until import wait_until
 
+_PARTITION_S = 4.0
 
-def _of(stack: Stack) -> StreamStack:
-    assert isinstance(stack, StreamStack)
-    return stack
-
-
-def _kill(stack: StreamStack, numbers: list[int]) -> None:
-    for number in numbers:
-        stack.nats.nodes[number].process.kill()
-        stack.kills += 1
+link_faults("stream-link", lambda stack: stack.stream_links, _PARTITION_S, on=StreamStack)
 
 
-def _start(stack: StreamStack, numbers: list[int]) -> None:
-    for number in numbers:
-        stack.nats.nodes[number].process.start()
-    for number in numbers:
-        node = stack.nats.nodes[number]
-        node.process.wait_until(lambda node=node: node.is_open)  # type: ignore[misc]
-
-
-@fault("stream-node-kill", hold_s=1.5)
-def node_kill(stack: Stack, rng: random.Random) -> Iterator[None]:
-    cluster, number = _of(stack), rng.randrange(3)
-    _kill(cluster, [number])
-    yield
-    _start(cluster, [number])
-
-
-@fault("stream-leader-kill", hold_s=1.5)
-def leader_kill(stack: Stack, rng: random.Random) -> Iterator[None]:
-    cluster = _of(stack)
-    number = cluster.leader()
-    _kill(cluster, [number])
-    yield
-    _start(cluster, [number])
-
-
-@fault("stream-all-kill")
-def all_kill(stack: Stack, rng: random.Random) -> Iterator[None]:
+@fault("stream-all-kill", on=StreamStack)
+def all_kill(stack: StreamStack, rng: random.Random) -> Iterator[None]:
     """Their files are in the operating system's memory, so what they acknowledged holds."""
-    cluster = _of(stack)
-    _kill(cluster, [0, 1, 2])
+    stack.kill_nodes(stack.nodes)
     yield
-    _start(cluster, [0, 1, 2])
+    stack.start_nodes(stack.nodes)
 
 
-@fault("stream-link-cut", hold_s=2.0)
-def link_cut(stack: Stack, rng: random.Random) -> Iterator[None]:
-    def cut() -> None:
-        for link in _of(stack).stream_links:
-            link.cut()
-
-    with repeatedly(cut, rng, 0.05, 0.5):
-        yield
+def _one_owns(stack: StreamStack, partitions: int) -> bool:
+    """Whether the newest bridge reads so many; there is none for a moment after an earlier fault has killed it."""
+    return any(stack.owns(bridge, partitions) for bridge in stack.bridges[-1:])
 
 
-@fault("stream-link-stalls", hold_s=4.0)
-def link_stalls(stack: Stack, rng: random.Random) -> Iterator[None]:
-    links = _of(stack).stream_links
-    for link in links:
-        link.stall()
-    yield
-    for link in links:
-        link.heal()
-
-
-@fault("stream-link-swallows", hold_s=4.0)
-def link_swallows(stack: Stack, rng: random.Random) -> Iterator[None]:
-    links = _of(stack).stream_links
-    for link in links:
-        link.swallow()
-    yield
-    for link in links:
-        link.heal()
-
-
-@fault("stream-two-bridges", alone=True)
-def two_bridges(stack: Stack, rng: random.Random) -> Iterator[None]:
-    """They share the partitions; when the first is killed, the second takes its partition over within seconds."""
-    wait_until(lambda: stack.bridge.metric("fleet_jetstream_connected") == 2, "the first bridge reads both partitions")
+@fault("stream-two-bridges", alone=True, on=StreamStack)
+def two_bridges(stack: StreamStack, rng: random.Random) -> Iterator[None]:
+    """They share the partitions; when the first is killed, the second takes its partitions over within seconds."""
+    all_of_them = stack.partitions
+    wait_until(lambda: _one_owns(stack, all_of_them), "the first bridge reads all partitions")
     first, second = stack.bridge, stack.start_bridge()
-    wait_until(lambda: second.metric("fleet_jetstream_connected") == 1, "the second bridge has its share")
+    wait_until(lambda: stack.owns(second, all_of_them // 2), "the second bridge has its share")
     first.process.kill()
     yield
-    wait_until(lambda: second.metric("fleet_jetstream_connected") == 2, "the second bridge takes over", 5)
+    wait_until(lambda: stack.owns(second, all_of_them), "the second bridge takes over", 5)
 
 
-@fault("stream-full", hold_s=2.0, alone=True)
-def full(stack: Stack, rng: random.Random) -> Iterator[None]:
-    """The bridge is frozen and the stream at its limit: devices get no PUBACK, and send again."""
-    cluster = _of(stack)
-    stack.bridge.process.send(signal.SIGSTOP)
-    _limit(cluster, 100)
+@fault("stream-rebalance-kill", on=StreamStack)
+def rebalance_kill(stack: StreamStack, rng: random.Random) -> Iterator[None]:
+    """One of two bridges dies while the first gives partitions up and the second does not have them yet."""
+    all_of_them = stack.partitions
+    wait_until(lambda: _one_owns(stack, all_of_them), "the first bridge reads all partitions")
+    first, second = stack.bridge, stack.start_bridge()
+    wait_until(lambda: not stack.owns(first, all_of_them), "the first bridge gives partitions up")
+    rng.choice([first, second]).process.kill()
     yield
-    stack.bridge.process.send(signal.SIGCONT)
-    _limit(cluster, -1)
 
 
-def _limit(stack: StreamStack, messages: int) -> None:
-    config = stack.ask(f"STREAM.INFO.{STREAM}")["config"]
-    answer = stack.ask(f"STREAM.UPDATE.{STREAM}", {**config, "max_msgs": messages})
-    assert "error" not in answer, answer
-
-
-@fault("stream-old-snapshot", alone=True)
-def old_snapshot(stack: Stack, rng: random.Random) -> Iterator[None]:
+@fault("stream-old-snapshot", alone=True, on=StreamStack)
+def old_snapshot(stack: StreamStack, rng: random.Random) -> Iterator[None]:
     """It forgets what is new, and delivers again what was acknowledged long ago."""
-    cluster = _of(stack)
-    cluster.nats.stop()
-    for node in cluster.nats.nodes:
+    stack.stop_nodes()
+    for node in stack.nodes:
         shutil.copytree(node.store, node.store.with_suffix(".old"))
-    _start(cluster, [0, 1, 2])
+    stack.start_nodes(stack.nodes)
     yield
-    cluster.nats.stop()
-    for node in cluster.nats.nodes:
+    stack.stop_nodes()
+    for node in stack.nodes:
         shutil.rmtree(node.store)
         node.store.with_suffix(".old").rename(node.store)
-    _start(cluster, [0, 1, 2])
+    stack.start_nodes(stack.nodes)
     stack.forgive_broker()

@@ -1,57 +1,58 @@
-"""The platform under test with three NATS nodes instead of a broker, and a link before each of them."""
+"""The platforms under test whose bridges share the partitions of a stream."""
 
-import asyncio
-import json
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Protocol
 
-from local.nats import Nats
+from local.kafka import START_TIMEOUT_S
+from local.process import Process
+from tests.acceptance.chaos.link import Link
+from tests.acceptance.chaos.processes import Bridge
 from tests.acceptance.chaos.stack import Stack
-from tests.nats_devices import nats_client
 
-STREAM = "$MQTT_msgs"
+
+class Node(Protocol):
+    """One server of a stream."""
+
+    process: Process
+    store: Path
+    """The directory of what it keeps."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it accepts connections."""
+        ...
 
 
 class StreamStack(Stack):
-    """Bridges reach each node through a link, devices the first one."""
+    """A link before each server of the stream, for the bridges."""
 
-    version = "3.1.1"
+    without = frozenset({"bridge-two-of-one-name", "bridge-crash-mid-acks"})
+    partitions: ClassVar[int]
+    """Of the stream."""
+    owned: ClassVar[str]
+    """The metric that says how many of them a bridge reads."""
+    nodes: Sequence[Node]
+    stream_links: Sequence[Link]
 
-    def _start_broker(self) -> str:
-        self.nats = Nats(self.directory / "nats", 3)
-        self._opened.callback(self.nats.stop)
-        self.nats.start()
-        self.stream_links = [self._link(node.port) for node in self.nats.nodes]
-        self.device_link = self._link(self.nats.nodes[0].mqtt_port)
-        return self.nats.mqtt_urls[0].replace(f":{self.nats.nodes[0].mqtt_port}", f":{self.device_link.port}")
+    def owns(self, bridge: Bridge, partitions: int) -> bool:
+        """Whether a bridge reads so many partitions."""
+        return bridge.metric(self.owned) == partitions
 
-    @property
-    def _source(self) -> dict[str, str]:
-        url = self.nats.bridge_url
-        for node, link in zip(self.nats.nodes, self.stream_links, strict=True):
-            url = url.replace(f":{node.port}", f":{link.port}")
-        return {
-            "FLEET_SOURCE": "jetstream",
-            "FLEET_NATS_URL": url,
-            "FLEET_NATS_REPLICAS": "3",
-            "FLEET_NATS_WINDOW": "1000",
-            "FLEET_NATS_PARTITIONS": "2",
-        }
+    def kill_nodes(self, nodes: Sequence[Node]) -> None:
+        """kill -9 of these servers."""
+        for node in nodes:
+            node.process.kill()
+            self.kills += 1
 
-    def ask(self, subject: str, body: object = None) -> dict[str, Any]:
-        """The answer of JetStream's API, past the links. Raises `OSError` when there is none."""
+    def stop_nodes(self) -> None:
+        """Stop all servers in order."""
+        for node in self.nodes:
+            node.process.stop()
 
-        async def asked() -> dict[str, Any]:
-            client = await nats_client(self.nats.bridge_url)
-            try:
-                request = b"" if body is None else json.dumps(body).encode()
-                answer = await client.request(f"$JS.API.{subject}", request, timeout=5)
-            finally:
-                await client.close()
-            return dict(json.loads(answer.data))
-
-        return asyncio.run(asked())
-
-    def leader(self) -> int:
-        """The number of the node that leads the stream, from 0."""
-        name = self.ask(f"STREAM.INFO.{STREAM}")["cluster"]["leader"]
-        return [node.name for node in self.nats.nodes].index(name)
+    def start_nodes(self, nodes: Sequence[Node]) -> None:
+        """Start these servers, and wait until they accept connections."""
+        for node in nodes:
+            node.process.start()
+        for node in nodes:
+            node.process.wait_until(lambda node=node: node.is_open, START_TIMEOUT_S)  # type: ignore[misc]

@@ -67,8 +67,13 @@ class Workload:
 
     def sentinel(self, cycle: int) -> Message:
         """A reading behind all others in the queue: its receipt says that the queue has drained."""
-        doc = _vehicle(random.Random(cycle), f"C{cycle}-S", datetime.now(UTC))
+        doc = _vehicle(random.Random(cycle), sentinel_of(cycle), datetime.now(UTC))
         return _single(doc)._replace(wants_receipt=True)
+
+
+def sentinel_of(cycle: int) -> str:
+    """The vehicle that sends a cycle's last message."""
+    return f"C{cycle}-S"
 
 
 class _Source:
