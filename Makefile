@@ -20,7 +20,7 @@ SERVERS := $(CURDIR)/.servers
 export PATH := $(PATH):/usr/sbin:/usr/local/sbin:$(SERVERS)/mosquitto/usr/sbin:$(SERVERS)/monitoring/usr/bin:$(SERVERS)/pgbouncer/usr/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-browser test-servers test-kafka check bench chaos lock clean system monitoring pgbouncer
+.PHONY: help up test test-browser test-servers test-kafka check bench chaos lock clean system monitoring pgbouncer nftables
 
 help:
 	@echo 'make up | test | test-browser | test-servers | test-kafka | check | bench | chaos CYCLES=n SEED=s | lock | clean    (see README.md)'
@@ -30,7 +30,7 @@ up: system $(INSTALLED) $(PAGE)
 
 # Needs no Java: the tests with a Kafka broker are those of test-kafka.
 # Most tests wait for servers rather than compute, so more of them than there are cores run at a time.
-test: system monitoring pgbouncer $(INSTALLED) $(PAGE)
+test: system monitoring pgbouncer nftables $(INSTALLED) $(PAGE)
 	$(BIN)/python -m pytest -n 4 --dist worksteal --ignore=tests/browser --ignore=tests/kafka $(PYTEST_FLAGS)
 
 # The page in Chromium, before the whole platform; one test at a time, because some measure. Pictures of every view are in
@@ -58,7 +58,7 @@ check: $(INSTALLED) $(PAGE)
 	$(BIN)/python -m pytest -q tests/unit/test_arrows.py
 
 bench: system $(INSTALLED)
-	@$(TIED) $(BIN)/python -m tests.bench $(if $(QUICK),--quick)
+	@$(TIED) env FLEET_TEST_KAFKA_JARS=$(wildcard $(SERVERS)/kafka) $(BIN)/python -m tests.bench $(if $(QUICK),--quick)
 
 chaos: system $(INSTALLED)
 	$(BIN)/python -m tests.acceptance.chaos --cycles $(CYCLES) --seed $(SEED)
@@ -82,6 +82,9 @@ monitoring:
 
 pgbouncer:
 	@sh scripts/pgbouncer $(SERVERS)/pgbouncer
+
+nftables:
+	@sh scripts/nftables $(SERVERS)/nftables
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@sh scripts/virtual-environment '$(PYTHON)' $(VENV)

@@ -107,15 +107,17 @@ def keep() -> None:
 
 @app.command()
 def relay() -> None:
-    """Move messages from an MQTT broker into Kafka until SIGTERM or SIGINT, each acknowledged after Kafka has it.
+    """Move messages from an MQTT broker into a stream until SIGTERM or SIGINT, each acknowledged after the stream's.
 
     The settings are environment variables: docs/settings.md of the repository lists them.
     """
     from bridge.relay import Relay
     from bridge.settings.relay import RelaySettings
+    from bridge.streams.targets import TARGETS
 
     settings = configured(RelaySettings)
-    _serve(lambda: Relay(settings).run)
+    target = TARGETS[settings.relay_target]
+    _serve(lambda: Relay(settings, target.make(read(target.settings))).run)
 
 
 @app.command()

@@ -59,6 +59,7 @@ class Bridge:
             interval_s=settings.reading_interval_s,
             clock=self._clock,
             quotas=quotas,
+            copy_above=settings.copy_above,
         )
         self._ingest: Ingest | None = None
         self._source: Source | None = None

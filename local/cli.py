@@ -31,7 +31,7 @@ def run(context: typer.Context, _version: VersionOption = False) -> None:
     if context.invoked_subcommand is not None:
         configured(LogSettings)
         return
-    _up(None)
+    _up(None, 0)
 
 
 @app.command("up")
@@ -40,14 +40,17 @@ def up_with(
         Literal["nats"] | None,
         typer.Option(help="Let devices publish to a stream instead of a broker; nats: a cluster of three nodes."),
     ] = None,
+    replicas: Annotated[
+        int, typer.Option(min=0, max=8, help="Streaming replicas of PostgreSQL, from which the API answers questions.")
+    ] = 0,
 ) -> None:
     """Start the platform, as without a command, with these options."""
-    _up(stream)
+    _up(stream, replicas)
 
 
-def _up(stream: str | None) -> None:
+def _up(stream: str | None, replicas: int) -> None:
     try:
-        up(configured(LocalSettings), stream)
+        up(configured(LocalSettings), stream, replicas)
     except Misconfigured as error:
         _fail(str(error), 2)
     except RuntimeError as error:

@@ -15,6 +15,7 @@ from bridge.private_file import read_private, write_private
 from local.ports import Ports
 from local.postgres import LOGINS, Postgres
 from local.process import Process
+from local.replica import OF_PRIMARY, Replica
 from local.service import Service, program, run_once
 
 _OWNER = "fleet"
@@ -30,19 +31,21 @@ class Part(Protocol):
 
 
 class Parts(ABC):
-    """PostgreSQL, bridge, keeper and API in one private directory, on loopback, with their logins.
+    """PostgreSQL with replicas, bridge, keeper and API in one private directory, on loopback, with their logins.
 
     Each part can be stopped, killed (`part.process.kill()`) and restarted separately. Use it as a context manager:
     all started parts are stopped on exit.
     """
 
-    def __init__(self, directory: Path, ports: Ports, sim_vehicles: int) -> None:
+    def __init__(self, directory: Path, ports: Ports, sim_vehicles: int, replicas: int = 0) -> None:
         self.directory = directory.resolve()
         self.database = "fleet"
         self._logs = self.directory / "logs"
         self.ports = ports
         self._sim_vehicles = sim_vehicles
-        self.postgres = Postgres(self.directory / "postgres", port=self.ports.postgres)
+        kept = OF_PRIMARY if replicas else {}
+        self.postgres = Postgres(self.directory / "postgres", port=self.ports.postgres, settings=kept)
+        self.replicas = [Replica(self.directory / f"replica-{n + 1}", self.postgres) for n in range(replicas)]
         self.bridge = self._service("bridge", ["bridge", "run"], self.ports.bridge_http, self._bridge_settings)
         self.keeper = self._service("keeper", ["bridge", "keep"], self.ports.keeper_http, self._keeper_settings)
         self.api = self._service("api", ["api", "run"], self.ports.http, self._api_settings)
@@ -86,6 +89,8 @@ class Parts(ABC):
             self.postgres.ensure_login(login, groups)
         self._start_brokers()
         run_once(["bridge", "migrate"], {"FLEET_DATABASE_URL": self.database_url})
+        for replica in self.replicas:
+            self._start(replica)
         self._start(self.bridge)
         self._start(self.keeper)
         self._start(self.api)
@@ -98,7 +103,7 @@ class Parts(ABC):
 
         If a part has died, the simulator is killed: it could wait forever for acknowledgements.
         """
-        if self.dead() is not None:
+        if self.ended():
             for simulator in (part for part in self.started if isinstance(part, Simulator)):
                 simulator.process.kill()
         while self.started:
@@ -110,22 +115,40 @@ class Parts(ABC):
     def __exit__(self, _type: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
         self.stop()
 
-    def dead(self) -> Process | None:
-        """A part that has ended unexpectedly, or None."""
-        return next((part.process for part in self.started if not part.process.running), None)
+    def ended(self) -> list[Part]:
+        """The parts that have ended unexpectedly."""
+        return [part for part in self.started if not part.process.running]
 
-    def killed(self) -> list[Part]:
-        """The parts that a signal has ended and that may be started again at any time."""
-        return [part for part in self.started if self._may_start_again(part) and (part.process.exit_code or 0) < 0]
+    def may_start_again(self, part: Part) -> bool:
+        """Whether a part has ended by a signal and may be started again: a program or a replica.
 
-    def _may_start_again(self, part: Part) -> bool:
-        """Programs may be; the data of servers may be damaged."""
+        The data of other servers may be damaged, and a program that ended by itself would end in the same way.
+        """
+        return self._is_replaceable(part) and (part.process.exit_code or 0) < 0
+
+    def start_again(self, part: Part) -> None:
+        """Start a part that has ended. A program is not waited for: what it needs to be ready may have ended as well.
+
+        Raises `RuntimeError` when a replica does not follow.
+        """
+        if isinstance(part, Replica | Simulator):
+            try:
+                part.start()
+            except RuntimeError:
+                if not self.may_start_again(part):
+                    raise
+        else:
+            part.process.start()
+
+    def _is_replaceable(self, part: Part) -> bool:
+        """Whether nothing is lost with the part's process."""
         return part is not self.postgres and part not in self.brokers
 
     @property
     def addresses(self) -> dict[str, str]:
         """The addresses and credentials for clients and administrators, in the order of `<dir>/env`."""
-        return {**self._device_addresses, "FLEET_DATABASE_URL": self.database_url}
+        replicas = {f"REPLICA_URL_{n}": each.url(self.database, _OWNER) for n, each in enumerate(self.replicas, 1)}
+        return {**self._device_addresses, "FLEET_DATABASE_URL": self.database_url, **replicas}
 
     @property
     def database_url(self) -> str:
@@ -178,7 +201,16 @@ class Parts(ABC):
             "FLEET_DATABASE_URL": self.postgres.url(self.database, "api"),
             "FLEET_HTTP_HOST": "127.0.0.1",
             "FLEET_HTTP_PORT": str(self.ports.http),
+            **self._read_database,
         }
+
+    @property
+    def _read_database(self) -> dict[str, str]:
+        if not self.replicas:
+            return {}
+        first, *others = (f"127.0.0.1:{replica.port}" for replica in self.replicas)
+        url = self.replicas[0].url(self.database, "api")
+        return {"FLEET_READ_DATABASE_URL": url.replace(first, ",".join([first, *others]))}
 
     def _service(self, name: str, argv: Sequence[str], port: int, settings: dict[str, str]) -> Service:
         return Service(f"the {name}", argv, self._logs / f"{name}.log", settings, port)

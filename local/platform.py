@@ -22,6 +22,7 @@ class Platform(Parts):
         *,
         tls_address: str = "127.0.0.1",
         hosts: Sequence[str] = (),
+        replicas: int = 0,
     ) -> None:
         ports = ports or free_ports()
         self.broker = Mosquitto(
@@ -32,7 +33,7 @@ class Platform(Parts):
             tls_address=tls_address,
             hosts=hosts,
         )
-        super().__init__(directory, ports, sim_vehicles)
+        super().__init__(directory, ports, sim_vehicles, replicas)
 
     @property
     def brokers(self) -> Sequence[Part]:

@@ -36,6 +36,7 @@ def _make_addresses(directory: Path, broker: Mapping[str, str]) -> None:
     _made_once(directory / "fleet_mqtt_url", f"mqtt://gateway:{broker['gateway']}@mosquitto:1883")
     _made_once(directory / "fleet_api_key", "")
     _made_once(directory / "fleet_database_url", _database_url(directory, "fleet", "postgres_password"))
+    _made_once(directory / "fleet_read_database_url", "")
     for login in LOGINS:
         url = _database_url(directory, login, f"postgres_password_{login}")
         _made_once(directory / f"fleet_database_url_{login}", url)

@@ -7,7 +7,7 @@ import signal
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -65,8 +65,17 @@ def bridge_settings(mqtt_url: str, database_url: str, **others: object) -> tuple
 async def serving(mqtt_url: str, database_url: str, **others: object) -> AsyncIterator[Health]:
     """A ready bridge in this event loop; stopped on exit as by SIGTERM."""
     settings, source = bridge_settings(mqtt_url, database_url, **others)
-    health, stop = Health(settings.bridge_http_port), asyncio.Event()
-    running = asyncio.create_task(Bridge(settings, source).run(stop))
+    async with in_this_loop(Bridge(settings, source).run, settings.bridge_http_port) as health:
+        yield health
+
+
+@contextlib.asynccontextmanager
+async def in_this_loop(
+    run: Callable[[asyncio.Event], Coroutine[None, None, None]], port: object
+) -> AsyncIterator[Health]:
+    """A program that runs until its event is set, and is ready; stopped on exit as by SIGTERM."""
+    health, stop = Health(int(str(port))), asyncio.Event()
+    running = asyncio.create_task(run(stop))
     try:
         await until(lambda: running.done() or health.ready())
         yield health

@@ -2,20 +2,48 @@
 
 import asyncio
 import gc
+import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import asyncpg
 import pytest
 
+from bridge.settings.group import variable
 from bridge.store.migrate import migrate
 from local.mosquitto import Mosquitto
+from local.nats import Nats
 from local.postgres import Postgres
 from tests.databases import new_database
+from tests.readings import now_minute
+
+_Server = TypeVar("_Server", Mosquitto, Nats)
+_PORTS = (15_000, 32_000)
 
 # A worker has a thousand tests and hardly any reference cycle; scanning for them takes a tenth of its CPU.
 gc.set_threshold(100_000, 20, 20)
+
+
+def pytest_configure() -> None:
+    """Each process of a run has ports of its own: where it stops a server, no other process takes the port meanwhile.
+
+    So have the programs that it starts.
+    """
+    worker, workers = (
+        os.environ.get("PYTEST_XDIST_WORKER", "gw0"),
+        int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")),
+    )
+    first, end = _PORTS
+    size = (end - first) // workers
+    begin = first + size * (int(worker.removeprefix("gw")) % workers)
+    os.environ |= {variable("test_first_port"): str(begin), variable("test_last_port"): str(begin + size - 1)}
+
+
+def pytest_runtest_setup() -> None:
+    """Each test has a minute of its own."""
+    now_minute.cache_clear()
 
 
 @pytest.fixture(scope="session")
@@ -59,10 +87,25 @@ async def db(database_url: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Rec
     await connection.close()
 
 
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    """A separate broker for the test."""
-    server = Mosquitto(tmp_path / "mosquitto")
+def _running(server: _Server) -> Iterator[_Server]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    """A separate broker for the test."""
+    yield from _running(Mosquitto(tmp_path / "mosquitto"))
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Nats]:
+    """A NATS server."""
+    yield from _running(Nats(tmp_path / "nats"))
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Nats]:
+    """Three NATS servers that are a cluster."""
+    yield from _running(Nats(tmp_path / "nats", 3))

@@ -2,13 +2,13 @@
 
 import ssl
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from bridge.settings.group import Group
 from bridge.settings.groups import BatchSettings, LogSettings, QuotaSettings, WindowSettings, WriterSettings
-from bridge.settings.values import Port, Seconds, WholeSeconds
+from bridge.settings.values import DatabaseUrl, Port, Seconds, WholeSeconds
 
 
 class ApiPortSettings(Group):
@@ -21,6 +21,12 @@ class ApiPortSettings(Group):
 
 class HttpSettings(ApiPortSettings):
     """The HTTP server: its address and its limits."""
+
+    http_ingest_target: Literal["database", "jetstream", "kafka"] = Field(
+        default="database",
+        description="Where `POST /v1/ingest` puts readings: into the database, answered with 201 after the commit, or "
+        "into a stream that a bridge reads, answered with 202 when they are durable there and not yet judged.",
+    )
 
     http_host: str = Field(default="127.0.0.1", description="Address on which the API listens.")
     http_max_connections: int = Field(
@@ -128,12 +134,21 @@ class QuerySettings(Group):
 
     title: ClassVar[str] = "Queries"
 
-    query_pool_size: int = Field(default=8, ge=1, le=10_000, description="Maximum number of connections for queries.")
+    query_pool_size: int = Field(
+        default=8, ge=1, le=10_000, description="Maximum number of connections for queries other than figures."
+    )
+    figures_pool_size: int = Field(
+        default=8,
+        ge=1,
+        le=10_000,
+        description="Maximum number of connections for figures: energy, efficiency, series, sessions, quality.",
+    )
     query_max_per_key: int = Field(
         default=6,
         ge=1,
         le=10_000,
-        description="Maximum number of questions of one key in progress; further ones wait for their turn.",
+        description="Maximum number of questions of one key in progress, and as many about figures; further ones wait "
+        "for their turn.",
     )
     query_timeout_s: Seconds = Field(
         default=10.0, description="Maximum time of a database query; then the request gets 503."
@@ -149,6 +164,22 @@ class QuerySettings(Group):
         ge=0.001,
         le=3_660_000,
         description="Maximum period of one performance, energy, sessions or quality request.",
+    )
+
+
+class ReplicaSettings(Group):
+    """Replicas that answer questions."""
+
+    title: ClassVar[str] = "Replicas"
+
+    read_database_url: DatabaseUrl | None = Field(
+        default=None,
+        description="Streaming replicas of the database that answer live, history and figures, as a libpq URL with one "
+        "or several hosts. None when unset.",
+    )
+    replica_lag_limit_s: Seconds = Field(
+        default=5.0,
+        description="Maximum age in seconds of the state that a replica shows; beyond it the primary answers instead.",
     )
 
 
@@ -204,6 +235,7 @@ class ApiSettings(
     HttpSettings,
     StreamSettings,
     QuerySettings,
+    ReplicaSettings,
     WindowSettings,
     QuotaSettings,
     HttpBatchSettings,

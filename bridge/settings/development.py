@@ -32,3 +32,10 @@ class SuiteSettings(Group):
         default="optional",
         description="Whether the test of the wheel fails (required) or is skipped without a package index.",
     )
+    test_first_port: int = Field(
+        default=15_000,
+        ge=1_024,
+        le=65_535,
+        description="The first port of the tests' servers. Processes of one test run have different ones.",
+    )
+    test_last_port: int = Field(default=31_999, ge=1_024, le=65_535, description="The last of them.")

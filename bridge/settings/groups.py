@@ -108,6 +108,14 @@ class WriterSettings(ClockSettings, IntervalSettings, DatabaseSettings):
 
     title: ClassVar[str] = "Writer"
 
+    copy_above: int | None = Field(
+        default=None,
+        ge=0,
+        le=100_000,
+        description="A batch of more readings is stored by COPY, a smaller one by one call of a function, which is "
+        "faster; 256 when unset. 0: COPY for every batch, for distributed tables.",
+    )
+
     write_timeout_s: Seconds = Field(
         default=30.0, description="Maximum time of one database command of the writer; then the write has failed."
     )

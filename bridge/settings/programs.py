@@ -7,8 +7,8 @@ from bridge.settings.bridge import BridgeSettings, ReplaySettings
 from bridge.settings.development import SuiteSettings
 from bridge.settings.group import Group
 from bridge.settings.groups import AdministrationSettings, LogSettings, MigrationSettings
-from bridge.settings.jetstream import JetStreamSettings
-from bridge.settings.kafka import KafkaSettings
+from bridge.settings.jetstream import JetStreamSettings, NatsStreamSettings
+from bridge.settings.kafka import KafkaSettings, KafkaTopicSettings
 from bridge.settings.keeper import KeeperSettings
 from bridge.settings.local import BrokerHostSettings, ComposeSettings, LocalSettings
 from bridge.settings.mqtt import MqttSettings
@@ -21,12 +21,12 @@ Programs = Mapping[str, tuple[type[Group], ...]]
 PROGRAMS: Programs = {
     "bridge run": (BridgeSettings, MqttSettings, JetStreamSettings, KafkaSettings),
     "bridge keep": (KeeperSettings,),
-    "bridge relay": (RelaySettings,),
+    "bridge relay": (RelaySettings, NatsStreamSettings, KafkaTopicSettings),
     "bridge rejected replay": (ReplaySettings,),
     "bridge migrate": (MigrationSettings,),
     "bridge rejected list": (AdministrationSettings,),
     "bridge rejected show": (AdministrationSettings,),
-    "api run": (ApiSettings,),
+    "api run": (ApiSettings, NatsStreamSettings, KafkaTopicSettings),
     "api key": (AdministrationSettings,),
     "api openapi": (LogSettings,),
     "simulator run": (SimulatorSettings,),

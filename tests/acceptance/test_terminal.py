@@ -34,15 +34,16 @@ def last_line(screen: Terminal) -> str:
 # -- make up
 
 
-def test_what_make_up_prints_does_not_wrap(screen: Terminal) -> None:
+@pytest.mark.parametrize("options", [[], ["up", "--stream", "nats"]], ids=["broker", "stream"])
+def test_what_make_up_prints_does_not_wrap(screen: Terminal, options: list[str]) -> None:
     """With directories of usual length; a long path is on a line of its own."""
     with tempfile.TemporaryDirectory(dir="/tmp") as short:
         directory = Path(short) / "local"
         ports = {name: str(free_port()) for name in PORTS}
         env = environment(local_dir=directory, sim_vehicles=3) | ports
-        up = start([sys.executable, "-m", "local"], env, screen)
+        up = start([sys.executable, "-m", "local", *options], env, screen)
         try:
-            wait_until(lambda: up.poll() is not None or "vehicles live" in last_line(screen), "the status line", 60)
+            wait_until(lambda: up.poll() is not None or "vehicles live" in last_line(screen), "the status line", 120)
             assert up.poll() is None, screen.text
             up.send_signal(signal.SIGINT)
             assert up.wait(60) == 0

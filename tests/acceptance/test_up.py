@@ -13,12 +13,13 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.acceptance.up import PORTS, Up, alive, shell
+from tests.acceptance.up import PORTS, Up, alive, killed, ready, shell
 from tests.mqtt_devices import connected, with_certificate, with_password
 from tests.until import wait_until
 
@@ -191,11 +192,18 @@ def test_killed_programs_are_started_again(up: Up) -> None:
     assert up.stop() == 0
 
 
-def ready(port: str) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/readyz").is_success
-    except httpx.TransportError:
-        return False
+def test_program_that_is_killed_while_it_starts_is_started_again(up: Up) -> None:
+    up.run()
+    up.until_ready()
+
+    def reported(times: int) -> bool:
+        return up.output.read_text().count("the bridge ended with -9") >= times
+
+    for times in (1, 2, 3):
+        wait_until(lambda: killed(up, ["bridge", "run"]), "the bridge is killed")
+        wait_until(partial(reported, times), "it is reported")
+    wait_until(lambda: ready(up.port("BRIDGE_HTTP")), "it is ready")
+    assert up.stop() == 0
 
 
 def test_secrets_are_private(running: Up) -> None:

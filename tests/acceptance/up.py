@@ -1,5 +1,6 @@
 """`python -m local` as its user starts it: the platform in a process, its file of addresses, its output."""
 
+import contextlib
 import dataclasses
 import os
 import shlex
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import psutil
 
 from local.ports import Ports, free_port
@@ -75,7 +77,25 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
-def shell(command: str, env: Path) -> str:
+def shell(command: str, env: Path, timeout_s: float = 30.0) -> str:
     """Run a command in a shell that has loaded the file of addresses."""
     script = f". {shlex.quote(str(env))}; {command}"
-    return subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=30, check=True).stdout
+    return subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=timeout_s, check=True).stdout
+
+
+def killed(up: Up, command: list[str]) -> bool:
+    """Kill a program, if it runs."""
+    with contextlib.suppress(psutil.Error):
+        for program in up.servers():
+            if program.status() != psutil.STATUS_ZOMBIE and program.cmdline()[-2:] == command:
+                program.kill()
+                return True
+    return False
+
+
+def ready(port: str) -> bool:
+    """Whether the program on this port says that it is ready."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz").is_success
+    except httpx.TransportError:
+        return False

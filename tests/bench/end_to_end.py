@@ -2,11 +2,23 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from local.mosquitto import Mosquitto
+from local.nats import Nats
 from tests.bench.load import Load, this_minute
-from tests.bench.machine import Flood, Machine, RunningBridge, count_rows, flood, mosquitto_sub, result_of, run_flood
+from tests.bench.machine import (
+    Flood,
+    Machine,
+    RunningBridge,
+    Source,
+    count_rows,
+    flood,
+    mosquitto_sub,
+    result_of,
+    run_flood,
+)
 from tests.bench.report import Figure, median_ratio
 from tests.bench.writes import copy_rate
 
@@ -37,27 +49,40 @@ async def until(condition: Callable[[], bool]) -> float:
 async def through(machine: Machine, load: Load, database_url: str) -> Run:
     """Flood a new broker with a bridge, until everything is committed to the database."""
     with machine.broker() as broker, machine.bridge(database_url, broker) as bridge:
-        before_s = bridge.cpu_s()
-        sent = await run_flood(broker, load)
-        return await finished(bridge, load, sent, before_s)
+        return await flooded(broker, [bridge], load)
 
 
-async def finished(bridge: RunningBridge, load: Load, sent: Flood, before_s: float) -> Run:
+async def flooded(to: Mosquitto | Nats, bridges: Sequence[RunningBridge], load: Load) -> Run:
+    """Flood a broker or a stream, until the bridges have committed everything."""
+    before_s = sum(bridge.cpu_s() for bridge in bridges)
+    return await finished(bridges, load, await run_flood(to, load), before_s)
+
+
+async def finished(bridges: Sequence[RunningBridge], load: Load, sent: Flood, before_s: float) -> Run:
     """Wait until all of a flood is committed; return its time and cost since the begin."""
-    done = await until(lambda: bridge.counted("stored", "duplicate", "rejected") >= load.readings)
-    cpu_us = (bridge.cpu_s() - before_s) / load.readings * 1e6
-    if bridge.counted("stored") != load.readings:
+
+    def counted(*outcomes: str) -> int:
+        return sum(bridge.counted(*outcomes) for bridge in bridges)
+
+    done = await until(lambda: counted("stored", "duplicate", "rejected") >= load.readings)
+    cpu_us = (sum(bridge.cpu_s() for bridge in bridges) - before_s) / load.readings * 1e6
+    if counted("stored") != load.readings:
         raise RuntimeError("the bridge did not store every reading of the flood")
-    return Run(load.readings / (done - sent.began), cpu_us, bridge.peak_memory_mb())
+    return Run(load.readings / (done - sent.began), cpu_us, max(bridge.peak_memory_mb() for bridge in bridges))
 
 
 async def into_fresh_database(machine: Machine, load: Load) -> Run:
     """A flood into an empty history; every reading must be there afterwards, once."""
     with machine.database() as url:
         run = await through(machine, load, url)
-        if await count_rows(url) != load.readings:
-            raise RuntimeError("readings are missing from the history, or are stored twice")
+        await require_once(url, load)
         return run
+
+
+async def require_once(database_url: str, load: Load) -> None:
+    """Raise unless the history has every reading of the load, and nothing else."""
+    if await count_rows(database_url) != load.readings:
+        raise RuntimeError("readings are missing from the history, or are stored twice")
 
 
 async def merely_received(machine: Machine, load: Load) -> float:
@@ -88,7 +113,7 @@ async def t1_t3(machine: Machine) -> list[Figure]:
 async def t4(machine: Machine) -> list[Figure]:
     """Draining a backlog, compared with end to end."""
     load = Load(1_000_000, DEVICES, this_minute())
-    runs = [(await _drain(machine, load), await into_fresh_database(machine, a_load(machine))) for _ in range(2)]
+    runs = [(await drain(machine, load), await into_fresh_database(machine, a_load(machine))) for _ in range(2)]
     ratio, rounds = median_ratio([(drained.rate, run.rate) for drained, run in runs])
     drained, run = runs[-1]
     made_of = f"{drained.rate:,.0f}/s : {run.rate:,.0f}/s; {rounds}; {drained.cpu_us:.1f} us a reading"
@@ -100,21 +125,25 @@ async def t4(machine: Machine) -> list[Figure]:
     ]
 
 
-async def _drain(machine: Machine, load: Load) -> Run:
-    """Queue a backlog while the bridge is stopped. The time is measured from the first commit to the last."""
+async def drain(machine: Machine, load: Load) -> Run:
+    """Queue a backlog in a broker while the bridge is stopped, and let it store that."""
     with machine.database() as url, machine.broker() as broker:
         with machine.bridge(url, broker):
             pass  # creates the session
         await run_flood(broker, load)
-        with machine.bridge(url, broker) as bridge:
-            began = await until(lambda: bridge.counted("stored") > 0)
-            before, before_s = bridge.counted("stored"), bridge.cpu_s()
-            done = await until(lambda: bridge.counted("stored") >= load.readings)
-            count = load.readings - before
-            run = Run(count / (done - began), (bridge.cpu_s() - before_s) / count * 1e6, bridge.peak_memory_mb())
-        if await count_rows(url) != load.readings:
-            raise RuntimeError("the backlog did not arrive whole")
-        return run
+        return await drained(machine, url, broker, load)
+
+
+async def drained(machine: Machine, database_url: str, source: Source, load: Load) -> Run:
+    """Let a bridge store a backlog. The time is measured from the first commit to the last."""
+    with machine.bridge(database_url, source) as bridge:
+        began = await until(lambda: bridge.counted("stored") > 0)
+        before, before_s = bridge.counted("stored"), bridge.cpu_s()
+        done = await until(lambda: bridge.counted("stored") >= load.readings)
+        count = load.readings - before
+        run = Run(count / (done - began), (bridge.cpu_s() - before_s) / count * 1e6, bridge.peak_memory_mb())
+    await require_once(database_url, load)
+    return run
 
 
 async def t5(machine: Machine) -> list[Figure]:
@@ -143,7 +172,7 @@ async def t12(machine: Machine) -> list[Figure]:
 async def _again(machine: Machine, load: Load) -> tuple[float, float]:
     """The rates of the second and of the first time."""
     with machine.database() as url, machine.broker() as broker, machine.bridge(url, broker) as bridge:
-        fresh = await finished(bridge, load, await run_flood(broker, load), bridge.cpu_s())
+        fresh = await flooded(broker, [bridge], load)
         sent = await run_flood(broker, load)
         done = await until(lambda: bridge.counted("duplicate", "rejected", "stored") >= 2 * load.readings)
         if bridge.counted("duplicate") != load.readings or await count_rows(url) != load.readings:

@@ -17,7 +17,9 @@ from urllib.request import urlopen
 import asyncpg
 import psutil
 
+from bridge.settings.development import SuiteSettings
 from bridge.store.migrate import migrate
+from local.kafka import Kafka
 from local.mosquitto import Mosquitto
 from local.nats import Nats
 from local.ports import free_port
@@ -37,6 +39,17 @@ class Flood(NamedTuple):
     began: float
     rate: float
     cpu_us: float
+
+
+class KafkaTopic(NamedTuple):
+    """A topic of a broker."""
+
+    broker: Kafka
+    name: str
+
+
+Source: TypeAlias = Mosquitto | Nats | KafkaTopic
+"""Where a bridge reads from."""
 
 
 class Machine:
@@ -115,13 +128,34 @@ class Machine:
             shutil.rmtree(servers.nodes[0].store.parents[2], ignore_errors=True)
 
     @contextlib.contextmanager
+    def kafka(self) -> Iterator[Kafka | None]:
+        """A new Kafka broker without topics; None where its jars are not installed."""
+        jars = SuiteSettings.read(os.environ).test_kafka_jars
+        if jars is None:
+            yield None
+            return
+        broker = Kafka(self.directory / f"kafka{next(self._numbers)}" / "broker", jars.resolve())
+        broker.start()
+        try:
+            yield broker
+        finally:
+            broker.process.kill()  # its topics are not needed any more
+
+    @contextlib.contextmanager
     def bridge(
-        self, database_url: str, broker: Mosquitto | Nats, settings: Mapping[str, str] | None = None
+        self, database_url: str, source: Source, settings: Mapping[str, str] | None = None
     ) -> Iterator["RunningBridge"]:
         """A bridge process with the default settings, or these, subscribed."""
+        with self.bridge_as(self.as_login(database_url, "bridge"), source, settings) as bridge:
+            yield bridge
+
+    @contextlib.contextmanager
+    def bridge_as(
+        self, login_url: str, source: Source, settings: Mapping[str, str] | None = None
+    ) -> Iterator["RunningBridge"]:
+        """The same with the URL of a login, which may be of other servers."""
         log = self.directory / f"bridge{next(self._numbers)}.log"
-        of_source = _of_stream(broker) if isinstance(broker, Nats) else _of_broker(broker)
-        bridge = RunningBridge(log, self.as_login(database_url, "bridge"), {**of_source, **(settings or {})})
+        bridge = RunningBridge(log, login_url, {**_reading_from(source), **(settings or {})})
         bridge.start()
         try:
             yield bridge
@@ -136,17 +170,24 @@ class Machine:
         return self._ceiling
 
 
-def _of_broker(broker: Mosquitto) -> dict[str, str]:
-    return {"FLEET_BRIDGE_MQTT_URL": broker.bridge_url, "FLEET_MQTT_RECEIVE_MAXIMUM": str(WINDOW)}
-
-
-def _of_stream(servers: Nats) -> dict[str, str]:
-    return {
-        "FLEET_SOURCE": "jetstream",
-        "FLEET_NATS_URL": servers.bridge_url,
-        "FLEET_NATS_REPLICAS": str(servers.replicas),
-        "FLEET_NATS_WINDOW": str(WINDOW),
-    }
+def _reading_from(source: Source) -> dict[str, str]:
+    """The settings of a bridge that reads from it."""
+    if isinstance(source, Nats):
+        return {
+            "FLEET_SOURCE": "jetstream",
+            "FLEET_NATS_URL": source.bridge_url,
+            "FLEET_NATS_REPLICAS": str(source.replicas),
+            "FLEET_NATS_WINDOW": str(WINDOW),
+        }
+    if isinstance(source, KafkaTopic):
+        return {
+            "FLEET_SOURCE": "kafka",
+            "FLEET_KAFKA_URL": source.broker.url,
+            "FLEET_KAFKA_SASL": "PLAIN",
+            "FLEET_KAFKA_TOPIC": source.name,
+            "FLEET_KAFKA_GROUP": source.name,
+        }
+    return {"FLEET_BRIDGE_MQTT_URL": source.bridge_url, "FLEET_MQTT_RECEIVE_MAXIMUM": str(WINDOW)}
 
 
 class RunningBridge:

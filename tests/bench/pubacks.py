@@ -10,12 +10,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from bridge.settings.jetstream import JetStreamSettings
-from bridge.sources.jetstream_client import ApiError, Client, NatsUnavailable
-from bridge.sources.jetstream_setup import set_up
+from bridge.streams.jetstream_client import Client
 from bridge.url import split_nats
 from local.nats import Nats
 from tests.nats_devices import MqttDevice
+from tests.nats_streams import is_set_up
 from tests.until import until
 
 _MESSAGES = 5_000
@@ -36,7 +35,7 @@ async def main() -> None:
 async def _row(servers: Nats, sync_interval: str) -> str:
     servers.start()
     try:
-        await until(lambda: _is_set_up(servers), timeout_s=60)
+        await until(lambda: is_set_up(servers.bridge_url, servers.replicas), timeout_s=60)
         rate = await asyncio.to_thread(_published, servers)
         killed = await _kept_after_kill(servers)
         wiped = await _kept_after_kill(servers, wipe=True)
@@ -58,24 +57,8 @@ async def _kept_after_kill(servers: Nats, *, wipe: bool = False) -> int:
     if wipe:
         shutil.rmtree(servers.nodes[0].store)
     servers.start()
-    await until(lambda: _is_set_up(servers), timeout_s=60)
+    await until(lambda: is_set_up(servers.bridge_url, servers.replicas), timeout_s=60)
     return await _kept(servers)
-
-
-async def _is_set_up(servers: Nats) -> bool:
-    """Whether the cluster answers, and has the stream and the consumer."""
-    settings = JetStreamSettings(nats_replicas=servers.replicas)
-    try:
-        client = await Client.connect(split_nats(servers.bridge_url), "bench", None)
-    except NatsUnavailable:
-        return False
-    try:
-        await set_up(client, settings)
-    except (NatsUnavailable, ApiError):
-        return False
-    finally:
-        await client.close()
-    return True
 
 
 async def _kept(servers: Nats) -> int:

@@ -235,7 +235,7 @@ async def test_standby_takes_over_when_the_first_is_killed(
             async with load(broker.url) as published:
                 await until(lambda: published[0] > 100)
                 first.process.kill()
-                await until(second.ready, timeout_s=5)
+                await until(second.ready)
                 await more(published)
             await until(lambda: stored(db, published[0]))
             assert await second.metric("fleet_bridge_leader") == 1

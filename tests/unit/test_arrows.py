@@ -35,7 +35,7 @@ BRIDGE = {
     "formats.document": "",
     "formats.elements": "formats.document",
     "formats.payload": "contract reading",
-    "formats.extra": "formats.document formats.payload reading",
+    "formats.extra": "contract formats.document formats.payload reading",
     "formats.port": "delivery",
     "formats.bounds": "",
     "formats.element": "contract delivery errors formats.document formats.extra formats.payload formats.port reading",
@@ -51,13 +51,13 @@ BRIDGE = {
     "settings.groups": "formats.port quota settings.group settings.values",
     "settings.bridge": "settings.group settings.groups settings.values",
     "settings.mqtt": "settings.bridge settings.group settings.groups settings.values",
-    "settings.jetstream": "settings.bridge settings.groups settings.values",
+    "settings.jetstream": "settings.bridge settings.group settings.groups settings.values",
     "settings.kafka": "settings.bridge settings.group settings.groups settings.values",
     "settings.api": "settings.group settings.groups settings.values",
     "settings.alarms": "settings.group settings.values",
     "settings.keeper": "settings.alarms settings.group settings.groups settings.mqtt settings.values",
     "settings.simulator": "settings.group settings.groups settings.mqtt settings.values",
-    "settings.relay": "settings.groups settings.kafka settings.mqtt settings.values",
+    "settings.relay": "settings.groups settings.mqtt settings.values",
     "settings.provisioning": "settings.groups",
     "settings.local": "settings.api settings.bridge settings.group settings.groups settings.keeper settings.values",
     "settings.development": "settings.group",
@@ -102,36 +102,47 @@ BRIDGE = {
     "mqtt.session": "mqtt.codec",
     "mqtt.transport": "mqtt.session mqtt.url",
     "mqtt.publishing": "mqtt.session mqtt.transport mqtt.url",
+    "streams": "",
+    "streams.port": "settings.group",
+    "streams.jetstream_client": "extras streams.port",
+    "streams.jetstream_subjects": "contract formats",
+    "streams.jetstream_partitions": "settings.jetstream streams.jetstream_subjects",
+    "streams.jetstream_setup": "errors settings.jetstream streams.jetstream_client streams.jetstream_partitions "
+    "streams.jetstream_subjects",
+    "streams.jetstream_target": "errors settings.jetstream streams.jetstream_client streams.jetstream_setup "
+    "streams.jetstream_subjects streams.port url",
+    "streams.kafka_client": "extras streams.port url",
+    "streams.kafka_setup": "errors settings.kafka streams.kafka_client",
+    "streams.kafka_target": "settings.kafka streams.kafka_client streams.kafka_setup streams.port",
+    "streams.targets": "streams.jetstream_target streams.kafka_target streams.port",
+    "streams.publishing": "backoff streams.port",
     "sources.port": "delivery settings.group",
-    "sources.mqtt_arrival": "delivery",
+    "sources.mqtt_topics": "contract",
+    "sources.mqtt_arrival": "delivery sources.mqtt_topics",
     "sources.shares": "",
+    "sources.notices": "delivery errors sources.shares",
     "sources.turns": "",
-    "sources.mqtt_metrics": "",
+    "sources.mqtt_mistakes": "sources.mqtt_topics",
+    "sources.mqtt_metrics": "sources.mqtt_mistakes",
     "sources.mqtt": "backoff connect_rate contract delivery errors formats formats.port mqtt.codec mqtt.session "
-    "mqtt.transport mqtt.url settings.mqtt sources.mqtt_arrival sources.mqtt_metrics sources.port "
-    "sources.shares sources.turns",
-    "sources.jetstream_client": "extras",
+    "mqtt.transport mqtt.url settings.mqtt sources.mqtt_arrival sources.mqtt_metrics sources.mqtt_topics "
+    "sources.notices sources.port sources.shares sources.turns",
     "sources.jetstream_metrics": "",
     "sources.jetstream_order": "",
-    "sources.jetstream_subjects": "contract formats",
-    "sources.jetstream_partitions": "settings.jetstream sources.jetstream_subjects",
-    "sources.jetstream_setup": "errors settings.jetstream sources.jetstream_client sources.jetstream_partitions "
-    "sources.jetstream_subjects",
-    "sources.jetstream_reading": "delivery errors formats formats.port settings.jetstream sources.jetstream_client "
-    "sources.jetstream_metrics sources.jetstream_order sources.jetstream_partitions sources.jetstream_subjects "
-    "sources.port",
-    "sources.jetstream_partition": "backoff settings.jetstream sources.jetstream_client sources.jetstream_metrics "
-    "sources.jetstream_partitions sources.jetstream_reading sources.jetstream_setup sources.port url",
-    "sources.jetstream": "settings.jetstream sources.jetstream_client sources.jetstream_metrics "
+    "sources.jetstream_reading": "delivery errors formats formats.port settings.jetstream streams.jetstream_client "
+    "sources.jetstream_metrics sources.jetstream_order sources.notices streams.jetstream_partitions "
+    "sources.port streams.jetstream_subjects",
+    "sources.jetstream_partition": "backoff settings.jetstream streams.jetstream_client sources.jetstream_metrics "
+    "streams.jetstream_partitions sources.jetstream_reading streams.jetstream_setup sources.port url",
+    "sources.jetstream": "settings.jetstream streams.jetstream_client sources.jetstream_metrics "
     "sources.jetstream_partition sources.port",
-    "sources.kafka_client": "extras url",
     "sources.kafka_metrics": "",
     "sources.kafka_offsets": "",
-    "sources.kafka_setup": "errors settings.kafka sources.kafka_client",
-    "sources.kafka": "backoff delivery errors formats settings.kafka sources.kafka_client sources.kafka_metrics "
-    "sources.kafka_offsets sources.kafka_setup sources.port",
-    "sources.mqtt_raw": "backoff mqtt.codec mqtt.session mqtt.transport mqtt.url settings.relay sources.mqtt",
-    "relay": "health metrics settings.relay sources.kafka_client sources.kafka_setup sources.mqtt_raw",
+    "sources.kafka": "backoff delivery errors formats settings.kafka streams.kafka_client sources.kafka_metrics "
+    "sources.kafka_offsets streams.kafka_setup sources.port",
+    "sources.mqtt_raw": "backoff mqtt.codec mqtt.session mqtt.transport mqtt.url settings.relay sources.mqtt "
+    "sources.mqtt_mistakes streams.port",
+    "relay": "health metrics settings.relay sources.mqtt_mistakes sources.mqtt_raw streams.port streams.publishing",
     "sources": "errors sources.jetstream sources.kafka sources.mqtt sources.port",
     "service": "clock errors health ingest metrics settings.bridge settings.group sources sources.port status "
     "store.ownership store.postgres store.quotas url writer_status",
@@ -170,7 +181,7 @@ BRIDGE = {
     "startup": "logs settings.group settings.groups settings.names",
     "cli": "audit clock command_line errors keeper.duties keeper.service memory private_file progress rejects relay "
     "replay service settings.bridge settings.groups settings.keeper settings.relay sources startup store.analyst "
-    "store.database_errors store.migrate store.postgres url",
+    "store.database_errors store.migrate store.postgres streams.targets url",
     "__main__": "cli memory",
 }
 """What each module imports of the bridge. `store` and `sources` never import each other; nobody needs the keeper."""
@@ -216,9 +227,10 @@ PURE = (
     *("bridge.keeper.port", "bridge.keeper.schedule", "bridge.keeper.quarter_sql", "bridge.keeper.hour_sql"),
     "bridge.keeper.pace",
     *("bridge.mqtt.codec", "bridge.mqtt.session", "bridge.sources.mqtt_arrival"),
-    *("bridge.sources.jetstream_order", "bridge.sources.jetstream_subjects"),
-    "bridge.sources.jetstream_partitions",
+    *("bridge.sources.jetstream_order", "bridge.streams.jetstream_subjects"),
+    "bridge.streams.jetstream_partitions",
     "bridge.sources.kafka_offsets",
+    "api.replicas.position",
 )
 IMPURE = {"asyncio", "socket", "ssl", "time", "asyncpg", "threading", "os", "random"}
 
@@ -312,13 +324,17 @@ def test_nats_client_is_known_to_one_module_alone() -> None:
     known = {
         name for name in MODULES if name.startswith("bridge.") and any(i.startswith("nats") for i in imports(name))
     }
-    assert known == {"bridge.sources.jetstream_client", "bridge.sources.jetstream_reading"}
+    assert known == {
+        "bridge.streams.jetstream_client",
+        "bridge.sources.jetstream_reading",
+        "bridge.streams.jetstream_target",
+    }
 
 
 def test_kafka_client_is_known_to_one_module_alone() -> None:
     """In the source it is imported for types only."""
     known = {name for name in MODULES if any(i.startswith("confluent_kafka") for i in imports(name))}
-    assert known == {"bridge.sources.kafka_client", "bridge.sources.kafka"}
+    assert known == {"bridge.streams.kafka_client", "bridge.sources.kafka"}
 
 
 def test_database_errors_are_named_in_one_module_alone() -> None:

@@ -15,7 +15,7 @@ import yaml
 from bridge.settings.api import ApiSettings
 from bridge.settings.group import variable
 from bridge.settings.local import ComposeSettings
-from local import secrets
+from local import replica, secrets
 from local.postgres import LOGINS, SETTINGS
 from mosquitto import provisioning
 from mosquitto.directory import Directory
@@ -50,12 +50,33 @@ def test_provisioning_works_on_the_files_that_the_secrets_command_makes(tmp_path
     assert (made / "ca.key").is_file()
 
 
+_IN_CONTAINERS = {
+    **SETTINGS,
+    # Loopback inside a container would be out of reach; who may connect is said by `ports`, network and this file.
+    "listen_addresses": "*",
+    "hba_file": "/run/fleet/pg_hba.conf",
+    # Compose cannot ask how much memory there is.
+    "shared_buffers": "${FLEET_POSTGRES_SHARED_BUFFERS:-512MB}",
+}
+
+
 def test_postgres_has_the_settings_of_the_local_one() -> None:
     options = dict(o.removeprefix("-c").split("=", 1) for o in SERVICES["postgres"]["command"] if o.startswith("-c"))
-    # Loopback inside a container would be out of reach; who may connect is said by `ports` and the network.
-    # Compose cannot ask how much memory there is.
-    buffers = "${FLEET_POSTGRES_SHARED_BUFFERS:-512MB}"
-    assert options == {**SETTINGS, "listen_addresses": "*", "shared_buffers": buffers}
+    assert options == {**_IN_CONTAINERS, **replica.OF_PRIMARY}
+
+
+def test_replica_has_the_settings_of_the_local_one_and_the_primary_accepts_it() -> None:
+    made = SERVICES["replica"]
+    assert made["profiles"] == ["replica"]
+    options = dict(o.removeprefix("-c").split("=", 1) for o in made["command"])
+    assert options == {**_IN_CONTAINERS, **replica.SETTINGS}
+    assert made["image"] == SERVICES["postgres"]["image"]
+    assert made["environment"]["PGHOST"] == "postgres"
+    mounts = {there: ROOT / here for here, there, *_ in (str(v).split(":") for v in made["volumes"]) if here[0] == "."}
+    assert made["entrypoint"][:2] == ["sh", "/run/fleet/replica.sh"]
+    assert all(path.is_file() for path in mounts.values())
+    assert f"host  replication {made['environment']['PGUSER']} " in mounts[options["hba_file"]].read_text()
+    assert "fleet_read_database_url" in secrets_of("api")
 
 
 def test_mosquitto_runs_with_our_configuration_and_the_files_of_provisioning(tmp_path: Path) -> None:
@@ -89,11 +110,20 @@ def test_only_what_devices_and_clients_reach_can_be_published_elsewhere() -> Non
     assert elsewhere == {"mosquitto": {"FLEET_MQTT_ADDRESS", "FLEET_MQTT_TLS_ADDRESS"}, "api": {"FLEET_HTTP_ADDRESS"}}
 
 
+def test_limits_of_devices_are_those_of_the_published_tls_listeners() -> None:
+    rules = (ROOT / "mosquitto" / "device-rate.nft").read_text()
+    published = re.findall(r"FLEET_MQTT_TLS_ADDRESS.*:-(\d+)\}:(\d+)", "\n".join(SERVICES["mosquitto"]["ports"]))
+    assert all(outside == inside for outside, inside in published)
+    assert f"elements = {{ {', '.join(outside for outside, _ in published)} }}" in rules
+
+
+_OF_POSTGRES = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}
 CAPABILITIES = {
-    "postgres": {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"},
+    "postgres": _OF_POSTGRES,
+    "replica": _OF_POSTGRES,
     "mosquitto": {"CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"},
 }
-"""What the two images need that start as root and become their own user."""
+"""What the images need that start as root and become their own user."""
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -114,7 +144,7 @@ def test_service_has_limits(service: str) -> None:
     assert re.fullmatch(r"\d+[mg]|\$\{FLEET_\w+_MEMORY:-\d+g\}", made["mem_limit"])
     assert 64 <= made["pids_limit"] <= 256
     # A limit above the number of the machine's CPUs would be refused, and no program but PostgreSQL needs two.
-    assert made["cpus"] == ("${FLEET_POSTGRES_CPUS:-0}" if service == "postgres" else 1)
+    assert made["cpus"] == ("${FLEET_POSTGRES_CPUS:-0}" if service in ("postgres", "replica") else 1)
     options = made["logging"]["options"]
     assert made["logging"]["driver"] == "json-file"
     assert int(options["max-size"].removesuffix("m")) * int(options["max-file"]) <= 100
@@ -137,7 +167,7 @@ def test_limits_fit_what_runs_in_them() -> None:
 
 
 NETWORKS = {
-    "database": {"postgres", "logins", "migrate", "analyst", "bridge", "keeper", "api", "grafana"},
+    "database": {"postgres", "replica", "logins", "migrate", "analyst", "bridge", "keeper", "api", "grafana"},
     "broker": {"mosquitto", "bridge", "keeper", "simulator"},
     "clients": {"api", "simulator"},
     "monitoring": {"bridge", "keeper", "api", "prometheus", "alertmanager", "node-exporter", "grafana"},
@@ -210,7 +240,7 @@ def test_secrets_command_keeps_what_is_there(tmp_path: Path) -> None:
     first = {path: path.read_text() for path in kept}
     secrets.make(tmp_path)
     assert {path: path.read_text() for path in kept} == first
-    assert len(kept) == 19
+    assert len(kept) == 20
 
 
 def test_secrets_command_adds_what_an_earlier_version_did_not_make(tmp_path: Path) -> None:
@@ -239,7 +269,9 @@ def test_each_program_has_its_login(tmp_path: Path, service: str, login: str) ->
 
 def test_owner_and_superuser_are_for_migrations_and_logins_only() -> None:
     assert [name for name in SERVICES if "fleet_database_url" in secrets_of(name).values()] == ["migrate", "analyst"]
-    assert [name for name in SERVICES if "postgres_password" in secrets_of(name).values()] == ["postgres", "logins"]
+    assert [name for name in SERVICES if "postgres_password" in secrets_of(name).values()] == [
+        *("postgres", "logins", "replica")
+    ]
 
 
 def test_logins_are_there_before_the_migration_and_that_before_the_programs() -> None:

@@ -14,6 +14,7 @@ WRITERS = {
     "mosquitto/registry.py": "SQLite with `synchronous = EXTRA`, which syncs the file and its directory in a commit",
     "simulator/ledger.py": "the name is synced at once, the content with --fsync, all of it at the end",
     "local/postgres.py": "initdb syncs the cluster; its directory is synced after the rename",
+    "local/replica.py": "a copy of a database, which is made again if it is missing",
     "local/mosquitto.py": "the broker's data directory, which is made again if it is missing",
     "local/process.py": "logs",
     "local/up.py": "a lock, which has no content that matters after its process",
