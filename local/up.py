@@ -22,7 +22,7 @@ from bridge.settings.local import LocalSettings
 from local.live import LiveLine
 from local.parts import Parts
 from local.platform import Platform
-from local.ports import Ports, PortTaken, free_port, is_free
+from local.ports import Ports, PortTaken, free_port, reserve
 from local.process import wait_for_orphans
 from local.streams import StreamPlatform
 
@@ -36,7 +36,7 @@ class AlreadyRunning(Misconfigured):
     """Another `make up` uses this directory."""
 
 
-def up(settings: LocalSettings, stream: str | None = None) -> None:
+def up(settings: LocalSettings, stream: str | None = None, replicas: int = 0) -> None:
     """Run the whole platform, with a broker or a `stream`, until SIGINT or SIGTERM.
 
     When a part fails or ends, report it, stop and exit with 1.
@@ -47,7 +47,7 @@ def up(settings: LocalSettings, stream: str | None = None) -> None:
         env_file.unlink(missing_ok=True)
         _say(f"starting in {directory} ...")
         wait_for_orphans(directory / "logs")
-        with _platform(directory, settings, stream) as platform:
+        with _platform(directory, settings, stream, replicas) as platform:
             try:
                 platform.start()
                 write_private(env_file, _assignments(platform.addresses))
@@ -61,12 +61,17 @@ def up(settings: LocalSettings, stream: str | None = None) -> None:
                 env_file.unlink(missing_ok=True)
 
 
-def _platform(directory: Path, settings: LocalSettings, stream: str | None) -> Platform | StreamPlatform:
+def _platform(directory: Path, settings: LocalSettings, stream: str | None, replicas: int) -> Platform | StreamPlatform:
     ports = _ports(settings)
     if stream is not None:
-        return StreamPlatform(directory, ports, settings.sim_vehicles)
+        return StreamPlatform(directory, ports, settings.sim_vehicles, replicas=replicas)
     return Platform(
-        directory, ports, settings.sim_vehicles, tls_address=settings.mqtt_tls_address, hosts=settings.hosts
+        directory,
+        ports,
+        settings.sim_vehicles,
+        tls_address=settings.mqtt_tls_address,
+        hosts=settings.hosts,
+        replicas=replicas,
     )
 
 
@@ -82,7 +87,7 @@ def _private(directory: Path) -> Path:
 def _ports(settings: LocalSettings) -> Ports:
     """The ports of this run; prints which defaults are in use. Raises `PortTaken` for configured ports in use."""
     wanted = {name: getattr(settings, name) for name in (f"{field.name}_port" for field in dataclasses.fields(Ports))}
-    taken = {name: port for name, port in wanted.items() if not is_free(port)}
+    taken = {name: port for name, port in wanted.items() if not reserve(port)}
     if given := taken.keys() & settings.model_fields_set:
         raise PortTaken({variable(name): port for name, port in taken.items() if name in given})
     chosen = {name: free_port() for name in taken}
@@ -141,14 +146,14 @@ The platform is ready.
   page         {platform.api.url}/       (sign in with the API key)
   API          {platform.api.url}        (documentation: /docs)
 {devices}
-  PostgreSQL   postgresql://127.0.0.1:{ports.postgres}/{platform.database}
+  PostgreSQL   postgresql://127.0.0.1:{ports.postgres}/{platform.database}{_replicas(platform)}
   bridge       {platform.bridge.url}/metrics
   keeper       {platform.keeper.url}/metrics
   API key      {_short(platform.api_key_file)}
   for a shell  {env}
 
 Try it in another terminal:
-  . {env}
+  set -a; . {env}; set +a
   mosquitto_pub -V {version} -q 1 -L {_TOPIC} \\
     -m {_READING}
   curl -sS -H "Authorization: Bearer $FLEET_API_KEY" \\
@@ -169,6 +174,11 @@ def _broker(platform: Platform) -> str:
 def _nodes(platform: StreamPlatform) -> str:
     nodes = [f"mqtt://127.0.0.1:{node.mqtt_port}        (node {node.name})" for node in platform.nats.nodes]
     return "  MQTT 3.1.1   " + "\n               ".join(nodes)
+
+
+def _replicas(platform: Parts) -> str:
+    lines = (f"\n  replica      postgresql://127.0.0.1:{each.port}/{platform.database}" for each in platform.replicas)
+    return "".join(lines)
 
 
 def _provisioning(platform: Platform) -> str:
@@ -194,14 +204,15 @@ def _watch(platform: Parts) -> None:
     """
     line = LiveLine(platform, sys.stdout)
     while True:
-        for part in platform.killed():
-            _say(f"\n{part.process.name} ended with {part.process.exit_code}; starting it again")
-            part.start()
-        if (dead := platform.dead()) is not None:
-            break
+        for part in platform.ended():
+            process = part.process
+            if not platform.may_start_again(part):
+                end = f"the end of {process.log}:\n{process.log_tail()}"
+                raise RuntimeError(f"{process.name} ended with {process.exit_code}; {end}")
+            _say(f"\n{process.name} ended with {process.exit_code}; starting it again")
+            platform.start_again(part)
         if line.wait():
             line.show()
-    raise RuntimeError(f"{dead.name} ended with {dead.exit_code}; the end of {dead.log}:\n{dead.log_tail()}")
 
 
 def _say(text: str) -> None:
