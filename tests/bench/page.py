@@ -19,7 +19,7 @@ from tests.bench.machine import Db, Machine, RunningBridge, flood, result_of, ru
 from tests.bench.publisher import Publisher, publish_packet
 from tests.bench.questions import RATE
 from tests.bench.report import Figure, percentile
-from tests.drawn import DRAWN_MS
+from tests.drawn import DRAWN_MS, IS_DRAWN
 
 CHROMIUM = Path("/usr/bin/chromium")
 _HAS_CHROMIUM = CHROMIUM.exists()
@@ -42,7 +42,6 @@ _WATCH = """(id) => {
   }).observe(document.body, { subtree: true, childList: true, characterData: true });
 }"""
 """Notes when each state of charge of the probe is in the document, in ms since 1970."""
-_IS_DRAWN = "() => performance.getEntriesByName('device-drawn').length && document.querySelector('canvas')"
 
 
 async def p1_p2(machine: Machine) -> list[Figure]:
@@ -75,7 +74,7 @@ async def p3(machine: Machine) -> list[Figure]:
         for _ in range(3 if machine.quick else 9):
             await page.goto("about:blank")
             await page.goto(f"http://127.0.0.1:{running.port}/#/vehicles/{vehicle_name(0)}?span=year&tz=UTC")
-            await page.wait_for_function(_IS_DRAWN, timeout=60_000, polling=50)
+            await page.wait_for_function(IS_DRAWN, timeout=60_000, polling=50)
             rounds.append(await page.evaluate(DRAWN_MS) / 1e3)
     detail = "rounds " + " ".join(f"{drawn:.2f}" for drawn in sorted(rounds))
     median = sorted(rounds)[len(rounds) // 2]

@@ -12,6 +12,8 @@ from tests.until import wait_until
 
 _MOST = 10_000
 """Readings of one request."""
+_SENT_DAYS = 30
+"""The last days of a year, which other tests may have reported as well; a device may send readings of the last 90."""
 _MINUTE = timedelta(minutes=1)
 Readings = Sequence[Mapping[str, Any]]
 
@@ -186,18 +188,27 @@ def send_many(platform: Platform, count: int) -> None:
 
 
 def store_quarters(platform: Platform, vehicle: str, days: int) -> None:
-    """A reading each quarter of an hour of a vehicle, for so many days up to now; older ones than devices may send."""
+    """A reading each quarter of an hour of a vehicle, for so many days up to now.
+
+    Days older than devices may send are attached with their readings. They must be new, and the vehicle known before:
+    the keeper summarizes a day that is attached for the devices that it knows.
+    """
+    quarter = timedelta(minutes=15)
+    oldest = now().replace(hour=0, minute=0, second=0) - timedelta(days=_SENT_DAYS)
+    sent = range((now() - oldest) // quarter + 1)
+    values = {"vehicleId": vehicle, "soc": 50, "kwhDeliveredDc": 1.0, "powerKw": 4.0}
+    send(platform, [{**values, "timestamp": text(oldest + n * quarter)} for n in sent])
     platform.postgres.sql(
         f"""
         SELECT ensure_partition('vehicle_telemetry_history', day::date)
-        FROM generate_series(now() - interval '{days} days', now(), '1 day') AS day;
+        FROM generate_series('{oldest:%F}'::date - {days - _SENT_DAYS}, '{oldest:%F}'::date - 1, '1 day') AS day;
         INSERT INTO vehicle_telemetry_history (vehicle_id, ts, soc, kwh_delivered_dc, power_kw)
         SELECT '{vehicle}', at, extract(epoch FROM at)::int8 / 60 % 101, 1, 4
-        FROM generate_series(now() - interval '{days} days', now() - interval '15 min', '15 min') AS at
+        FROM generate_series('{text(oldest - timedelta(days=days - _SENT_DAYS))}'::timestamptz,
+                             '{text(oldest - quarter)}', '15 min') AS at
         """,
         platform.database,
     )
-    send(platform, [{"vehicleId": vehicle, "timestamp": text(now()), "soc": 50, "kwhDeliveredDc": 1.0, "powerKw": 4.0}])
 
 
 def wait_until_year_is_answered(platform: Platform, vehicle: str) -> None:

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import asyncpg
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from bridge.contract import VEHICLE
 from bridge.formats import decode_message
@@ -33,7 +33,7 @@ from tests.browser.fleet import (
     yesterdays_noon,
 )
 from tests.browser.test_look import keep_picture, violations
-from tests.drawn import DRAWN_MS, YEAR_DRAWN_MS
+from tests.drawn import DRAWN_MS, IS_DRAWN, YEAR_DRAWN_MS
 from tests.readings import vehicle
 from tests.until import wait_until
 
@@ -754,10 +754,38 @@ def test_year_of_a_vehicle_is_drawn_within_300_ms_of_the_answer(open_page: OpenP
     page = open_page("#/vehicles/EV_YEAR?span=year&tz=UTC")
     drawn: list[float] = []
     for _ in range(3):
-        expect(page.locator("canvas")).to_have_count(3, timeout=20_000)
+        page.wait_for_function(IS_DRAWN, timeout=60_000, polling=50)
+        expect(page.locator("canvas")).to_have_count(3)
         drawn.append(page.evaluate(DRAWN_MS))
         page.reload()
     assert 0 < min(drawn) < YEAR_DRAWN_MS, drawn
+
+
+def test_charts_are_drawn_before_the_sessions_are_answered(open_page: OpenPage) -> None:
+    page = open_page("#/fleet")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/v1/sessions?*", hold)
+    go_to(page, "#/vehicles/EV_1?span=day&tz=UTC")
+    expect(page.locator("canvas").first).to_be_visible(timeout=20_000)
+    sessions = page.get_by_role("region", name="Sessions", exact=True)
+    expect(sessions).to_contain_text("Loading …")
+    (request,) = held
+    request.continue_()
+    expect(sessions.get_by_role("row").nth(1)).to_be_visible(timeout=20_000)
+    expect(sessions).not_to_contain_text("Loading …")
+
+
+def test_sessions_that_cannot_be_had_leave_the_charts(open_page: OpenPage, faults: Faults) -> None:
+    faults.expected = ("/v1/sessions",)
+    page = open_page("#/fleet")
+    page.route("**/v1/sessions?*", lambda route: route.abort())
+    go_to(page, "#/vehicles/EV_1?span=day&tz=UTC")
+    expect(page.get_by_role("region", name="Sessions", exact=True).get_by_role("alert")).to_be_visible(timeout=20_000)
+    expect(page.locator("canvas").first).to_be_visible(timeout=20_000)
 
 
 def test_ten_thousand_vehicles_are_shown_within_a_second(open_page: OpenPage, platform: Platform) -> None:

@@ -57,9 +57,12 @@ async function device(main, a, signal) {
   const body = h("div", { class: "stack" }, h("p", { class: "note", role: "status" }, "Loading …"));
   void loadCharts(); // while the answers are worked out
   fill(main, heading(a, signal), controls(a), body);
+  const sessions = sessionsCard(a, signal); // those of a year take longer than its charts
   try {
     const found = a.kind === "vehicles" ? await readVehicle(a, signal) : await readMeter(a, signal);
-    if (!signal.aborted) await show(body, a, found, signal);
+    if (!signal.aborted) await show(body, a, found, sessions.card, signal);
+    await sessions.shown;
+    performance.mark("device-drawn");
   } catch (error) {
     if (!signal.aborted) fill(body, h("p", { class: "problem", role: "alert" }, /** @type {Error} */ (error).message));
   }
@@ -120,8 +123,6 @@ function controls(a) {
  * @property {Bounds} period
  * @property {EnergyItem[]} items
  * @property {Schemas["Series"]} series
- * @property {Schemas["Session"][]} sessions
- * @property {boolean} more whether there are more sessions
  * @property {Gap[]} gaps
  * @property {Schemas["Performance"] | null} performance
  */
@@ -148,16 +149,15 @@ const orNone = (answer, none) => answer.catch((error) => { if (error.status === 
  * @returns {Promise<Found>}
  */
 async function readVehicle(a, signal) {
-  const { period, energy, sessions } = questions(a);
+  const { period, energy } = questions(a);
   const measure = MEASURES.vehicles.map(([name]) => name);
-  const [byTime, series, found, performance] = await Promise.all([
+  const [byTime, series, performance] = await Promise.all([
     get("/v1/analytics/energy", { query: energy, signal }),
     orNone(get("/v1/analytics/series/vehicles/{vehicleId}", { path: { vehicleId: a.id }, query: { measure, points: 600, ...period }, signal }), noSeries(period)),
-    get("/v1/sessions", { query: sessions, signal }),
     get("/v1/analytics/performance/{vehicleId}", { path: { vehicleId: a.id }, query: period, signal }),
   ]);
   const gaps = performance.gaps.filter((gap) => gap.side === "dc");
-  return { period, items: byTime.items, series, sessions: found.items, more: found.nextCursor !== null, gaps, performance };
+  return { period, items: byTime.items, series, gaps, performance };
 }
 
 /**
@@ -166,14 +166,13 @@ async function readVehicle(a, signal) {
  * @returns {Promise<Found>}
  */
 async function readMeter(a, signal) {
-  const { period, energy, sessions } = questions(a);
+  const { period, energy } = questions(a);
   const measure = MEASURES.meters.map(([name]) => name);
-  const [byTime, series, found] = await Promise.all([
+  const [byTime, series] = await Promise.all([
     get("/v1/analytics/energy", { query: energy, signal }),
     orNone(get("/v1/analytics/series/meters/{meterId}", { path: { meterId: a.id }, query: { measure, points: 600, ...period }, signal }), noSeries(period)),
-    orNone(get("/v1/sessions", { query: sessions, signal }), { algorithm: { name: "", version: 0 }, detachedDays: [], items: [], nextCursor: null }),
   ]);
-  return { period, items: byTime.items, series, sessions: found.items, more: found.nextCursor !== null, gaps: gapsOf(series, byTime.items), performance: null };
+  return { period, items: byTime.items, series, gaps: gapsOf(series, byTime.items), performance: null };
 }
 
 /** @param {Bounds} period @returns {Schemas["Series"]} */
@@ -210,13 +209,14 @@ function endOf(item) {
  * @param {HTMLElement} body
  * @param {Asked} a
  * @param {Found} found
+ * @param {HTMLElement} sessions
  * @param {AbortSignal} signal
  */
-async function show(body, a, found, signal) {
+async function show(body, a, found, sessions, signal) {
   const isVehicle = a.kind === "vehicles";
   const chart = h("div", { class: "chart" });
   const charts = h("div", { class: "split" });
-  const { energy, sessions } = questions(a);
+  const { energy } = questions(a);
   const name = (/** @type {EnergyItem} */ item) => format(item.from, a.zone, SPANS[a.span].name);
   fill(
     body,
@@ -237,13 +237,7 @@ async function show(body, a, found, signal) {
       h("details", {}, h("summary", {}, "Table"), energyTable(found.items, name, isVehicle)),
     ),
     charts,
-    h(
-      "section",
-      { class: "card", "aria-label": "Sessions" },
-      h("div", { class: "heading" }, h("h2", {}, "Sessions"), csvButton("Sessions as CSV", () => saveCsv("/v1/sessions", { query: sessions }))),
-      found.sessions.length ? sessionTable(found.sessions, a.zone) : h("p", { class: "note" }, "No charging session in this period."),
-      found.more && h("p", { class: "note" }, "The first 200 are shown; the CSV has all of them."),
-    ),
+    sessions,
   );
   const names = MEASURES[a.kind].map(([measure]) => /** @type {string} */ (measure));
   const measures = found.series.series.filter((one) => one.columns.length).sort((one, other) => names.indexOf(one.measure) - names.indexOf(other.measure));
@@ -260,7 +254,31 @@ async function show(body, a, found, signal) {
     const look = { colour, zone: a.zone, axis: SPANS[a.span].axis, fromZero: one.measure === "powerKw", ...(range ? { range } : {}) };
     if (element) seriesChart(/** @type {HTMLElement} */ (element), text, one, found.period, found.gaps, look, signal);
   }
-  performance.mark("device-drawn");
+  performance.mark("charts-drawn");
+}
+
+/**
+ * The card of the sessions, which fills when they are answered, and the time when it has.
+ * @param {Asked} a
+ * @param {AbortSignal} signal
+ * @returns {{card: HTMLElement, shown: Promise<void>}}
+ */
+function sessionsCard(a, signal) {
+  const { sessions: query } = questions(a);
+  const list = h("div", { class: "stack" }, h("p", { class: "note", role: "status" }, "Loading …"));
+  const heading = h("div", { class: "heading" }, h("h2", {}, "Sessions"), csvButton("Sessions as CSV", () => saveCsv("/v1/sessions", { query })));
+  /** @param {Schemas["SessionPage"]} found */
+  const show = ({ items, nextCursor }) =>
+    fill(
+      list,
+      items.length ? sessionTable(items, a.zone) : h("p", { class: "note" }, "No charging session in this period."),
+      nextCursor !== null && h("p", { class: "note" }, "The first 200 are shown; the CSV has all of them."),
+    );
+  const none = { algorithm: { name: "", version: 0 }, detachedDays: [], items: [], nextCursor: null };
+  const shown = orNone(get("/v1/sessions", { query, signal }), none).then(show, (error) => {
+    if (!signal.aborted) fill(list, h("p", { class: "problem", role: "alert" }, error.message));
+  });
+  return { card: h("section", { class: "card", "aria-label": "Sessions" }, heading, list), shown };
 }
 
 /**
