@@ -1,5 +1,6 @@
 """TCP ports on the loopback interface."""
 
+import atexit
 import os
 import random
 import socket
@@ -16,6 +17,12 @@ _random = random.SystemRandom()  # with a seeded generator, two processes would 
 _MOST_HELD = 250
 _held: deque[socket.socket] = deque()
 """A socket bound to each port that was drawn or reserved. It does not listen, so a server with SO_REUSEADDR can."""
+
+
+@atexit.register
+def _release() -> None:
+    while _held:
+        _held.popleft().close()
 
 
 @dataclass(frozen=True, slots=True)
