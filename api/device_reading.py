@@ -237,8 +237,11 @@ class DeviceReading:
         if not quarters and interval is not None and not any(m and m.column in self.sent for m in registers):
             known = [row for row in self._rows if row[1] is not None]
             return curve_of_intervals([row[0] for row in known], [row[1] for row in known], self._device)
-        readings = [Reading(row[0], row[1], _register(row[2]), _register(row[3])) for row in self._rows]
-        if self.question.is_whole:
+        if any(m and m.column in self.sent for m in registers):
+            readings = [Reading(row[0], row[1], _register(row[2]), _register(row[3])) for row in self._rows]
+        else:
+            readings = [Reading(row[0], row[1]) for row in self._rows]
+        if self.question.is_whole or self.question.are_flows_read:
             readings += energy_of(quarters, self._apart, self._device)
         else:
             readings += [reading for quarter in quarters for reading in quarter.energy()]

@@ -60,6 +60,9 @@ class Question(NamedTuple):
     """Whether readings are needed where energy flowed in a part of a quarter hour only, also of the other devices."""
     is_whole: bool = False
     """Whether figures are about the whole period: quarter hours without a cut between them may be taken together."""
+    are_flows_read: bool = False
+    """Whether the readings around every flow of energy are read in the end (`Readers.refine`): the other quarter hours
+    may be taken together as well."""
 
     @property
     def span_us(self) -> int:

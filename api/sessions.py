@@ -1,7 +1,7 @@
 """GET /v1/sessions: when vehicles were charged, and what flowed. Derived from the readings when it is asked for.
 
 The rules are those of `api.energy.stretches` and `api.energy.sessions` (DESIGN 5). Readings are read only near the time
-in which energy flows; where none does, summaries of quarter hours say so (`Party.near_flow`).
+in which energy flows at a meter or into a vehicle; elsewhere summaries of quarter hours suffice (`Party.near_flow`).
 """
 
 import asyncio
@@ -159,7 +159,7 @@ async def _seen(c: Connection, sight: Sight, kind: Kind, ids: Sequence[str]) -> 
 def _question(kind: Kind, name: str, assigned: "_Assigned", period: Period) -> Question:
     """No sum is divided by a change of the assignment."""
     cuts = edges_of(assigned[name]) if kind is METER else []
-    return Question(kind, period, gauges=_GAUGES[kind], cuts=cuts)
+    return Question(kind, period, gauges=_GAUGES[kind], cuts=cuts, are_flows_read=True)
 
 
 async def _asked_meters(c: Connection, scope: _Scope) -> list[str]:

@@ -9,13 +9,13 @@ interval readings between two register readings are part of what the register sa
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from operator import itemgetter
 from types import MappingProxyType
 from typing import NamedTuple
 
-from api.energy.interval import day_of
+from api.energy.interval import DAY_US, day_of
 from api.energy.spans import Span, chained, difference, intersection, union
 
 LONGEST_GAP = 3, 2
@@ -110,6 +110,8 @@ class Flow(NamedTuple):
         return energy_in(self.segments, [Span(start, end)])
 
 
+_Times = tuple[list[int], list[int]]
+"""Starts and ends of spans that are in order and without overlap."""
 _units = itemgetter(2)
 
 
@@ -172,9 +174,11 @@ def curve_of(readings: Sequence[Reading], device: Device) -> Curve:
     at = [reading.at for reading in known]
     starts = _starts(at, [reading.since is not None for reading in known], device)
     spans, inward, outward = _interval_segments(starts, known)
+    covered = chained(*spans)
     register_in = [(r.at, r.register_in, r.since is not None) for r in known if r.register_in is not None]
     register_out = [(r.at, r.register_out, r.since is not None) for r in known if r.register_out is not None]
-    flow_in, flow_out = _flow(inward, spans, register_in, device), _flow(outward, spans, register_out, device)
+    flow_in = _flow(inward, spans, register_in, device) if register_in else Flow(inward, covered, [], [])
+    flow_out = _flow(outward, spans, register_out, device) if register_out else Flow(outward, covered, [], [])
     sums = [Span(r.since, r.at) for r in known if r.since is not None]
     if sums:
         flow_in = flow_in._replace(patchy=[*flow_in.patchy, *(r.at for r in known if r.is_patchy_in)])
@@ -186,22 +190,16 @@ def curve_of(readings: Sequence[Reading], device: Device) -> Curve:
     return Curve(flow_in, flow_out, covered, at, sums)
 
 
-def _interval_segments(
-    starts: Sequence[int], known: Sequence[Reading]
-) -> tuple[list[Span], list[Segment], list[Segment]]:
+def _interval_segments(starts: Sequence[int], known: Sequence[Reading]) -> tuple[_Times, list[Segment], list[Segment]]:
     """The time that interval readings cover, and their energy in and out."""
-    spans: list[Span] = []
-    inward: list[Segment] = []
-    outward: list[Segment] = []
-    for start, reading in zip(starts, known, strict=True):
-        units = reading.interval
-        if units is None:
-            continue
-        spans.append(Span(start, reading.at))
-        if units > 0:
-            inward.append(Segment(start, reading.at, units))
-        if (out := reading.interval_out or -units) > 0:
-            outward.append(Segment(start, reading.at, out))
+    own = [
+        (start, reading.at, reading.interval, reading.interval_out or -reading.interval)
+        for start, reading in zip(starts, known, strict=True)
+        if reading.interval is not None
+    ]
+    spans = [start for start, _, _, _ in own], [end for _, end, _, _ in own]
+    inward = [Segment(start, end, units) for start, end, units, _ in own if units > 0]
+    outward = [Segment(start, end, units) for start, end, _, units in own if units > 0]
     return spans, inward, outward
 
 
@@ -216,33 +214,34 @@ def curve_of_intervals(at: list[int], units: Sequence[int], device: Device) -> C
 
 def _starts(at: Sequence[int], is_sum: Sequence[bool], device: Device) -> list[int]:
     """Where the time begins that an interval reading of each of these times covers."""
-    if device.by_day:
-        return _observed_starts(at, is_sum, device)
-    longest = device.interval_us * LONGEST_GAP[0] // LONGEST_GAP[1]
-    first = [at[0] - device.interval_us] if at else []
-    return first + [
-        before if linked or now - before <= longest else now - device.interval_us
-        for (before, now), linked in zip(pairwise(at), is_sum[1:], strict=True)
-    ]
+    starts: list[int] = []
+    for first, beyond in _days(at, device):
+        interval, longest = device.interval_at(at[first]), device.longest_gap(at[first])
+        predecessors = [at[0] - interval, *at[: beyond - 1]] if first == 0 else at[first - 1 : beyond - 1]
+        starts += [
+            before if linked or now - before <= longest else now - interval
+            for before, now, linked in zip(predecessors, at[first:beyond], is_sum[first:beyond], strict=True)
+        ]
+    return starts
 
 
-def _observed_starts(at: Sequence[int], is_sum: Sequence[bool], device: Device) -> list[int]:
-    first = [at[0] - device.interval_at(at[0])] if at else []
-    return first + [
-        before if linked or now - before <= device.longest_gap(now) else now - device.interval_at(now)
-        for (before, now), linked in zip(pairwise(at), is_sum[1:], strict=True)
-    ]
+def _days(at: Sequence[int], device: Device) -> Iterator[tuple[int, int]]:
+    """The place of the first reading with the same interval as the next ones, and the place behind them."""
+    first = 0
+    while first < len(at):
+        day = day_of(at[first], device.day_offset)
+        beyond = bisect_left(at, day + DAY_US, first) if device.by_day else len(at)
+        yield first, beyond
+        first = beyond
 
 
-def _flow(own: list[Segment], spans: Sequence[Span], register: Sequence[tuple[int, int, bool]], device: Device) -> Flow:
+def _flow(own: list[Segment], spans: _Times, register: Sequence[tuple[int, int, bool]], device: Device) -> Flow:
     """One direction of a device: its interval readings where its register says nothing, and its register."""
-    if not register:
-        return Flow(own, union(spans), [], [])
     first, last = register[0][0], register[-1][0]
     flow = _register_flow(register, device)
     segments = sorted([*(s for s in own if s.end < first or s.end > last), *flow.segments])
-    covered = union([*(span for span in spans if span.end < first or span.end > last), *flow.covered])
-    return flow._replace(segments=segments, covered=covered)
+    beside = ((start, end) for start, end in zip(*spans, strict=True) if end < first or end > last)
+    return flow._replace(segments=segments, covered=union([*beside, *flow.covered]))
 
 
 def _register_flow(register: Sequence[tuple[int, int, bool]], device: Device) -> Flow:

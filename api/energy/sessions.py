@@ -68,13 +68,16 @@ class Party:
     def near_flow(self) -> list[Span]:
         """The time near to a flow of energy: from the longest pause before it to the longest pause after it, inclusive.
 
+        A flow out of the vehicle at no meter is no such flow: driving matters only where it is near to another one,
+        and there its readings are read. Elsewhere a sum says that the vehicle drove in a quarter hour.
+
         The sessions are the same from any curves that have the readings of this time, and sums of readings elsewhere
         (`curve.Reading`). A sum without energy has no segment, and covers what its readings cover; no reset and no
         withheld energy is in a sum. A session consists of segments and pauses, so it and the time around it in which
         its gauges are looked for are near a flow; so is a run of inflow, whose odometer tells recuperation. Sums with
         energy are near themselves, and their readings have energy only where the sums had it.
         """
-        own = [] if self.vehicle is None else [flow.segments for flow in self.vehicle.curve.flows]
+        own = [] if self.vehicle is None else [self.vehicle.curve.flow_in.segments]
         fed = [segments for feed in self.feeds for segments in (feed.inward, feed.outward)]
         return union(
             (segment.start - LONGEST_PAUSE_US, segment.end + LONGEST_PAUSE_US + 1)

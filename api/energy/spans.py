@@ -72,13 +72,18 @@ def difference(whole: Sequence[Span], taken: Sequence[Span]) -> list[Span]:
 
 def within(span: Span, others: Sequence[Span]) -> list[Span]:
     """The parts of a span that lie in a set."""
-    first = bisect_left(others, span.start, key=lambda other: other.end)
-    return intersection([span], others[first : bisect_left(others, (span.end,))])
+    start, end = span
+    first = bisect_left(others, (start,))
+    if first and others[first - 1].end > start:
+        first -= 1
+    return intersection([span], others[first : bisect_left(others, (end,), first)])
 
 
 def overlaps(span: Span, others: Sequence[Span]) -> bool:
     """Whether a part of a span lies in a set."""
-    return bool(within(span, others))
+    start, end = span
+    before_end = bisect_left(others, (end,))
+    return start < end and before_end > 0 and others[before_end - 1].end > start
 
 
 def duration(spans: Iterable[Span]) -> int:

@@ -55,8 +55,8 @@ def charging(
     outward = [Span(*s[:2]) for s in dc if _flows_out(s)]
     to_grid = [span for span in outward if 2 * duration(within(span, fed_back)) >= span.end - span.start]
     driving = difference(difference(union(outward), union(to_grid)), at_meter)
-    known = [span for span in inward if overlaps(span, at_meter)]
-    alone = union(span for span in inward if not overlaps(span, at_meter))
+    known = {span for span in inward if overlaps(span, at_meter)}
+    alone = union(span for span in inward if span not in known)
     elsewhere = _without_recuperation(alone, driving, at_meter, odometer)
     active = difference(union([*at_meter, *to_grid, *known, *elsewhere]), driving)
     own = sorted([*inward, *to_grid])
