@@ -11,6 +11,7 @@ from tests.acceptance.chaos.fault import Fault
 from tests.acceptance.chaos.report import described, found
 from tests.acceptance.chaos.runner import Load, examine_all, run_cycle
 from tests.acceptance.chaos.stack import Stack
+from tests.acceptance.chaos.workload import ENOUGH
 from tests.until import wait_until
 
 _LOAD = Load(count=500, rate=500.0)
@@ -32,7 +33,7 @@ def kill(stack: Stack, rng: random.Random) -> Iterator[None]:
 
 
 def kill_after_an_ack(stack: Stack, rng: random.Random) -> Iterator[None]:
-    wait_until(lambda: stack.bridge.metric("fleet_mqtt_acks_total") > 0, "the bridge acknowledges")
+    wait_until(lambda: stack.bridge.metric("fleet_mqtt_acks_total") > ENOUGH, "the bridge acknowledges")
     stack.kill_bridge()
     yield
 

@@ -12,6 +12,7 @@ from tests.acceptance.chaos.nemesis import FAULTS, possible
 from tests.acceptance.chaos.one_by_one import OneByOne, one_by_one
 from tests.acceptance.chaos.report import described, found
 from tests.acceptance.chaos.runner import Load, run_cycle
+from tests.acceptance.chaos.workload import ENOUGH
 from tests.until import wait_until
 
 _LOAD = Load(count=300, rate=400.0)
@@ -29,8 +30,8 @@ def test_nothing_is_lost_or_counted_twice_by(name: str, faults: OneByOne) -> Non
 
 
 def kill(stack: NatsStack, rng: random.Random) -> Iterator[None]:
-    """When the stream has an acknowledgement: the bridge counts one before it is sent."""
-    wait_until(lambda: stack.acknowledged() > 0, "the stream has an acknowledgement")
+    """When the stream has acknowledgements: the bridge counts one before it is sent."""
+    wait_until(lambda: stack.acknowledged() > ENOUGH, "the stream has acknowledgements")
     stack.kill_bridge()
     yield
 

@@ -569,6 +569,14 @@ def _cipher_of_tls12(port: int, place: Path, ciphers: str) -> None:
         pass
 
 
+def certificate_of(address: tuple[str, int]) -> str | None:
+    """The broker's certificate. None while it does not fit the key: the fixture's reload came between the two files."""
+    try:
+        return ssl.get_server_certificate(address)
+    except ssl.SSLError:
+        return None
+
+
 @pytest.mark.parametrize("listener", ["tls_port", "password_port"])
 def test_renewed_certificate_of_the_broker_is_served_after_a_reload(broker_server: Mosquitto, listener: str) -> None:
     address = ("127.0.0.1", getattr(broker_server, listener))
@@ -577,4 +585,4 @@ def test_renewed_certificate_of_the_broker_is_served_after_a_reload(broker_serve
     for path in broker_server.provisioning.broker.iterdir():
         give_to_service(path)
     assert broker.reload(broker_server.provisioning)
-    wait_until(lambda: ssl.get_server_certificate(address) != before, "the new certificate is served")
+    wait_until(lambda: certificate_of(address) not in (None, before), "the new certificate is served")

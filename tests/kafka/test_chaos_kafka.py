@@ -12,6 +12,7 @@ from tests.acceptance.chaos.nemesis import FAULTS, possible
 from tests.acceptance.chaos.one_by_one import OneByOne, one_by_one
 from tests.acceptance.chaos.report import described, found
 from tests.acceptance.chaos.runner import Load, run_cycle
+from tests.acceptance.chaos.workload import ENOUGH
 from tests.kafka_records import Topic
 from tests.until import wait_until
 
@@ -33,7 +34,7 @@ def test_nothing_is_lost_or_counted_twice_by(name: str, faults: OneByOne) -> Non
 
 def bridge_dies(stack: KafkaStack, rng: random.Random) -> Iterator[None]:
     """When Kafka has an offset of records that the bridge has read and not written."""
-    wait_until(lambda: Topic(stack.kafka.url, TOPIC).committed() > 0, "the bridge commits offsets")
+    wait_until(lambda: Topic(stack.kafka.url, TOPIC).committed() > ENOUGH, "the bridge commits offsets")
     stack.kill_bridge()
     yield
 
@@ -42,7 +43,7 @@ def kafka_and_relay_die(stack: KafkaStack, rng: random.Random) -> Iterator[None]
     """The relay acknowledges while Kafka is away, and then dies too."""
     before = stack.relays[0].metric("fleet_relay_acks_total")
     stack.kill_nodes(stack.nodes)
-    wait_until(lambda: stack.relays[0].metric("fleet_relay_acks_total") > before + 20, "the relay acknowledges")
+    wait_until(lambda: stack.relays[0].metric("fleet_relay_acks_total") > before + ENOUGH, "the relay acknowledges")
     stack.kill_relays()
     yield
     stack.start_nodes(stack.nodes)

@@ -17,6 +17,9 @@ from simulator.message import CONTESTED, EXPECTATIONS, READINGS, STORED, Item, e
 UNSTORABLE_SOC = 66.625
 """A value that the wire takes and the chaos database refuses (a trigger of the harness divides by zero)."""
 
+ENOUGH = 20
+"""Messages among which surely is one whose reading comes once only: some are sent again, or over HTTP, too."""
+
 Doc = dict[str, Any]
 Protocol = Literal["mqtt", "http"]
 _DEVICES = 12
