@@ -5,9 +5,9 @@ import os
 import secrets
 import shutil
 import subprocess
-import uuid
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
 
 from bridge.errors import Misconfigured
 from bridge.private_file import make_private_directory, read_private, write_private
@@ -122,8 +122,8 @@ class Kafka:
         }
 
     def _format(self, conf: Path) -> None:
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        argv = [*self._java, "kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", conf]
+        cluster = base64.urlsafe_b64encode(uuid4().bytes).decode().rstrip("=")
+        argv = [*self._java, "kafka.tools.StorageTool", "format", "--standalone", f"--cluster-id={cluster}", "-c", conf]
         if self._certificate is not None:
             argv += ["--add-scram", f"{_SCRAM}=[name=fleet,password={self._password()}]"]
         subprocess.run(list(map(str, argv)), check=True, capture_output=True, timeout=START_TIMEOUT_S)  # noqa: S603

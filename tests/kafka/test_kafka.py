@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -18,6 +19,7 @@ from bridge.settings.bridge import BridgeSettings
 from bridge.settings.kafka import KafkaSettings
 from bridge.sources.kafka import Arrival, KafkaSource
 from bridge.store.migrate import migrate
+from local import kafka
 from local.kafka import Kafka
 from local.ports import free_port
 from local.postgres import Postgres
@@ -332,3 +334,14 @@ async def test_topic_that_would_lose_readings_is_refused(
     topic.create(1, **options)
     with pytest.raises(Misconfigured, match=reason):
         await bridge_of(settings(shared_kafka, topic, database_url, **fields)).run(asyncio.Event())
+
+
+def test_broker_starts_although_its_cluster_id_looks_like_an_option(
+    tmp_path: Path, jars: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka, "uuid4", lambda: UUID("f8c81cc1-7451-a168-9625-525625e1c489"))
+    broker = Kafka(tmp_path / "kafka" / "broker", jars)
+    broker.start()
+    broker.stop()
+    (properties,) = broker.store.rglob("meta.properties")
+    assert "cluster.id=-" in properties.read_text()
