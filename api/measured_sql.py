@@ -61,7 +61,7 @@ class Question(NamedTuple):
     is_whole: bool = False
     """Whether figures are about the whole period: quarter hours without a cut between them may be taken together."""
     are_flows_read: bool = False
-    """Whether the readings around every flow of energy are read in the end (`Readers.refine`): the other quarter hours
+    """Whether the readings near every flow that matters are read in the end (`Readers.refine`): the other quarter hours
     may be taken together as well."""
 
     @property

@@ -75,7 +75,7 @@ class Party:
         (`curve.Reading`). A sum without energy has no segment, and covers what its readings cover; no reset and no
         withheld energy is in a sum. A session consists of segments and pauses, so it and the time around it in which
         its gauges are looked for are near a flow; so is a run of inflow, whose odometer tells recuperation. Sums with
-        energy are near themselves, and their readings have energy only where the sums had it.
+        energy, but for driving, are near themselves, and their readings have energy only where the sums had it.
         """
         own = [] if self.vehicle is None else [self.vehicle.curve.flow_in.segments]
         fed = [segments for feed in self.feeds for segments in (feed.inward, feed.outward)]
